@@ -1,0 +1,1 @@
+"""Stable Diffusion as a runnable: images, tensors and time, nothing of HTTP."""

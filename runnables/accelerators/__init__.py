@@ -1,0 +1,1 @@
+"""Where the tensors live: one file a kind of device."""

@@ -1,0 +1,1 @@
+"""Step-level continuous batching: admission, grouping, the step loop."""

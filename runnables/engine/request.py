@@ -1,0 +1,70 @@
+"""What goes into the engine and what comes out. No torch here: hosts use these types."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from runnables.parameters import Parameters
+
+State = Literal["queued", "drawing", "decoding", "done", "failed", "cancelled"]
+FinishReason = Literal["success", "content_filtered"]
+OnStep = Callable[["Progress"], None]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a request is. `step` of `steps` UNet calls are done; `eta_s` is an estimate."""
+
+    state: State
+    step: int
+    steps: int
+    position: int = 0
+    eta_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One finished image (RGB)."""
+
+    image: Image
+    seed: int
+    finish_reason: FinishReason = "success"
+
+
+@dataclass(frozen=True)
+class Result:
+    """All images of a request, its parameters with nothing left open, and seconds by stage.
+
+    Stages: queue, encode, denoise, decode.
+    """
+
+    images: tuple[Drawn, ...]
+    parameters: Parameters
+    timings: Mapping[str, float]
+
+
+@dataclass(eq=False)
+class Ticket:
+    """A submitted request: wait on `future`, read `progress`, or `cancel`.
+
+    `future` ends exactly once: with a Result or with a StableDiffusionError.
+    """
+
+    parameters: Parameters
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    future: Future[Result] = field(default_factory=Future)
+    progress: Progress = Progress("queued", 0, 0)
+    submitted: float = field(default_factory=time.monotonic)
+    cancelled: bool = False
+
+    def cancel(self) -> None:
+        """Ask to stop: the rows are freed before the next step. Idempotent."""
+        self.cancelled = True

@@ -1,0 +1,106 @@
+"""What can go wrong, and the HTTP status each host answers with.
+
+    StableDiffusionError            500
+    +-- InvalidInput                400   a parameter is wrong; `loc` names the field
+    |   +-- PayloadTooLarge         413   too many bytes or pixels
+    |   +-- UnsupportedImage        415   the upload is not an image that can be read
+    |   +-- UnknownName             404   no such model, sampler or job
+    +-- Unauthorized                401   no API key, or a wrong one
+    +-- Cancelled                   499   the client went away or asked to stop
+    +-- OverCapacity                429   refused at admission; `retry_after` says when to come back
+    +-- NotReady                    503   loading, or draining before a stop
+    +-- DeadlineExceeded            504   the request's deadline passed before its last step
+    +-- GenerationFailed            500   this request alone failed (not a number, out of memory)
+    +-- ConfigurationError          500   the operator's settings or model folder are wrong; raised at start
+
+Messages of every class but the base are written for the caller. Anything else that is raised is an
+internal error: hosts log it and answer 500 without its text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+Loc = Sequence[str | int]
+
+
+class StableDiffusionError(Exception):
+    """Base of all errors; `status` is the HTTP status a host answers with."""
+
+    status = 500
+
+    def __init__(self, message: str, *, loc: Loc = ()) -> None:
+        super().__init__(message)
+        self.message = message
+        self.loc = tuple(loc)
+
+
+class InvalidInput(StableDiffusionError):
+    """A parameter is missing, unknown or out of range."""
+
+    status = 400
+
+
+class PayloadTooLarge(InvalidInput):
+    """The body, or the image in it, is larger than the operator allows."""
+
+    status = 413
+
+
+class UnsupportedImage(InvalidInput):
+    """The upload cannot be read as an image."""
+
+    status = 415
+
+
+class UnknownName(InvalidInput):
+    """No model, sampler or job of this name."""
+
+    status = 404
+
+
+class Unauthorized(StableDiffusionError):
+    """No API key, or one that is not known."""
+
+    status = 401
+
+
+class Cancelled(StableDiffusionError):
+    """The request was cancelled before its image was finished."""
+
+    status = 499
+
+
+class OverCapacity(StableDiffusionError):
+    """Refused at admission. `retry_after` is the estimated wait in whole seconds, at least 1."""
+
+    status = 429
+
+    def __init__(self, message: str, *, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = max(1, round(retry_after))
+
+
+class NotReady(StableDiffusionError):
+    """The model is still loading, or the service is draining."""
+
+    status = 503
+
+
+class DeadlineExceeded(StableDiffusionError):
+    """`deadline_s` passed before the last step."""
+
+    status = 504
+
+
+class GenerationFailed(StableDiffusionError):
+    """This request failed while drawing; the others of its batch go on."""
+
+
+class ConfigurationError(StableDiffusionError):
+    """Settings or model folder are wrong: the service does not start."""
+
+
+def error_body(error: StableDiffusionError) -> dict[str, object]:
+    """The JSON every host answers with: `{"error": ..., "detail": [{"loc": [...], "msg": ...}]}`."""
+    return {"error": error.message, "detail": [{"loc": list(error.loc), "msg": error.message}]}

@@ -1,0 +1,147 @@
+"""The parameters of a request: every name, limit, default and description, in one place.
+
+Names are those of diffusers' pipelines. The models are frozen and refuse unknown fields, so what
+has been parsed once is trusted everywhere below. A value of `None` means "as the model's profile
+says"; `Parameters.resolve` fills it in.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MAX_SEED = 2**53 - 1  # the largest integer that JavaScript holds exactly
+SIZE_MULTIPLE = 8  # the VAE halves the image three times
+MAX_SIZE = 4096
+
+Task = Literal["txt2img", "img2img", "inpaint"]
+OutputFormat = Literal["png", "jpeg", "webp", "json"]
+Priority = Literal["low", "normal", "high"]
+
+Size = Annotated[int, Field(ge=SIZE_MULTIPLE, le=MAX_SIZE)]
+
+
+class Profile(BaseModel):
+    """What suits one model: the defaults of the parameters a request leaves out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    num_inference_steps: int = Field(50, ge=1, le=150)
+    guidance_scale: float = Field(7.5, ge=0, le=50)
+    guidance_rescale: float = Field(0.0, ge=0, le=1)
+    scheduler: str = Field("default", description="'default' is the one in the model's own folder")
+    height: int | None = Field(None, description="Native height; None: from the UNet's config")
+    width: int | None = Field(None, description="Native width; None: from the UNet's config")
+
+
+class Parameters(BaseModel):
+    """What every task takes."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        protected_namespaces=(),
+        json_schema_extra={"examples": [{"prompt": "View of a cyberpunk city"}]},
+    )
+    task: ClassVar[Task]
+
+    prompt: str = Field(min_length=1, max_length=4000, description="What to draw.")
+    negative_prompt: str = Field(
+        "", max_length=4000, description="What to keep out; acts through guidance."
+    )
+    guidance_scale: float | None = Field(
+        None,
+        ge=0,
+        le=50,
+        description="How strongly the prompt pulls (classifier-free guidance, arXiv:2207.12598). "
+        "1 or less draws without guidance. Default: the model's profile.",
+    )
+    guidance_rescale: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Against over-exposure (arXiv:2305.08891, section 3.4). "
+        "Default: the model's profile.",
+    )
+    guidance_interval: tuple[float, float] | None = Field(
+        None,
+        description="Guide only between these fractions of the steps (arXiv:2404.07724), such as "
+        "[0.0, 0.6]: faster, and the image changes a little. Default: all steps.",
+    )
+    num_inference_steps: int | None = Field(
+        None, ge=1, le=150, description="Denoising steps. Default: the model's profile."
+    )
+    seed: int | None = Field(
+        None,
+        ge=0,
+        le=MAX_SEED,
+        description="The same seed, parameters and model give the same image. Default: random; "
+        "the response's header `seed` tells it.",
+    )
+    scheduler: str | None = Field(
+        None,
+        max_length=100,
+        description="The sampler, a name from `GET /samplers`. Default: the model's own.",
+    )
+    num_images_per_prompt: int = Field(1, ge=1, le=8, description="Image i is drawn with seed + i.")
+    safety_check: bool = Field(
+        True, description="Honoured as far as the operator's policy allows; this request only."
+    )
+    priority: Priority = Field("normal", description="Which requests are drawn first.")
+    deadline_s: float | None = Field(
+        None, gt=0, le=3600, description="Give up (504) when not finished after this many seconds."
+    )
+    output_format: OutputFormat | None = Field(
+        None, description="png, jpeg, webp, or json (base64). Default: the `Accept` header, else jpeg."
+    )
+
+    def resolve(self, profile: Profile) -> Self:
+        """A copy in which the profile's defaults and a drawn seed replace every None."""
+        defaults: dict[str, Any] = profile.model_dump(exclude={"height", "width"})
+        defaults["seed"] = secrets.randbelow(MAX_SEED - self.num_images_per_prompt)
+        missing = {name: value for name, value in defaults.items() if getattr(self, name) is None}
+        return self.model_copy(update=missing)
+
+
+class TextToImage(Parameters):
+    """`/txt2img`: draw what the prompt says."""
+
+    task = "txt2img"
+    height: Size | None = Field(
+        None, description="Pixels, a multiple of 8. Default: the model's native size."
+    )
+    width: Size | None = Field(
+        None, description="Pixels, a multiple of 8. Default: the model's native size."
+    )
+
+
+class ImageToImage(TextToImage):
+    """`/img2img`: redraw an image as the prompt says."""
+
+    task = "img2img"
+    height: Size | None = Field(
+        None,
+        description="Pixels, a multiple of 8. Default: the input's shape, scaled to the model's "
+        "native area.",
+    )
+    width: Size | None = Field(None, description="As `height`.")
+    strength: float = Field(
+        0.8,
+        gt=0,
+        le=1,
+        description="How much to change: the share of the steps that are run (arXiv:2108.01073).",
+    )
+
+
+class Inpaint(ImageToImage):
+    """`/inpaint`: redraw the white area of the mask, keep the rest."""
+
+    task = "inpaint"
+
+
+MODELS: dict[Task, type[Parameters]] = {
+    model.task: model for model in (TextToImage, ImageToImage, Inpaint)
+}

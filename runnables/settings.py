@@ -1,0 +1,99 @@
+"""The operator's settings: every `SD_*` environment variable, declared once.
+
+`python -m runnables` prints them. An `SD_*` variable that is not declared here stops the start with
+a suggestion, so that a typing mistake is never silently the default.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from runnables.errors import ConfigurationError
+
+PREFIX = "SD_"
+EMBEDDED_MODEL = str(Path(__file__).resolve().parent.parent / "models" / "embedded")
+
+DeviceName = Literal["auto", "cpu", "cuda", "neuron"]
+Precision = Literal["auto", "fp32", "fp16", "bf16"]
+
+
+class Settings(BaseSettings):
+    """Read from the environment, or given by name (tests, other hosts)."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    model: str = Field(
+        EMBEDDED_MODEL,
+        description="A diffusers folder, a single-file .safetensors checkpoint, a name from the "
+        "catalog, or a Hub id with optional @revision",
+    )
+    device: DeviceName = Field("auto", description="auto takes CUDA, then Neuron, then the CPU")
+    precision: Precision = Field("auto", description="auto is fp16 on CUDA, else fp32")
+    refiner: str | None = Field(None, description="An SDXL refiner run after the base model")
+    threads: int = Field(0, ge=0, description="CPU threads for drawing; 0: as many as cores")
+    compile: bool = Field(False, description="torch.compile the UNet (slower start, faster steps)")
+    max_batch: int = Field(
+        0, ge=0, description="UNet rows a step at most; 0: as the accelerator suggests"
+    )
+    max_queue_s: float = Field(
+        120.0, gt=0, description="Refuse (429) when the estimated wait would exceed these seconds"
+    )
+    max_pixels: int = Field(
+        2048 * 2048, ge=64 * 64, description="Largest height x width drawn, and largest input image"
+    )
+    max_body_mb: float = Field(25.0, gt=0, description="Largest request body")
+    request_timeout_s: float = Field(
+        300.0, gt=0, description="Every request's deadline when it names none"
+    )
+    drain_s: float = Field(60.0, ge=0, description="How long a stop waits for requests in flight")
+    prompt_cache: int = Field(256, ge=0, description="Prompt embeddings kept")
+    cors_origins: str = Field("", description="Comma-separated allowed origins; * for all")
+    api_keys: str = Field(
+        "", description="Comma-separated keys, or a file of SHA-256 hashes; empty: open to everybody"
+    )
+    metadata: Literal["full", "minimal", "none"] = Field(
+        "full", description="Parameters written into the images"
+    )
+    safety: Literal["off", "flag", "blur", "block"] = Field(
+        "block", description="What happens to flagged images where the model ships a safety checker"
+    )
+    log_format: Literal["text", "json"] = Field("text", description="One line a request")
+
+    @classmethod
+    def from_environment(cls) -> Settings:
+        """Read `SD_*`. Raises ConfigurationError naming the variable that is unknown or wrong."""
+        _refuse_unknown(set(cls.model_fields))
+        try:
+            return cls()
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = PREFIX + str(first["loc"][0]).upper()
+            raise ConfigurationError(f"{name}: {first['msg']}", loc=(name,)) from error
+
+    @classmethod
+    def describe(cls) -> str:
+        """A table of every variable, its default and its meaning."""
+        rows = [
+            (PREFIX + name.upper(), _shown(field.default), field.description or "")
+            for name, field in cls.model_fields.items()
+        ]
+        return "\n".join(f"{name:22} {default:12} {text}" for name, default, text in rows)
+
+
+def _shown(default: object) -> str:
+    return "(embedded)" if default == EMBEDDED_MODEL else str(default) if default else "-"
+
+
+def _refuse_unknown(known: set[str]) -> None:
+    for variable in os.environ:
+        name = variable.removeprefix(PREFIX).lower()
+        if variable.startswith(PREFIX) and name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {PREFIX}{close[0].upper()}?" if close else ""
+            raise ConfigurationError(f"{variable} is not a setting{hint}", loc=(variable,))
