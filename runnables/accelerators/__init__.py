@@ -1,1 +1,46 @@
-"""Where the tensors live: one file a kind of device."""
+"""Where the tensors live: one file a kind of device, one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from runnables.accelerators.base import Accelerator
+    from runnables.settings import Settings
+
+
+def _cpu(settings: Settings) -> Accelerator:
+    from runnables.accelerators.cpu import Cpu
+
+    return Cpu(settings)
+
+
+def _cuda(settings: Settings) -> Accelerator:
+    from runnables.accelerators.cuda import Cuda
+
+    return Cuda(settings)
+
+
+ACCELERATORS: dict[str, Callable[[Settings], Accelerator]] = {"cpu": _cpu, "cuda": _cuda}
+
+
+def choose(settings: Settings) -> Accelerator:
+    """The accelerator SD_DEVICE names; `auto` takes CUDA where there is one.
+
+    Raises:
+        ConfigurationError: the device is not there, or cannot run in SD_PRECISION.
+    """
+    import torch
+
+    from runnables.errors import ConfigurationError
+
+    name = settings.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name not in ACCELERATORS:
+        raise ConfigurationError(
+            f"SD_DEVICE={name} is not supported here; known: {', '.join(ACCELERATORS)}",
+            loc=("SD_DEVICE",),
+        )
+    return ACCELERATORS[name](settings)

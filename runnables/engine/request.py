@@ -64,6 +64,7 @@ class Ticket:
     progress: Progress = Progress("queued", 0, 0)
     submitted: float = field(default_factory=time.monotonic)
     cancelled: bool = False
+    on_step: OnStep | None = None
 
     def cancel(self) -> None:
         """Ask to stop: the rows are freed before the next step. Idempotent."""

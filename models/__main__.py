@@ -1,0 +1,67 @@
+"""`python -m models`: import, list and verify models."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from models import manifest
+from models.catalog import CATALOG, FOLDER
+from models.importing import ImportFailed, import_model
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command. Returns the exit code: 0, or 1 with a message on standard error."""
+    chosen = _parser().parse_args(arguments)
+    try:
+        {"import": _import, "list": _list, "verify": _verify, "catalog": _catalog}[chosen.command](
+            chosen
+        )
+    except (ImportFailed, manifest.Damaged) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m models", description=__doc__)
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where models live")
+    commands = parser.add_subparsers(dest="command", required=True)
+    importing = commands.add_parser("import", help="copy a folder or fetch from the Hub")
+    importing.add_argument("source", help="a diffusers folder, a catalog name, or a Hub id")
+    importing.add_argument("--name", help="the folder's name; default: the source's last part")
+    importing.add_argument("--revision", help="a Hub commit, tag or branch")
+    commands.add_parser("list", help="the models that are here")
+    verifying = commands.add_parser("verify", help="compare a model with its manifest")
+    verifying.add_argument("name")
+    commands.add_parser("catalog", help="the models that `import` knows by name")
+    return parser
+
+
+def _import(chosen: argparse.Namespace) -> None:
+    folder = import_model(
+        chosen.source, name=chosen.name, revision=chosen.revision, into=chosen.folder
+    )
+    print(f"imported to {folder}; serve it with SD_MODEL={folder}")
+
+
+def _list(chosen: argparse.Namespace) -> None:
+    for index in sorted(chosen.folder.glob("*/model_index.json")):
+        size = sum(path.stat().st_size for path in index.parent.rglob("*") if path.is_file())
+        print(f"{index.parent.name:24} {size / 1e6:10.1f} MB")
+
+
+def _verify(chosen: argparse.Namespace) -> None:
+    if not manifest.verify(chosen.folder / chosen.name):
+        raise manifest.Damaged(f"{chosen.name} has no {manifest.NAME}")
+    print(f"{chosen.name}: every file is as it was imported")
+
+
+def _catalog(chosen: argparse.Namespace) -> None:
+    for name, entry in CATALOG.items():
+        print(f"{name:24} {entry.repository:50} {entry.licence}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

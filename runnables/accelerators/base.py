@@ -1,0 +1,65 @@
+"""What the engine asks of a device. One file a kind; precision is a value, not a copied file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from runnables.pipelines.base import Pipeline
+    from runnables.settings import Settings
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class Accelerator:
+    """A device, its number format, and how much one step may hold."""
+
+    #: UNet rows a call is padded to; empty: any number (no static shapes)
+    buckets: tuple[int, ...] = ()
+    #: UNet rows beyond which a larger batch no longer pays, at 64x64 latents; scaled by area
+    efficient_rows = 16
+
+    def __init__(self, device: torch.device, dtype: torch.dtype, settings: Settings) -> None:
+        self.device = device
+        self.dtype = dtype
+        self.settings = settings
+
+    def prepare(self, pipeline: Pipeline) -> None:
+        """Move the modules to the device and make the UNet fast there, once, before serving."""
+        for module in (pipeline.unet, pipeline.vae, *pipeline.checkpoint.text_encoders):
+            module.to(self.device)
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """Held by the engine's thread for as long as it runs."""
+        with torch.inference_mode():
+            yield
+
+    def row_limit(self, latent_area: int) -> int:
+        """UNet rows a step may hold for latents of this area (h x w), at least 2."""
+        rows = self.settings.max_batch or round(self.efficient_rows * 64 * 64 / latent_area)
+        return max(2, rows)
+
+    def decode_limit(self, latent_area: int) -> int:
+        """Images decoded in one call: the VAE's activations are the largest of all."""
+        return max(1, round(4 * 64 * 64 / latent_area))
+
+    def pad(self, rows: int) -> int:
+        """The bucket for this many UNet rows."""
+        return next((bucket for bucket in self.buckets if bucket >= rows), rows)
+
+    def synchronize(self) -> None:
+        """Wait for the device, where its work is asynchronous."""
+
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        """Whether the device ran out of memory, so that a smaller batch may succeed."""
+        return isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or (
+            isinstance(error, RuntimeError) and "not enough memory" in str(error)
+        )
+
+    def free_memory(self) -> None:
+        """Give cached memory back after a failure."""

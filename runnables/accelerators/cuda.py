@@ -1,0 +1,45 @@
+"""Drawing on an NVIDIA GPU, in fp32, fp16 or bf16."""
+
+from __future__ import annotations
+
+import torch
+
+from runnables.accelerators.base import DTYPES, Accelerator
+from runnables.errors import ConfigurationError
+from runnables.pipelines.base import Pipeline
+from runnables.settings import Settings
+
+
+class Cuda(Accelerator):
+    """SDPA attention is PyTorch's default; channels_last feeds the tensor cores' convolutions."""
+
+    efficient_rows = 32
+
+    def __init__(self, settings: Settings) -> None:
+        if not torch.cuda.is_available():
+            raise ConfigurationError(
+                "SD_DEVICE=cuda, but PyTorch sees no CUDA device: check the driver and "
+                "`docker run --gpus`, or set SD_DEVICE=cpu",
+                loc=("SD_DEVICE",),
+            )
+        precision = "fp16" if settings.precision == "auto" else settings.precision
+        super().__init__(torch.device("cuda"), DTYPES[precision], settings)
+        if settings.compile:  # compiled graphs want few batch sizes
+            self.buckets = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64)
+
+    def prepare(self, pipeline: Pipeline) -> None:
+        super().prepare(pipeline)
+        if self.dtype == torch.float32:
+            torch.backends.cuda.matmul.allow_tf32 = False  # parity before speed in fp32
+            torch.backends.cudnn.allow_tf32 = False
+        pipeline.unet.to(memory_format=torch.channels_last)
+        pipeline.unet.fuse_qkv_projections()
+        pipeline.vae.to(memory_format=torch.channels_last)
+        if self.settings.compile:
+            pipeline.unet.compile(mode="max-autotune-no-cudagraphs", dynamic=False)
+
+    def synchronize(self) -> None:
+        torch.cuda.synchronize(self.device)
+
+    def free_memory(self) -> None:
+        torch.cuda.empty_cache()

@@ -1,0 +1,115 @@
+"""Puts the engine together: accelerator, checkpoint, pipeline, warm-up."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from runnables import accelerators
+from runnables.accelerators.base import Accelerator
+from runnables.engine.batch import Batch
+from runnables.engine.cost import CostModel
+from runnables.engine.decode import decode
+from runnables.engine.engine import Engine
+from runnables.engine.plan import Planner
+from runnables.engine.prepare import Preparer
+from runnables.engine.request import Ticket
+from runnables.engine.row import Row
+from runnables.errors import ConfigurationError
+from runnables.parameters import Inpaint, Parameters, TextToImage
+from runnables.pipelines.base import Pipeline
+from runnables.pipelines.loading import load
+from runnables.pipelines.registry import PIPELINES
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from runnables.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+WARM_UP_S = 2.0  # calibrate with larger batches only while calls are shorter than this in all
+
+
+def assemble(
+    settings: Settings, observe: Callable[[str, float, int], None]
+) -> tuple[Engine, Pipeline]:
+    """A warmed-up engine, not started yet, and its base pipeline."""
+    accelerator = accelerators.choose(settings)
+    base = load_pipeline(settings.model, accelerator)
+    refiner = load_pipeline(settings.refiner, accelerator) if settings.refiner else None
+    if refiner and not refiner.checkpoint.config.get("requires_aesthetics_score"):
+        raise ConfigurationError(f"SD_REFINER={settings.refiner} is not an SDXL refiner")
+    cost = CostModel()
+    planner = Planner(base, refiner, settings, cost)
+    with accelerator.session():
+        warm_up(planner, accelerator)
+    return Engine(planner, accelerator, observe=observe), base
+
+
+def load_pipeline(source: str, accelerator: Accelerator) -> Pipeline:
+    """Load a model and prepare it for the accelerator."""
+    started = time.monotonic()
+    checkpoint = load(source, dtype=accelerator.dtype)
+    pipeline = PIPELINES[checkpoint.family](checkpoint, accelerator.device, accelerator.dtype)
+    accelerator.prepare(pipeline)
+    logger.info("loaded %s in %.1f s", checkpoint.name, time.monotonic() - started)
+    return pipeline
+
+
+def warm_up(planner: Planner, accelerator: Accelerator) -> None:
+    """Draw a little through every part, and calibrate the cost model with what it took."""
+    cost = planner.cost
+    samples: list[tuple[int, int, float]] = []
+    started = time.perf_counter()
+    for images in (1, 1, 4):  # the first call pays for initialisation, the second is measured
+        rows = _rows(planner, images)
+        samples = [*samples, _timed_step(rows, accelerator)][-2:]
+        if time.perf_counter() - started > WARM_UP_S:
+            break
+    cost.calibrate(samples)
+    decoding = time.perf_counter()
+    for _, pixels in decode(_rows(planner, 1), accelerator):
+        if isinstance(pixels, Exception):
+            raise pixels
+    area = samples[-1][1]
+    cost.decode_rate = (time.perf_counter() - decoding) / area
+    logger.info(
+        "warm: a step takes %.1f ms, %.2f ms more a row",
+        1000 * cost.step(2, area),
+        1000 * cost.share(1, area),
+    )
+
+
+def _rows(planner: Planner, images: int) -> list[Row]:
+    request = planner.plan(Ticket(_parameters(planner, images)), *_inputs(planner))
+    ((_, rows),) = Preparer(0).prepare([request])
+    if isinstance(rows, Exception):
+        raise rows
+    return rows
+
+
+def _parameters(planner: Planner, images: int) -> Parameters:
+    task: type[Parameters] = Inpaint if planner.base.inpaints_only else TextToImage
+    return task(prompt="warm up", num_images_per_prompt=images, seed=0)
+
+
+def _timed_step(rows: list[Row], accelerator: Accelerator) -> tuple[int, int, float]:
+    """(UNet rows, area, seconds) of one call."""
+    unet_rows, area = sum(row.unet_rows for row in rows), rows[0].key.area
+    batch = Batch(rows, accelerator)
+    started = time.perf_counter()
+    batch.step()
+    accelerator.synchronize()
+    return unet_rows, area, time.perf_counter() - started
+
+
+def _inputs(planner: Planner) -> tuple[Image | None, Image | None]:
+    from PIL.Image import new
+
+    if not planner.base.inpaints_only:
+        return None, None
+    height, width = planner.base.native_size
+    return new("RGB", (width, height)), new("L", (width, height), 255)

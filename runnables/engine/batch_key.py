@@ -1,0 +1,26 @@
+"""What must match for two rows to share a UNet call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class BatchKey:
+    """Everything else may differ: prompt, step, sampler, guidance, strength, start time.
+
+    Attributes:
+        pipeline: the loaded model's identity (`id`): the refiner is another than its base.
+        height, width: of the latents.
+        tokens: length of the text conditioning.
+    """
+
+    pipeline: int
+    height: int
+    width: int
+    tokens: int
+
+    @property
+    def area(self) -> int:
+        """Latent positions of one row."""
+        return self.height * self.width

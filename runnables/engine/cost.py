@@ -1,0 +1,56 @@
+"""How long things take: calibrated at warm-up, corrected by every step that is run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+GAIN = 0.05  # how far one observation moves the model
+
+
+@dataclass
+class CostModel:
+    """Seconds of a UNet call = overhead + rate x UNet rows x latent area.
+
+    Attributes:
+        overhead: seconds of a call that no row adds to.
+        rate: seconds a UNet row and latent position.
+        decode_rate: seconds a latent position of one decoded image.
+    """
+
+    overhead: float = 0.005
+    rate: float = 1e-5
+    decode_rate: float = 1e-4
+
+    def step(self, unet_rows: int, area: int) -> float:
+        """Seconds of one UNet call."""
+        return self.overhead + self.rate * unet_rows * area
+
+    def alone(self, steps: int, unet_rows: int, images: int, area: int) -> float:
+        """Seconds a request takes with the machine to itself."""
+        decode = self.decode_rate * area * images
+        return steps * self.step(unet_rows * images, area) + decode
+
+    def share(self, unet_rows: int, area: int) -> float:
+        """Seconds that this many UNet rows add to a machine that is already busy."""
+        return self.rate * unet_rows * area
+
+    def calibrate(self, samples: list[tuple[int, int, float]]) -> None:
+        """Fit overhead and rate to (UNet rows, area, seconds) of a few calls of different size."""
+        small, large = samples[0], samples[-1]
+        work_small, work_large = small[0] * small[1], large[0] * large[1]
+        if work_large > work_small:
+            slope = (large[2] - small[2]) / (work_large - work_small)
+            self.rate = max(slope, 0.1 * large[2] / work_large)
+        else:
+            self.rate = 0.8 * small[2] / work_small
+        self.overhead = max(small[2] - self.rate * work_small, 0.0)
+
+    def observe_step(self, unet_rows: int, area: int, seconds: float) -> None:
+        """Scale the model towards what a call really took."""
+        ratio = min(max(seconds / max(self.step(unet_rows, area), 1e-9), 0.1), 10.0)
+        self.overhead *= 1 + GAIN * (ratio - 1)
+        self.rate *= 1 + GAIN * (ratio - 1)
+
+    def observe_decode(self, images: int, area: int, seconds: float) -> None:
+        """As observe_step, for the VAE."""
+        self.decode_rate += GAIN * (seconds / (images * area) - self.decode_rate)

@@ -1,0 +1,294 @@
+"""The step loop: requests join before a step, share it, and leave after it.
+
+One thread owns the models. It alternates between admitting (text encode, initial latents), one
+UNet call for the rows that `batcher.choose` picks, and decoding what has finished; making images of
+the pixels happens in other threads. Every accepted ticket's future ends exactly once.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from runnables.accelerators.base import Accelerator
+from runnables.engine.batch import Batch, signature
+from runnables.engine.batch_key import BatchKey
+from runnables.engine.batcher import choose
+from runnables.engine.cost import CostModel
+from runnables.engine.decode import decode, to_image
+from runnables.engine.plan import Planner, Request
+from runnables.engine.prepare import Preparer
+from runnables.engine.queue import Queue
+from runnables.engine.request import Drawn, Progress, Result, Ticket
+from runnables.engine.row import Row
+from runnables.errors import Cancelled, DeadlineExceeded, GenerationFailed, NotReady
+from runnables.errors import StableDiffusionError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+logger = logging.getLogger(__name__)
+
+IDLE_S = 0.5  # how often an idle engine looks for cancelled and expired requests
+AHEAD = 2  # how many full batches of rows are prepared and kept in memory
+
+
+class Engine:
+    """Draws tickets. `observe(stage, seconds, rows)` is called for every piece of work done."""
+
+    def __init__(
+        self,
+        planner: Planner,
+        accelerator: Accelerator,
+        *,
+        observe: Callable[[str, float, int], None] = lambda stage, seconds, rows: None,
+    ) -> None:
+        self._planner = planner
+        self._accelerator = accelerator
+        self._cost: CostModel = planner.cost
+        self._observe = observe
+        self._queue = Queue(planner.settings.max_queue_s)
+        self._preparer = Preparer(planner.settings.prompt_cache)
+        self._rows: list[Row] = []
+        self._batch: Batch | None = None
+        self._shrink = 1.0  # lowered when memory runs out
+        self._images = ThreadPoolExecutor(2, thread_name_prefix="images")
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._stopped = False
+
+    # -- any thread -------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def submit(self, ticket: Ticket, image: Image | None, mask: Image | None) -> None:
+        """Plan and admit; the ticket's future ends later.
+
+        Raises:
+            InvalidInput, OverCapacity, NotReady: refused, the future is left alone.
+        """
+        request = self._planner.plan(ticket, image, mask)
+        ticket.future.set_running_or_notify_cancel()  # from here on only the engine ends it
+        self._queue.admit(request, self._work_ahead)
+
+    def drain(self, timeout_s: float) -> bool:
+        """Refuse new requests and finish the accepted ones. True when all have ended in time."""
+        self._queue.close()
+        end = time.monotonic() + timeout_s
+        while (self._rows or len(self._queue)) and time.monotonic() < end:
+            time.sleep(0.02)
+        return not self._rows and not len(self._queue)
+
+    def close(self) -> None:
+        """Stop the thread; whatever is not finished ends with NotReady."""
+        self._queue.close()
+        self._stopped = True
+        if self._thread.is_alive():
+            self._thread.join()
+        self._images.shutdown()
+
+    @property
+    def accepting(self) -> bool:
+        """Running, and not draining."""
+        return self._thread.is_alive() and not self._queue.closed
+
+    @property
+    def waiting(self) -> int:
+        """Requests in the queue."""
+        return len(self._queue)
+
+    @property
+    def active(self) -> int:
+        """Images being drawn."""
+        return len(self._rows)
+
+    # -- the engine's thread ----------------------------------------------------------------
+
+    def _run(self) -> None:
+        with self._accelerator.session():
+            while not self._stopped:
+                self._drop_ended()
+                self._admit()
+                if self._rows:
+                    self._step(choose(self._rows, self._limit))
+                else:
+                    self._queue.wait(IDLE_S)
+            self._abandon()
+
+    def _admit(self) -> None:
+        """Prepare waiting requests while there is room, their prompts in one text encode."""
+        taken: list[Request] = []
+        while self._has_room(taken) and (request := self._queue.take()):
+            taken.append(request)
+        for request, rows in self._preparer.prepare(taken):
+            if isinstance(rows, BaseException):
+                self._fail(request, rows)
+                continue
+            request.rows = rows
+            self._rows += rows
+
+    def _has_room(self, taken: Sequence[Request]) -> bool:
+        rows = sum(row.unet_rows for row in self._rows)
+        rows += sum(request.unet_rows for request in taken)
+        key = self._rows[0].key if self._rows else None
+        area = key.area if key else taken[0].area if taken else 1
+        return rows < AHEAD * self._accelerator.row_limit(area)
+
+    def _step(self, rows: list[Row]) -> None:
+        """One UNet call; when it fails, its rows are retried alone, and only the bad one ends."""
+        started = time.perf_counter()
+        try:
+            batch = self._stacked(rows)
+            done = batch.step()
+            self._accelerator.synchronize()
+        except Exception as error:
+            self._batch = None
+            self._recover(error, rows)
+            return
+        self._note("denoise", started, sum(row.unet_rows for row in rows), rows[0].key)
+        for row in rows:
+            self._report(row.request)
+        if done:
+            self._finish(done)
+
+    def _stacked(self, rows: list[Row]) -> Batch:
+        if self._batch is None or self._batch.signature != signature(rows):
+            self._batch = Batch(rows, self._accelerator)
+        return self._batch
+
+    def _recover(self, error: Exception, rows: list[Row]) -> None:
+        if self._accelerator.is_out_of_memory(error):
+            self._accelerator.free_memory()
+            self._shrink = max(self._shrink / 2, 1 / 64)
+            logger.warning("out of memory at %d rows: smaller batches from now on", len(rows))
+        if len(rows) == 1:
+            self._fail(rows[0].request, error)
+            return
+        for row in rows:
+            if row in self._rows:  # an earlier row of the same request may have ended it
+                self._step([row])
+
+    def _finish(self, done: list[Row]) -> None:
+        """Decode denoised rows together, and end the requests that are complete."""
+        for row in done:
+            self._rows.remove(row)
+        started = time.perf_counter()
+        for row, pixels in decode(done, self._accelerator):
+            if row.request.ticket.future.done():
+                continue
+            if isinstance(pixels, BaseException):
+                self._fail(row.request, pixels)
+                continue
+            row.request.finished[row.seed] = pixels
+            if len(row.request.finished) == len(row.request.rows):
+                self._end(row.request, time.perf_counter() - started)
+        self._cost.observe_decode(len(done), done[0].key.area, time.perf_counter() - started)
+        self._observe("decode", time.perf_counter() - started, len(done))
+
+    # -- how requests end -------------------------------------------------------------------
+
+    def _end(self, request: Request, decode_s: float) -> None:
+        clock = request.clock
+        timings = {
+            "queue": clock["taken"] - request.ticket.submitted,
+            "encode": clock["prepared"] - clock["taken"],
+            "denoise": time.monotonic() - decode_s - clock["prepared"],
+            "decode": decode_s,
+        }
+        request.ticket.progress = Progress("decoding", request.steps, request.steps)
+        self._images.submit(_deliver, request, timings)
+
+    def _drop_ended(self) -> None:
+        now = time.monotonic()
+
+        def ended(request: Request) -> bool:
+            return request.ticket.cancelled or now > request.expires
+
+        active = {id(row.request): row.request for row in self._rows}.values()
+        for request in [*self._queue.discard(ended), *filter(ended, active)]:
+            self._fail(request, _why_ended(request))
+
+    def _fail(self, request: Request, error: BaseException) -> None:
+        """End a request with an error, and free its rows."""
+        self._rows = [row for row in self._rows if row.request is not request]
+        if not isinstance(error, StableDiffusionError):
+            logger.error("drawing failed", exc_info=error)
+            error = _as_failure(error, self._accelerator)
+        _settle(request.ticket, error)
+
+    def _abandon(self) -> None:
+        while request := self._queue.take():
+            self._fail(request, NotReady("the service stopped before this request was drawn"))
+        for row in list(self._rows):
+            self._fail(row.request, NotReady("the service stopped before this request was drawn"))
+
+    # -- accounts ---------------------------------------------------------------------------
+
+    def _limit(self, key: BatchKey) -> int:
+        return max(2, int(self._accelerator.row_limit(key.area) * self._shrink))
+
+    def _work_ahead(self, waiting: Iterable[Request]) -> float:
+        """Seconds until a request behind these and behind what is drawn would start to move."""
+        cost = self._cost
+        seconds = sum(cost.share(row.remaining, row.key.area) for row in list(self._rows))
+        for request in waiting:
+            images = request.parameters.num_images_per_prompt
+            seconds += cost.share(request.steps * request.unet_rows * images, request.area)
+        return seconds
+
+    def _report(self, request: Request) -> None:
+        rows = request.rows
+        step = min(row.done for row in rows)
+        left = max(row.remaining for row in rows)
+        eta = self._cost.share(left, request.area)
+        request.ticket.progress = Progress("drawing", step, request.steps, 0, eta)
+        if request.ticket.on_step is not None:
+            request.ticket.on_step(request.ticket.progress)
+
+    def _note(self, stage: str, started: float, rows: int, key: BatchKey) -> None:
+        seconds = time.perf_counter() - started
+        self._cost.observe_step(rows, key.area, seconds)
+        self._observe(stage, seconds, rows)
+
+
+def _deliver(request: Request, timings: dict[str, float]) -> None:
+    """In an image thread: pixels to images, and the future's end."""
+    try:
+        drawn = tuple(
+            Drawn(to_image(pixels), seed) for seed, pixels in sorted(request.finished.items())
+        )
+        _settle(request.ticket, Result(drawn, request.parameters, timings))
+    except Exception as error:
+        logger.exception("an image could not be made")
+        _settle(request.ticket, GenerationFailed(f"the image could not be made: {error}"))
+
+
+def _settle(ticket: Ticket, outcome: Result | BaseException) -> None:
+    """End the ticket's future, once."""
+    steps = ticket.progress.steps
+    if ticket.future.done():
+        return
+    if isinstance(outcome, Result):
+        ticket.progress = Progress("done", steps, steps)
+        ticket.future.set_result(outcome)
+    else:
+        state = "cancelled" if isinstance(outcome, Cancelled) else "failed"
+        ticket.progress = Progress(state, ticket.progress.step, steps)
+        ticket.future.set_exception(outcome)
+
+
+def _why_ended(request: Request) -> StableDiffusionError:
+    if request.ticket.cancelled:
+        return Cancelled("the request was cancelled")
+    allowed = request.expires - request.ticket.submitted
+    return DeadlineExceeded(f"not finished within {allowed:.0f} s", loc=("deadline_s",))
+
+
+def _as_failure(error: BaseException, accelerator: Accelerator) -> GenerationFailed:
+    if accelerator.is_out_of_memory(error):
+        return GenerationFailed("out of memory: ask for a smaller image or fewer images")
+    return GenerationFailed("drawing this image failed; the log says why")

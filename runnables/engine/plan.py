@@ -1,0 +1,222 @@
+"""From parameters to work: sizes, sampler tables, cost and urgency. Refuses what cannot be drawn."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from runnables.engine.cost import CostModel
+from runnables.engine.request import Ticket
+from runnables.errors import InvalidInput, PayloadTooLarge, UnknownName
+from runnables.parameters import ImageToImage, Inpaint, Parameters, Priority, TextToImage
+from runnables.pipelines.base import Pipeline
+from runnables.pipelines.start import image_to_pixels, mask_to_pixels
+from runnables.samplers import SamplerTable, UnknownSampler, compile_table, resolve
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from runnables.engine.row import Row
+    from runnables.settings import Settings
+
+#: A request may wait this many times its own drawing time before others of its class overtake it.
+PATIENCE: Mapping[Priority, float] = {"high": 1.0, "normal": 4.0, "low": 16.0}
+REFINER_SHARE = 0.2  # the refiner runs the last fifth of the noise levels (arXiv:2307.01952, 2.5)
+
+
+@dataclass(eq=False)
+class Request:
+    """A ticket with everything decided that needs no device.
+
+    Attributes:
+        size: (height, width) in pixels.
+        stages: pipeline and sampler table of each stage.
+        pixels, mask: the input image (1, 3, H, W) and mask (1, 1, H, W).
+        cost: estimated seconds alone on the machine.
+        urgency: the time (time.monotonic) by which it should be served; smaller goes first.
+        expires: the time at which it fails with DeadlineExceeded.
+    """
+
+    ticket: Ticket
+    parameters: TextToImage
+    size: tuple[int, int]
+    stages: list[tuple[Pipeline, SamplerTable]]
+    pixels: Tensor | None
+    mask: Tensor | None
+    cost: float
+    urgency: float
+    expires: float
+    rows: list[Row] = field(default_factory=list)
+    finished: dict[int, Tensor] = field(default_factory=dict)
+    clock: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def area(self) -> int:
+        """Latent positions of one image."""
+        factor = self.stages[0][0].scale_factor
+        return self.size[0] * self.size[1] // factor**2
+
+    @property
+    def steps(self) -> int:
+        """UNet calls of one image."""
+        return sum(len(table) for _, table in self.stages)
+
+    @property
+    def guided(self) -> bool:
+        """Whether a second, unconditional row is run."""
+        scale = self.parameters.guidance_scale or 0.0
+        return scale > 1 and not self.stages[0][0].distilled_guidance
+
+    @property
+    def unet_rows(self) -> int:
+        return 2 if self.guided else 1
+
+
+class Planner:
+    """Plans requests for one base model and, where there is one, its refiner."""
+
+    def __init__(
+        self, base: Pipeline, refiner: Pipeline | None, settings: Settings, cost: CostModel
+    ) -> None:
+        self.base = base
+        self.refiner = refiner
+        self.settings = settings
+        self.cost = cost
+
+    def plan(self, ticket: Ticket, image: Image | None, mask: Image | None) -> Request:
+        """Raises InvalidInput (400, 404, 413) naming the field that cannot be served."""
+        parameters = ticket.parameters.resolve(self.base.checkpoint.profile)
+        assert isinstance(parameters, TextToImage)
+        self._check_task(parameters)
+        size = self._size(parameters, image)
+        parameters = parameters.model_copy(
+            update={"height": size[0], "width": size[1], "scheduler": self._sampler(parameters)}
+        )
+        stages = self._stages(parameters)
+        request = Request(
+            ticket=ticket,
+            parameters=parameters,
+            size=size,
+            stages=stages,
+            pixels=image_to_pixels(image, size) if image is not None else None,
+            mask=mask_to_pixels(mask, size) if mask is not None else None,
+            cost=0.0,
+            urgency=0.0,
+            expires=0.0,
+        )
+        self._schedule(request)
+        return request
+
+    def _schedule(self, request: Request) -> None:
+        parameters, submitted = request.parameters, request.ticket.submitted
+        request.cost = self.cost.alone(
+            request.steps, request.unet_rows, parameters.num_images_per_prompt, request.area
+        )
+        allowed = parameters.deadline_s or self.settings.request_timeout_s
+        request.expires = submitted + allowed
+        wait = PATIENCE[parameters.priority] * request.cost
+        request.urgency = min(submitted + wait, request.expires - request.cost)
+        request.clock["planned"] = time.monotonic()
+
+    def _check_task(self, parameters: TextToImage) -> None:
+        if self.base.inpaints_only and not isinstance(parameters, Inpaint):
+            raise InvalidInput("this model only inpaints: send image and mask to /inpaint")
+        first, last = parameters.guidance_interval or (0.0, 1.0)
+        if not 0 <= first < last <= 1:
+            raise InvalidInput(
+                "guidance_interval must be [first, last] with 0 <= first < last <= 1",
+                loc=("guidance_interval",),
+            )
+
+    def _sampler(self, parameters: TextToImage) -> str:
+        try:
+            return resolve(parameters.scheduler or "default")
+        except UnknownSampler as error:
+            raise UnknownName(str(error), loc=("scheduler",)) from error
+
+    # -- size -------------------------------------------------------------------------------
+
+    def _size(self, parameters: TextToImage, image: Image | None) -> tuple[int, int]:
+        """(height, width): asked for, or the model's own, or the image's shape at its area."""
+        height, width = parameters.height, parameters.width
+        if image is not None and height is None and width is None:
+            height, width = self._fit(image)
+        native = self.base.native_size
+        size = (height or native[0], width or native[1])
+        for name, value in zip(("height", "width"), size, strict=True):
+            self._check_multiple(name, value)
+        if size[0] * size[1] > self.settings.max_pixels:
+            raise PayloadTooLarge(
+                f"height x width is {size[0]} x {size[1]}, over the limit of "
+                f"{self.settings.max_pixels} pixels",
+                loc=("height",),
+            )
+        return size
+
+    def _fit(self, image: Image) -> tuple[int, int]:
+        native = self.base.native_size
+        scale = math.sqrt(native[0] * native[1] / (image.width * image.height))
+        factor = self.base.scale_factor
+        return (
+            max(factor, round(image.height * scale / factor) * factor),
+            max(factor, round(image.width * scale / factor) * factor),
+        )
+
+    def _check_multiple(self, name: str, value: int) -> None:
+        factor = self.base.scale_factor
+        if value % factor:
+            nearest = max(factor, round(value / factor) * factor)
+            raise InvalidInput(
+                f"{name} must be a multiple of {factor}; the nearest is {nearest}", loc=(name,)
+            )
+
+    # -- stages -----------------------------------------------------------------------------
+
+    def _stages(self, parameters: TextToImage) -> list[tuple[Pipeline, SamplerTable]]:
+        if self.refiner is None or isinstance(parameters, ImageToImage):
+            return [(self.base, self._table(self.base, parameters))]
+        cut = 1 - REFINER_SHARE
+        return [
+            (self.base, self._table(self.base, parameters, denoising_end=cut)),
+            (self.refiner, self._table(self.refiner, parameters, denoising_start=cut)),
+        ]
+
+    def _table(
+        self, pipeline: Pipeline, parameters: TextToImage, **cut: float
+    ) -> SamplerTable:
+        assert parameters.scheduler is not None and parameters.num_inference_steps is not None
+        strength = start_strength(parameters)
+        if strength is not None and int(parameters.num_inference_steps * strength) < 1:
+            raise InvalidInput(
+                f"strength {strength} of {parameters.num_inference_steps} steps leaves none to "
+                "run; raise strength or num_inference_steps",
+                loc=("strength",),
+            )
+        try:
+            return compile_table(
+                parameters.scheduler,
+                pipeline.checkpoint.scheduler_config,
+                parameters.num_inference_steps,
+                strength=strength,
+                **cut,
+            )
+        except ValueError as error:  # the scheduler itself refuses this number of steps
+            raise InvalidInput(
+                f"{parameters.scheduler} cannot run {parameters.num_inference_steps} steps: "
+                f"{error}",
+                loc=("num_inference_steps",),
+            ) from error
+
+
+def start_strength(parameters: Parameters) -> float | None:
+    """The strength the sampler starts at; None for pure noise, as inpainting at strength 1."""
+    if not isinstance(parameters, ImageToImage):
+        return None
+    if isinstance(parameters, Inpaint) and parameters.strength == 1.0:
+        return None
+    return parameters.strength

@@ -1,0 +1,119 @@
+"""From accepted requests to rows: prompts encoded together, and each image's first latents."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+
+from runnables.engine.plan import Request, start_strength
+from runnables.engine.row import Row, Stage
+from runnables.parameters import Inpaint
+from runnables.pipelines.base import Embedding, Pipeline
+from runnables.pipelines.start import Start, from_image, from_masked_image, from_noise
+
+Key = tuple[int, str]  # pipeline, prompt
+
+
+class Preparer:
+    """Holds the cache of prompt embeddings: the last `cache_size` that were used."""
+
+    def __init__(self, cache_size: int) -> None:
+        self._cache_size = cache_size
+        self._embeddings: OrderedDict[Key, Embedding] = OrderedDict()
+
+    def prepare(
+        self, requests: Sequence[Request]
+    ) -> Iterator[tuple[Request, list[Row] | Exception]]:
+        """Each request with its rows, or with the error that ends it and no other."""
+        for request in requests:
+            request.clock["taken"] = time.monotonic()
+        try:
+            self._encode(requests)
+        except Exception:
+            pass  # whoever is to blame fails alone, below
+        for request in requests:
+            try:
+                self._encode([request])
+                yield request, self._rows(request)
+            except Exception as error:
+                yield request, error
+            request.clock["prepared"] = time.monotonic()
+        self._trim()
+
+    def _encode(self, requests: Iterable[Request]) -> None:
+        """Encode the prompts that the cache lacks, one call a pipeline."""
+        missing: dict[int, tuple[Pipeline, dict[str, None]]] = {}
+        for request in requests:
+            for pipeline, _ in request.stages:
+                for prompt in _prompts(request):
+                    if (id(pipeline), prompt) not in self._embeddings:
+                        missing.setdefault(id(pipeline), (pipeline, {}))[1][prompt] = None
+        for key, (pipeline, prompts) in missing.items():
+            for prompt, embedding in zip(
+                prompts, pipeline.encode_prompts(list(prompts)), strict=True
+            ):
+                self._embeddings[key, prompt] = embedding
+
+    def _embedding(self, pipeline: Pipeline, prompt: str) -> Embedding:
+        key = (id(pipeline), prompt)
+        self._embeddings.move_to_end(key)
+        return self._embeddings[key]
+
+    def _trim(self) -> None:
+        while len(self._embeddings) > self._cache_size:
+            self._embeddings.popitem(last=False)
+
+    def _rows(self, request: Request) -> list[Row]:
+        stages = self._stages(request)
+        seed = request.parameters.seed
+        assert seed is not None
+        seeds = range(seed, seed + request.parameters.num_images_per_prompt)
+        return [Row(request, one, stages, _start(request, one)) for one in seeds]
+
+    def _stages(self, request: Request) -> list[Stage]:
+        parameters = request.parameters
+        scale = parameters.guidance_scale or 0.0
+        stages = []
+        for pipeline, table in request.stages:
+            text = self._embedding(pipeline, parameters.prompt)
+            negative = None
+            if request.guided:
+                empty = None if parameters.negative_prompt else pipeline.empty(text)
+                without = empty or self._embedding(pipeline, parameters.negative_prompt)
+                negative = pipeline.condition(without, request.size, scale, negative=True)
+            positive = pipeline.condition(text, request.size, scale, negative=False)
+            stages.append(
+                Stage(
+                    pipeline,
+                    table,
+                    positive,
+                    negative,
+                    scale,
+                    parameters.guidance_rescale or 0.0,
+                    parameters.guidance_interval or (0.0, 1.0),
+                )
+            )
+        return stages
+
+
+def _prompts(request: Request) -> list[str]:
+    texts = [request.parameters.prompt]
+    return [*texts, request.parameters.negative_prompt] if request.guided else texts
+
+
+def _start(request: Request, seed: int) -> Start:
+    """The first latents of the image with this seed."""
+    generator = torch.Generator("cpu").manual_seed(seed)
+    (pipeline, table), *_ = request.stages
+    if request.pixels is None:
+        return from_noise(pipeline, request.size, table, generator)
+    if not isinstance(request.parameters, Inpaint):
+        return from_image(pipeline, request.pixels, table, generator)
+    assert request.mask is not None
+    pure_noise = start_strength(request.parameters) is None
+    return from_masked_image(
+        pipeline, request.pixels, request.mask, table, generator, pure_noise=pure_noise
+    )

@@ -1,0 +1,82 @@
+"""Who is let in and who waits. Refusals carry a reason, and are counted by the host."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+
+from runnables.engine.plan import Request
+from runnables.engine.request import Progress
+from runnables.errors import NotReady, OverCapacity
+
+
+class Queue:
+    """Requests that are accepted but not drawn yet, most urgent first. Thread-safe."""
+
+    def __init__(self, max_wait: float) -> None:
+        self._max_wait = max_wait
+        self._waiting: list[Request] = []
+        self._changed = threading.Condition()
+        self.closed = False
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def admit(self, request: Request, work_ahead: Callable[[Iterable[Request]], float]) -> None:
+        """Let a request in.
+
+        Args:
+            work_ahead: seconds of work in the given waiting requests and in what is being drawn.
+
+        Raises:
+            NotReady: draining.
+            OverCapacity: it would wait longer than allowed, or past its own deadline.
+        """
+        with self._changed:
+            if self.closed:
+                raise NotReady("the service is stopping and takes no new requests")
+            ahead = [other for other in self._waiting if other.urgency <= request.urgency]
+            wait = work_ahead(ahead)
+            room = min(self._max_wait, request.expires - time.monotonic() - request.cost)
+            if wait > max(room, 0.0) and wait > 0:
+                raise OverCapacity(
+                    f"about {wait:.0f} s of work are ahead; try again later",
+                    retry_after=wait - max(room, 0.0),
+                )
+            self._waiting.append(request)
+            self._waiting.sort(key=lambda other: other.urgency)
+            self._number()
+            self._changed.notify_all()
+
+    def take(self) -> Request | None:
+        """The most urgent waiting request."""
+        with self._changed:
+            request = self._waiting.pop(0) if self._waiting else None
+            self._number()
+            return request
+
+    def discard(self, ended: Callable[[Request], bool]) -> list[Request]:
+        """Take out the requests that have ended while they waited (cancelled, expired)."""
+        with self._changed:
+            out = [request for request in self._waiting if ended(request)]
+            if out:
+                self._waiting = [request for request in self._waiting if request not in out]
+                self._number()
+            return out
+
+    def close(self) -> None:
+        """Refuse whatever comes from now on."""
+        with self._changed:
+            self.closed = True
+            self._changed.notify_all()
+
+    def wait(self, timeout: float) -> None:
+        """Sleep until something is admitted, or the queue is closed, or the timeout."""
+        with self._changed:
+            if not self._waiting and not self.closed:
+                self._changed.wait(timeout)
+
+    def _number(self) -> None:
+        for position, request in enumerate(self._waiting):
+            request.ticket.progress = Progress("queued", 0, request.steps, position)

@@ -1,0 +1,106 @@
+"""A row: one image on its way, and the stages it passes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from runnables.engine.batch_key import BatchKey
+from runnables.pipelines.base import Conditioning, Pipeline
+from runnables.pipelines.start import Start
+from runnables.samplers import SamplerTable
+
+if TYPE_CHECKING:
+    from runnables.engine.plan import Request
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """One sampler run with one model. SDXL's refiner is a second stage of the same row."""
+
+    pipeline: Pipeline
+    table: SamplerTable
+    positive: Conditioning
+    negative: Conditioning | None
+    guidance_scale: float
+    guidance_rescale: float
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+
+    def guided(self, step: int) -> bool:
+        """Whether this UNet call runs a second, unconditional row."""
+        first, last = self.guidance_interval
+        return self.negative is not None and first <= step / len(self.table) < last
+
+
+class Row:
+    """One image of a request.
+
+    Attributes:
+        state: (depth, C, h, w) float32, the sampler's state; slot 0 is the current sample.
+        step: UNet calls done in the current stage; `done` counts those of all stages.
+    """
+
+    def __init__(self, request: Request, seed: int, stages: Sequence[Stage], start: Start) -> None:
+        self.request = request
+        self.seed = seed
+        self.start = start
+        self._stages = list(stages)
+        self.step = 0
+        self.done = 0
+        self.state = _first_state(start.sample, self.stage.table)
+
+    @property
+    def stage(self) -> Stage:
+        return self._stages[0]
+
+    @property
+    def guided(self) -> bool:
+        return self.stage.guided(self.step)
+
+    @property
+    def unet_rows(self) -> int:
+        return 2 if self.guided else 1
+
+    @property
+    def key(self) -> BatchKey:
+        _, _, height, width = self.state.shape
+        tokens = self.stage.positive.hidden_states.shape[0]
+        return BatchKey(id(self.stage.pipeline), height, width, tokens)
+
+    @property
+    def urgency(self) -> float:
+        return self.request.urgency
+
+    @property
+    def latents(self) -> Tensor:
+        """(C, h, w) float32, the current sample."""
+        return self.state[0]
+
+    @property
+    def remaining(self) -> int:
+        """UNet rows still to run, an unconditional row counted as one."""
+        rows = sum(len(stage.table) * (2 if stage.negative else 1) for stage in self._stages)
+        return rows - self.step * (2 if self.stage.negative else 1)
+
+    def advance(self) -> bool:
+        """Count a step. Returns True when the image is denoised; moves on to the next stage."""
+        self.step += 1
+        self.done += 1
+        if self.step < len(self.stage.table):
+            return False
+        if len(self._stages) == 1:
+            return True
+        del self._stages[0]
+        self.step = 0
+        self.state = _first_state(self.latents, self.stage.table)
+        return False
+
+
+def _first_state(sample: Tensor, table: SamplerTable) -> Tensor:
+    state = torch.zeros(table.depth, *sample.shape, device=sample.device)
+    state[0] = sample
+    return state

@@ -1,0 +1,232 @@
+"""Reads a sampler's coefficients off diffusers' own scheduler.
+
+A scheduler is linear in the sample, the model output and the noise; what it remembers between steps
+are tensors in its attributes. So before each step the sample, every remembered tensor and the model
+output are replaced by unit vectors, the real `step` is run, and what comes out is the step's matrix.
+Nothing of any sampler is written again, and parity holds by construction.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from runnables.samplers.registry import make_scheduler, resolve
+from runnables.samplers.table import SamplerTable
+
+WIDTH = 24  # coordinates: slots, model output, and spare ones in which only noise appears
+Path = tuple[str, int | None]  # an attribute, or an element of a list in one
+
+
+def compile_table(
+    sampler: str,
+    scheduler_config: Mapping[str, Any],
+    num_inference_steps: int,
+    *,
+    strength: float | None = None,
+    denoising_end: float | None = None,
+    denoising_start: float | None = None,
+) -> SamplerTable:
+    """The table of a sampler; cached.
+
+    Args:
+        sampler: a name `resolve` accepts.
+        scheduler_config: of the model, with `_class_name`.
+        num_inference_steps: as the user counts them; second-order samplers call the UNet more often.
+        strength: for image to image, the share of the steps that is run; None starts from noise.
+        denoising_end, denoising_start: the share of noise levels an SDXL base or refiner covers.
+
+    Raises:
+        UnknownSampler: no such sampler.
+        ValueError: the scheduler cannot run so few or so many steps.
+    """
+    config = json.dumps(dict(scheduler_config), sort_keys=True, default=str)
+    cut = (strength, denoising_end, denoising_start)
+    return _compile(resolve(sampler), config, num_inference_steps, *cut)
+
+
+@lru_cache(maxsize=512)
+def _compile(
+    sampler: str,
+    config: str,
+    steps: int,
+    strength: float | None,
+    denoising_end: float | None,
+    denoising_start: float | None,
+) -> SamplerTable:
+    scheduler = make_scheduler(sampler, json.loads(config))
+    scheduler.set_timesteps(steps)
+    first, timesteps = _cut(scheduler, steps, strength, denoising_end, denoising_start)
+    if not len(timesteps):
+        raise ValueError("no step is left to run")
+    if (first or denoising_end) and hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(first)
+    start = _start(scheduler, timesteps, strength, denoising_start)
+    recorder = _Recorder(scheduler, timesteps)
+    for call in range(len(timesteps)):
+        recorder.record(call)
+    return SamplerTable(
+        timesteps=timesteps.to(torch.float32),
+        input_scale=torch.tensor(recorder.input_scale),
+        coefficients=_compact(recorder.matrices),
+        draws_noise=tuple(recorder.draws_noise),
+        start=start,
+        renoise=torch.tensor(recorder.renoise),
+    )
+
+
+def _cut(
+    scheduler: Any,
+    steps: int,
+    strength: float | None,
+    denoising_end: float | None,
+    denoising_start: float | None,
+) -> tuple[int, Tensor]:
+    """Index of the first timestep and the timesteps that are run, as diffusers' pipelines cut."""
+    timesteps: Tensor = scheduler.timesteps
+    order, levels = scheduler.order, scheduler.config.num_train_timesteps
+    first, last = 0, len(timesteps)
+    if strength is not None:
+        first = max(steps - min(int(steps * strength), steps), 0) * order
+    if denoising_start is not None:
+        run = int((timesteps < round(levels - denoising_start * levels)).sum())
+        run += order == 2 and run % 2 == 0  # never between the two halves of a step
+        first = last - run
+    if denoising_end is not None:
+        last = int((timesteps >= round(levels - denoising_end * levels)).sum())
+    return first, timesteps[first:last]
+
+
+def _start(
+    scheduler: Any, timesteps: Tensor, strength: float | None, denoising_start: float | None
+) -> tuple[float, float]:
+    if denoising_start is not None:
+        return 1.0, 0.0  # the base model's latents, as they are
+    if strength is None:
+        return 0.0, float(scheduler.init_noise_sigma)
+    return _noised(scheduler, timesteps[:1])
+
+
+def _noised(scheduler: Any, timestep: Tensor) -> tuple[float, float]:
+    """Weights of the original and of the noise in `add_noise`."""
+    mixed = scheduler.add_noise(_unit(0), _unit(1), timestep).flatten()
+    return float(mixed[0]), float(mixed[1])
+
+
+class _Recorder:
+    """Runs a scheduler step by step on unit vectors.
+
+    Attributes:
+        matrices: per call (slots after, slots before + 2), float64.
+    """
+
+    def __init__(self, scheduler: Any, timesteps: Tensor) -> None:
+        self._scheduler = scheduler
+        self._timesteps = timesteps
+        self._slots: list[Path] = []
+        self._generator = torch.Generator().manual_seed(0)
+        takes_generator = "generator" in scheduler.step.__code__.co_varnames
+        self._options = {"generator": self._generator} if takes_generator else {}
+        self.matrices: list[Tensor] = []
+        self.input_scale: list[float] = []
+        self.draws_noise: list[bool] = []
+        self.renoise: list[tuple[float, float]] = []
+
+    def record(self, call: int) -> None:
+        scheduler, timestep = self._scheduler, self._timesteps[call]
+        for index, path in enumerate(self._slots, start=1):
+            _write(scheduler, path, _unit(index))
+        before = 1 + len(self._slots)
+        sample, output = _unit(0), _unit(before)
+        self.input_scale.append(float(scheduler.scale_model_input(sample, timestep).flatten()[0]))
+        state = self._generator.get_state()
+        after = scheduler.step(output, timestep, sample, return_dict=False, **self._options)[0]
+        self.draws_noise.append(not torch.equal(state, self._generator.get_state()))
+        self._slots = list(_remembered(scheduler))
+        results = [after, *(_read(scheduler, path) for path in self._slots)]
+        noise = self._noise(state, output) if self.draws_noise[-1] else torch.zeros(WIDTH)
+        self.matrices.append(
+            torch.stack([_coordinates(vector, before + 1, noise) for vector in results])
+        )
+        last = call + 1 == len(self._timesteps)
+        next_step = self._timesteps[call + 1 : call + 2]
+        self.renoise.append((1.0, 0.0) if last else _noised(scheduler, next_step))
+
+    def _noise(self, state: Tensor, like: Tensor) -> Tensor:
+        """The noise that the step has just drawn, drawn once more."""
+        generator = torch.Generator()
+        generator.set_state(state)
+        return torch.randn(like.shape, generator=generator, dtype=like.dtype).flatten()
+
+
+def _coordinates(vector: Tensor, count: int, noise: Tensor) -> Tensor:
+    """(count + 1,): weights of slots and model output, then of the noise.
+
+    Only noise reaches the spare coordinates, so there its weight can be read off.
+    """
+    flat = vector.flatten().double()
+    spare = noise[count:].double()
+    weight = (flat[count:] @ spare) / (spare @ spare) if spare.any() else torch.zeros(()).double()
+    return torch.cat([flat[:count] - weight * noise[:count].double(), weight[None]])
+
+
+def _compact(matrices: Sequence[Tensor]) -> Tensor:
+    """(K, depth, depth + 2): without the slots that no later sample depends on."""
+    alive = [[0]]
+    for matrix in reversed(matrices):
+        slots = matrix.shape[1] - 2
+        used = matrix[alive[-1], :slots].abs().amax(dim=0) > 0
+        alive.append([0, *(slot for slot in range(1, slots) if used[slot])])
+    alive.reverse()
+    depth = max(len(slots) for slots in alive)
+    table = torch.zeros(len(matrices), depth, depth + 2)
+    for call, matrix in enumerate(matrices):
+        before, after = alive[call], alive[call + 1]
+        table[call, : len(after), : len(before)] = matrix[after][:, before].float()
+        table[call, : len(after), depth:] = matrix[after, -2:].float()
+    return table
+
+
+# -- a scheduler's memory -----------------------------------------------------------------------
+
+
+def _unit(index: int) -> Tensor:
+    """The unit vector of one coordinate, shaped like latents."""
+    vector = torch.zeros(1, 1, 1, WIDTH)
+    vector[..., index] = 1.0
+    return vector
+
+
+def _remembered(scheduler: Any) -> list[Path]:
+    """Where the scheduler keeps tensors shaped like latents."""
+    paths: list[Path] = []
+    for name, value in sorted(vars(scheduler).items()):
+        if _is_state(value):
+            paths.append((name, None))
+        elif isinstance(value, list):
+            paths += [(name, index) for index, item in enumerate(value) if _is_state(item)]
+    return paths
+
+
+def _is_state(value: object) -> bool:
+    return isinstance(value, Tensor) and value.shape == (1, 1, 1, WIDTH)
+
+
+def _read(scheduler: Any, path: Path) -> Tensor:
+    name, index = path
+    value = getattr(scheduler, name)
+    tensor: Tensor = value if index is None else value[index]
+    return tensor
+
+
+def _write(scheduler: Any, path: Path, tensor: Tensor) -> None:
+    name, index = path
+    if index is None:
+        setattr(scheduler, name, tensor)
+    else:
+        getattr(scheduler, name)[index] = tensor

@@ -1,0 +1,67 @@
+"""A sampler as data: the coefficients of one linear recursion, and the product that applies them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class SamplerTable:
+    """One sampler at one number of steps, for K UNet calls.
+
+    The state of a row is `depth` slots shaped like its latents; slot 0 is the current sample x. Call
+    k gives the UNet `input_scale[k] * x` at `timesteps[k]`, and with its (guided) output m and unit
+    Gaussian noise n the state becomes `coefficients[k] @ [state, m, n]`.
+
+    Attributes:
+        timesteps: (K,) float32.
+        input_scale: (K,) float32.
+        coefficients: (K, depth, depth + 2) float32.
+        draws_noise: whether the scheduler draws noise at call k (even where its weight is 0), so
+            that the generator is drawn from in diffusers' order.
+        start: weights of image latents and of noise in the first sample.
+        renoise: (K, 2) float32, weights of image latents and of noise that inpainting puts outside
+            the mask after call k.
+    """
+
+    timesteps: Tensor
+    input_scale: Tensor
+    coefficients: Tensor
+    draws_noise: tuple[bool, ...]
+    start: tuple[float, float]
+    renoise: Tensor
+
+    def __len__(self) -> int:
+        return len(self.draws_noise)
+
+    @property
+    def depth(self) -> int:
+        return int(self.coefficients.shape[1])
+
+
+def pad_depth(table: SamplerTable, depth: int) -> SamplerTable:
+    """The same sampler with a state of `depth` slots; the further ones stay zero."""
+    have = table.depth
+    if depth == have:
+        return table
+    padded = torch.zeros(len(table), depth, depth + 2)
+    padded[:, :have, :have] = table.coefficients[:, :, :have]
+    padded[:, :have, depth:] = table.coefficients[:, :, have:]
+    return replace(table, coefficients=padded)
+
+
+def advance(buffer: Tensor, coefficients: Tensor) -> Tensor:
+    """Every row's next state, whatever its sampler, in one batched product.
+
+    Args:
+        buffer: (R, depth + 2, C, h, w): state slots, then model output, then noise.
+        coefficients: (R, depth, depth + 2).
+
+    Returns:
+        (R, depth, C, h, w).
+    """
+    flat = torch.bmm(coefficients, buffer.flatten(2))
+    return flat.view(len(flat), -1, *buffer.shape[2:])

@@ -1,0 +1,174 @@
+"""Tiny models with random weights, in diffusers' layout: real architectures, small enough for tests.
+
+`build(folder, kind)` writes one; kinds are the keys of KINDS. Images are 64x64, latents 8x8.
+"""
+
+from __future__ import annotations
+
+import string
+from pathlib import Path
+from typing import Any
+
+import torch
+
+TEXT_WIDTH = 32
+SCHEDULER = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "steps_offset": 1,
+}
+
+#: what distinguishes the kinds: family, UNet options, scheduler options
+KINDS: dict[str, dict[str, Any]] = {
+    "sd1": {},
+    "sd2": {"unet": {"attention_head_dim": [2, 4]}, "prediction_type": "v_prediction"},
+    "sd1-inpaint": {"unet": {"in_channels": 9}, "pipeline": "StableDiffusionInpaintPipeline"},
+    "lcm": {
+        "unet": {"time_cond_proj_dim": 16},
+        "pipeline": "LatentConsistencyModelPipeline",
+        "scheduler": "LCMScheduler",
+    },
+    "sdxl": {"xl": True},
+    "sdxl-inpaint": {
+        "xl": True,
+        "unet": {"in_channels": 9},
+        "pipeline": "StableDiffusionXLInpaintPipeline",
+    },
+    "sdxl-refiner": {"xl": True, "refiner": True, "pipeline": "StableDiffusionXLImg2ImgPipeline"},
+}
+
+
+def build(folder: Path, kind: str) -> Path:
+    """Write a tiny model of this kind into `folder`, and return it."""
+    options = KINDS[kind]
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        pipeline = _xl(options) if options.get("xl") else _sd(options)
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def _sd(options: dict[str, Any]) -> Any:
+    import diffusers
+
+    pipeline = getattr(diffusers, options.get("pipeline", "StableDiffusionPipeline"))
+    extra = {} if options.get("scheduler") == "LCMScheduler" else {"image_encoder": None}
+    return pipeline(
+        vae=_vae(),
+        text_encoder=_text_encoder(),
+        tokenizer=_tokenizer(),
+        unet=_unet(**options.get("unet", {})),
+        scheduler=_scheduler(options),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+        **extra,
+    )
+
+
+def _xl(options: dict[str, Any]) -> Any:
+    import diffusers
+
+    refiner = bool(options.get("refiner"))
+    width = TEXT_WIDTH if refiner else 2 * TEXT_WIDTH
+    unet = _unet(
+        cross_attention_dim=width,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=8 * (5 if refiner else 6) + TEXT_WIDTH,
+        transformer_layers_per_block=(1, 2),
+        use_linear_projection=True,
+        **options.get("unet", {}),
+    )
+    pipeline = getattr(diffusers, options.get("pipeline", "StableDiffusionXLPipeline"))
+    asks_score = {"requires_aesthetics_score": refiner} if "Img2Img" in pipeline.__name__ else {}
+    return pipeline(
+        vae=_vae(),
+        text_encoder=None if refiner else _text_encoder(),
+        tokenizer=None if refiner else _tokenizer(),
+        text_encoder_2=_text_encoder(projected=True),
+        tokenizer_2=_tokenizer(),
+        unet=unet,
+        scheduler=_scheduler({"scheduler": "EulerDiscreteScheduler"}),
+        force_zeros_for_empty_prompt=not refiner,
+        add_watermarker=False,
+        **asks_score,
+    )
+
+
+def _unet(**options: Any) -> Any:
+    from diffusers import UNet2DConditionModel
+
+    config = {
+        "sample_size": 8,
+        "in_channels": 4,
+        "out_channels": 4,
+        "layers_per_block": 1,
+        "block_out_channels": (16, 32),
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+        "attention_head_dim": 4,
+        "cross_attention_dim": TEXT_WIDTH,
+        "norm_num_groups": 8,
+    }
+    return UNet2DConditionModel(**{**config, **options})
+
+
+def _vae() -> Any:
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        block_out_channels=(8, 8, 16, 16),
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=8,
+        sample_size=64,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+    )
+
+
+def _text_encoder(projected: bool = False) -> Any:
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    vocabulary = len(_vocabulary())
+    config = CLIPTextConfig(
+        vocab_size=vocabulary,
+        hidden_size=TEXT_WIDTH,
+        intermediate_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        projection_dim=TEXT_WIDTH,
+        max_position_embeddings=77,
+        bos_token_id=vocabulary - 2,
+        eos_token_id=vocabulary - 1,
+        pad_token_id=vocabulary - 1,
+    )
+    return (CLIPTextModelWithProjection if projected else CLIPTextModel)(config)
+
+
+def _vocabulary() -> dict[str, int]:
+    letters = [*string.ascii_lowercase, *string.digits, *string.punctuation]
+    words = [*letters, *(letter + "</w>" for letter in letters)]
+    return {word: i for i, word in enumerate([*words, "<|startoftext|>", "<|endoftext|>"])}
+
+
+def _tokenizer() -> Any:
+    from transformers import CLIPTokenizer
+
+    return CLIPTokenizer(
+        vocab=_vocabulary(), merges=[], unk_token="<|endoftext|>", model_max_length=77
+    )
+
+
+def _scheduler(options: dict[str, Any]) -> Any:
+    import diffusers
+
+    scheduler = getattr(diffusers, options.get("scheduler", "PNDMScheduler"))
+    config = SCHEDULER | {"prediction_type": options.get("prediction_type", "epsilon")}
+    if scheduler is diffusers.PNDMScheduler:
+        config |= {"skip_prk_steps": True, "set_alpha_to_one": False}
+    return scheduler(**config)
+
+
