@@ -124,6 +124,7 @@ def _vae() -> Any:
         latent_channels=4,
         norm_num_groups=8,
         sample_size=64,
+        force_upcast=False,
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
     )

@@ -13,7 +13,7 @@ from torch import Tensor
 from runnables.engine.cost import CostModel
 from runnables.engine.request import Ticket
 from runnables.errors import InvalidInput, PayloadTooLarge, UnknownName
-from runnables.parameters import ImageToImage, Inpaint, Parameters, Priority, TextToImage
+from runnables.parameters import MAX_SIZE, ImageToImage, Inpaint, Parameters, Priority, TextToImage
 from runnables.pipelines.base import Pipeline
 from runnables.pipelines.start import image_to_pixels, mask_to_pixels
 from runnables.samplers import SamplerTable, UnknownSampler, compile_table, resolve
@@ -173,6 +173,11 @@ class Planner:
             nearest = max(factor, round(value / factor) * factor)
             raise InvalidInput(
                 f"{name} must be a multiple of {factor}; the nearest is {nearest}", loc=(name,)
+            )
+        if value > MAX_SIZE:
+            raise InvalidInput(
+                f"{name} would be {value}, over {MAX_SIZE}: this input is too long and thin",
+                loc=(name,),
             )
 
     # -- stages -----------------------------------------------------------------------------

@@ -8,6 +8,7 @@ Nothing of any sampler is written again, and parity holds by construction.
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -130,8 +131,9 @@ class _Recorder:
         self._timesteps = timesteps
         self._slots: list[Path] = []
         self._generator = torch.Generator().manual_seed(0)
-        takes_generator = "generator" in scheduler.step.__code__.co_varnames
-        self._options = {"generator": self._generator} if takes_generator else {}
+        given = {"generator": self._generator, "eta": 0.0}  # as diffusers' pipelines call `step`
+        accepted = inspect.signature(scheduler.step).parameters
+        self._options = {name: value for name, value in given.items() if name in accepted}
         self.matrices: list[Tensor] = []
         self.input_scale: list[float] = []
         self.draws_noise: list[bool] = []

@@ -59,7 +59,7 @@ _DECLARED = (
     Sampler("unipc", "UniPC", "UniPCMultistepScheduler"),
     Sampler("deis", "DEIS", "DEISMultistepScheduler"),
     Sampler("lcm", "LCM", "LCMScheduler", stochastic=True),
-    Sampler("tcd", "TCD", "TCDScheduler", stochastic=True),
+    Sampler("tcd", "TCD", "TCDScheduler"),
 )
 
 #: suffix -> (what the label gains, the option it sets)

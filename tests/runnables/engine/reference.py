@@ -50,12 +50,11 @@ def draw(
 def _pipeline(folder: Path, task: type) -> Any:
     import diffusers
 
-    kind = {
-        TextToImage: diffusers.AutoPipelineForText2Image,
-        ImageToImage: diffusers.AutoPipelineForImage2Image,
-        Inpaint: diffusers.AutoPipelineForInpainting,
-    }[task]
-    pipeline = kind.from_pretrained(folder, torch_dtype=torch.float32)
+    family = "StableDiffusionXL" if (folder / "text_encoder_2").exists() else "StableDiffusion"
+    suffix = {TextToImage: "", ImageToImage: "Img2Img", Inpaint: "Inpaint"}[task]
+    pipeline = getattr(diffusers, f"{family}{suffix}Pipeline").from_pretrained(
+        folder, dtype=torch.float32
+    )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

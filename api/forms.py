@@ -1,0 +1,138 @@
+"""HTTP bodies to parameters and images. Every complaint names its field."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from PIL.Image import Image
+from pydantic import ValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from runnables import images
+from runnables.errors import InvalidInput, PayloadTooLarge
+from runnables.parameters import Inpaint, Parameters, TextToImage
+from runnables.settings import Settings
+
+MAX_DATA = 64 * 1024  # bytes of the `data` part; the longest valid one has about 33 KB
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a request asks for."""
+
+    parameters: Parameters
+    image: Image | None = None
+    mask: Image | None = None
+
+
+class Invalid(InvalidInput):
+    """Several fields may be wrong at once: `problems` lists them all."""
+
+    def __init__(self, problems: list[dict[str, Any]]) -> None:
+        first = problems[0]
+        name = ".".join(map(str, first["loc"])) or "body"
+        super().__init__(f"{name}: {first['msg']}", loc=first["loc"])
+        self.problems = problems
+
+
+async def read(request: Request, model: type[Parameters], settings: Settings) -> Form:
+    """Read a request of this task.
+
+    Raises:
+        InvalidInput, UnsupportedImage, PayloadTooLarge: naming the field.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if model is TextToImage:
+        if kind not in ("application/json", ""):
+            raise InvalidInput(
+                f"content-type must be application/json, not {kind}", loc=("content-type",)
+            )
+        return Form(parse(model, await request.body()))
+    if kind != "multipart/form-data":
+        raise InvalidInput(
+            f"content-type must be multipart/form-data with parts img and data, not {kind or '-'}",
+            loc=("content-type",),
+        )
+    return await _read_parts(request, model, settings)
+
+
+def parse(model: type[Parameters], body: bytes, field: str | None = None) -> Parameters:
+    """JSON to parameters. NaN and Infinity are refused, they are no JSON."""
+    prefix = (field,) if field else ()
+    try:
+        content = json.loads(body, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(
+            f"{field or 'body'} is not JSON: {error}", loc=prefix or ("body",)
+        ) from error
+    if not isinstance(content, dict):
+        raise InvalidInput(f"{field or 'body'} must be a JSON object", loc=prefix or ("body",))
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise Invalid(
+            [
+                {"loc": [*prefix, *_shown(problem["loc"])], "msg": problem["msg"]}
+                for problem in error.errors(include_url=False, include_context=False)
+            ]
+        ) from error
+
+
+async def _read_parts(request: Request, model: type[Parameters], settings: Settings) -> Form:
+    wanted = {"img", "mask", "data"} if model is Inpaint else {"img", "data"}
+    try:
+        async with request.form(max_files=4, max_fields=8, max_part_size=MAX_DATA) as form:
+            for name in form:
+                if name not in wanted:
+                    raise InvalidInput(
+                        f"there is no part {name!r}; known: {', '.join(sorted(wanted))}",
+                        loc=(name,),
+                    )
+            parameters = parse(model, await _text(form.get("data")), "data")
+            image = await _image(form.get("img"), "img", settings)
+            mask = await _image(form.get("mask"), "mask", settings) if model is Inpaint else None
+            return Form(parameters, image, mask)
+    except HTTPException as error:  # the parser's: not multipart at all, or a part too large
+        if "exceeded maximum size" in str(error.detail):
+            raise PayloadTooLarge(f"data: {error.detail}", loc=("data",)) from error
+        raise InvalidInput(f"body: {error.detail}", loc=("body",)) from error
+
+
+async def _text(part: UploadFile | str | None) -> bytes:
+    if part is None:
+        raise InvalidInput("data is missing: the parameters as JSON", loc=("data",))
+    if isinstance(part, str):
+        return part.encode()
+    if (part.size or 0) > MAX_DATA:
+        raise PayloadTooLarge(f"data is larger than {MAX_DATA} bytes", loc=("data",))
+    return await part.read()
+
+
+async def _image(part: UploadFile | str | None, field: str, settings: Settings) -> Image:
+    if part is None:
+        raise InvalidInput(f"{field} is missing: an image file", loc=(field,))
+    if isinstance(part, str):
+        raise InvalidInput(
+            f"{field} must be a file part, as curl -F {field}=@image.png sends it", loc=(field,)
+        )
+    data = await part.read()
+    if field == "mask":
+        return await run_in_threadpool(
+            images.decode_mask, data, max_pixels=settings.max_pixels
+        )
+    return await run_in_threadpool(
+        images.decode, data, max_pixels=settings.max_pixels, field=field
+    )
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number")
+
+
+def _shown(loc: tuple[Any, ...]) -> list[str | int]:
+    return list(loc)

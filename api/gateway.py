@@ -1,0 +1,101 @@
+"""The ASGI middleware in front of the host: size limit, access log, and who answers what.
+
+Our routes are answered by our application, so that every body is parsed and every error is told in
+one way; the host keeps what is its own (its metrics, its schema, its static files).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, MutableMapping
+from typing import Any
+
+from api.responses import error_response
+from runnables.errors import PayloadTooLarge
+from runnables.settings import Settings
+
+logger = logging.getLogger("stable_diffusion.access")
+
+Scope = MutableMapping[str, Any]
+Asgi = Callable[..., Any]
+#: paths the host answers itself
+HOST_PATHS = ("/metrics", "/schema.json", "/static_content", "/ui")
+
+
+class _TooLarge(Exception):
+    """Raised inside `receive` when more bytes come than are allowed."""
+
+
+class Gateway:
+    """Stands between the network and two applications: ours, and the host's."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.max_body = round(settings.max_body_mb * 1e6)
+        self.log_format = settings.log_format
+        self.app: Asgi | None = None
+
+    def serve(self, app: Asgi) -> None:
+        """Answer our paths with this application from now on."""
+        self.app = app
+
+    def around(self, host: Asgi) -> Asgi:
+        """The middleware around a host's application."""
+
+        async def middleware(scope: Scope, receive: Asgi, send: Asgi) -> None:
+            await self._route(host, scope, receive, send)
+
+        return middleware
+
+    async def _route(self, host: Asgi, scope: Scope, receive: Asgi, send: Asgi) -> None:
+        path = scope.get("path", "")
+        if scope["type"] != "http" or path.startswith(HOST_PATHS) or self.app is None:
+            await host(scope, receive, send)
+            return
+        started, seen = time.perf_counter(), {"status": 0}
+
+        async def watched(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                seen["status"] = message["status"]
+            await send(message)
+
+        try:
+            await self.app(scope, self._limited(receive), watched)
+        except _TooLarge:
+            await self._refuse(scope, receive, watched)
+        except Exception:
+            logger.exception("a response could not be sent")
+        self._log(scope, seen["status"], time.perf_counter() - started)
+
+    def _limited(self, receive: Asgi) -> Asgi:
+        total = 0
+
+        async def limited() -> Any:
+            nonlocal total
+            message = await receive()
+            total += len(message.get("body", b""))
+            if total > self.max_body:
+                raise _TooLarge
+            return message
+
+        return limited
+
+    async def _refuse(self, scope: Scope, receive: Asgi, send: Asgi) -> None:
+        message = f"the body is larger than {self.max_body / 1e6:.0f} MB"
+        error = PayloadTooLarge(message, loc=("body",))
+        await error_response(error, {"Connection": "close"})(scope, receive, send)
+
+    def _log(self, scope: Scope, status: int, seconds: float) -> None:
+        if scope["path"] in ("/readyz", "/livez", "/healthz") and status == 200:
+            return
+        entry = {
+            "method": scope["method"],
+            "path": scope["path"],
+            "status": status,
+            "ms": round(1000 * seconds, 1),
+        }
+        if self.log_format == "json":
+            logger.info(json.dumps(entry))
+        else:
+            logger.info("%(method)s %(path)s %(status)d %(ms).1f ms", entry)

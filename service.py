@@ -1,0 +1,98 @@
+"""The BentoML service: `bentoml serve service:svc`.
+
+The flow of a request is in `api.app`: parse, submit to the runnable's engine, encode. This file is
+where BentoML meets it: life, schema and middleware. The model loads in the background, so that the
+probes answer from the first moment on.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import typing as t
+from pathlib import Path
+
+import bentoml
+from bentoml.validators import ContentType
+
+from api import responses
+from api.app import Api
+from api.gateway import Gateway
+from runnables import images
+from runnables.metrics import Metrics
+from runnables.parameters import ImageToImage, Inpaint, Parameters, TextToImage
+from runnables.runnable import StableDiffusionRunnable
+from runnables.settings import Settings
+
+logger = logging.getLogger("stable_diffusion")
+settings = Settings.from_environment()
+gateway = Gateway(settings)
+ImageFile = t.Annotated[bytes, ContentType("image/*")]
+
+
+@bentoml.service(name="stable_diffusion", traffic={"timeout": 3600})
+class StableDiffusion:
+    """Draws images from text, redraws images, and redraws parts of images."""
+
+    def __init__(self) -> None:
+        _log_to_stderr()
+        metrics = Metrics()
+        self.runnable = StableDiffusionRunnable(settings, observe=metrics.observe)
+        self.api = Api(self.runnable, metrics)
+        gateway.serve(self.api.app())
+        threading.Thread(target=self._load, name="load", daemon=True).start()
+
+    def _load(self) -> None:
+        try:
+            self.runnable.start()
+            logger.info("ready: %s", self.runnable.describe()["name"])
+        except Exception as error:
+            logger.exception("the model could not be loaded")
+            self.api.failure = str(error)
+
+    @bentoml.on_shutdown
+    def stop(self) -> None:
+        """Finish what was accepted, then let go."""
+        self.runnable.drain()
+        self.runnable.close()
+
+    # HTTP requests are answered by `api.app`, from the same parameters. These methods give
+    # BentoML's clients their schema, and other BentoML services a way to call in-process.
+
+    @bentoml.api
+    def txt2img(self, data: TextToImage, /) -> ImageFile:
+        """Draw what the prompt says."""
+        return self._draw(data)
+
+    @bentoml.api
+    def img2img(self, img: Path, data: ImageToImage) -> ImageFile:
+        """Redraw an image as the prompt says."""
+        return self._draw(data, self._open(img, "img"))
+
+    @bentoml.api
+    def inpaint(self, img: Path, mask: Path, data: Inpaint) -> ImageFile:
+        """Redraw the white area of the mask, keep the rest."""
+        return self._draw(data, self._open(img, "img"), self._open(mask, "mask"))
+
+    def _open(self, path: Path, field: str) -> t.Any:
+        return images.decode(path.read_bytes(), max_pixels=settings.max_pixels, field=field)
+
+    def _draw(self, parameters: Parameters, *inputs: t.Any) -> bytes:
+        chosen = responses.choose_format(parameters, "image/*")
+        result = self.runnable.submit(parameters, *inputs).future.result()
+        return images.encode(result.images[0].image, chosen)
+
+
+def _log_to_stderr() -> None:
+    """Our own loggers at INFO; BentoML has set up the handler's format."""
+    handler = logging.StreamHandler()
+    plain = "%(message)s" if settings.log_format == "json" else "%(asctime)s %(name)s: %(message)s"
+    handler.setFormatter(logging.Formatter(plain))
+    for name in ("stable_diffusion", "runnables", "api", "models"):
+        log = logging.getLogger(name)
+        log.setLevel(logging.INFO)
+        log.handlers, log.propagate = [handler], False
+
+
+svc = StableDiffusion
+svc.add_asgi_middleware(gateway.around)

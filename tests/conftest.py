@@ -1,0 +1,64 @@
+"""Fixtures shared by all tests: tiny real models, and runnables that draw with them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from runnables.runnable import StableDiffusionRunnable
+from runnables.settings import Settings
+from tests import tiny
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """tiny_model(kind) is the folder of a tiny model, built once."""
+    root = tmp_path_factory.mktemp("tiny")
+
+    def folder(kind: str) -> Path:
+        path = root / kind
+        return path if path.exists() else tiny.build(path, kind)
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def start(
+    tiny_model: Callable[[str], Path],
+) -> Iterator[Callable[..., StableDiffusionRunnable]]:
+    """start(kind, **settings) is a started runnable; all are closed at the end."""
+    started: list[StableDiffusionRunnable] = []
+
+    def make(kind: str, **settings: object) -> StableDiffusionRunnable:
+        given = {"model": str(tiny_model(kind)), "threads": 1, **settings}
+        runnable = StableDiffusionRunnable(Settings(**given))  # type: ignore[arg-type]
+        runnable.start()
+        started.append(runnable)
+        return runnable
+
+    yield make
+    for runnable in started:
+        runnable.close()
+
+
+@pytest.fixture(scope="session")
+def photo() -> Image.Image:
+    """A 64x64 RGB picture with structure at several scales."""
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    small = Image.fromarray(noise).resize((8, 8)).resize((64, 64))
+    return Image.blend(small, Image.fromarray(noise), 0.3)
+
+
+@pytest.fixture(scope="session")
+def mask() -> Image.Image:
+    """White (redrawn) in the middle."""
+    picture = Image.new("L", (64, 64), 0)
+    picture.paste(255, (16, 16, 48, 48))
+    return picture

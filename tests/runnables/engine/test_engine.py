@@ -1,0 +1,248 @@
+"""Joining, leaving, failing: every accepted ticket ends exactly once, and alone."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from runnables.engine.engine import Engine
+from runnables.engine.request import Progress, Result, Ticket
+from runnables.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    GenerationFailed,
+    InvalidInput,
+    NotReady,
+    OverCapacity,
+    StableDiffusionError,
+)
+from runnables.parameters import TextToImage
+from runnables.pipelines.base import Pipeline
+from runnables.runnable import StableDiffusionRunnable
+
+Start = Callable[..., StableDiffusionRunnable]
+
+
+def engine_of(runnable: StableDiffusionRunnable) -> Engine:
+    assert runnable._engine is not None
+    return runnable._engine
+
+
+def wanted(steps: int = 6, **options: object) -> TextToImage:
+    given = {"prompt": "a cat", "num_inference_steps": steps, "seed": 1, **options}
+    return TextToImage(**given)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def runnable(start: Start) -> StableDiffusionRunnable:
+    return start("sd1", max_queue_s=3600)
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Exception, float], None]]:
+    """failing(error, marker): UNet calls that hold a row with this guidance scale raise."""
+    from runnables.engine.batch import Batch
+
+    original = Batch.step
+
+    def fail(error: Exception, marker: float, largest: int = 0) -> None:
+        def step(batch: Batch) -> object:
+            scales = [row.stage.guidance_scale for row in batch.rows]
+            if marker in scales and len(batch.rows) > largest:
+                raise error
+            return original(batch)
+
+        monkeypatch.setattr(Batch, "step", step)
+
+    yield fail
+
+
+def test_progress_counts_every_step(runnable: StableDiffusionRunnable) -> None:
+    seen: list[Progress] = []
+    ticket = runnable.submit(wanted(5, scheduler="euler"), on_step=seen.append)
+    ticket.future.result(timeout=60)
+    assert [progress.step for progress in seen] == [1, 2, 3, 4, 5]
+    assert {progress.steps for progress in seen} == {5}
+    assert ticket.progress.state == "done"
+
+
+def test_cancelled_request_ends_and_the_next_is_drawn(runnable: StableDiffusionRunnable) -> None:
+    started = threading.Event()
+    ticket = runnable.submit(wanted(150), on_step=lambda progress: started.set())
+    assert started.wait(30)
+    ticket.cancel()
+    with pytest.raises(Cancelled):
+        ticket.future.result(timeout=30)
+    assert ticket.progress.step < 150
+    assert runnable.txt2img(wanted()).images
+
+
+def test_deadline_passes(runnable: StableDiffusionRunnable) -> None:
+    with pytest.raises(DeadlineExceeded) as caught:
+        runnable.txt2img(wanted(150, deadline_s=0.05, num_images_per_prompt=8))
+    assert caught.value.loc == ("deadline_s",)
+
+
+def test_over_capacity_is_refused_with_a_time_to_come_back(start: Start) -> None:
+    runnable = start("sd1", max_queue_s=0.05)
+    tickets: list[Ticket] = []
+    with pytest.raises(OverCapacity) as caught:
+        for _ in range(1000):
+            tickets.append(runnable.submit(wanted(150, num_images_per_prompt=8)))
+    assert caught.value.retry_after >= 1
+    assert tickets, "an idle engine lets the first one in"
+    for ticket in tickets:
+        ticket.cancel()
+    for ticket in tickets:
+        with pytest.raises(Cancelled):
+            ticket.future.result(timeout=30)
+
+
+def test_urgent_requests_are_drawn_first(start: Start) -> None:
+    runnable = start("sd1", max_batch=2)
+    order: list[str] = []
+    tickets = []
+    for name in ("low", "low", "normal", "high"):
+        ticket = runnable.submit(wanted(20, priority=name))
+        ticket.future.add_done_callback(lambda _, name=name: order.append(name))
+        tickets.append(ticket)
+    for ticket in tickets:
+        ticket.future.result(timeout=120)
+    assert order.index("high") < order.index("normal") < len(order) - 1
+    assert order[-1] == "low"
+
+
+def test_a_bad_row_fails_alone(
+    runnable: StableDiffusionRunnable, failing: Callable[..., None]
+) -> None:
+    expected = np.asarray(runnable.txt2img(wanted(12, seed=5)).images[0].image).astype(int)
+    failing(RuntimeError("broken kernel"), 13.0)
+    neighbours = [runnable.submit(wanted(12, seed=5)) for _ in range(3)]
+    bad = runnable.submit(wanted(12, guidance_scale=13.0))
+    with pytest.raises(GenerationFailed):
+        bad.future.result(timeout=60)
+    for ticket in neighbours:
+        image = ticket.future.result(timeout=60).images[0].image
+        assert np.abs(np.asarray(image).astype(int) - expected).max() <= 2
+
+
+def test_out_of_memory_shrinks_the_batch(start: Start, failing: Callable[..., None]) -> None:
+    runnable = start("sd1")
+    failing(torch.cuda.OutOfMemoryError("too much"), 7.5, largest=1)
+    tickets = [runnable.submit(wanted(guidance_scale=7.5)) for _ in range(4)]
+    assert all(ticket.future.result(timeout=60).images for ticket in tickets)
+    assert engine_of(runnable)._shrink < 1
+
+
+def test_not_a_number_ends_one_request(
+    runnable: StableDiffusionRunnable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Pipeline.predict
+
+    def predict(self: Pipeline, sample: torch.Tensor, *rest: object) -> torch.Tensor:
+        output = original(self, sample, *rest)  # type: ignore[arg-type]
+        output[0] = torch.nan
+        return output
+
+    monkeypatch.setattr(Pipeline, "predict", predict)
+    tickets = [runnable.submit(wanted(seed=seed, guidance_scale=1.0)) for seed in range(3)]
+    outcomes = [ticket.future.exception(timeout=60) for ticket in tickets]
+    assert any(isinstance(outcome, GenerationFailed) for outcome in outcomes)
+    assert all(outcome is None or "not numbers" in str(outcome) for outcome in outcomes)
+
+
+def test_drain_finishes_what_was_accepted_and_refuses_the_rest(start: Start) -> None:
+    runnable = start("sd1")
+    tickets = [runnable.submit(wanted(10)) for _ in range(5)]
+    assert runnable.drain(60)
+    assert all(isinstance(ticket.future.result(timeout=5), Result) for ticket in tickets)
+    assert not runnable.ready
+    with pytest.raises(NotReady):
+        runnable.submit(wanted())
+
+
+def test_close_ends_what_is_left(start: Start) -> None:
+    runnable = start("sd1")
+    tickets = [runnable.submit(wanted(150)) for _ in range(40)]
+    runnable.close()
+    for ticket in tickets:
+        with pytest.raises(NotReady):
+            ticket.future.result(timeout=5)
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"height": 60}, "height"),
+        ({"width": 4096, "height": 4096}, "height"),
+        ({"scheduler": "euler_ancestor"}, "scheduler"),
+        ({"guidance_interval": (0.7, 0.2)}, "guidance_interval"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(
+    runnable: StableDiffusionRunnable, options: dict[str, object], field: str
+) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        runnable.submit(wanted(**options))
+    assert caught.value.loc == (field,)
+
+
+def test_guidance_interval_skips_unconditional_rows(
+    runnable: StableDiffusionRunnable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[int] = []
+    original = Pipeline.predict
+
+    def predict(self: Pipeline, sample: torch.Tensor, *rest: object) -> torch.Tensor:
+        rows.append(len(sample))
+        return original(self, sample, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Pipeline, "predict", predict)
+    runnable.txt2img(wanted(10, scheduler="ddim", guidance_interval=(0.2, 0.6)))
+    assert rows == [1, 1, 2, 2, 2, 2, 1, 1, 1, 1]
+
+
+def test_random_joins_cancels_and_failures(
+    runnable: StableDiffusionRunnable, failing: Callable[..., None]
+) -> None:
+    """500 requests of every kind: each ends once, with a faithful image or with its own error."""
+    rng = random.Random(0)
+    samplers = ["ddim", "euler_a", "dpmpp_2m", "unipc", "heun", "lms"]
+    kinds = [
+        wanted(rng.randint(1, 6), scheduler=rng.choice(samplers), guidance_scale=scale, seed=seed)
+        for seed, scale in enumerate([1.0, 5.0, 9.0] * 4)
+    ]
+    alone = [np.asarray(runnable.txt2img(kind).images[0].image).astype(int) for kind in kinds]
+    failing(RuntimeError("injected"), 13.0)
+    ends: dict[str, int] = {}
+    tickets: list[tuple[int, Ticket]] = []
+    for _ in range(500):
+        index = rng.randrange(len(kinds))
+        bad = rng.random() < 0.05
+        ask = kinds[index].model_copy(update={"guidance_scale": 13.0}) if bad else kinds[index]
+        ticket = runnable.submit(ask)
+        ticket.future.add_done_callback(
+            lambda _, name=ticket.id: ends.update({name: ends.get(name, 0) + 1})
+        )
+        tickets.append((-1 if bad else index, ticket))
+        if rng.random() < 0.2:
+            rng.choice(tickets)[1].cancel()
+        if rng.random() < 0.1:
+            time.sleep(0.01)
+    for index, ticket in tickets:
+        error = ticket.future.exception(timeout=300)
+        if error is not None:
+            assert isinstance(error, StableDiffusionError)
+            assert isinstance(error, Cancelled) if ticket.cancelled else index == -1
+        elif index >= 0:
+            drawn = np.asarray(ticket.future.result().images[0].image).astype(int)
+            assert np.abs(drawn - alone[index]).max() <= 2
+    assert set(ends.values()) == {1}
+    assert len(ends) == 500
+    assert runnable.load() == {"waiting": 0, "active": 0}
