@@ -122,12 +122,8 @@ async def _image(part: UploadFile | str | None, field: str, settings: Settings) 
         )
     data = await part.read()
     if field == "mask":
-        return await run_in_threadpool(
-            images.decode_mask, data, max_pixels=settings.max_pixels
-        )
-    return await run_in_threadpool(
-        images.decode, data, max_pixels=settings.max_pixels, field=field
-    )
+        return await run_in_threadpool(images.decode_mask, data, max_pixels=settings.max_pixels)
+    return await run_in_threadpool(images.decode, data, max_pixels=settings.max_pixels, field=field)
 
 
 def _refuse_constant(name: str) -> None:

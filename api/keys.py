@@ -28,7 +28,9 @@ class Keys:
             keys = [key.strip() for key in configured.split(",")]
             self._hashes = {_hash(key) for key in keys if key}
         if not self._hashes:
-            logger.warning("SD_API_KEYS is not set: the service is open to everybody who reaches it")
+            logger.warning(
+                "SD_API_KEYS is not set: the service is open to everybody who reaches it"
+            )
 
     def check(self, headers: Mapping[str, str]) -> None:
         """Accepts `Authorization: Bearer KEY` and `x-api-key: KEY`.

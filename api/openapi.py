@@ -114,7 +114,7 @@ def _image_response() -> dict[str, Any]:
     kinds = ("image/jpeg", "image/png", "image/webp")
     return {
         "description": "The image; as JSON, all images in base64 (PNG) with their seeds",
-        "content": {kind: binary for kind in kinds}
+        "content": dict.fromkeys(kinds, binary)
         | {"application/json": {"schema": {"type": "object"}}},
         "headers": {name: {"schema": {"type": kind}} for name, kind in HEADERS.items()},
     }

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from api.forms import Invalid
 from runnables import images
 from runnables.engine.request import Drawn, Result
-from runnables.errors import InvalidInput, OverCapacity, NotReady, StableDiffusionError, error_body
+from runnables.errors import InvalidInput, NotReady, OverCapacity, StableDiffusionError, error_body
 from runnables.parameters import OutputFormat, Parameters
 from runnables.settings import Settings
 

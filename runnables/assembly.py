@@ -38,7 +38,7 @@ def assemble(
 ) -> tuple[Engine, Pipeline]:
     """A warmed-up engine, not started yet, and its base pipeline."""
     accelerator = accelerators.choose(settings)
-    base = load_pipeline(settings.model, accelerator)
+    base = load_pipeline(settings.model, accelerator, settings.checkpoint_config)
     refiner = load_pipeline(settings.refiner, accelerator) if settings.refiner else None
     if refiner and not refiner.checkpoint.config.get("requires_aesthetics_score"):
         raise ConfigurationError(f"SD_REFINER={settings.refiner} is not an SDXL refiner")
@@ -49,10 +49,10 @@ def assemble(
     return Engine(planner, accelerator, observe=observe), base
 
 
-def load_pipeline(source: str, accelerator: Accelerator) -> Pipeline:
+def load_pipeline(source: str, accelerator: Accelerator, config: str | None = None) -> Pipeline:
     """Load a model and prepare it for the accelerator."""
     started = time.monotonic()
-    checkpoint = load(source, dtype=accelerator.dtype)
+    checkpoint = load(source, dtype=accelerator.dtype, config=config)
     pipeline = PIPELINES[checkpoint.family](checkpoint, accelerator.device, accelerator.dtype)
     accelerator.prepare(pipeline)
     logger.info("loaded %s in %.1f s", checkpoint.name, time.monotonic() - started)

@@ -102,5 +102,5 @@ class ConfigurationError(StableDiffusionError):
 
 
 def error_body(error: StableDiffusionError) -> dict[str, object]:
-    """The JSON every host answers with: `{"error": ..., "detail": [{"loc": [...], "msg": ...}]}`."""
+    """The JSON hosts answer with: `{"error": ..., "detail": [{"loc": [...], "msg": ...}]}`."""
     return {"error": error.message, "detail": [{"loc": list(error.loc), "msg": error.message}]}

@@ -22,9 +22,7 @@ class Metrics:
         )
         self.requests: Any = Counter("sd_requests", "Requests ended", ["task", "status"])
         self.images: Any = Counter("sd_images", "Images drawn", ["finish_reason"])
-        self.queue: Any = Gauge(
-            "sd_queue_depth", "Requests waiting", multiprocess_mode="livesum"
-        )
+        self.queue: Any = Gauge("sd_queue_depth", "Requests waiting", multiprocess_mode="livesum")
         self.active: Any = Gauge(
             "sd_active_rows", "Images being drawn", multiprocess_mode="livesum"
         )

@@ -95,7 +95,8 @@ class Parameters(BaseModel):
         None, gt=0, le=3600, description="Give up (504) when not finished after this many seconds."
     )
     output_format: OutputFormat | None = Field(
-        None, description="png, jpeg, webp, or json (base64). Default: the `Accept` header, else jpeg."
+        None,
+        description="png, jpeg, webp, or json (base64). Default: the `Accept` header, else jpeg.",
     )
 
     def resolve(self, profile: Profile) -> Self:

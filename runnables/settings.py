@@ -33,6 +33,11 @@ class Settings(BaseSettings):
         description="A diffusers folder, a single-file .safetensors checkpoint, a name from the "
         "catalog, or a Hub id with optional @revision",
     )
+    checkpoint_config: str | None = Field(
+        None,
+        description="For a single-file checkpoint without the Hub: a diffusers folder of the same "
+        "architecture, for configs and tokenizers",
+    )
     device: DeviceName = Field("auto", description="auto takes CUDA, then Neuron, then the CPU")
     precision: Precision = Field("auto", description="auto is fp16 on CUDA, else fp32")
     refiner: str | None = Field(None, description="An SDXL refiner run after the base model")
@@ -55,7 +60,7 @@ class Settings(BaseSettings):
     prompt_cache: int = Field(256, ge=0, description="Prompt embeddings kept")
     cors_origins: str = Field("", description="Comma-separated allowed origins; * for all")
     api_keys: str = Field(
-        "", description="Comma-separated keys, or a file of SHA-256 hashes; empty: open to everybody"
+        "", description="Comma-separated keys, or a file of SHA-256 hashes; empty: open to all"
     )
     metadata: Literal["full", "minimal", "none"] = Field(
         "full", description="Parameters written into the images"

@@ -171,5 +171,3 @@ def _scheduler(options: dict[str, Any]) -> Any:
     if scheduler is diffusers.PNDMScheduler:
         config |= {"skip_prk_steps": True, "set_alpha_to_one": False}
     return scheduler(**config)
-
-

@@ -22,6 +22,8 @@ class Accelerator:
     buckets: tuple[int, ...] = ()
     #: UNet rows beyond which a larger batch no longer pays, at 64x64 latents; scaled by area
     efficient_rows = 16
+    #: UNet rows a step holds at most, however small they are
+    most_rows = 64
 
     def __init__(self, device: torch.device, dtype: torch.dtype, settings: Settings) -> None:
         self.device = device
@@ -41,8 +43,9 @@ class Accelerator:
 
     def row_limit(self, latent_area: int) -> int:
         """UNet rows a step may hold for latents of this area (h x w), at least 2."""
-        rows = self.settings.max_batch or round(self.efficient_rows * 64 * 64 / latent_area)
-        return max(2, rows)
+        if self.settings.max_batch:
+            return self.settings.max_batch
+        return min(max(2, round(self.efficient_rows * 64 * 64 / latent_area)), self.most_rows)
 
     def decode_limit(self, latent_area: int) -> int:
         """Images decoded in one call: the VAE's activations are the largest of all."""

@@ -25,8 +25,13 @@ from runnables.engine.prepare import Preparer
 from runnables.engine.queue import Queue
 from runnables.engine.request import Drawn, Progress, Result, Ticket
 from runnables.engine.row import Row
-from runnables.errors import Cancelled, DeadlineExceeded, GenerationFailed, NotReady
-from runnables.errors import StableDiffusionError
+from runnables.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    GenerationFailed,
+    NotReady,
+    StableDiffusionError,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -150,8 +155,8 @@ class Engine:
             self._recover(error, rows)
             return
         self._note("denoise", started, sum(row.unet_rows for row in rows), rows[0].key)
-        for row in rows:
-            self._report(row.request)
+        for request in {id(row.request): row.request for row in rows}.values():
+            self._report(request)
         if done:
             self._finish(done)
 

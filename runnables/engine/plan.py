@@ -191,9 +191,7 @@ class Planner:
             (self.refiner, self._table(self.refiner, parameters, denoising_start=cut)),
         ]
 
-    def _table(
-        self, pipeline: Pipeline, parameters: TextToImage, **cut: float
-    ) -> SamplerTable:
+    def _table(self, pipeline: Pipeline, parameters: TextToImage, **cut: float) -> SamplerTable:
         assert parameters.scheduler is not None and parameters.num_inference_steps is not None
         strength = start_strength(parameters)
         if strength is not None and int(parameters.num_inference_steps * strength) < 1:

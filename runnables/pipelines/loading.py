@@ -202,7 +202,7 @@ def _load_file(path: Path, dtype: torch.dtype, config: str | None) -> Checkpoint
     except Exception as error:  # whatever a foreign file makes the converter raise
         raise ConfigurationError(
             f"{path} cannot be loaded as a Stable Diffusion checkpoint: {error}. Without the Hub, "
-            "SD_MODEL_CONFIG must name a diffusers folder of the same architecture",
+            "SD_CHECKPOINT_CONFIG must name a diffusers folder of the same architecture",
             loc=("SD_MODEL",),
         ) from error
     return _from_pipeline(path.stem, pipeline)

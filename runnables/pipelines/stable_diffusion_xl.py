@@ -19,17 +19,13 @@ class StableDiffusionXL(Pipeline):
     def encode_prompts(self, prompts: Sequence[str]) -> list[Embedding]:
         hidden, pooled = [], torch.empty(0)
         checkpoint = self.checkpoint
-        for tokenizer, encoder in zip(
-            checkpoint.tokenizers, checkpoint.text_encoders, strict=True
-        ):
+        for tokenizer, encoder in zip(checkpoint.tokenizers, checkpoint.text_encoders, strict=True):
             ids = tokenize(tokenizer, prompts).input_ids.to(self.device)
             output = encoder(ids, output_hidden_states=True)
             hidden.append(output.hidden_states[-2])
             pooled = output[0]  # the last encoder's projection is the one that is used
         rows = torch.cat(hidden, dim=-1).to(self.dtype)
-        return [
-            Embedding(row, pool) for row, pool in zip(rows, pooled.to(self.dtype), strict=True)
-        ]
+        return [Embedding(row, pool) for row, pool in zip(rows, pooled.to(self.dtype), strict=True)]
 
     def condition(
         self, embedding: Embedding, size: tuple[int, int], guidance_scale: float, *, negative: bool

@@ -31,7 +31,7 @@ class Start:
         generator: the row's CPU generator, for the sampler's noise.
         mask: (1, h, w) float32, 1 where an inpainting row is redrawn; with `image_latents` and
             `noise`, (C, h, w) float32, it restores the rest after every step.
-        channels: (5, h, w), the mask and masked image that a 9-channel UNet takes beside the sample.
+        channels: (5, h, w), mask and masked image that a 9-channel UNet takes beside the sample.
     """
 
     sample: Tensor
@@ -95,9 +95,7 @@ def from_masked_image(
     small_mask = small_mask.to(pipeline.device, pipeline.dtype)
     sample = _mix(table, None if pure_noise else image_latents, noise)[0]
     if not blended:
-        return Start(
-            sample, generator, channels=torch.cat([small_mask, masked_latents], dim=1)[0]
-        )
+        return Start(sample, generator, channels=torch.cat([small_mask, masked_latents], dim=1)[0])
     assert image_latents is not None
     return Start(
         sample, generator, small_mask[0].float(), image_latents[0].float(), noise[0].float()

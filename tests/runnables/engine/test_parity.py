@@ -72,9 +72,7 @@ def check(
 def test_every_sampler_and_task_in_one_mixed_batch(
     kind: str, start: Start, tiny_model: TinyModel, photo: Image.Image, mask: Image.Image
 ) -> None:
-    wanted = [
-        one for task in (TextToImage, ImageToImage, Inpaint) for one in requests(PLAIN, task)
-    ]
+    wanted = [one for task in (TextToImage, ImageToImage, Inpaint) for one in requests(PLAIN, task)]
     check(tiny_model(kind), start(kind), wanted, photo, mask)
 
 
@@ -96,7 +94,9 @@ def test_nine_channel_inpainting(
 def test_inpainting_at_full_strength_starts_from_noise(
     start: Start, tiny_model: TinyModel, photo: Image.Image, mask: Image.Image
 ) -> None:
-    wanted = [one.model_copy(update={"strength": 1.0}) for one in requests(["ddim", "lms"], Inpaint)]
+    wanted = [
+        one.model_copy(update={"strength": 1.0}) for one in requests(["ddim", "lms"], Inpaint)
+    ]
     check(tiny_model("sd1"), start("sd1"), wanted, photo, mask)
 
 

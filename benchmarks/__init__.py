@@ -1,0 +1,1 @@
+"""Comparisons with what people run today, all arms in one run, printed as ratios."""

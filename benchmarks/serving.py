@@ -1,0 +1,153 @@
+"""Throughput and latency of the three arms under one client, equal clients, and mixed load."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.arms import ARMS, Arm
+from runnables.parameters import TextToImage
+
+SAMPLERS = ("ddim", "euler", "euler_a", "dpmpp_2m", "unipc", "dpmpp_2m_karras")
+DEADLINE = 4  # times the median latency of one client alone
+BASELINE = "one at a time"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one arm did with one workload; seconds."""
+
+    seconds: float
+    latencies: tuple[float, ...]
+
+    @property
+    def rate(self) -> float:
+        return len(self.latencies) / self.seconds
+
+    def percentile(self, share: float) -> float:
+        return float(np.percentile(self.latencies, share))
+
+    def within(self, deadline: float) -> float:
+        return float(np.mean([latency <= deadline for latency in self.latencies]))
+
+
+def equal(count: int) -> list[TextToImage]:
+    """The same request with different seeds."""
+    return [_request(seed, 20, "dpmpp_2m", 4.0, (128, 128)) for seed in range(count)]
+
+
+def mixed(count: int, seed: int = 0) -> list[TextToImage]:
+    """4 to 50 steps, six samplers, with and without guidance, three sizes."""
+    rng = random.Random(seed)
+    sizes = [(128, 128)] * 4 + [(96, 128), (128, 96)]
+    return [
+        _request(
+            i,
+            rng.randint(4, 50),
+            rng.choice(SAMPLERS),
+            rng.choice((1.0, 3.0, 4.0, 7.5)),
+            rng.choice(sizes),
+        )
+        for i in range(count)
+    ]
+
+
+def _request(
+    seed: int, steps: int, sampler: str, guidance: float, size: tuple[int, int]
+) -> TextToImage:
+    return TextToImage(  # type: ignore[call-arg]
+        prompt="View of a cyberpunk city",
+        seed=seed,
+        num_inference_steps=steps,
+        scheduler=sampler,
+        guidance_scale=guidance,
+        height=size[0],
+        width=size[1],
+    )
+
+
+def closed(arm: Arm, requests: list[TextToImage], clients: int) -> Outcome:
+    """Each client sends its next request when it has the image of the last."""
+    waiting, latencies, lock = iter(requests), [], threading.Lock()
+
+    def client() -> None:
+        while True:
+            with lock:
+                request = next(waiting, None)
+            if request is None:
+                return
+            started = time.perf_counter()
+            arm.submit(request).result()
+            latencies.append(time.perf_counter() - started)
+
+    started = time.perf_counter()
+    threads = [threading.Thread(target=client) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return Outcome(time.perf_counter() - started, tuple(latencies))
+
+
+def poisson(arm: Arm, requests: list[TextToImage], rate: float, seed: int = 1) -> Outcome:
+    """Requests arrive at random, `rate` a second, whether or not the last ones are done."""
+    rng, pending, latencies = random.Random(seed), [], []
+    started = time.perf_counter()
+    due = started
+    for request in requests:
+        due += rng.expovariate(rate)
+        time.sleep(max(0.0, due - time.perf_counter()))
+        future = arm.submit(request)
+        future.add_done_callback(
+            lambda _, sent=due: latencies.append(time.perf_counter() - sent)  # type: ignore[misc]
+        )
+        pending.append(future)
+    for future in pending:
+        future.result()
+    return Outcome(time.perf_counter() - started, tuple(latencies))
+
+
+def run(model: Path, *, requests: int, loads: tuple[float, ...]) -> str:
+    """All workloads on all arms. Returns the report."""
+    arms = [make(model) for make in ARMS.values()]
+    try:
+        for arm in arms:  # warm up
+            closed(arm, equal(3), 1)
+        lines = [HEADER]
+        solo = {arm.name: closed(arm, equal(requests // 3), 1) for arm in arms}
+        lines += _report("1 client, equal", solo, solo)
+        lines += _report(
+            "16 clients, equal", {a.name: closed(a, equal(requests), 16) for a in arms}, solo
+        )
+        saturated = {a.name: closed(a, mixed(requests), 16) for a in arms}
+        lines += _report("16 clients, mixed", saturated, solo)
+        capacity = saturated[BASELINE].rate
+        for load in loads:
+            outcomes = {a.name: poisson(a, mixed(requests, 2), load * capacity) for a in arms}
+            lines += _report(f"Poisson {load:.0%}, mixed", outcomes, solo)
+        return "\n".join(lines)
+    finally:
+        for arm in arms:
+            arm.close()
+
+
+HEADER = (
+    f"| workload | arm | images/s | ratio | p50 s | p95 s | p99 s | p95 ratio | in {DEADLINE}x solo |\n"
+    "|---|---|---|---|---|---|---|---|---|"
+)
+
+
+def _report(workload: str, outcomes: dict[str, Outcome], solo: dict[str, Outcome]) -> list[str]:
+    base = outcomes[BASELINE]
+    deadline = DEADLINE * solo[BASELINE].percentile(50)
+    return [
+        f"| {workload} | {name} | {one.rate:.2f} | {one.rate / base.rate:.2f} "
+        f"| {one.percentile(50):.2f} | {one.percentile(95):.2f} | {one.percentile(99):.2f} "
+        f"| {one.percentile(95) / base.percentile(95):.2f} | {one.within(deadline):.0%} |"
+        for name, one in outcomes.items()
+    ]

@@ -1,0 +1,5 @@
+"""`python -m runnables`: every setting, its default and its meaning."""
+
+from runnables.settings import Settings
+
+print(Settings.describe())

@@ -1,0 +1,26 @@
+"""The cost model learns what steps take."""
+
+from __future__ import annotations
+
+import pytest
+
+from runnables.engine.cost import CostModel
+
+
+def test_calibration_separates_overhead_from_rows() -> None:
+    cost = CostModel()
+    cost.calibrate([(2, 64, 0.010 + 2 * 64 * 1e-4), (8, 64, 0.010 + 8 * 64 * 1e-4)])
+    assert cost.overhead == pytest.approx(0.010)
+    assert cost.rate == pytest.approx(1e-4)
+
+
+def test_observations_pull_the_model() -> None:
+    cost = CostModel(overhead=0.0, rate=1e-4)
+    for _ in range(200):
+        cost.observe_step(4, 64, 3 * 4 * 64 * 1e-4)
+    assert cost.step(4, 64) == pytest.approx(3 * 4 * 64 * 1e-4, rel=0.01)
+
+
+def test_alone_counts_steps_rows_and_decoding() -> None:
+    cost = CostModel(overhead=1.0, rate=0.5, decode_rate=2.0)
+    assert cost.alone(steps=3, unet_rows=2, images=2, area=10) == 3 * (1 + 0.5 * 4 * 10) + 40

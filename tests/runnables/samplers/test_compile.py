@@ -1,0 +1,169 @@
+"""A table draws the scheduler's own trajectory, whatever the model answers."""
+
+from __future__ import annotations
+
+import inspect
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from runnables.samplers import (
+    SamplerTable,
+    UnknownSampler,
+    advance,
+    compile_table,
+    describe,
+    make_scheduler,
+    pad_depth,
+    resolve,
+    samplers,
+)
+
+CONFIG = {
+    "_class_name": "PNDMScheduler",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "num_train_timesteps": 1000,
+    "steps_offset": 1,
+    "skip_prk_steps": True,
+    "set_alpha_to_one": False,
+}
+SHAPE = (1, 4, 4, 4)
+NOISE, IMAGE = (torch.randn(SHAPE, generator=torch.Generator().manual_seed(i)) for i in (5, 6))
+
+
+def answer(sample: Tensor, timestep: Tensor | float) -> Tensor:
+    """Stands for a UNet: not linear, and different at every timestep."""
+    return torch.tanh(sample.roll(1, -1) * 0.7 + 0.1 * sample + float(timestep) / 1000)
+
+
+def scheduler_run(name: str, config: dict[str, Any], steps: int, strength: float | None) -> Tensor:
+    """The scheduler's own loop, as diffusers' pipelines run it."""
+    scheduler = make_scheduler(name, config)
+    scheduler.set_timesteps(steps)
+    timesteps, sample = scheduler.timesteps, NOISE * scheduler.init_noise_sigma
+    if strength is not None:
+        first = max(steps - min(int(steps * strength), steps), 0) * scheduler.order
+        timesteps = timesteps[first:]
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(first)
+        sample = scheduler.add_noise(IMAGE, NOISE, timesteps[:1])
+    options = {"generator": torch.Generator().manual_seed(9), "eta": 0.0}
+    accepted = inspect.signature(scheduler.step).parameters
+    options = {k: v for k, v in options.items() if k in accepted}
+    for timestep in timesteps:
+        output = answer(scheduler.scale_model_input(sample, timestep), timestep)
+        sample = scheduler.step(output, timestep, sample, return_dict=False, **options)[0]
+    return sample
+
+
+def table_run(table: SamplerTable) -> Tensor:
+    """The same from the table."""
+    generator = torch.Generator().manual_seed(9)
+    buffer = torch.zeros(1, table.depth + 2, *SHAPE[1:])
+    buffer[:, 0] = table.start[0] * IMAGE + table.start[1] * NOISE
+    for call in range(len(table)):
+        buffer[:, -2] = answer(table.input_scale[call] * buffer[:, 0], table.timesteps[call])
+        if table.draws_noise[call]:
+            buffer[:, -1] = torch.randn(SHAPE, generator=generator)
+        buffer[:, : table.depth] = advance(buffer, table.coefficients[call][None])
+    return buffer[:, 0]
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize(("steps", "strength"), [(1, None), (4, None), (20, None), (20, 0.6)])
+@pytest.mark.parametrize("name", samplers())
+def test_trajectory(name: str, steps: int, strength: float | None, prediction: str) -> None:
+    config = {**CONFIG, "prediction_type": prediction}
+    try:
+        expected = scheduler_run(name, config, steps, strength)
+    except Exception as refusal:  # some schedulers cannot run a single step: then neither can we
+        with pytest.raises(type(refusal)):
+            compile_table(name, config, steps, strength=strength)
+        return
+    drawn = table_run(compile_table(name, config, steps, strength=strength))
+    assert (drawn - expected).abs().max() <= 2e-5 * max(10.0, float(expected.abs().max()))
+
+
+def test_depths_are_minimal() -> None:
+    depths = {name: compile_table(name, CONFIG, 20).depth for name in samplers()}
+    assert {depths[name] for name in ("ddim", "euler", "euler_a", "ddpm", "lcm")} == {1}
+    assert depths["dpmpp_2m"] == 2
+    assert max(depths.values()) <= 5
+
+
+def test_inpainting_renoises_as_add_noise_does() -> None:
+    table = compile_table("ddim", CONFIG, 10, strength=0.7)
+    scheduler = make_scheduler("ddim", CONFIG)
+    scheduler.set_timesteps(10)
+    timesteps = scheduler.timesteps[3:]
+    for call, later in enumerate(timesteps[1:]):
+        of_image, of_noise = table.renoise[call].tolist()
+        expected = scheduler.add_noise(IMAGE, NOISE, later[None])
+        assert torch.allclose(of_image * IMAGE + of_noise * NOISE, expected, atol=1e-6)
+    assert table.renoise[-1].tolist() == [1.0, 0.0]
+
+
+def test_a_mixed_batch_advances_each_row_as_alone() -> None:
+    tables = [compile_table(name, CONFIG, 6) for name in ("euler", "dpmpp_2m", "pndm", "unipc")]
+    depth = max(table.depth for table in tables)
+    generator = torch.Generator().manual_seed(0)
+    buffer = torch.zeros(len(tables), depth + 2, *SHAPE[1:])
+    alone = []
+    for row, table in enumerate(tables):
+        own = torch.randn(1, table.depth + 2, *SHAPE[1:], generator=generator)
+        buffer[row, : table.depth], buffer[row, depth:] = own[0, :-2], own[0, -2:]
+        alone.append(advance(own, table.coefficients[2][None])[0])
+    padded = torch.stack([pad_depth(table, depth).coefficients[2] for table in tables])
+    mixed = advance(buffer, padded)
+    for row, table in enumerate(tables):
+        assert torch.allclose(mixed[row, : table.depth], alone[row], atol=1e-5)
+
+
+def test_names_labels_and_classes_resolve() -> None:
+    for given in ("dpmpp_2m_karras", "DPM++ 2M Karras", "dpm++ 2m karras"):
+        assert resolve(given) == "dpmpp_2m_karras"
+    assert resolve("EulerAncestralDiscreteScheduler") == "euler_a"
+    assert resolve("Default") == "default"
+    with pytest.raises(UnknownSampler, match="euler"):
+        resolve("euller")
+
+
+def test_description_lists_every_sampler_once() -> None:
+    names = [one["name"] for one in describe()]
+    assert len(names) == len(set(names)) == len(samplers())
+
+
+def test_options_that_are_not_linear_are_off() -> None:
+    scheduler = make_scheduler("ddpm", {"_class_name": "DDPMScheduler", "clip_sample": True})
+    assert scheduler.config.clip_sample is False
+
+
+def test_compiling_leaves_the_global_generator_alone() -> None:
+    before = torch.get_rng_state()
+    compile_table("dpm2_a", CONFIG, 7)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_compiling_in_many_threads_gives_the_same_tables() -> None:
+    def compile_one(steps: int) -> Tensor:
+        config = {**CONFIG, "marker": steps // 8}
+        return compile_table("dpmpp_sde", config, 5 + steps % 8).coefficients
+
+    with ThreadPoolExecutor(8) as pool:
+        tables = list(pool.map(compile_one, range(32)))
+    for index, table in enumerate(tables):
+        assert torch.equal(table, tables[index % 8])
+
+
+def test_denoising_is_cut_between_base_and_refiner() -> None:
+    whole = compile_table("euler", CONFIG, 20)
+    base = compile_table("euler", CONFIG, 20, denoising_end=0.8)
+    refiner = compile_table("euler", CONFIG, 20, denoising_start=0.8)
+    joined = torch.cat([base.timesteps, refiner.timesteps])
+    assert torch.equal(joined, whole.timesteps)
+    assert refiner.start == (1.0, 0.0)
