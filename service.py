@@ -15,7 +15,6 @@ from pathlib import Path
 import bentoml
 from bentoml.validators import ContentType
 
-from api import responses
 from api.app import Api
 from api.gateway import Gateway
 from runnables import images
@@ -78,9 +77,8 @@ class StableDiffusion:
         return images.decode(path.read_bytes(), max_pixels=settings.max_pixels, field=field)
 
     def _draw(self, parameters: Parameters, *inputs: t.Any) -> bytes:
-        chosen = responses.choose_format(parameters, "image/*")
         result = self.runnable.submit(parameters, *inputs).future.result()
-        return images.encode(result.images[0].image, chosen)
+        return images.encode(result.images[0].image, "jpeg")
 
 
 def _log_to_stderr() -> None:
@@ -95,4 +93,4 @@ def _log_to_stderr() -> None:
 
 
 svc = StableDiffusion
-svc.add_asgi_middleware(gateway.around)
+t.cast(t.Any, svc).add_asgi_middleware(gateway.around)

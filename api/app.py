@@ -95,9 +95,10 @@ class Api:
         )
         self._measure()
         drawn = asyncio.wrap_future(ticket.future)
-        gone = asyncio.ensure_future(_disconnected(request))
+        gone: asyncio.Future[Any] = asyncio.ensure_future(_disconnected(request))
+        both: set[asyncio.Future[Any]] = {drawn, gone}
         try:
-            await asyncio.wait({drawn, gone}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             if not drawn.done():
                 raise Cancelled("the client went away")
             return drawn.result(), ticket

@@ -106,7 +106,7 @@ class Engine:
 
     def __init__(self, model: Path) -> None:
         self._runnable = StableDiffusionRunnable(
-            Settings(model=str(model), max_queue_s=1e6, request_timeout_s=1e6)  # type: ignore[call-arg]
+            Settings(model=str(model), max_queue_s=1e6, request_timeout_s=1e6)
         )
         self._runnable.start()
 

@@ -60,7 +60,7 @@ def mixed(count: int, seed: int = 0) -> list[TextToImage]:
 def _request(
     seed: int, steps: int, sampler: str, guidance: float, size: tuple[int, int]
 ) -> TextToImage:
-    return TextToImage(  # type: ignore[call-arg]
+    return TextToImage(
         prompt="View of a cyberpunk city",
         seed=seed,
         num_inference_steps=steps,
@@ -137,7 +137,8 @@ def run(model: Path, *, requests: int, loads: tuple[float, ...]) -> str:
 
 
 HEADER = (
-    f"| workload | arm | images/s | ratio | p50 s | p95 s | p99 s | p95 ratio | in {DEADLINE}x solo |\n"
+    f"| workload | arm | images/s | ratio | p50 s | p95 s | p99 s | p95 ratio "
+    f"| in {DEADLINE}x solo |\n"
     "|---|---|---|---|---|---|---|---|---|"
 )
 

@@ -1,4 +1,4 @@
-"""manifest.json: what a model folder must hold, so that a half-copied model is named, not served."""
+"""manifest.json: what a model folder must hold. A half-copied model is named, not served."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@
     +-- NotReady                    503   loading, or draining before a stop
     +-- DeadlineExceeded            504   the request's deadline passed before its last step
     +-- GenerationFailed            500   this request alone failed (not a number, out of memory)
-    +-- ConfigurationError          500   the operator's settings or model folder are wrong; raised at start
+    +-- ConfigurationError          500   settings or model folder are wrong; raised at start
 
 Messages of every class but the base are written for the caller. Anything else that is raised is an
 internal error: hosts log it and answer 500 without its text.

@@ -110,7 +110,7 @@ class Parameters(BaseModel):
 class TextToImage(Parameters):
     """`/txt2img`: draw what the prompt says."""
 
-    task = "txt2img"
+    task: ClassVar[Task] = "txt2img"
     height: Size | None = Field(
         None, description="Pixels, a multiple of 8. Default: the model's native size."
     )
@@ -122,7 +122,7 @@ class TextToImage(Parameters):
 class ImageToImage(TextToImage):
     """`/img2img`: redraw an image as the prompt says."""
 
-    task = "img2img"
+    task: ClassVar[Task] = "img2img"
     height: Size | None = Field(
         None,
         description="Pixels, a multiple of 8. Default: the input's shape, scaled to the model's "
@@ -140,7 +140,7 @@ class ImageToImage(TextToImage):
 class Inpaint(ImageToImage):
     """`/inpaint`: redraw the white area of the mask, keep the rest."""
 
-    task = "inpaint"
+    task: ClassVar[Task] = "inpaint"
 
 
 MODELS: dict[Task, type[Parameters]] = {

@@ -1,4 +1,4 @@
-"""Tiny models with random weights, in diffusers' layout: real architectures, small enough for tests.
+"""Tiny models with random weights, in diffusers' layout: real architectures, small for tests.
 
 `build(folder, kind)` writes one; kinds are the keys of KINDS. Images are 64x64, latents 8x8.
 """

@@ -33,7 +33,8 @@ def choose(rows: Sequence[C], limit: Callable[[BatchKey], int]) -> list[C]:
         limit: UNet rows one call may hold, by key. A single row is always taken.
     """
     key = min(rows, key=lambda row: row.urgency).key
-    room, chosen = limit(key), []
+    room = limit(key)
+    chosen: list[C] = []
     for row in sorted((row for row in rows if row.key == key), key=lambda row: row.urgency):
         if chosen and row.unet_rows > room:
             break

@@ -23,7 +23,7 @@ from runnables.engine.decode import decode, to_image
 from runnables.engine.plan import Planner, Request
 from runnables.engine.prepare import Preparer
 from runnables.engine.queue import Queue
-from runnables.engine.request import Drawn, Progress, Result, Ticket
+from runnables.engine.request import Drawn, Progress, Result, State, Ticket
 from runnables.engine.row import Row
 from runnables.errors import (
     Cancelled,
@@ -281,7 +281,7 @@ def _settle(ticket: Ticket, outcome: Result | BaseException) -> None:
         ticket.progress = Progress("done", steps, steps)
         ticket.future.set_result(outcome)
     else:
-        state = "cancelled" if isinstance(outcome, Cancelled) else "failed"
+        state: State = "cancelled" if isinstance(outcome, Cancelled) else "failed"
         ticket.progress = Progress(state, ticket.progress.step, steps)
         ticket.future.set_exception(outcome)
 

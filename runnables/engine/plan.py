@@ -1,4 +1,4 @@
-"""From parameters to work: sizes, sampler tables, cost and urgency. Refuses what cannot be drawn."""
+"""From parameters to work: sizes, tables, cost and urgency. Refuses what cannot be drawn."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 
 import torch
 
@@ -30,10 +31,8 @@ class Preparer:
         """Each request with its rows, or with the error that ends it and no other."""
         for request in requests:
             request.clock["taken"] = time.monotonic()
-        try:
+        with suppress(Exception):  # whoever is to blame fails alone, below
             self._encode(requests)
-        except Exception:
-            pass  # whoever is to blame fails alone, below
         for request in requests:
             try:
                 self._encode([request])

@@ -143,12 +143,13 @@ class Pipeline:
         """(1, 3, H, W) in -1..1 -> (1, C, h, w) scaled latents, sampled from the posterior."""
         vae_dtype = self._vae_dtype()
         posterior = self.vae.encode(pixels.to(self.device, vae_dtype)).latent_dist
-        return self._scale(posterior.sample(generator).to(self.dtype))
+        latents: Tensor = posterior.sample(generator)
+        return self._scale(latents.to(self.dtype))
 
     def decode(self, latents: Tensor) -> Tensor:
         """(N, C, h, w) latents -> (N, 3, H, W) float32 pixels in 0..1; NaN stays NaN."""
         latents = self._unscale(latents.to(self._vae_dtype()))
-        pixels = self.vae.decode(latents, return_dict=False)[0].float()
+        pixels: Tensor = self.vae.decode(latents, return_dict=False)[0].float()
         return (pixels / 2 + 0.5).clamp(0, 1)
 
     def decode_in_fp32(self, latents: Tensor) -> Tensor:
@@ -160,17 +161,21 @@ class Pipeline:
         finally:
             self.vae.to(before)
 
+    @property
+    def _scaling_factor(self) -> float:
+        return float(self.vae.config.scaling_factor)
+
     def _vae_dtype(self) -> torch.dtype:
         dtype: torch.dtype = self.vae.dtype
         return dtype
 
     def _scale(self, latents: Tensor) -> Tensor:
         mean, std = self._statistics(latents)
-        return (latents - mean) * self.vae.config.scaling_factor / std
+        return (latents - mean) * self._scaling_factor / std
 
     def _unscale(self, latents: Tensor) -> Tensor:
         mean, std = self._statistics(latents)
-        return latents * std / self.vae.config.scaling_factor + mean
+        return latents * std / self._scaling_factor + mean
 
     def _statistics(self, latents: Tensor) -> tuple[Tensor | float, Tensor | float]:
         """The VAE's latent mean and deviation, (1, C, 1, 1), where its config has them."""

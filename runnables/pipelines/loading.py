@@ -36,7 +36,7 @@ class Checkpoint:
     """A loaded model, on the CPU, in evaluation mode.
 
     Attributes:
-        tokenizers, text_encoders: in the family's order (SDXL has two, its refiner only the second).
+        tokenizers, text_encoders: in the family's order (SDXL: two, its refiner: the second).
         scheduler_config: scheduler_config.json with `_class_name`.
         config: model_index.json.
     """
@@ -167,7 +167,7 @@ def _scheduler_config(folder: Path, index: Mapping[str, Any]) -> dict[str, Any]:
 
 def _profile(folder: Path) -> Profile:
     path = folder / "profile.json"
-    return Profile(**_read_json(path)) if path.is_file() else Profile()  # type: ignore[call-arg]
+    return Profile(**_read_json(path)) if path.is_file() else Profile()
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -228,7 +228,7 @@ def _from_pipeline(name: str, pipeline: Any) -> Checkpoint:
         },
         safety_checker=getattr(pipeline, "safety_checker", None),
         feature_extractor=getattr(pipeline, "feature_extractor", None),
-        profile=Profile(),  # type: ignore[call-arg]
+        profile=Profile(),
         config=index,
     )
 

@@ -2,7 +2,7 @@
 
 A scheduler is linear in the sample, the model output and the noise; what it remembers between steps
 are tensors in its attributes. So before each step the sample, every remembered tensor and the model
-output are replaced by unit vectors, the real `step` is run, and what comes out is the step's matrix.
+output are replaced by unit vectors, the real `step` is run, and what comes out is its matrix.
 Nothing of any sampler is written again, and parity holds by construction.
 """
 
@@ -38,7 +38,7 @@ def compile_table(
     Args:
         sampler: a name `resolve` accepts.
         scheduler_config: of the model, with `_class_name`.
-        num_inference_steps: as the user counts them; second-order samplers call the UNet more often.
+        num_inference_steps: as users count; second-order samplers call the UNet more often.
         strength: for image to image, the share of the steps that is run; None starts from noise.
         denoising_end, denoising_start: the share of noise levels an SDXL base or refiner covers.
 

@@ -1,4 +1,4 @@
-"""A sampler as data: the coefficients of one linear recursion, and the product that applies them."""
+"""A sampler as data: the coefficients of a linear recursion, and the product that applies them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import Tensor
 class SamplerTable:
     """One sampler at one number of steps, for K UNet calls.
 
-    The state of a row is `depth` slots shaped like its latents; slot 0 is the current sample x. Call
-    k gives the UNet `input_scale[k] * x` at `timesteps[k]`, and with its (guided) output m and unit
-    Gaussian noise n the state becomes `coefficients[k] @ [state, m, n]`.
+    The state of a row is `depth` slots shaped like its latents; slot 0 is the current sample x.
+    Call k gives the UNet `input_scale[k] * x` at `timesteps[k]`, and with its (guided) output m and
+    unit Gaussian noise n the state becomes `coefficients[k] @ [state, m, n]`.
 
     Attributes:
         timesteps: (K,) float32.

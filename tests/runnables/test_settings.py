@@ -36,12 +36,12 @@ def test_every_setting_is_described() -> None:
 
 def test_fp16_on_the_cpu_is_refused_with_a_reason() -> None:
     with pytest.raises(ConfigurationError, match="half precision is slower"):
-        choose(Settings(device="cpu", precision="fp16"))  # type: ignore[call-arg]
+        choose(Settings(device="cpu", precision="fp16"))
 
 
 def test_profile_fills_what_a_request_leaves_open() -> None:
-    profile = Profile(num_inference_steps=4, guidance_scale=1.5)  # type: ignore[call-arg]
-    resolved = TextToImage(prompt="x", guidance_scale=3).resolve(profile)  # type: ignore[call-arg]
+    profile = Profile(num_inference_steps=4, guidance_scale=1.5)
+    resolved = TextToImage(prompt="x", guidance_scale=3).resolve(profile)
     assert resolved.num_inference_steps == 4
     assert resolved.guidance_scale == 3
     assert resolved.seed is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ def runnable(start: Start) -> StableDiffusionRunnable:
 
 
 @pytest.fixture
-def failing(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Exception, float], None]]:
+def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """failing(error, marker): UNet calls that hold a row with this guidance scale raise."""
     from runnables.engine.batch import Batch
 
@@ -60,7 +60,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Exception, fl
 
         monkeypatch.setattr(Batch, "step", step)
 
-    yield fail
+    return fail
 
 
 def test_progress_counts_every_step(runnable: StableDiffusionRunnable) -> None:
