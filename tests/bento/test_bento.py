@@ -1,0 +1,66 @@
+"""The Bentos build, carry model and configuration, and answer both curls."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import bentoml
+import pytest
+from PIL import Image
+
+from runnables.parameters import TextToImage
+from tests.service.server import ROOT, serve
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BENTOML_HOME with both Bentos."""
+    folder = tmp_path_factory.mktemp("bentoml")
+    environment = {**os.environ, "BENTOML_HOME": str(folder), "BENTOML_DO_NOT_TRACK": "1"}
+    for file in ("bentofile.yaml", "bentofile.fp16.yaml"):
+        command = [sys.executable, "-m", "bentoml", "build", "-f", file, "."]
+        subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
+    return folder
+
+
+def source(home: Path, name: str) -> Path:
+    version = (home / "bentos" / name / "latest").read_text().strip()
+    return home / "bentos" / name / version / "src"
+
+
+@pytest.mark.parametrize("name", ["stable_diffusion_fp32", "stable_diffusion_fp16"])
+def test_model_and_configuration_are_inside(home: Path, name: str) -> None:
+    files = source(home, name)
+    assert (files / "configuration.yaml").is_file()
+    assert (files / "models/embedded/unet/diffusion_pytorch_model.safetensors").is_file()
+    assert not list(files.rglob("tests")), "only what runs is inside"
+
+
+def test_the_container_is_told_its_precision(home: Path) -> None:
+    described = (source(home, "stable_diffusion_fp16").parent / "bento.yaml").read_text()
+    assert "SD_PRECISION" in described
+    assert "/home/bentoml/bento/src/configuration.yaml" in described
+
+
+def test_the_built_bento_serves(home: Path, tmp_path: Path) -> None:
+    target = "stable_diffusion_fp32:latest"
+    settings = source(home, "stable_diffusion_fp32") / "configuration.yaml"
+    environment = {"BENTOML_HOME": str(home), "BENTOML_CONFIG": str(settings)}
+    with serve(tmp_path / "log", target, **environment) as server:
+        for arguments in (
+            ["/txt2img", "-H", "Content-Type: application/json"]
+            + ["-d", '{"prompt":"View of a cyberpunk city"}'],
+            ["/img2img", "-H", "Content-Type: multipart/form-data", "-F", "img=@input.jpg"]
+            + ["-F", 'data={"prompt":"View of a cyberpunk city"}'],
+        ):
+            output = tmp_path / "output.jpg"
+            command = ["curl", "-sSf", "-X", "POST", server.url + arguments[0], *arguments[1:]]
+            subprocess.run([*command, "--output", output], cwd=ROOT, check=True)
+            assert Image.open(output).format == "JPEG"
+            output.unlink()
+        with bentoml.SyncHTTPClient(server.url) as client:
+            drawn = client.txt2img(TextToImage(prompt="sea", num_inference_steps=2))
+            assert Image.open(drawn).size == (128, 128)
