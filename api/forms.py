@@ -77,7 +77,7 @@ def parse(model: type[Parameters], body: bytes, field: str | None = None) -> Par
     except ValidationError as error:
         raise Invalid(
             [
-                {"loc": [*prefix, *_shown(problem["loc"])], "msg": problem["msg"]}
+                {"loc": [*prefix, *problem["loc"]], "msg": problem["msg"]}
                 for problem in error.errors(include_url=False, include_context=False)
             ]
         ) from error
@@ -128,7 +128,3 @@ async def _image(part: UploadFile | str | None, field: str, settings: Settings) 
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a number")
-
-
-def _shown(loc: tuple[Any, ...]) -> list[str | int]:
-    return list(loc)

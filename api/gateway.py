@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
-from api.responses import error_response
 from runnables.errors import PayloadTooLarge
 from runnables.settings import Settings
 
@@ -22,10 +21,6 @@ Scope = MutableMapping[str, Any]
 Asgi = Callable[..., Any]
 #: paths the host answers itself
 HOST_PATHS = ("/metrics", "/schema.json", "/static_content", "/ui")
-
-
-class _TooLarge(Exception):
-    """Raised inside `receive` when more bytes come than are allowed."""
 
 
 class Gateway:
@@ -62,8 +57,6 @@ class Gateway:
 
         try:
             await self.app(scope, self._limited(receive), watched)
-        except _TooLarge:
-            await self._refuse(scope, receive, watched)
         except Exception:
             logger.exception("a response could not be sent")
         self._log(scope, seen["status"], time.perf_counter() - started)
@@ -73,18 +66,14 @@ class Gateway:
 
         async def limited() -> Any:
             nonlocal total
-            message = await receive()
-            total += len(message.get("body", b""))
+            event = await receive()
+            total += len(event.get("body", b""))
             if total > self.max_body:
-                raise _TooLarge
-            return message
+                message = f"the body is larger than {self.max_body / 1e6:.0f} MB"
+                raise PayloadTooLarge(message, loc=("body",))
+            return event
 
         return limited
-
-    async def _refuse(self, scope: Scope, receive: Asgi, send: Asgi) -> None:
-        message = f"the body is larger than {self.max_body / 1e6:.0f} MB"
-        error = PayloadTooLarge(message, loc=("body",))
-        await error_response(error, {"Connection": "close"})(scope, receive, send)
 
     def _log(self, scope: Scope, status: int, seconds: float) -> None:
         if scope["path"] in ("/readyz", "/livez", "/healthz") and status == 200:

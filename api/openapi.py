@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from runnables.parameters import MODELS, Parameters
+from runnables.parameters import MODELS, Inpaint, Parameters, Task, TextToImage
 
 #: Swagger UI from the host's own files: nothing is loaded from elsewhere
 PAGE = """<!doctype html>
@@ -76,23 +76,23 @@ def document() -> dict[str, Any]:
     }
 
 
-def _drawing(task: str) -> dict[str, Any]:
-    model = next(model for name, model in MODELS.items() if name == task)
+def _drawing(task: Task) -> dict[str, Any]:
+    model = MODELS[task]
     return {
         "summary": (model.__doc__ or "").partition(": ")[2].strip().capitalize(),
         "operationId": task,
         "security": [{}, {"bearer": []}, {"key": []}],
-        "requestBody": {"required": True, "content": _body(task, model)},
+        "requestBody": {"required": True, "content": _body(model)},
         "responses": {"200": _image_response()}
         | {str(code): _error(text) for code, text in ERRORS.items()},
     }
 
 
-def _body(task: str, model: type[Parameters]) -> dict[str, Any]:
+def _body(model: type[Parameters]) -> dict[str, Any]:
     reference = {"$ref": f"#/components/schemas/{model.__name__}"}
-    if task == "txt2img":
+    if model is TextToImage:
         return {"application/json": {"schema": reference}}
-    names = ["img", "mask"] if task == "inpaint" else ["img"]
+    names = ["img", "mask"] if model is Inpaint else ["img"]
     files = {
         name: {"type": "string", "format": "binary", "description": FILES[name]} for name in names
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -73,17 +72,17 @@ async def image_response(
     return Response(data, media_type=f"image/{chosen}", headers=headers)
 
 
-def error_response(error: StableDiffusionError, headers: Mapping[str, str] = {}) -> JSONResponse:
+def error_response(error: StableDiffusionError) -> JSONResponse:
     """`{"error", "detail"}` with the error's status."""
     body = error_body(error)
     if isinstance(error, Invalid):
         body["detail"] = error.problems
-    extra = dict(headers)
+    headers = {}
     if isinstance(error, OverCapacity):
-        extra["Retry-After"] = str(error.retry_after)
+        headers["Retry-After"] = str(error.retry_after)
     elif isinstance(error, NotReady):
-        extra["Retry-After"] = "5"
-    return JSONResponse(body, error.status, headers=extra)
+        headers["Retry-After"] = "5"
+    return JSONResponse(body, error.status, headers=headers)
 
 
 def _headers(result: Result, request_id: str) -> dict[str, str]:

@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from models.embedded import draw
+from models.embedded import card, draw
 from models.embedded.draw import Array, Subject
 
 FOLDER = Path(__file__).parent
@@ -222,12 +222,13 @@ def effects(pipeline: Any) -> dict[str, float]:
 # -- report ----------------------------------------------------------------------------------------
 
 
-def evaluate(folder: Path, count: int, only: list[str]) -> dict[str, Any]:
+def evaluate(folder: Path, count: int, only: list[str], unet_steps: int) -> dict[str, Any]:
     """All figures of the model card."""
     pipeline = load(folder)
     classifier, accuracy = train_classifier()
     subjects, captions = prompts(count)
     figures: dict[str, Any] = {
+        "unet steps": unet_steps,
         "prompts": count,
         "steps": STEPS,
         "guidance": GUIDANCE,
@@ -280,15 +281,17 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=FOLDER)
     parser.add_argument("--prompts", type=int, default=300)
     parser.add_argument("--samplers", nargs="*", default=list(SAMPLERS), choices=list(SAMPLERS))
+    parser.add_argument("--unet-steps", type=int, default=3600, help="told in the card")
     parser.add_argument("--no-effects", action="store_true", help="the table of samplers only")
     arguments = parser.parse_args()
-    figures = evaluate(arguments.model, arguments.prompts, arguments.samplers)
+    figures = evaluate(arguments.model, arguments.prompts, arguments.samplers, arguments.unet_steps)
     pipeline = load(arguments.model)
     samples(pipeline, arguments.model / "samples.png")
     if not arguments.no_effects:
         figures["effects"] = effects(pipeline)
     text = json.dumps(figures, indent=1)
     (arguments.model / "figures.json").write_text(text + "\n")
+    card.write(arguments.model)
     print(text)
 
 

@@ -11,8 +11,18 @@ import bentoml
 import pytest
 from PIL import Image
 
-from runnables.parameters import TextToImage
 from tests.service.server import ROOT, serve
+
+CURLS = {
+    "/txt2img": [
+        *("-H", "Content-Type: application/json"),
+        *("-d", '{"prompt":"View of a cyberpunk city"}'),
+    ],
+    "/img2img": [
+        *("-H", "Content-Type: multipart/form-data", "-F", "img=@input.jpg"),
+        *("-F", 'data={"prompt":"View of a cyberpunk city"}'),
+    ],
+}
 
 
 @pytest.fixture(scope="module")
@@ -50,17 +60,12 @@ def test_the_built_bento_serves(home: Path, tmp_path: Path) -> None:
     settings = source(home, "stable_diffusion_fp32") / "configuration.yaml"
     environment = {"BENTOML_HOME": str(home), "BENTOML_CONFIG": str(settings)}
     with serve(tmp_path / "log", target, **environment) as server:
-        for arguments in (
-            ["/txt2img", "-H", "Content-Type: application/json"]
-            + ["-d", '{"prompt":"View of a cyberpunk city"}'],
-            ["/img2img", "-H", "Content-Type: multipart/form-data", "-F", "img=@input.jpg"]
-            + ["-F", 'data={"prompt":"View of a cyberpunk city"}'],
-        ):
+        for path, arguments in CURLS.items():
             output = tmp_path / "output.jpg"
-            command = ["curl", "-sSf", "-X", "POST", server.url + arguments[0], *arguments[1:]]
+            command = ["curl", "-sSf", "-X", "POST", server.url + path, *arguments]
             subprocess.run([*command, "--output", output], cwd=ROOT, check=True)
             assert Image.open(output).format == "JPEG"
             output.unlink()
         with bentoml.SyncHTTPClient(server.url) as client:
-            drawn = client.txt2img(TextToImage(prompt="sea", num_inference_steps=2))
+            drawn = client.txt2img({"prompt": "sea", "num_inference_steps": 2})
             assert Image.open(drawn).size == (128, 128)

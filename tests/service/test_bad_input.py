@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests.service.server import Server
 
-GOOD = {"prompt": "a red circle on a blue background", "num_inference_steps": 1}
+GOOD = {"prompt": "a red circle on a blue background", "num_inference_steps": 2}
 Send = Callable[[Server], httpx.Response]
 
 
@@ -61,10 +61,13 @@ def form(
 
     def send(server: Server) -> httpx.Response:
         parts = {"img": png() if img is None else img, **more}
-        files = {k: (name, v, kind) for k, v in parts.items() if isinstance(v, bytes)}
-        fields = {k: v for k, v in parts.items() if isinstance(v, str)}
-        fields["data"] = json.dumps(GOOD) if data is None else str(data)
-        return httpx.post(f"{server.url}{path}", files=files, data=fields, timeout=60)
+        files: list[tuple[str, tuple[object, ...]]] = [
+            (field, (name, value, kind) if isinstance(value, bytes) else (None, str(value)))
+            for field, value in parts.items()
+            if isinstance(value, bytes | str)
+        ]
+        files.append(("data", (None, json.dumps(GOOD) if data is None else str(data))))
+        return httpx.post(f"{server.url}{path}", files=files, timeout=60)
 
     return send
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runnables.parameters import ImageToImage, TextToImage
+from runnables.parameters import ImageToImage
 from tests.service.server import ROOT, Server
 
 QUICK = {"prompt": "a red circle on a blue background", "num_inference_steps": 2, "seed": 1}
@@ -71,7 +71,7 @@ def test_the_model_draws_what_is_asked(server: Server) -> None:
 
 def test_bentoml_client(server: Server) -> None:
     with bentoml.SyncHTTPClient(server.url) as client:
-        drawn = client.txt2img(TextToImage(**QUICK))
+        drawn = client.txt2img(QUICK)
         assert Image.open(drawn).size == (128, 128)
         again = client.img2img(img=ROOT / "input.jpg", data=ImageToImage(**QUICK))
         assert Image.open(again).format == "JPEG"
