@@ -34,6 +34,7 @@ bento: $(VENV)/.serve ## build the Bentos, one a variant
 	$(BIN)/bentoml build -f bentofile.fp16.yaml .
 
 bench: $(VENV)/.test ## the comparisons in benchmarks/
+	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks
 
 lock: $(VENV)/.test ## write every installed version to requirements/constraints.txt

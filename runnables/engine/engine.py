@@ -59,6 +59,7 @@ class Engine:
         self._queue = Queue(planner.settings.max_queue_s)
         self._preparer = Preparer(planner.settings.prompt_cache)
         self._rows: list[Row] = []
+        self._open: set[str] = set()  # tickets that are accepted and have not ended
         self._batch: Batch | None = None
         self._shrink = 1.0  # lowered when memory runs out
         self._images = ThreadPoolExecutor(2, thread_name_prefix="images")
@@ -78,15 +79,21 @@ class Engine:
         """
         request = self._planner.plan(ticket, image, mask)
         ticket.future.set_running_or_notify_cancel()  # from here on only the engine ends it
-        self._queue.admit(request, self._work_ahead)
+        self._open.add(ticket.id)
+        ticket.future.add_done_callback(lambda _: self._open.discard(ticket.id))
+        try:
+            self._queue.admit(request, self._work_ahead)
+        except StableDiffusionError:
+            self._open.discard(ticket.id)
+            raise
 
     def drain(self, timeout_s: float) -> bool:
         """Refuse new requests and finish the accepted ones. True when all have ended in time."""
         self._queue.close()
         end = time.monotonic() + timeout_s
-        while (self._rows or len(self._queue)) and time.monotonic() < end:
+        while self._open and time.monotonic() < end:
             time.sleep(0.02)
-        return not self._rows and not len(self._queue)
+        return not self._open
 
     def close(self) -> None:
         """Stop the thread; whatever is not finished ends with NotReady."""
@@ -137,11 +144,13 @@ class Engine:
             self._rows += rows
 
     def _has_room(self, taken: Sequence[Request]) -> bool:
+        """Room for another request: twice as much for one that is more urgent than some row."""
         rows = sum(row.unet_rows for row in self._rows)
-        rows += sum(request.unet_rows for request in taken)
-        key = self._rows[0].key if self._rows else None
-        area = key.area if key else taken[0].area if taken else 1
-        return rows < AHEAD * self._accelerator.row_limit(area)
+        rows += sum(len(request.seeds) * request.unet_rows for request in taken)
+        areas = [row.key.area for row in self._rows[:1]] + [request.area for request in taken[:1]]
+        room = AHEAD * self._accelerator.row_limit(max(areas, default=1))
+        overtakes = any(self._queue.first_urgency < row.urgency for row in self._rows)
+        return rows < room * (1 + overtakes)
 
     def _step(self, rows: list[Row]) -> None:
         """One UNet call; when it fails, its rows are retried alone, and only the bad one ends."""
@@ -241,8 +250,8 @@ class Engine:
         cost = self._cost
         seconds = sum(cost.share(row.remaining, row.key.area) for row in list(self._rows))
         for request in waiting:
-            images = request.parameters.num_images_per_prompt
-            seconds += cost.share(request.steps * request.unet_rows * images, request.area)
+            rows = request.steps * request.unet_rows * len(request.seeds)
+            seconds += cost.share(rows, request.area)
         return seconds
 
     def _report(self, request: Request) -> None:

@@ -73,7 +73,14 @@ class Request:
         return scale > 1 and not self.stages[0][0].distilled_guidance
 
     @property
+    def seeds(self) -> range:
+        """One seed an image."""
+        first = self.parameters.seed or 0
+        return range(first, first + self.parameters.num_images_per_prompt)
+
+    @property
     def unet_rows(self) -> int:
+        """UNet rows of one image."""
         return 2 if self.guided else 1
 
 

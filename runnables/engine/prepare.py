@@ -67,10 +67,7 @@ class Preparer:
 
     def _rows(self, request: Request) -> list[Row]:
         stages = self._stages(request)
-        seed = request.parameters.seed
-        assert seed is not None
-        seeds = range(seed, seed + request.parameters.num_images_per_prompt)
-        return [Row(request, one, stages, _start(request, one)) for one in seeds]
+        return [Row(request, seed, stages, _start(request, seed)) for seed in request.seeds]
 
     def _stages(self, request: Request) -> list[Stage]:
         parameters = request.parameters

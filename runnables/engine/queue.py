@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -22,6 +23,12 @@ class Queue:
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    @property
+    def first_urgency(self) -> float:
+        """Urgency of the next request; infinity where none waits."""
+        with self._changed:
+            return self._waiting[0].urgency if self._waiting else math.inf
 
     def admit(self, request: Request, work_ahead: Callable[[Iterable[Request]], float]) -> None:
         """Let a request in.

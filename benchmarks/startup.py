@@ -1,0 +1,118 @@
+"""`python -m benchmarks.startup`: seconds from start to ready, and peak memory, of the service.
+
+Beside it a bare script that imports diffusers, loads the same model and draws one image. Both run
+in turn; printed are medians and the median ratio of the pairs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import psutil
+
+from runnables.settings import EMBEDDED_MODEL
+
+ROOT = Path(__file__).resolve().parents[1]
+BARE = """
+import sys, torch
+from diffusers import StableDiffusionPipeline
+pipeline = StableDiffusionPipeline.from_pretrained(sys.argv[1], dtype=torch.float32)
+pipeline.set_progress_bar_config(disable=True)
+pipeline("View of a cyberpunk city", num_inference_steps=2)
+print("ready", flush=True)
+sys.stdin.read()
+"""
+Measured = tuple[float, float]  # seconds, MB
+
+
+def bare(model: str) -> Measured:
+    """Until the first image is drawn."""
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-c", BARE, model],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().strip() == b"ready"
+    seconds = time.perf_counter() - started
+    memory = peak_memory(process.pid)
+    process.kill()
+    process.wait()
+    return seconds, memory
+
+
+def service(model: str) -> Measured:
+    """Until /readyz says so."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    command = [sys.executable, "-m", "bentoml", "serve", "service:svc", "--host", "127.0.0.1"]
+    settings = {"SD_MODEL": model, "BENTOML_CONFIG": str(ROOT / "configuration.yaml")}
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        [*command, "--port", port],
+        cwd=ROOT,
+        env={**os.environ, "BENTOML_DO_NOT_TRACK": "1", **settings},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        while not ready(f"http://127.0.0.1:{port}/readyz"):
+            if process.poll() is not None:
+                raise RuntimeError("the service ended before it was ready")
+            time.sleep(0.05)
+        return time.perf_counter() - started, peak_memory(process.pid)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def ready(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as response:
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def peak_memory(pid: int) -> float:
+    """Peak resident memory of a process and all its children, summed, in MB (Linux)."""
+    root = psutil.Process(pid)
+    total = 0
+    for process in [root, *root.children(recursive=True)]:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        total += next(int(line.split()[1]) for line in status.splitlines() if "VmHWM" in line)
+    return total / 1e3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default=EMBEDDED_MODEL)
+    parser.add_argument("--runs", type=int, default=5)
+    chosen = parser.parse_args()
+    for arm in (bare, service):  # the first run reads the files from disk
+        arm(chosen.model)
+    pairs = [(bare(chosen.model), service(chosen.model)) for _ in range(chosen.runs)]
+    print("| | bare script | service | ratio |\n|---|---|---|---|")
+    for index, name in enumerate(("start to ready, s", "peak memory, MB")):
+        first, second = ([pair[arm][index] for pair in pairs] for arm in (0, 1))
+        ratio = statistics.median(b / a for a, b in zip(first, second, strict=True))
+        medians = f"{statistics.median(first):.2f} | {statistics.median(second):.2f}"
+        print(f"| {name} | {medians} | {ratio:.2f} |")
+
+
+if __name__ == "__main__":
+    main()
