@@ -32,7 +32,9 @@ class Accelerator:
 
     def prepare(self, pipeline: Pipeline) -> None:
         """Move the modules to the device and make the UNet fast there, once, before serving."""
-        for module in (pipeline.unet, pipeline.vae, *pipeline.checkpoint.text_encoders):
+        checkpoint = pipeline.checkpoint
+        modules = [checkpoint.unet, checkpoint.vae, *checkpoint.text_encoders]
+        for module in filter(None, [*modules, checkpoint.safety_checker]):
             module.to(self.device)
 
     @contextmanager

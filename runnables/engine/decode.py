@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING
 
+from PIL import Image
 from torch import Tensor, isfinite, stack, uint8
 
 from runnables.accelerators.base import Accelerator
 from runnables.engine.row import Row
 from runnables.errors import GenerationFailed
 from runnables.pipelines.base import Pipeline
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 
 def decode(
@@ -62,8 +59,6 @@ def _checked(pixels: Tensor) -> Tensor | Exception:
     return (pixels * 255).round().to(uint8).permute(1, 2, 0).contiguous().cpu()
 
 
-def to_image(pixels: Tensor) -> Image:
+def to_image(pixels: Tensor) -> Image.Image:
     """(H, W, 3) uint8 -> RGB image."""
-    from PIL import Image
-
     return Image.fromarray(pixels.numpy())

@@ -32,6 +32,7 @@ from runnables.errors import (
     NotReady,
     StableDiffusionError,
 )
+from runnables.pipelines import safety
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -199,14 +200,19 @@ class Engine:
                 continue
             row.request.finished[row.seed] = pixels
             if len(row.request.finished) == len(row.request.rows):
-                self._end(row.request, time.perf_counter() - started)
+                try:
+                    self._end(row, time.perf_counter() - started)
+                except Exception as error:  # the safety checker's: nothing goes out unchecked
+                    self._fail(row.request, error)
         self._cost.observe_decode(len(done), done[0].key.area, time.perf_counter() - started)
         self._observe("decode", time.perf_counter() - started, len(done))
 
     # -- how requests end -------------------------------------------------------------------
 
-    def _end(self, request: Request, decode_s: float) -> None:
-        clock = request.clock
+    def _end(self, last: Row, decode_s: float) -> None:
+        """Hand a request whose images are all decoded to the image threads."""
+        request, clock = last.request, last.request.clock
+        flagged = self._flagged(request)
         timings = {
             "queue": clock["taken"] - request.ticket.submitted,
             "encode": clock["prepared"] - clock["taken"],
@@ -214,7 +220,16 @@ class Engine:
             "decode": decode_s,
         }
         request.ticket.progress = Progress("decoding", request.steps, request.steps)
-        self._images.submit(_deliver, request, timings)
+        self._images.submit(_deliver, request, timings, flagged, self._planner.settings.safety)
+
+    def _flagged(self, request: Request) -> set[int]:
+        """Seeds of the images that the model's safety checker objects to."""
+        base = request.stages[0][0]
+        if not safety.applies(base, self._planner.settings.safety, request.parameters.safety_check):
+            return set()
+        seeds = sorted(request.finished)
+        flags = safety.flagged(base, [to_image(request.finished[seed]) for seed in seeds])
+        return {seed for seed, flag in zip(seeds, flags, strict=True) if flag}
 
     def _drop_ended(self) -> None:
         now = time.monotonic()
@@ -269,13 +284,19 @@ class Engine:
         self._observe(stage, seconds, rows)
 
 
-def _deliver(request: Request, timings: dict[str, float]) -> None:
+def _deliver(
+    request: Request, timings: dict[str, float], flagged: set[int], policy: safety.Policy
+) -> None:
     """In an image thread: pixels to images, and the future's end."""
     try:
-        drawn = tuple(
-            Drawn(to_image(pixels), seed) for seed, pixels in sorted(request.finished.items())
-        )
-        _settle(request.ticket, Result(drawn, request.parameters, timings))
+        drawn = []
+        for seed, pixels in sorted(request.finished.items()):
+            image = to_image(pixels)
+            if seed in flagged:
+                drawn.append(Drawn(safety.filtered(image, policy), seed, "content_filtered"))
+            else:
+                drawn.append(Drawn(image, seed))
+        _settle(request.ticket, Result(tuple(drawn), request.parameters, timings))
     except Exception as error:
         logger.exception("an image could not be made")
         _settle(request.ticket, GenerationFailed(f"the image could not be made: {error}"))

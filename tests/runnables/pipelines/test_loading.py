@@ -13,6 +13,7 @@ import torch
 from models import manifest
 from runnables.errors import ConfigurationError
 from runnables.pipelines.loading import load
+from tests import single_file
 
 TinyModel = Callable[[str], Path]
 
@@ -91,3 +92,31 @@ def test_the_hub_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(ConfigurationError, match="could not be fetched"):
         load("nobody/nothing@main", dtype=torch.float32)
+
+
+def test_a_single_file_draws_what_its_folder_draws(tiny_model: TinyModel, tmp_path: Path) -> None:
+    from diffusers import StableDiffusionPipeline
+
+    folder = tiny_model("sd1")
+    file = single_file.write(
+        StableDiffusionPipeline.from_pretrained(folder), tmp_path / "tiny.safetensors"
+    )
+    from_file = load(str(file), dtype=torch.float32, config=str(folder))
+    from_folder = load(str(folder), dtype=torch.float32)
+    assert (from_file.name, from_file.family) == ("tiny", "stable-diffusion")
+    for part in ("unet", "vae"):
+        expected = getattr(from_folder, part).state_dict()
+        loaded = getattr(from_file, part).state_dict()
+        assert loaded.keys() == expected.keys()
+        assert all(torch.equal(loaded[name], expected[name]) for name in expected)
+    (expected_text,), (text,) = from_folder.text_encoders, from_file.text_encoders
+    ids = torch.arange(77)[None] % 10
+    assert torch.equal(text(ids)[0], expected_text(ids)[0])
+    assert len(from_file.tokenizers) == 1
+
+
+def test_a_file_that_is_no_checkpoint(tmp_path: Path) -> None:
+    file = tmp_path / "x.safetensors"
+    file.write_bytes(b"not a checkpoint")
+    with pytest.raises(ConfigurationError, match="cannot be loaded"):
+        load(str(file), dtype=torch.float32, config=str(tmp_path))

@@ -1,0 +1,107 @@
+"""Writes a diffusers model as one checkpoint file in the layout of the original CompVis code.
+
+The names are those of latent-diffusion's modules; test models only (one text encoder, epsilon or v).
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+RESNET = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "time_emb_proj": "emb_layers.1",
+    "conv_shortcut": "skip_connection",
+}
+UNET = {
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "conv_in": "input_blocks.0.0",
+    "conv_norm_out": "out.0",
+    "conv_out": "out.2",
+}
+ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
+
+
+def write(pipeline: Any, path: Path) -> Path:
+    """Save a StableDiffusionPipeline as one .safetensors file."""
+    weights: dict[str, Tensor] = {}
+    layers = pipeline.unet.config.layers_per_block
+    for name, value in pipeline.unet.state_dict().items():
+        weights["model.diffusion_model." + unet_name(name, layers)] = value
+    last = len(pipeline.vae.config.block_out_channels) - 1
+    for name, value in pipeline.vae.state_dict().items():
+        renamed = vae_name(name, last)
+        is_projection = ".attn_1." in renamed and value.ndim == 2
+        shaped = value[:, :, None, None] if is_projection else value
+        weights["first_stage_model." + renamed] = shaped
+    for name, value in pipeline.text_encoder.state_dict().items():
+        plain = name if name.startswith("text_model.") else f"text_model.{name}"
+        weights["cond_stage_model.transformer." + plain] = value
+    save_file({name: value.contiguous() for name, value in weights.items()}, path)
+    return path
+
+
+def unet_name(name: str, layers: int) -> str:
+    """diffusers' name of a UNet weight -> the original's."""
+    for ours, theirs in UNET.items():
+        if name.startswith(ours + "."):
+            return name.replace(ours, theirs, 1)
+    if match := re.match(r"(down|up)_blocks\.(\d+)\.(\w+)\.(\d+)\.(.*)", name):
+        side, block, kind, index, rest = match.groups()
+        return _block(side, int(block), kind, int(index), rest, layers)
+    match = re.match(r"mid_block\.(\w+)\.(\d+)\.(.*)", name)
+    assert match
+    kind, index, rest = match.groups()
+    if kind == "attentions":
+        return f"middle_block.1.{rest}"
+    return f"middle_block.{2 * int(index)}.{_resnet(rest)}"
+
+
+def _block(side: str, block: int, kind: str, index: int, rest: str, layers: int) -> str:
+    first = (layers + 1) * block
+    if side == "down":
+        place = {"downsamplers": first + layers + 1}.get(kind, first + index + 1)
+        prefix = f"input_blocks.{place}"
+    else:
+        prefix = f"output_blocks.{first + (layers if kind == 'upsamplers' else index)}"
+    if kind == "resnets":
+        return f"{prefix}.0.{_resnet(rest)}"
+    if kind == "attentions":
+        return f"{prefix}.1.{rest}"
+    if kind == "downsamplers":
+        return f"{prefix}.0.{rest.replace('conv', 'op')}"
+    return f"{prefix}.{2 if block == 0 else 1}.{rest}"  # the tiny UNet's first up block attends
+
+
+def _resnet(rest: str) -> str:
+    part, _, leaf = rest.partition(".")
+    return f"{RESNET[part]}.{leaf}"
+
+
+def vae_name(name: str, last: int) -> str:
+    """diffusers' name of an autoencoder weight -> the original's."""
+    name = name.replace("conv_norm_out", "norm_out").replace("conv_shortcut", "nin_shortcut")
+    name = re.sub(r"down_blocks\.(\d+)\.resnets\.(\d+)", r"down.\1.block.\2", name)
+    name = re.sub(r"down_blocks\.(\d+)\.downsamplers\.0", r"down.\1.downsample", name)
+    name = re.sub(
+        r"up_blocks\.(\d+)\.resnets\.(\d+)",
+        lambda m: f"up.{last - int(m[1])}.block.{m[2]}",
+        name,
+    )
+    name = re.sub(
+        r"up_blocks\.(\d+)\.upsamplers\.0", lambda m: f"up.{last - int(m[1])}.upsample", name
+    )
+    name = re.sub(r"mid_block\.resnets\.(\d)", lambda m: f"mid.block_{int(m[1]) + 1}", name)
+    if "mid_block.attentions.0." in name:
+        name = name.replace("mid_block.attentions.0.", "mid.attn_1.")
+        for ours, theirs in ATTENTION.items():
+            name = name.replace(f"attn_1.{ours}.", f"attn_1.{theirs}.")
+    return name
