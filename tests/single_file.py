@@ -1,6 +1,6 @@
 """Writes a diffusers model as one checkpoint file in the layout of the original CompVis code.
 
-The names are those of latent-diffusion's modules; test models only (one text encoder, epsilon or v).
+The names are those of latent-diffusion; test models only (one text encoder, epsilon or v).
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.embedded import draw, evaluate
+from models.embedded import draw, evaluate, judges
 from models.embedded.draw import Subject
 
 
@@ -18,22 +18,22 @@ def test_colours_are_judged_right_on_drawn_pictures() -> None:
     for _ in range(100):
         subject = draw.subject(rng, 0.0)
         picture = draw.render(subject, rng)
-        assert evaluate.colours_of(picture, subject) == (subject.colour, subject.background)
+        assert judges.colours_of(picture, subject) == (subject.colour, subject.background)
 
 
 def test_wrong_colours_are_judged_wrong() -> None:
     picture = draw.render(Subject("circle", "red", "blue"), random.Random(0))
     asked = Subject("circle", "green", "white")
-    assert evaluate.colours_of(picture, asked) == ("red", "blue")
+    assert judges.colours_of(picture, asked) == ("red", "blue")
 
 
 def test_the_classifier_learns_and_counts() -> None:
     torch.manual_seed(0)
-    classifier, accuracy = evaluate.train_classifier(steps=40)
+    classifier, accuracy = judges.train_classifier(steps=40)
     assert accuracy > 0.5, "chance is 7%"
     subjects = [Subject(scene="desert"), Subject("star", "red", "blue")]
     pictures = np.stack([draw.render(one, random.Random(1)) for one in subjects])
-    right = evaluate.judge(pictures, subjects, classifier)
+    right = judges.judge(pictures, subjects, classifier)
     assert {len(right[name]) for name in ("foreground", "background", "shape", "scene")} == {1}
 
 
@@ -48,8 +48,7 @@ def test_the_model_draws_what_is_asked(prompt: str, subject: Subject) -> None:
     pipeline = evaluate.load(evaluate.FOLDER)
     pictures = evaluate.draw_all(pipeline, [prompt] * 4)
     right = [
-        evaluate.colours_of(one, subject) == (subject.colour, subject.background)
-        for one in pictures
+        judges.colours_of(one, subject) == (subject.colour, subject.background) for one in pictures
     ]
     assert sum(right) >= 3
 
