@@ -35,7 +35,7 @@ class Diffusers:
     drawn in one call: what adaptive batching (BentoML's, say) makes of such a service.
     """
 
-    def __init__(self, model: Path, largest: int = 1) -> None:
+    def __init__(self, model: Path | str, largest: int = 1) -> None:
         import diffusers
 
         self.name = "static batches" if largest > 1 else "one at a time"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 
 from runnables.accelerators.base import DTYPES, Accelerator
 from runnables.errors import ConfigurationError
 from runnables.pipelines.base import Pipeline
-from runnables.settings import Settings
+
+if TYPE_CHECKING:
+    from runnables.settings import Settings
 
 
 class Cuda(Accelerator):

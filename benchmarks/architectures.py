@@ -1,0 +1,161 @@
+"""Models with random weights at full or tiny size: speed does not depend on the weights.
+
+Sizes are those of the published configs of Stable Diffusion 1.5 and Stable Diffusion XL base 1.0.
+"""
+
+from __future__ import annotations
+
+import string
+from typing import Any
+
+import torch
+
+from runnables.parameters import Profile
+from runnables.pipelines.loading import Checkpoint
+
+UNETS: dict[str, dict[str, Any]] = {
+    "sd15": {"cross_attention_dim": 768, "attention_head_dim": 8},
+    "sdxl": {
+        "sample_size": 128,
+        "block_out_channels": (320, 640, 1280),
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        "transformer_layers_per_block": (1, 2, 10),
+        "attention_head_dim": (5, 10, 20),
+        "cross_attention_dim": 2048,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 256,
+        "projection_class_embeddings_input_dim": 2816,
+        "use_linear_projection": True,
+    },
+    "tiny": {
+        "sample_size": 8,
+        "block_out_channels": (16, 32),
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+        "attention_head_dim": 4,
+        "cross_attention_dim": 32,
+        "norm_num_groups": 8,
+        "layers_per_block": 1,
+    },
+}
+#: hidden size, intermediate size, layers, heads, activation
+TEXT = {
+    "sd15": [(768, 3072, 12, 12, "quick_gelu")],
+    "sdxl": [(768, 3072, 12, 12, "quick_gelu"), (1280, 5120, 32, 20, "gelu")],
+    "tiny": [(32, 64, 2, 4, "quick_gelu")],
+}
+VAES = {
+    "sd15": {"block_out_channels": (128, 256, 512, 512), "layers_per_block": 2},
+    "sdxl": {
+        "block_out_channels": (128, 256, 512, 512),
+        "layers_per_block": 2,
+        "scaling_factor": 0.13025,
+    },
+    "tiny": {"block_out_channels": (8, 8, 16, 16), "layers_per_block": 1, "norm_num_groups": 8},
+}
+SCHEDULER = {
+    "_class_name": "EulerDiscreteScheduler",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "steps_offset": 1,
+    "timestep_spacing": "leading",
+}
+
+
+def build(name: str, device: torch.device, dtype: torch.dtype) -> Checkpoint:
+    """A checkpoint of this architecture with random weights, on the device."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+
+    torch.manual_seed(0)
+    with torch.device(device):
+        unet = UNet2DConditionModel(**{"sample_size": 64, **UNETS[name]})
+        vae = AutoencoderKL(
+            latent_channels=4,
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            force_upcast=False,
+            **VAES[name],
+        )
+        encoders = [_text_encoder(sizes, i == 1) for i, sizes in enumerate(TEXT[name])]
+    modules = [unet, vae, *encoders]
+    for module in modules:
+        module.to(dtype).eval().requires_grad_(False)
+    return Checkpoint(
+        name=name,
+        family="stable-diffusion-xl" if len(encoders) == 2 else "stable-diffusion",
+        tokenizers=tuple(_tokenizer() for _ in encoders),
+        text_encoders=tuple(encoders),
+        unet=unet,
+        vae=vae,
+        scheduler_config=SCHEDULER,
+        safety_checker=None,
+        feature_extractor=None,
+        profile=Profile(),
+        config={"force_zeros_for_empty_prompt": True},
+    )
+
+
+def bare_pipeline(checkpoint: Checkpoint) -> Any:
+    """diffusers' own pipeline around the same modules."""
+    import diffusers
+
+    shared = {
+        "vae": checkpoint.vae,
+        "unet": checkpoint.unet,
+        "scheduler": diffusers.EulerDiscreteScheduler.from_config(checkpoint.scheduler_config),
+        "text_encoder": checkpoint.text_encoders[0],
+        "tokenizer": checkpoint.tokenizers[0],
+    }
+    if checkpoint.family == "stable-diffusion-xl":
+        pipeline = diffusers.StableDiffusionXLPipeline(
+            **shared,
+            text_encoder_2=checkpoint.text_encoders[1],
+            tokenizer_2=checkpoint.tokenizers[1],
+            add_watermarker=False,
+        )
+    else:
+        pipeline = diffusers.StableDiffusionPipeline(
+            **shared,
+            safety_checker=None,
+            feature_extractor=None,
+            image_encoder=None,
+            requires_safety_checker=False,
+        )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def _text_encoder(sizes: tuple[int, int, int, int, str], projected: bool) -> Any:
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    hidden, intermediate, layers, heads, activation = sizes
+    vocabulary = len(_vocabulary())
+    config = CLIPTextConfig(
+        vocab_size=vocabulary,
+        hidden_size=hidden,
+        intermediate_size=intermediate,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        hidden_act=activation,
+        projection_dim=hidden,
+        bos_token_id=vocabulary - 2,
+        eos_token_id=vocabulary - 1,
+        pad_token_id=vocabulary - 1,
+    )
+    return (CLIPTextModelWithProjection if projected else CLIPTextModel)(config)
+
+
+def _vocabulary() -> dict[str, int]:
+    letters = [*string.ascii_lowercase, *string.digits, *string.punctuation]
+    words = [*letters, *(f"{letter}</w>" for letter in letters)]
+    return {word: i for i, word in enumerate([*words, "<|startoftext|>", "<|endoftext|>"])}
+
+
+def _tokenizer() -> Any:
+    from transformers import CLIPTokenizer
+
+    return CLIPTokenizer(
+        vocab=_vocabulary(), merges=[], unk_token="<|endoftext|>", model_max_length=77
+    )

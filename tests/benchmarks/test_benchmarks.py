@@ -1,0 +1,42 @@
+"""The benchmarks run, at a size that says nothing about speed."""
+
+from __future__ import annotations
+
+from benchmarks import gpu, serving
+from benchmarks.arms import ARMS, Diffusers
+from runnables.settings import EMBEDDED_MODEL
+
+
+def test_gpu_benchmark_on_the_cpu_with_a_tiny_model() -> None:
+    rows = gpu.report("tiny", "cpu", "fp32", compile=False, images=2)
+    difference = int(rows[0].split("|")[4].split()[0])
+    assert difference <= 2
+    assert [row.split("|")[3].strip() for row in rows[1:]] == [
+        "diffusers",
+        "engine, 1 clients",
+        "engine, 4 clients",
+        "engine, 16 clients",
+        "matmul peak",
+    ]
+
+
+def test_static_batches_draw_what_single_calls_draw() -> None:
+    import numpy as np
+
+    single, batched = Diffusers(EMBEDDED_MODEL), Diffusers(EMBEDDED_MODEL, largest=4)
+    try:
+        asked = [one.model_copy(update={"num_inference_steps": 2}) for one in serving.equal(3)]
+        futures = [batched.submit(one) for one in asked]
+        for one, future in zip(asked, futures, strict=True):
+            alone = np.asarray(single.submit(one).result()).astype(int)
+            assert np.abs(alone - np.asarray(future.result()).astype(int)).max() <= 2
+    finally:
+        single.close()
+        batched.close()
+
+
+def test_outcomes_are_counted() -> None:
+    outcome = serving.Outcome(2.0, (0.1, 0.3, 0.2, 0.4))
+    assert outcome.rate == 2.0
+    assert outcome.within(0.25) == 0.5
+    assert set(ARMS) == {"one at a time", "static batches", "engine"}
