@@ -49,7 +49,7 @@ def test_past_the_deadline(server: Server) -> None:
 def test_sigterm_finishes_what_was_accepted(tmp_path: Path) -> None:
     with serve(tmp_path / "log", SD_DRAIN_S="60") as server:
         answers: list[httpx.Response] = []
-        ask = {"prompt": "sea", "num_inference_steps": 40}
+        ask = {"prompt": "sea", "num_inference_steps": 150}
 
         def draw() -> None:
             answers.append(httpx.post(f"{server.url}/txt2img", json=ask, timeout=60))

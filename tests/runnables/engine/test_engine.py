@@ -109,7 +109,7 @@ def test_urgent_requests_are_drawn_first(start: Start) -> None:
     order: list[str] = []
     tickets = []
     for name in ("low", "low", "normal", "high"):
-        ticket = runnable.submit(wanted(20, priority=name))
+        ticket = runnable.submit(wanted(60, priority=name))
         ticket.future.add_done_callback(lambda _, name=name: order.append(name))
         tickets.append(ticket)
     for ticket in tickets:
