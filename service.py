@@ -14,9 +14,11 @@ from pathlib import Path
 
 import bentoml
 from bentoml.validators import ContentType
+from PIL.Image import Image
 
 from api.app import Api
 from api.gateway import Gateway
+from api.responses import choose_format, encode
 from runnables import images
 from runnables.metrics import Metrics
 from runnables.parameters import ImageToImage, Inpaint, Parameters, TextToImage
@@ -66,19 +68,22 @@ class StableDiffusion:
     @bentoml.api
     def img2img(self, img: Path, data: ImageToImage) -> ImageFile:
         """Redraw an image as the prompt says."""
-        return self._draw(data, self._open(img, "img"))
+        return self._draw(data, self._open(img))
 
     @bentoml.api
     def inpaint(self, img: Path, mask: Path, data: Inpaint) -> ImageFile:
         """Redraw the white area of the mask, keep the rest."""
-        return self._draw(data, self._open(img, "img"), self._open(mask, "mask"))
+        grey = images.decode_mask(mask.read_bytes(), max_pixels=settings.max_pixels)
+        return self._draw(data, self._open(img), grey)
 
-    def _open(self, path: Path, field: str) -> t.Any:
-        return images.decode(path.read_bytes(), max_pixels=settings.max_pixels, field=field)
+    def _open(self, path: Path) -> Image:
+        return images.decode(path.read_bytes(), max_pixels=settings.max_pixels, field="img")
 
-    def _draw(self, parameters: Parameters, *inputs: t.Any) -> bytes:
+    def _draw(self, parameters: Parameters, *inputs: Image) -> bytes:
+        """A file, or JSON where there are several images: chosen as over HTTP without `Accept`."""
+        chosen = choose_format(parameters, accept="")
         result = self.runnable.submit(parameters, *inputs).future.result()
-        return images.encode(result.images[0].image, "jpeg")
+        return encode(result, chosen, settings, str(self.runnable.describe()["name"]))
 
 
 def _log_to_stderr() -> None:

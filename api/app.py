@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from api import forms, openapi, responses
 from api.keys import Keys
@@ -36,8 +37,11 @@ class Api:
         self.keys = Keys(self.settings.api_keys)
         self.failure: str | None = None  # why the model could not be loaded
 
-    def app(self) -> Starlette:
-        """The ASGI application."""
+    def app(self) -> ASGIApp:
+        """The ASGI application; CORS lies around all of it, so browsers may read every error."""
+        return self._with_cors(self._routed())
+
+    def _routed(self) -> Starlette:
         drawing = [
             Route(f"/{task}", self._drawer(model), methods=["POST"])
             for task, model in MODELS.items()
@@ -58,33 +62,43 @@ class Api:
                 HTTPException: _handle_http,
                 Exception: _handle_unknown,
             },
-            middleware=self._middleware(),
         )
 
-    def _middleware(self) -> list[Middleware]:
+    def _with_cors(self, app: ASGIApp) -> ASGIApp:
         origins = [origin.strip() for origin in self.settings.cors_origins.split(",")]
         if not any(origins):
-            return []
-        cors = Middleware(
-            CORSMiddleware,
+            return app
+        return CORSMiddleware(
+            app,
             allow_origins=origins,
             allow_methods=["*"],
             allow_headers=["*"],
             expose_headers=["*"],
         )
-        return [cors]
 
     # -- drawing ----------------------------------------------------------------------------
 
     def _drawer(self, model: type[Parameters]) -> Any:
         async def draw(request: Request) -> Response:
+            try:
+                result, response = await answer(request)
+            except StableDiffusionError as error:
+                self._count(model, error.status)
+                raise
+            self._count(model, 200, [drawn.finish_reason for drawn in result.images])
+            return response
+
+        async def answer(request: Request) -> tuple[Result, Response]:
             self.keys.check(request.headers)
             self._check_ready()
             form = await forms.read(request, model, self.settings)
             chosen = responses.choose_format(form.parameters, request.headers.get("accept", ""))
             result, ticket = await self._draw(request, form)
             name = str(self.runnable.describe()["name"])
-            return await responses.image_response(result, chosen, self.settings, name, ticket.id)
+            response = await responses.image_response(
+                result, chosen, self.settings, name, ticket.id
+            )
+            return result, response
 
         return draw
 
@@ -107,6 +121,10 @@ class Api:
             ticket.cancel()  # without effect on what is finished
             self._measure()
 
+    def _count(self, model: type[Parameters], status: int, reasons: Sequence[str] = ()) -> None:
+        if self.metrics:
+            self.metrics.ended(model.task, status, reasons)
+
     def _measure(self) -> None:
         if self.metrics:
             self.metrics.load(**self.runnable.load())
@@ -120,9 +138,11 @@ class Api:
     # -- what there is ----------------------------------------------------------------------
 
     async def _samplers(self, request: Request) -> Response:
+        self.keys.check(request.headers)
         return JSONResponse(await asyncio.to_thread(self.runnable.samplers))
 
     async def _models(self, request: Request) -> Response:
+        self.keys.check(request.headers)
         self._check_ready()
         return JSONResponse([self.runnable.describe()])
 

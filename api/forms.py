@@ -87,12 +87,7 @@ async def _read_parts(request: Request, model: type[Parameters], settings: Setti
     wanted = {"img", "mask", "data"} if model is Inpaint else {"img", "data"}
     try:
         async with request.form(max_files=4, max_fields=8, max_part_size=MAX_DATA) as form:
-            for name in form:
-                if name not in wanted:
-                    raise InvalidInput(
-                        f"there is no part {name!r}; known: {', '.join(sorted(wanted))}",
-                        loc=(name,),
-                    )
+            _check_names([name for name, _ in form.multi_items()], wanted)
             parameters = parse(model, await _text(form.get("data")), "data")
             image = await _image(form.get("img"), "img", settings)
             mask = await _image(form.get("mask"), "mask", settings) if model is Inpaint else None
@@ -101,6 +96,15 @@ async def _read_parts(request: Request, model: type[Parameters], settings: Setti
         if "exceeded maximum size" in str(error.detail):
             raise PayloadTooLarge(f"data: {error.detail}", loc=("data",)) from error
         raise InvalidInput(f"body: {error.detail}", loc=("body",)) from error
+
+
+def _check_names(names: list[str], wanted: set[str]) -> None:
+    for name in names:
+        if name not in wanted:
+            known = ", ".join(sorted(wanted))
+            raise InvalidInput(f"there is no part {name!r}; known: {known}", loc=(name,))
+        if names.count(name) > 1:
+            raise InvalidInput(f"{name} is given more than once", loc=(name,))
 
 
 async def _text(part: UploadFile | str | None) -> bytes:

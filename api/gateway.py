@@ -9,9 +9,13 @@ from __future__ import annotations
 import json
 import logging
 import time
+import uuid
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
+from starlette.datastructures import MutableHeaders
+
+from api.host_errors import errors_as_json
 from runnables.errors import PayloadTooLarge
 from runnables.settings import Settings
 
@@ -20,7 +24,8 @@ logger = logging.getLogger("stable_diffusion.access")
 Scope = MutableMapping[str, Any]
 Asgi = Callable[..., Any]
 #: paths the host answers itself
-HOST_PATHS = ("/metrics", "/schema.json", "/static_content", "/ui")
+HOST_PATHS = {"/metrics", "/schema.json", "/ui"}
+HOST_FOLDERS = ("/static_content/", "/ui/")
 
 
 class Gateway:
@@ -45,21 +50,24 @@ class Gateway:
 
     async def _route(self, host: Asgi, scope: Scope, receive: Asgi, send: Asgi) -> None:
         path = scope.get("path", "")
-        if scope["type"] != "http" or path.startswith(HOST_PATHS) or self.app is None:
-            await host(scope, receive, send)
+        if scope["type"] != "http" or _is_hosts(path) or self.app is None:
+            await host(scope, receive, errors_as_json(send))
             return
-        started, seen = time.perf_counter(), {"status": 0}
+        started = time.perf_counter()
+        seen: dict[str, Any] = {"status": 0, "id": uuid.uuid4().hex}
 
         async def watched(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
                 seen["status"] = message["status"]
+                seen["id"] = headers.setdefault("x-request-id", seen["id"])
             await send(message)
 
         try:
             await self.app(scope, self._limited(receive), watched)
         except Exception:
             logger.exception("a response could not be sent")
-        self._log(scope, seen["status"], time.perf_counter() - started)
+        self._log(scope, seen, time.perf_counter() - started)
 
     def _limited(self, receive: Asgi) -> Asgi:
         total = 0
@@ -75,16 +83,21 @@ class Gateway:
 
         return limited
 
-    def _log(self, scope: Scope, status: int, seconds: float) -> None:
-        if scope["path"] in ("/readyz", "/livez", "/healthz") and status == 200:
+    def _log(self, scope: Scope, seen: dict[str, Any], seconds: float) -> None:
+        if scope["path"] in ("/readyz", "/livez", "/healthz") and seen["status"] == 200:
             return
         entry = {
             "method": scope["method"],
             "path": scope["path"],
-            "status": status,
+            "status": seen["status"],
             "ms": round(1000 * seconds, 1),
+            "id": seen["id"],
         }
         if self.log_format == "json":
             logger.info(json.dumps(entry))
         else:
-            logger.info("%(method)s %(path)s %(status)d %(ms).1f ms", entry)
+            logger.info("%(method)s %(path)s %(status)d %(ms).1f ms %(id)s", entry)
+
+
+def _is_hosts(path: str) -> bool:
+    return path in HOST_PATHS or path.startswith(HOST_FOLDERS)

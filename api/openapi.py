@@ -28,6 +28,9 @@ ERRORS = {
     503: "The model is loading or the service is stopping",
     504: "The deadline passed",
 }
+#: the README's own
+EXAMPLE = {"prompt": "View of a cyberpunk city"}
+SECURITY: list[dict[str, list[str]]] = [{}, {"bearer": []}, {"key": []}]
 FILES = {
     "img": "PNG, JPEG, WebP, GIF, BMP or TIFF",
     "mask": "White is redrawn, black is kept",
@@ -50,8 +53,8 @@ def document() -> dict[str, Any]:
     """The OpenAPI 3.1 document."""
     paths: dict[str, Any] = {f"/{task}": {"post": _drawing(task)} for task in MODELS}
     paths |= {
-        "/samplers": {"get": _plain("The samplers a request may name", {"type": "array"})},
-        "/models": {"get": _plain("The model that is served, and its defaults", {"type": "array"})},
+        "/samplers": {"get": _list("The samplers a request may name")},
+        "/models": {"get": _list("The model that is served, and its defaults")},
         "/healthz": {"get": _plain("The process runs", None)},
         "/livez": {"get": _plain("The process runs", None)},
         "/readyz": {"get": _plain("The model is loaded and warmed up", None)},
@@ -81,7 +84,7 @@ def _drawing(task: Task) -> dict[str, Any]:
     return {
         "summary": (model.__doc__ or "").partition(": ")[2].strip().capitalize(),
         "operationId": task,
-        "security": [{}, {"bearer": []}, {"key": []}],
+        "security": SECURITY,
         "requestBody": {"required": True, "content": _body(model)},
         "responses": {"200": _image_response()}
         | {str(code): _error(text) for code, text in ERRORS.items()},
@@ -106,7 +109,8 @@ def _body(model: type[Parameters]) -> dict[str, Any]:
 
 
 def _schema(model: type[Parameters]) -> dict[str, Any]:
-    return model.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    return {**schema, "examples": [EXAMPLE]}
 
 
 def _image_response() -> dict[str, Any]:
@@ -118,6 +122,12 @@ def _image_response() -> dict[str, Any]:
         | {"application/json": {"schema": {"type": "object"}}},
         "headers": {name: {"schema": {"type": kind}} for name, kind in HEADERS.items()},
     }
+
+
+def _list(summary: str) -> dict[str, Any]:
+    listed = _plain(summary, {"type": "array", "items": {"type": "object"}})
+    listed["responses"]["401"] = _error(ERRORS[401])
+    return {**listed, "security": SECURITY}
 
 
 def _plain(summary: str, schema: dict[str, Any] | None) -> dict[str, Any]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import base64
+import json
+import time
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -47,8 +50,7 @@ def choose_format(parameters: Parameters, accept: str) -> OutputFormat:
 
 
 def _accepted(accept: str, several: bool) -> OutputFormat:
-    kinds = [part.partition(";")[0].strip().lower() for part in accept.split(",")]
-    for kind in kinds:
+    for kind in _preferred(accept):
         if kind in MEDIA:
             return MEDIA[kind]
         if kind in ANY:
@@ -58,18 +60,46 @@ def _accepted(accept: str, several: bool) -> OutputFormat:
     )
 
 
+def _preferred(accept: str) -> list[str]:
+    """The media types of an `Accept` header, the most wanted first (RFC 9110, section 12.5.1)."""
+    weighted = [(_weight(rest), kind.strip().lower()) for kind, rest in _split(accept)]
+    wanted = [pair for pair in weighted if pair[0] > 0]
+    return [kind for _, kind in sorted(wanted, key=lambda pair: -pair[0])]
+
+
+def _split(accept: str) -> list[tuple[str, str]]:
+    return [(kind, rest) for kind, _, rest in (part.partition(";") for part in accept.split(","))]
+
+
+def _weight(parameters: str) -> float:
+    """The `q` of a media type; 1 where there is none or it is no number."""
+    for parameter in parameters.split(";"):
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "q":
+            try:
+                return float(value)
+            except ValueError:
+                return 1.0
+    return 1.0
+
+
+def encode(result: Result, chosen: OutputFormat, settings: Settings, model: str) -> bytes:
+    """The only image as its file, or all of them as JSON, with what the policy lets them tell."""
+    described = [_described(result, drawn, settings, model) for drawn in result.images]
+    if chosen == "json":
+        return json.dumps(_json_body(result, described)).encode()
+    return images.encode(result.images[0].image, chosen, described[0])
+
+
 async def image_response(
     result: Result, chosen: OutputFormat, settings: Settings, model: str, request_id: str
 ) -> Response:
     """One image as its file, or all of them as JSON; encoding happens in a thread."""
-    described = [_described(result, drawn, settings, model) for drawn in result.images]
-    headers = _headers(result, request_id)
-    if chosen == "json":
-        body = await run_in_threadpool(_json_body, result, described)
-        return JSONResponse(body, headers=headers)
-    first = result.images[0]
-    data = await run_in_threadpool(images.encode, first.image, chosen, described[0])
-    return Response(data, media_type=f"image/{chosen}", headers=headers)
+    started = time.perf_counter()
+    data = await run_in_threadpool(encode, result, chosen, settings, model)
+    timings = {**result.timings, "format": time.perf_counter() - started}
+    kind = "application/json" if chosen == "json" else f"image/{chosen}"
+    return Response(data, media_type=kind, headers=_headers(result, timings, request_id))
 
 
 def error_response(error: StableDiffusionError) -> JSONResponse:
@@ -85,9 +115,9 @@ def error_response(error: StableDiffusionError) -> JSONResponse:
     return JSONResponse(body, error.status, headers=headers)
 
 
-def _headers(result: Result, request_id: str) -> dict[str, str]:
+def _headers(result: Result, timings: Mapping[str, float], request_id: str) -> dict[str, str]:
     parameters, first = result.parameters, result.images[0]
-    timing = ", ".join(f"{k};dur={1000 * v:.1f}" for k, v in result.timings.items())
+    timing = ", ".join(f"{k};dur={1000 * v:.1f}" for k, v in timings.items())
     return {
         "seed": str(first.seed),
         "width": str(first.image.width),

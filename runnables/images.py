@@ -19,11 +19,13 @@ READABLE = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 QUALITY = 95
 #: zlib's fastest level: at 1024x1024 the default takes 5 times as long for 5% fewer bytes
 PNG_LEVEL = 1
+#: what a JPEG's marker holds of EXIF, in bytes
+MAX_EXIF = 65_533
 EXIF_DESCRIPTION, EXIF_USER_COMMENT, EXIF_IFD = 0x010E, 0x9286, 0x8769
 
 
 def decode(data: bytes, *, max_pixels: int, field: str) -> Image.Image:
-    """An upload as RGB: upright, the first frame, transparency on white.
+    """An upload as RGB: upright, the first frame, transparency on white, 16-bit grey as 8-bit.
 
     Raises:
         UnsupportedImage: not an image, a kind that is not read, or cut off.
@@ -47,7 +49,10 @@ def decode_mask(data: bytes, *, max_pixels: int) -> Image.Image:
 def encode(
     image: Image.Image, format: Format, parameters: Mapping[str, Any] | None = None
 ) -> bytes:
-    """The image's file, with `parameters` in a text chunk (PNG) or in EXIF (JPEG, WebP)."""
+    """The image's file, with `parameters` in a text chunk (PNG) or in EXIF (JPEG, WebP).
+
+    EXIF holds 64 KB: very long prompts in it are told in the WebUI's form only, without the JSON.
+    """
     buffer = io.BytesIO()
     if format == "png":
         image.save(buffer, "PNG", compress_level=PNG_LEVEL, pnginfo=_chunks(parameters))
@@ -96,6 +101,8 @@ def _open(data: bytes, max_pixels: int, field: str) -> Image.Image:
 
 
 def _flatten(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):  # Pillow would clip: everything over 255 turns white
+        return image.point(lambda value: value / 256, "L").convert("RGB")
     if "A" in image.getbands() or "transparency" in image.info:
         layer = image.convert("RGBA")
         ground = Image.new("RGBA", layer.size, "white")
@@ -116,6 +123,8 @@ def _chunks(parameters: Mapping[str, Any] | None) -> PngImagePlugin.PngInfo | No
 def _exif(parameters: Mapping[str, Any]) -> bytes:
     exif = Image.Exif()
     text = describe(parameters) if "prompt" in parameters else json.dumps(parameters)
-    exif[EXIF_DESCRIPTION] = json.dumps(parameters)
     exif.get_ifd(EXIF_IFD)[EXIF_USER_COMMENT] = b"UNICODE\0" + text.encode("utf-16-be")
+    exif[EXIF_DESCRIPTION] = json.dumps(parameters)
+    if len(exif.tobytes()) > MAX_EXIF:
+        del exif[EXIF_DESCRIPTION]
     return exif.tobytes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -20,7 +21,9 @@ class Metrics:
         self.rows: Any = Histogram(
             "sd_batch_rows", "UNet rows in a call", buckets=(1, 2, 4, 8, 16, 32, 64)
         )
-        self.requests: Any = Counter("sd_requests", "Requests ended", ["task", "status"])
+        self.requests: Any = Counter(
+            "sd_requests", "Requests ended, refusals included", ["task", "status"]
+        )
         self.images: Any = Counter("sd_images", "Images drawn", ["finish_reason"])
         self.queue: Any = Gauge("sd_queue_depth", "Requests waiting", multiprocess_mode="livesum")
         self.active: Any = Gauge(
@@ -32,6 +35,12 @@ class Metrics:
         self.stages.labels(stage).observe(seconds)
         if stage == "denoise":
             self.rows.observe(rows)
+
+    def ended(self, task: str, status: int, finish_reasons: Sequence[str] = ()) -> None:
+        """A request's end: the HTTP status it maps to, and its images' finish reasons."""
+        self.requests.labels(task, str(status)).inc()
+        for reason in finish_reasons:
+            self.images.labels(reason).inc()
 
     def load(self, waiting: int, active: int) -> None:
         """How busy the engine is now."""

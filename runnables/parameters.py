@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 MAX_SEED = 2**53 - 1  # the largest integer that JavaScript holds exactly
 SIZE_MULTIPLE = 8  # the VAE halves the image three times
@@ -21,6 +21,11 @@ OutputFormat = Literal["png", "jpeg", "webp", "json"]
 Priority = Literal["low", "normal", "high"]
 
 Size = Annotated[int, Field(ge=SIZE_MULTIPLE, le=MAX_SIZE)]
+#: (first, last); the schema says it with `items`, as BentoML's client knows no `prefixItems`
+Interval = Annotated[
+    tuple[float, float],
+    WithJsonSchema({"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}),
+]
 
 
 class Profile(BaseModel):
@@ -44,7 +49,6 @@ class Parameters(BaseModel):
         extra="forbid",
         allow_inf_nan=False,
         protected_namespaces=(),
-        json_schema_extra={"examples": [{"prompt": "View of a cyberpunk city"}]},
     )
     task: ClassVar[Task]
 
@@ -66,7 +70,7 @@ class Parameters(BaseModel):
         description="Against over-exposure (arXiv:2305.08891, section 3.4). "
         "Default: the model's profile.",
     )
-    guidance_interval: tuple[float, float] | None = Field(
+    guidance_interval: Interval | None = Field(
         None,
         description="Guide only between these fractions of the steps (arXiv:2404.07724), such as "
         "[0.0, 0.6]: faster, and the image changes a little. Default: all steps.",

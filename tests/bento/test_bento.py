@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import bentoml
 import pytest
+import yaml
 from PIL import Image
 
 from tests.service.server import ROOT, serve
@@ -25,12 +27,15 @@ CURLS = {
 }
 
 
+BENTOS = ("stable_diffusion_fp32", "stable_diffusion_fp16", "stable_diffusion_neuron")
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BENTOML_HOME with both Bentos."""
+    """A BENTOML_HOME with all Bentos."""
     folder = tmp_path_factory.mktemp("bentoml")
     environment = {**os.environ, "BENTOML_HOME": str(folder), "BENTOML_DO_NOT_TRACK": "1"}
-    for file in ("bentofile.yaml", "bentofile.fp16.yaml"):
+    for file in ("bentofile.yaml", "bentofile.fp16.yaml", "bentofile.neuron.yaml"):
         command = [sys.executable, "-m", "bentoml", "build", "-f", file, "."]
         subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
     return folder
@@ -41,7 +46,7 @@ def source(home: Path, name: str) -> Path:
     return home / "bentos" / name / version / "src"
 
 
-@pytest.mark.parametrize("name", ["stable_diffusion_fp32", "stable_diffusion_fp16"])
+@pytest.mark.parametrize("name", BENTOS)
 def test_model_and_configuration_are_inside(home: Path, name: str) -> None:
     files = source(home, name)
     assert (files / "configuration.yaml").is_file()
@@ -49,10 +54,31 @@ def test_model_and_configuration_are_inside(home: Path, name: str) -> None:
     assert not list(files.rglob("tests")), "only what runs is inside"
 
 
-def test_the_container_is_told_its_precision(home: Path) -> None:
-    described = (source(home, "stable_diffusion_fp16").parent / "bento.yaml").read_text()
-    assert "SD_PRECISION" in described
-    assert "/home/bentoml/bento/src/configuration.yaml" in described
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("stable_diffusion_fp32", {"SD_PRECISION": "fp32"}),
+        ("stable_diffusion_fp16", {"SD_PRECISION": "fp16", "SD_DEVICE": "cuda"}),
+        ("stable_diffusion_neuron", {"SD_DEVICE": "neuron"}),
+    ],
+)
+def test_the_container_is_told_what_it_runs_on(home: Path, name: str, told: dict[str, str]) -> None:
+    described = yaml.safe_load((source(home, name).parent / "bento.yaml").read_text())
+    given = {one["name"]: one["value"] for one in described["envs"]}
+    configuration = {"BENTOML_CONFIG": "/home/bentoml/bento/src/configuration.yaml"}
+    assert given == {**told, **configuration}
+
+
+def test_neuron_pins_differ_only_where_its_stack_wants_it() -> None:
+    lines = (ROOT / "requirements/serve.txt").read_text().split()
+    usual = dict(line.split("==") for line in lines if "==" in line)
+    neuron = yaml.safe_load((ROOT / "bentofile.neuron.yaml").read_text())["python"]["packages"]
+    other = {
+        name
+        for name, version in (one.split("==") for one in neuron)
+        if usual.get(name, version) != version
+    }
+    assert other == {"torch", "diffusers", "transformers"}
 
 
 def test_the_built_bento_serves(home: Path, tmp_path: Path) -> None:
@@ -68,4 +94,4 @@ def test_the_built_bento_serves(home: Path, tmp_path: Path) -> None:
             output.unlink()
         with bentoml.SyncHTTPClient(server.url) as client:
             drawn = client.txt2img({"prompt": "sea", "num_inference_steps": 2})
-            assert Image.open(drawn).size == (128, 128)
+            assert Image.open(io.BytesIO(drawn)).size == (128, 128)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 
@@ -38,6 +39,25 @@ def read(data: bytes) -> Image.Image:
 def test_every_mode_becomes_rgb(mode: str) -> None:
     kind = "TIFF" if mode in ("CMYK", "I;16") else "PNG"
     assert read(file(Image.new(mode, (8, 6)), kind)).mode == "RGB"
+
+
+def test_16_bit_grey_keeps_its_tones() -> None:
+    ramp = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
+    grey = np.asarray(read(file(Image.fromarray(ramp))))[..., 0].astype(int)
+    assert np.abs(grey.ravel() - np.arange(256)).max() <= 1
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_damaged_files_are_refused_or_read(photo: Image.Image) -> None:
+    """Any other exception than ours would end as a 500."""
+    chance = np.random.default_rng(0)
+    for kind in images.READABLE:
+        whole = np.frombuffer(file(photo, kind), np.uint8)
+        for _ in range(100):
+            damaged = whole.copy()
+            damaged[chance.integers(0, min(whole.size, 400), 4)] = chance.integers(0, 256, 4)
+            with contextlib.suppress(UnsupportedImage, PayloadTooLarge):
+                assert read(damaged.tobytes()).mode == "RGB"
 
 
 def test_transparency_lies_on_white() -> None:
@@ -90,6 +110,15 @@ def test_description_is_the_webui_form() -> None:
         "Negative prompt: dog",
         "Steps: 4, Sampler: euler, CFG scale: 7.5, Seed: 9007199254740991, Size: 64x32",
     ]
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "webp"])
+def test_prompts_too_long_for_exif_are_told_once(kind: images.Format) -> None:
+    long = {**PARAMETERS, "prompt": "\u65e5" * 4000, "negative_prompt": "\U0001f600" * 4000}
+    exif = Image.open(io.BytesIO(images.encode(Image.new("RGB", (8, 8)), kind, long))).getexif()
+    text = exif.get_ifd(0x8769)[0x9286][8:].decode("utf-16-be")
+    assert text == images.describe(long)
+    assert 0x010E not in exif
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "webp"])

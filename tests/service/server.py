@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -34,8 +35,10 @@ class Server:
 
 
 @contextmanager
-def serve(log: Path, target: str = "service:svc", **environment: str) -> Iterator[Server]:
-    """Serve on a free port of the loopback interface; ready when it yields."""
+def serve(
+    log: Path, target: str = "service:svc", ready: bool = True, **environment: str
+) -> Iterator[Server]:
+    """Serve on a free port of the loopback interface; ready when it yields, unless told not to."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -53,12 +56,26 @@ def serve(log: Path, target: str = "service:svc", **environment: str) -> Iterato
         )
     server = Server(f"http://127.0.0.1:{port}", process, log)
     try:
-        wait_ready(server)
+        if ready:
+            wait_ready(server)
         yield server
     finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        _end(server)
+
+
+def _end(server: Server) -> None:
+    """Stop, and kill what is left: a killed parent orphans its workers, who lead their sessions."""
+    if server.process.poll() is not None:
+        return
+    children = psutil.Process(server.process.pid).children(recursive=True)
+    try:
+        server.stop()
+    except subprocess.TimeoutExpired:
+        server.process.kill()
+        server.process.wait()
+    _, alive = psutil.wait_procs(children, timeout=10)
+    for child in alive:
+        child.kill()
 
 
 def wait_ready(server: Server, timeout: float = 120) -> None:

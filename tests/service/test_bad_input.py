@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 import struct
 import zlib
 from collections.abc import Callable
@@ -72,6 +73,20 @@ def form(
     return send
 
 
+def form_twice() -> Send:
+    """Two files under one name."""
+
+    def send(server: Server) -> httpx.Response:
+        files = [("img", ("a.png", png(), "image/png"))] * 2
+        return httpx.post(f"{server.url}/img2img", files=files, data={"data": json.dumps(GOOD)})
+
+    return send
+
+
+def accepting(kind: str) -> Send:
+    return lambda server: httpx.post(f"{server.url}/txt2img", json=GOOD, headers={"accept": kind})
+
+
 CASES: dict[str, tuple[Send, int, list[object]]] = {
     "missing prompt": (raw("{}"), 400, ["prompt"]),
     "empty prompt": (text(prompt=""), 400, ["prompt"]),
@@ -130,6 +145,16 @@ CASES: dict[str, tuple[Send, int, list[object]]] = {
         ["strength"],
     ),
     "data over its limit": (form(data='{"prompt":"' + "x" * 1_100_000 + '"}'), 413, ["data"]),
+    "two images in one part": (
+        form_twice(),
+        400,
+        ["img"],
+    ),
+    "a lone surrogate": (raw('{"prompt": "\\ud800"}'), 400, ["prompt"]),
+    "a number of 5,000 digits": (raw('{"prompt": "x", "seed": ' + "9" * 5000 + "}"), 400, ["body"]),
+    "nothing acceptable": (accepting("text/html"), 400, ["accept"]),
+    "no data": (raw(b"--b\r\n", "multipart/form-data; boundary=b", "/img2img"), 400, ["data"]),
+    "interval of three": (text(guidance_interval=[0, 0.5, 1]), 400, ["guidance_interval"]),
     "unknown part": (form(extra=b"x"), 400, ["extra"]),
     "inpaint without mask": (form(path="/inpaint"), 400, ["mask"]),
     "mask that is no image": (form(path="/inpaint", mask=b"x"), 415, ["mask"]),
@@ -155,11 +180,23 @@ def test_refused_with_the_field_named(server: Server, name: str) -> None:
     assert body["detail"][0]["loc"] == loc
     assert body["detail"][0]["msg"]
     assert "Traceback" not in response.text
+    assert text(num_inference_steps=1)(server).status_code == 200, "the next good request works"
 
 
 @pytest.mark.parametrize("name", ACCEPTED)
 def test_odd_but_good(server: Server, name: str) -> None:
     assert ACCEPTED[name](server).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/img2img", "/inpaint"])
+def test_an_address_instead_of_a_file_is_not_fetched(server: Server, path: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(0.5)
+        address = f"http://127.0.0.1:{listening.getsockname()[1]}/a.png"
+        response = form(img=address, mask=address, path=path)(server)
+        with pytest.raises(TimeoutError):
+            listening.accept()
+    assert response.status_code == 400
 
 
 def test_the_server_has_survived(server: Server) -> None:

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runnables.parameters import ImageToImage
 from tests.service.server import ROOT, Server
 
 QUICK = {"prompt": "a red circle on a blue background", "num_inference_steps": 2, "seed": 1}
@@ -72,9 +71,12 @@ def test_the_model_draws_what_is_asked(server: Server) -> None:
 def test_bentoml_client(server: Server) -> None:
     with bentoml.SyncHTTPClient(server.url) as client:
         drawn = client.txt2img(QUICK)
-        assert Image.open(drawn).size == (128, 128)
-        again = client.img2img(img=ROOT / "input.jpg", data=ImageToImage(**QUICK))
-        assert Image.open(again).format == "JPEG"
+        assert Image.open(io.BytesIO(drawn)).size == (128, 128)
+        file = ROOT / "input.jpg"
+        again = client.img2img(img=file, data=QUICK)
+        assert Image.open(io.BytesIO(again)).format == "JPEG"
+        patched = client.inpaint(img=file, mask=file, data=QUICK)
+        assert Image.open(io.BytesIO(patched)).format == "JPEG"
 
 
 def test_headers_tell_what_was_drawn(server: Server) -> None:
@@ -87,7 +89,7 @@ def test_headers_tell_what_was_drawn(server: Server) -> None:
     assert float(told["guidance-scale"]) == 4
     assert told["finish-reason"] == "success"
     assert len(told["x-request-id"]) == 32
-    for stage in ("queue", "encode", "denoise", "decode"):
+    for stage in ("queue", "encode", "denoise", "decode", "format"):
         assert f"{stage};dur=" in told["server-timing"]
 
 
@@ -180,6 +182,25 @@ def test_metrics_count_the_work(server: Server) -> None:
     assert 'sd_stage_seconds_count{stage="denoise"}' in text
     assert "sd_queue_depth" in text
     assert "sd_batch_rows_bucket" in text
+    assert 'sd_requests_total{status="200",task="txt2img"}' in text
+    assert 'sd_images_total{finish_reason="success"}' in text
+
+
+def test_refusals_are_counted(server: Server) -> None:
+    assert post(server, "/txt2img", {}).status_code == 400
+    text = httpx.get(f"{server.url}/metrics").text
+    assert 'sd_requests_total{status="400",task="txt2img"}' in text
+
+
+def test_errors_carry_a_request_id_too(server: Server) -> None:
+    assert len(post(server, "/txt2img", {}).headers["x-request-id"]) == 32
+
+
+def test_the_longest_prompts_of_any_script_fit_into_every_format(server: Server) -> None:
+    ask = {"prompt": "\U0001f600" * 4000, "negative_prompt": "\u65e5" * 4000, "seed": 1}
+    for kind in ("jpeg", "png", "webp"):
+        body = {**ask, "num_inference_steps": 1, "output_format": kind}
+        assert picture(post(server, "/txt2img", body)).format == kind.upper()
 
 
 def test_swagger_page_and_document(server: Server) -> None:

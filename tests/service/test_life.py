@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.service.server import Server, serve
+from tests.service.server import Server, serve, wait_ready
 
 SLOW = {"prompt": "sea", "num_inference_steps": 150, "num_images_per_prompt": 4}
 QUICK = {"prompt": "sea", "num_inference_steps": 1}
@@ -38,6 +38,24 @@ def test_a_client_that_goes_away_frees_its_rows(server: Server) -> None:
         httpx.post(f"{server.url}/txt2img", json=SLOW, timeout=0.7)
     assert until(lambda: active(server) == 0)
     assert httpx.post(f"{server.url}/txt2img", json=QUICK, timeout=60).status_code == 200
+
+
+def test_probes_answer_at_once_while_the_model_loads(tmp_path: Path) -> None:
+    with serve(tmp_path / "log", ready=False) as server:
+        assert until(lambda: _answers(f"{server.url}/livez"), timeout=60)
+        first = httpx.get(f"{server.url}/readyz", timeout=5)
+        assert first.status_code == 503
+        assert first.json()["detail"]
+        assert int(first.headers["retry-after"]) >= 1
+        wait_ready(server)
+        assert httpx.post(f"{server.url}/txt2img", json=QUICK, timeout=60).status_code == 200
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 def test_past_the_deadline(server: Server) -> None:

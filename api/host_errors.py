@@ -1,0 +1,44 @@
+"""The host's own plain-text errors, told in our form."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, MutableMapping
+from http import HTTPStatus
+from typing import Any
+
+from starlette.datastructures import MutableHeaders
+
+Message = MutableMapping[str, Any]
+Asgi = Callable[..., Any]
+
+
+def errors_as_json(send: Asgi) -> Asgi:
+    """A `send` that replaces plain-text errors by `{"error", "detail"}`; all else passes."""
+    replaced = False
+
+    async def told(message: Message) -> None:
+        nonlocal replaced
+        if message["type"] == "http.response.start":
+            replaced = _is_plain_error(message)
+            if replaced:
+                await _tell(send, message)
+        if not replaced:
+            await send(message)
+
+    return told
+
+
+def _is_plain_error(start: Message) -> bool:
+    kind = MutableHeaders(scope=start).get("content-type", "")
+    return bool(start["status"] >= 400 and kind.startswith("text/plain"))
+
+
+async def _tell(send: Asgi, start: Message) -> None:
+    text = HTTPStatus(start["status"]).phrase
+    body = json.dumps({"error": text, "detail": [{"loc": ["path"], "msg": text}]}).encode()
+    headers = MutableHeaders(scope=start)
+    headers["content-type"] = "application/json"
+    headers["content-length"] = str(len(body))
+    await send(start)
+    await send({"type": "http.response.body", "body": body})

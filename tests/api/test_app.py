@@ -1,0 +1,77 @@
+"""The route table over tiny real models, without a server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from starlette.testclient import TestClient
+
+from api.app import Api
+from runnables.runnable import StableDiffusionRunnable
+from runnables.settings import Settings
+
+Start = Callable[..., StableDiffusionRunnable]
+ASK = {"prompt": "x", "num_inference_steps": 1}
+
+
+def client(runnable: StableDiffusionRunnable) -> TestClient:
+    return TestClient(Api(runnable).app(), raise_server_exceptions=False)
+
+
+def test_while_the_model_loads() -> None:
+    loading = client(StableDiffusionRunnable(Settings()))
+    assert loading.get("/livez").status_code == 200
+    for response in (loading.get("/readyz"), loading.post("/txt2img", json=ASK)):
+        assert response.status_code == 503
+        assert int(response.headers["retry-after"]) >= 1
+        assert "loading" in response.json()["error"]
+
+
+def test_a_model_that_could_not_be_loaded_says_why() -> None:
+    api = Api(StableDiffusionRunnable(Settings()))
+    api.failure = "unet/config.json is missing"
+    response = TestClient(api.app()).get("/readyz")
+    assert response.status_code == 503
+    assert "unet/config.json is missing" in response.json()["error"]
+
+
+def test_after_draining_nothing_is_accepted(start: Start) -> None:
+    runnable = start("sd1")
+    served = client(runnable)
+    assert served.post("/txt2img", json=ASK).status_code == 200
+    runnable.drain()
+    response = served.post("/txt2img", json=ASK)
+    assert response.status_code == 503
+    assert "retry-after" in response.headers
+    assert served.get("/readyz").status_code == 503
+
+
+def test_keys_guard_all_but_the_probes_and_the_page() -> None:
+    guarded = client(StableDiffusionRunnable(Settings(api_keys="secret")))
+    assert guarded.post("/txt2img", json=ASK).status_code == 401
+    for path, status in {"/samplers": 401, "/models": 401, "/livez": 200, "/": 200}.items():
+        assert guarded.get(path).status_code == status, path
+    assert guarded.get("/samplers", headers={"x-api-key": "secret"}).status_code == 200
+
+
+def test_unknown_errors_leak_nothing_and_browsers_may_read_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    runnable = StableDiffusionRunnable(Settings(cors_origins="https://app.example"))
+
+    def fails() -> None:
+        raise RuntimeError("a secret path")
+
+    monkeypatch.setattr(runnable, "samplers", fails)
+    response = client(runnable).get("/samplers", headers={"origin": "https://app.example"})
+    assert response.status_code == 500
+    assert set(response.json()) == {"error", "detail"}
+    assert "secret" not in response.text
+    assert response.headers["access-control-allow-origin"] == "https://app.example"
+
+
+def test_other_origins_are_told_nothing() -> None:
+    api = client(StableDiffusionRunnable(Settings(cors_origins="https://app.example")))
+    response = api.get("/livez", headers={"origin": "https://evil.example"})
+    assert "access-control-allow-origin" not in response.headers

@@ -1,0 +1,69 @@
+"""The middleware: who answers what, and in which form errors are told."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from api.gateway import Gateway
+from runnables.settings import Settings
+
+
+async def _host(request: Request) -> Response:
+    return PlainTextResponse("of the host")
+
+
+async def _ours(request: Request) -> Response:
+    return JSONResponse({"bytes": len(await request.body())})
+
+
+async def _breaks(request: Request) -> Response:
+    raise ValueError("a secret")
+
+
+@pytest.fixture
+def client() -> TestClient:
+    gateway = Gateway(Settings(max_body_mb=1, log_format="json"))
+    gateway.serve(Starlette(routes=[Route("/ours", _ours, methods=["POST"])]))
+    host = Starlette(routes=[Route("/metrics", _host), Route("/ours", _breaks)])
+    return TestClient(gateway.around(host))
+
+
+def test_the_host_keeps_its_own(client: TestClient) -> None:
+    assert client.get("/metrics").text == "of the host"
+
+
+def test_ours_is_answered_by_us(client: TestClient) -> None:
+    assert client.post("/ours", content=b"123").json() == {"bytes": 3}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("POST", "/metrics", 405), ("GET", "/static_content/none", 404), ("GET", "/ui", 404)],
+)
+def test_errors_of_the_host_are_told_in_our_form(
+    client: TestClient, method: str, path: str, status: int
+) -> None:
+    response = client.request(method, path)
+    assert response.status_code == status
+    assert set(response.json()) == {"error", "detail"}
+    assert response.json()["detail"][0]["loc"] == ["path"]
+
+
+def test_a_path_that_only_begins_like_the_hosts_is_ours(client: TestClient) -> None:
+    assert client.get("/metrics-of-mine").status_code == 404
+
+
+def test_every_response_carries_the_id_of_its_log_line(
+    client: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "stable_diffusion.access"):
+        first, second = (client.post("/ours").headers["x-request-id"] for _ in range(2))
+    assert first != second
+    assert f'"id": "{first}"' in caplog.text
