@@ -32,6 +32,7 @@ format: $(VENV)/.test ## let ruff rewrite
 bento: $(VENV)/.serve ## build the Bentos, one a variant
 	$(BIN)/bentoml build -f bentofile.yaml .
 	$(BIN)/bentoml build -f bentofile.fp16.yaml .
+	$(BIN)/bentoml build -f bentofile.neuron.yaml .
 
 bench: $(VENV)/.test ## the comparisons in benchmarks/
 	$(BIN)/python -m benchmarks.startup

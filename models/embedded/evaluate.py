@@ -25,10 +25,10 @@ from models.embedded.draw import Subject
 from models.embedded.judges import HELD_OUT, colours_of, judge, train_classifier
 
 FOLDER = Path(__file__).parent
-SAMPLERS = {
-    "ddim": "DDIMScheduler",
-    "dpmpp_2m": "DPMSolverMultistepScheduler",
-    "euler_a": "EulerAncestralDiscreteScheduler",
+SAMPLERS: dict[str, tuple[str, dict[str, bool]]] = {
+    "ddim": ("DDIMScheduler", {"clip_sample": False}),  # as diffusers' pipelines run it
+    "dpmpp_2m": ("DPMSolverMultistepScheduler", {}),
+    "euler_a": ("EulerAncestralDiscreteScheduler", {}),
 }
 STEPS, GUIDANCE = 20, 4.0
 
@@ -44,8 +44,8 @@ def load(folder: Path) -> Any:
 def use(pipeline: Any, sampler: str) -> None:
     import diffusers
 
-    kind = getattr(diffusers, SAMPLERS[sampler])
-    pipeline.scheduler = kind.from_config(pipeline.scheduler.config)
+    kind, options = SAMPLERS[sampler]
+    pipeline.scheduler = getattr(diffusers, kind).from_config(pipeline.scheduler.config, **options)
 
 
 def prompts(count: int) -> tuple[list[Subject], list[str]]:

@@ -29,7 +29,7 @@ def test_wrong_colours_are_judged_wrong() -> None:
 
 def test_the_classifier_learns_and_counts() -> None:
     torch.manual_seed(0)
-    classifier, accuracy = judges.train_classifier(steps=40)
+    classifier, accuracy = judges.train_classifier(pictures=600, epochs=6)
     assert accuracy > 0.5, "chance is 7%"
     subjects = [Subject(scene="desert"), Subject("star", "red", "blue")]
     pictures = np.stack([draw.render(one, random.Random(1)) for one in subjects])
