@@ -79,9 +79,9 @@ class Queue:
             self._changed.notify_all()
 
     def wait(self, timeout: float) -> None:
-        """Sleep until something is admitted, or the queue is closed, or the timeout."""
+        """Sleep until something is admitted, or the queue is being closed, or the timeout."""
         with self._changed:
-            if not self._waiting and not self.closed:
+            if not self._waiting:
                 self._changed.wait(timeout)
 
     def _number(self) -> None:

@@ -167,6 +167,15 @@ def test_drain_finishes_what_was_accepted_and_refuses_the_rest(start: Start) -> 
         runnable.submit(wanted())
 
 
+def test_a_drained_engine_sleeps(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    runnable = start("sd1")
+    runnable.drain(10)
+    turns: list[float] = []
+    monkeypatch.setattr(engine_of(runnable), "_drop_ended", lambda: turns.append(0.0))
+    time.sleep(1.2)
+    assert len(turns) <= 4
+
+
 def test_close_ends_what_is_left(start: Start) -> None:
     runnable = start("sd1")
     tickets = [runnable.submit(wanted(150)) for _ in range(40)]
