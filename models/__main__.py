@@ -29,9 +29,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where models live")
     commands = parser.add_subparsers(dest="command", required=True)
     importing = commands.add_parser("import", help="copy a folder or fetch from the Hub")
-    importing.add_argument("source", help="a diffusers folder, a catalog name, or a Hub id")
+    importing.add_argument("source", help="a diffusers folder, a catalog name, or owner/name")
     importing.add_argument("--name", help="the folder's name; default: the source's last part")
     importing.add_argument("--revision", help="a Hub commit, tag or branch")
+    importing.add_argument(
+        "--variant", default="", help="such as fp16: half the bytes, where the source has it"
+    )
     commands.add_parser("list", help="the models that are here")
     verifying = commands.add_parser("verify", help="compare a model with its manifest")
     verifying.add_argument("name")
@@ -41,15 +44,28 @@ def _parser() -> argparse.ArgumentParser:
 
 def _import(chosen: argparse.Namespace) -> None:
     folder = import_model(
-        chosen.source, name=chosen.name, revision=chosen.revision, into=chosen.folder
+        chosen.source,
+        name=chosen.name,
+        revision=chosen.revision,
+        variant=chosen.variant,
+        into=chosen.folder,
     )
     print(f"imported to {folder}; serve it with SD_MODEL={folder}")
 
 
 def _list(chosen: argparse.Namespace) -> None:
     for index in sorted(chosen.folder.glob("*/model_index.json")):
-        size = sum(path.stat().st_size for path in index.parent.rglob("*") if path.is_file())
-        print(f"{index.parent.name:24} {size / 1e6:10.1f} MB")
+        folder = index.parent
+        size = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
+        print(f"{folder.name:24} {size / 1e6:10.1f} MB   {_state(folder)}")
+
+
+def _state(folder: Path) -> str:
+    try:
+        whole = manifest.verify(folder, hashes=False)
+    except manifest.Damaged as error:
+        return f"damaged: {error}"
+    return "whole" if whole else "no manifest"
 
 
 def _verify(chosen: argparse.Namespace) -> None:
@@ -60,7 +76,10 @@ def _verify(chosen: argparse.Namespace) -> None:
 
 def _catalog(chosen: argparse.Namespace) -> None:
     for name, entry in CATALOG.items():
-        print(f"{name:24} {entry.repository:50} {entry.licence}")
+        print(
+            f"{name:20} {entry.gigabytes:5.1f} GB  {entry.family:28} "
+            f"{entry.repository:50} {entry.licence}"
+        )
 
 
 if __name__ == "__main__":

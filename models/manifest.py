@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,25 @@ class Damaged(Exception):
 
 
 def write(folder: Path, *, source: str, revision: str | None = None) -> dict[str, Any]:
-    """List every file's size and SHA-256 in manifest.json."""
-    files = {
-        path.relative_to(folder).as_posix(): {
-            "size": path.stat().st_size,
-            "sha256": sha256(path),
-        }
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and _counts(path.relative_to(folder))
+    """List every file's size and SHA-256 in manifest.json.
+
+    Args:
+        source: where the model came from: a Hub id, or a folder's name.
+        revision: the Hub commit.
+    """
+    manifest = {
+        "source": source,
+        "revision": revision,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "files": {
+            path.relative_to(folder).as_posix(): {
+                "size": path.stat().st_size,
+                "sha256": sha256(path),
+            }
+            for path in sorted(folder.rglob("*"))
+            if path.is_file() and _counts(path.relative_to(folder))
+        },
     }
-    manifest = {"source": source, "revision": revision, "files": files}
     (folder / NAME).write_text(json.dumps(manifest, indent=1) + "\n")
     return manifest
 
@@ -42,8 +52,10 @@ def read(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         manifest: dict[str, Any] = json.loads(path.read_text())
-        assert isinstance(manifest["files"], dict)
-    except (ValueError, KeyError, AssertionError) as error:
+        files = manifest["files"].values()
+        if not all({"size", "sha256"} <= file.keys() for file in files):
+            raise ValueError("a file's size or sha256 is missing")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Damaged(f"{path} is not a manifest: {error}") from error
     return manifest
 

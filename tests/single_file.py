@@ -1,6 +1,7 @@
 """Writes a diffusers model as one checkpoint file in the layout of the original CompVis code.
 
-The names are those of latent-diffusion; test models only (one text encoder, epsilon or v).
+The names are those of latent-diffusion and, for SDXL, of generative-models and open_clip; made for
+the UNets of tests.tiny.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -23,6 +25,8 @@ RESNET = {
 UNET = {
     "time_embedding.linear_1": "time_embed.0",
     "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
     "conv_in": "input_blocks.0.0",
     "conv_norm_out": "out.0",
     "conv_out": "out.2",
@@ -30,8 +34,20 @@ UNET = {
 ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
 
 
+OPEN_CLIP = {
+    "text_model.embeddings.position_embedding.weight": "positional_embedding",
+    "text_model.embeddings.": "",
+    "text_model.final_layer_norm.": "ln_final.",
+    "text_model.encoder.layers.": "transformer.resblocks.",
+    "layer_norm": "ln_",
+    "self_attn": "attn",
+    "fc1": "c_fc",
+    "fc2": "c_proj",
+}
+
+
 def write(pipeline: Any, path: Path) -> Path:
-    """Save a StableDiffusionPipeline as one .safetensors file."""
+    """Save a StableDiffusionPipeline or StableDiffusionXLPipeline as one .safetensors file."""
     weights: dict[str, Tensor] = {}
     layers = pipeline.unet.config.layers_per_block
     for name, value in pipeline.unet.state_dict().items():
@@ -42,11 +58,41 @@ def write(pipeline: Any, path: Path) -> Path:
         is_projection = ".attn_1." in renamed and value.ndim == 2
         shaped = value[:, :, None, None] if is_projection else value
         weights["first_stage_model." + renamed] = shaped
-    for name, value in pipeline.text_encoder.state_dict().items():
-        plain = name if name.startswith("text_model.") else f"text_model.{name}"
-        weights["cond_stage_model.transformer." + plain] = value
+    weights |= text_encoders(pipeline)
     save_file({name: value.contiguous() for name, value in weights.items()}, path)
     return path
+
+
+def text_encoders(pipeline: Any) -> dict[str, Tensor]:
+    """The text encoders' weights under their original names."""
+    second = getattr(pipeline, "text_encoder_2", None)
+    weights: dict[str, Tensor] = {}
+    if pipeline.text_encoder is not None:
+        prefix = "conditioner.embedders.0" if second else "cond_stage_model"
+        for name, value in pipeline.text_encoder.state_dict().items():
+            plain = name if name.startswith("text_model.") else f"text_model.{name}"
+            weights[f"{prefix}.transformer.{plain}"] = value
+    if second is not None:
+        prefix = f"conditioner.embedders.{len(weights) and 1}.model."
+        named = open_clip(second.state_dict())
+        weights |= {prefix + name: value for name, value in named.items()}
+    return weights
+
+
+def open_clip(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A CLIPTextModelWithProjection's weights as open_clip names and packs them."""
+    packed = {"text_projection": weights["text_projection.weight"].T}
+    for name, value in weights.items():
+        if "k_proj" in name or "v_proj" in name or name == "text_projection.weight":
+            continue
+        renamed = name
+        for ours, theirs in OPEN_CLIP.items():
+            renamed = renamed.replace(ours, theirs)
+        if "q_proj" in name:
+            parts = [weights[name.replace("q_proj", f"{part}_proj")] for part in "qkv"]
+            renamed, value = renamed.replace("q_proj.", "in_proj_"), torch.cat(parts)
+        packed[renamed] = value
+    return packed
 
 
 def unet_name(name: str, layers: int) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 TEXT_WIDTH = 32
+TEXT_WIDTH_2 = 48  # SDXL's second text encoder is the wider and the deeper one
 SCHEDULER = {
     "beta_start": 0.00085,
     "beta_end": 0.012,
@@ -71,12 +72,12 @@ def _xl(options: dict[str, Any]) -> Any:
     import diffusers
 
     refiner = bool(options.get("refiner"))
-    width = TEXT_WIDTH if refiner else 2 * TEXT_WIDTH
+    width = TEXT_WIDTH_2 if refiner else TEXT_WIDTH + TEXT_WIDTH_2
     unet = _unet(
         cross_attention_dim=width,
         addition_embed_type="text_time",
         addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=8 * (5 if refiner else 6) + TEXT_WIDTH,
+        projection_class_embeddings_input_dim=8 * (5 if refiner else 6) + TEXT_WIDTH_2,
         transformer_layers_per_block=(1, 2),
         use_linear_projection=True,
         **options.get("unet", {}),
@@ -134,13 +135,14 @@ def _text_encoder(projected: bool = False) -> Any:
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     vocabulary = len(_vocabulary())
+    width, layers = (TEXT_WIDTH_2, 11) if projected else (TEXT_WIDTH, 3)
     config = CLIPTextConfig(
         vocab_size=vocabulary,
-        hidden_size=TEXT_WIDTH,
+        hidden_size=width,
         intermediate_size=64,
-        num_hidden_layers=3,
+        num_hidden_layers=layers,
         num_attention_heads=4,
-        projection_dim=TEXT_WIDTH,
+        projection_dim=width,
         max_position_embeddings=77,
         bos_token_id=vocabulary - 2,
         eos_token_id=vocabulary - 1,
