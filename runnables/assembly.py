@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runnables import accelerators
 from runnables.accelerators.base import Accelerator
@@ -15,6 +15,7 @@ from runnables.engine.decode import decode
 from runnables.engine.engine import Engine
 from runnables.engine.plan import Planner
 from runnables.engine.prepare import Preparer
+from runnables.engine.previews import Previewer
 from runnables.engine.request import Ticket
 from runnables.engine.row import Row
 from runnables.errors import ConfigurationError
@@ -46,7 +47,22 @@ def assemble(
     planner = Planner(base, refiner, settings, cost)
     with accelerator.session():
         warm_up(planner, accelerator)
-    return Engine(planner, accelerator, observe=observe), base
+    previewer = Previewer(_tiny_vae(settings.preview_vae, base, accelerator))
+    return Engine(planner, accelerator, previewer=previewer, observe=observe), base
+
+
+def _tiny_vae(folder: str | None, base: Pipeline, accelerator: Accelerator) -> Any:
+    if folder is None:
+        return None
+    from diffusers import AutoencoderTiny
+
+    try:
+        vae = AutoencoderTiny.from_pretrained(folder, dtype=accelerator.dtype, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"SD_PREVIEW_VAE={folder}: {error}") from error
+    if vae.config.latent_channels != base.latent_channels:
+        raise ConfigurationError(f"SD_PREVIEW_VAE={folder} is for latents of another shape")
+    return vae.to(accelerator.device).eval().requires_grad_(False)
 
 
 def load_pipeline(source: str, accelerator: Accelerator, config: str | None = None) -> Pipeline:

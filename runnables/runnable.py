@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -82,14 +83,18 @@ class StableDiffusionRunnable:
         image: Image | None = None,
         mask: Image | None = None,
         *,
+        id: str | None = None,
         on_step: OnStep | None = None,
+        preview_every: int = 0,
     ) -> Ticket:
         """Hand in a request and return at once; `ticket.future` ends with a Result or an error.
 
         Args:
             image: RGB, for img2img and inpaint.
             mask: for inpaint; white is redrawn.
+            id: the ticket's; default: a new one.
             on_step: called with the Progress after every step, on the engine's thread: be quick.
+            preview_every: every so many steps the Progress carries a preview; 0: never.
 
         Raises:
             NotReady, InvalidInput, OverCapacity: refused.
@@ -97,7 +102,9 @@ class StableDiffusionRunnable:
         if self._engine is None:
             raise NotReady("the model is still loading")
         _check_inputs(parameters, image, mask)
-        ticket = Ticket(parameters, on_step=on_step)
+        ticket = Ticket(
+            parameters, id or uuid.uuid4().hex, on_step=on_step, preview_every=preview_every
+        )
         self._engine.submit(ticket, image, mask)
         return ticket
 

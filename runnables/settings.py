@@ -41,6 +41,11 @@ class Settings(BaseSettings):
     device: DeviceName = Field("auto", description="auto takes CUDA, then Neuron, then the CPU")
     precision: Precision = Field("auto", description="auto is fp16 on CUDA, else fp32")
     refiner: str | None = Field(None, description="An SDXL refiner run after the base model")
+    preview_vae: str | None = Field(
+        None,
+        description="A folder with an AutoencoderTiny (TAESD) of this model's family: sharper "
+        "previews; default: colours fitted to the model's own VAE",
+    )
     threads: int = Field(0, ge=0, description="CPU threads for drawing; 0: as many as cores")
     compile: bool = Field(False, description="torch.compile the UNet (slower start, faster steps)")
     max_batch: int = Field(

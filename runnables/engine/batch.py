@@ -60,6 +60,10 @@ class Batch:
         self._keep_unmasked(renoise)
         return self._count_step()
 
+    def output(self, row: Row) -> Tensor:
+        """(C, h, w) float32: the guided model output of the step a row has just taken."""
+        return self.buffer[self.rows.index(row), self._depth]
+
     # -- one step's parts -------------------------------------------------------------------
 
     def _tables(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:

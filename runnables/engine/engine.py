@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ from runnables.engine.cost import CostModel
 from runnables.engine.decode import decode, to_image
 from runnables.engine.plan import Planner, Request
 from runnables.engine.prepare import Preparer
+from runnables.engine.previews import Previewer
 from runnables.engine.queue import Queue
 from runnables.engine.request import Drawn, Progress, Result, State, Ticket
 from runnables.engine.row import Row
@@ -51,13 +52,15 @@ class Engine:
         planner: Planner,
         accelerator: Accelerator,
         *,
+        previewer: Previewer | None = None,
         observe: Callable[[str, float, int], None] = lambda stage, seconds, rows: None,
     ) -> None:
         self._planner = planner
         self._accelerator = accelerator
         self._cost: CostModel = planner.cost
         self._observe = observe
-        self._queue = Queue(planner.settings.max_queue_s)
+        self._previewer = previewer or Previewer()
+        self._queue = Queue(planner.settings.max_queue_s, self._busy_s, self._share_s)
         self._preparer = Preparer(planner.settings.prompt_cache)
         self._rows: list[Row] = []
         self._open: set[str] = set()  # tickets that are accepted and have not ended
@@ -83,7 +86,7 @@ class Engine:
         self._open.add(ticket.id)
         ticket.future.add_done_callback(lambda _: self._open.discard(ticket.id))
         try:
-            self._queue.admit(request, self._work_ahead)
+            self._queue.admit(request)
         except StableDiffusionError:
             self._open.discard(ticket.id)
             raise
@@ -166,7 +169,7 @@ class Engine:
             return
         self._note("denoise", started, sum(row.unet_rows for row in rows), rows[0].key)
         for request in {id(row.request): row.request for row in rows}.values():
-            self._report(request)
+            self._report(request, batch)
         if done:
             self._finish(done)
 
@@ -260,23 +263,37 @@ class Engine:
     def _limit(self, key: BatchKey) -> int:
         return max(2, int(self._accelerator.row_limit(key.area) * self._shrink))
 
-    def _work_ahead(self, waiting: Iterable[Request]) -> float:
-        """Seconds until a request behind these and behind what is drawn would start to move."""
-        cost = self._cost
-        seconds = sum(cost.share(row.remaining, row.key.area) for row in list(self._rows))
-        for request in waiting:
-            rows = request.steps * request.unet_rows * len(request.seeds)
-            seconds += cost.share(rows, request.area)
-        return seconds
+    def _busy_s(self) -> float:
+        """Seconds of work left in the rows that are being drawn."""
+        return sum(self._cost.share(row.remaining, row.key.area) for row in list(self._rows))
 
-    def _report(self, request: Request) -> None:
+    def _share_s(self, request: Request) -> float:
+        """Seconds of work in a request that waits."""
+        rows = request.steps * request.unet_rows * len(request.seeds)
+        return self._cost.share(rows, request.area)
+
+    def _report(self, request: Request, batch: Batch) -> None:
         rows = request.rows
         step = min(row.done for row in rows)
         left = max(row.remaining for row in rows)
         eta = self._cost.share(left, request.area)
-        request.ticket.progress = Progress("drawing", step, request.steps, 0, eta)
-        if request.ticket.on_step is not None:
-            request.ticket.on_step(request.ticket.progress)
+        ticket = request.ticket
+        preview = self._preview(rows[0], batch) if ticket.preview_every else None
+        ticket.progress = Progress("drawing", step, request.steps, 0, eta, preview)
+        if ticket.on_step is not None:
+            ticket.on_step(ticket.progress)
+
+    def _preview(self, row: Row, batch: Batch) -> Image | None:
+        """Where one is due: not after the last step of a stage, which has its image soon."""
+        if row.step in (0, len(row.stage.table)) or row.done % row.request.ticket.preview_every:
+            return None
+        if row not in batch.rows:
+            return None
+        try:
+            return self._previewer.draw(row, batch)
+        except Exception:  # a preview must never cost the image
+            logger.exception("a preview could not be drawn")
+            return None
 
     def _note(self, stage: str, started: float, rows: int, key: BatchKey) -> None:
         seconds = time.perf_counter() - started

@@ -200,7 +200,7 @@ class Planner:
 
     def _table(self, pipeline: Pipeline, parameters: TextToImage, **cut: float) -> SamplerTable:
         assert parameters.scheduler is not None and parameters.num_inference_steps is not None
-        strength = start_strength(parameters)
+        strength = parameters.strength if isinstance(parameters, ImageToImage) else None
         if strength is not None and int(parameters.num_inference_steps * strength) < 1:
             raise InvalidInput(
                 f"strength {strength} of {parameters.num_inference_steps} steps leaves none to "
@@ -213,6 +213,7 @@ class Planner:
                 pipeline.checkpoint.scheduler_config,
                 parameters.num_inference_steps,
                 strength=strength,
+                pure_noise=pure_noise(parameters),
                 **cut,
             )
         except ValueError as error:  # the scheduler itself refuses this number of steps
@@ -223,10 +224,8 @@ class Planner:
             ) from error
 
 
-def start_strength(parameters: Parameters) -> float | None:
-    """The strength the sampler starts at; None for pure noise, as inpainting at strength 1."""
-    if not isinstance(parameters, ImageToImage):
-        return None
-    if isinstance(parameters, Inpaint) and parameters.strength == 1.0:
-        return None
-    return parameters.strength
+def pure_noise(parameters: Parameters) -> bool:
+    """Whether nothing of an input image shows in the first latents."""
+    if isinstance(parameters, Inpaint):
+        return parameters.strength == 1.0
+    return not isinstance(parameters, ImageToImage)

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import torch
 
-from runnables.engine.plan import Request, start_strength
+from runnables.engine.plan import Request, pure_noise
 from runnables.engine.row import Row, Stage
 from runnables.parameters import Inpaint
 from runnables.pipelines.base import Embedding, Pipeline
@@ -109,7 +109,11 @@ def _start(request: Request, seed: int) -> Start:
     if not isinstance(request.parameters, Inpaint):
         return from_image(pipeline, request.pixels, table, generator)
     assert request.mask is not None
-    pure_noise = start_strength(request.parameters) is None
     return from_masked_image(
-        pipeline, request.pixels, request.mask, table, generator, pure_noise=pure_noise
+        pipeline,
+        request.pixels,
+        request.mask,
+        table,
+        generator,
+        pure_noise=pure_noise(request.parameters),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from runnables.engine.plan import Request
 from runnables.engine.request import Progress
@@ -13,10 +13,20 @@ from runnables.errors import NotReady, OverCapacity
 
 
 class Queue:
-    """Requests that are accepted but not drawn yet, most urgent first. Thread-safe."""
+    """Requests that are accepted but not drawn yet, most urgent first. Thread-safe.
 
-    def __init__(self, max_wait: float) -> None:
+    Args:
+        max_wait: seconds of estimated waiting beyond which requests are refused.
+        busy: seconds of work in what is being drawn.
+        share: seconds of work in one request.
+    """
+
+    def __init__(
+        self, max_wait: float, busy: Callable[[], float], share: Callable[[Request], float]
+    ) -> None:
         self._max_wait = max_wait
+        self._busy = busy
+        self._share = share
         self._waiting: list[Request] = []
         self._changed = threading.Condition()
         self.closed = False
@@ -30,11 +40,8 @@ class Queue:
         with self._changed:
             return self._waiting[0].urgency if self._waiting else math.inf
 
-    def admit(self, request: Request, work_ahead: Callable[[Iterable[Request]], float]) -> None:
+    def admit(self, request: Request) -> None:
         """Let a request in.
-
-        Args:
-            work_ahead: seconds of work in the given waiting requests and in what is being drawn.
 
         Raises:
             NotReady: draining.
@@ -44,7 +51,7 @@ class Queue:
             if self.closed:
                 raise NotReady("the service is stopping and takes no new requests")
             ahead = [other for other in self._waiting if other.urgency <= request.urgency]
-            wait = work_ahead(ahead)
+            wait = self._busy() + sum(map(self._share, ahead))
             room = min(self._max_wait, request.expires - time.monotonic() - request.cost)
             if wait > max(room, 0.0) and wait > 0:
                 raise OverCapacity(
@@ -85,5 +92,9 @@ class Queue:
                 self._changed.wait(timeout)
 
     def _number(self) -> None:
+        """Tell every waiting request its position, and when it should be drawn."""
+        wait = self._busy() if self._waiting else 0.0
         for position, request in enumerate(self._waiting):
-            request.ticket.progress = Progress("queued", 0, request.steps, position)
+            eta = wait + request.cost
+            request.ticket.progress = Progress("queued", 0, request.steps, position, eta)
+            wait += self._share(request)

@@ -21,13 +21,22 @@ OnStep = Callable[["Progress"], None]
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a request is. `step` of `steps` UNet calls are done; `eta_s` is an estimate."""
+    """Where a request is.
+
+    Attributes:
+        step, steps: UNet calls done, of how many.
+        position: requests before this one in the queue.
+        eta_s: estimated seconds until it is drawn.
+        preview: its first image as it looks now (RGB, about as many pixels as latents), where the
+            ticket asked for it at this step.
+    """
 
     state: State
     step: int
     steps: int
     position: int = 0
     eta_s: float | None = None
+    preview: Image | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +65,10 @@ class Ticket:
     """A submitted request: wait on `future`, read `progress`, or `cancel`.
 
     `future` ends exactly once: with a Result or with a StableDiffusionError.
+
+    Attributes:
+        on_step: called with the Progress after every step, on the engine's thread.
+        preview_every: steps between previews; 0: none.
     """
 
     parameters: Parameters
@@ -65,6 +78,7 @@ class Ticket:
     submitted: float = field(default_factory=time.monotonic)
     cancelled: bool = False
     on_step: OnStep | None = None
+    preview_every: int = 0
 
     def cancel(self) -> None:
         """Ask to stop: the rows are freed before the next step. Idempotent."""

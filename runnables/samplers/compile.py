@@ -8,11 +8,12 @@ Nothing of any sampler is written again, and parity holds by construction.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from runnables.samplers.registry import make_scheduler, resolve
 from runnables.samplers.table import SamplerTable
 
 WIDTH = 24  # coordinates: slots, model output, and spare ones in which only noise appears
+RESIDUE = 1e-6  # what float32 arithmetic leaves of a weight that is zero
 Path = tuple[str, int | None]  # an attribute, or an element of a list in one
 
 
@@ -30,6 +32,7 @@ def compile_table(
     num_inference_steps: int,
     *,
     strength: float | None = None,
+    pure_noise: bool = False,
     denoising_end: float | None = None,
     denoising_start: float | None = None,
 ) -> SamplerTable:
@@ -40,6 +43,7 @@ def compile_table(
         scheduler_config: of the model, with `_class_name`.
         num_inference_steps: as users count; second-order samplers call the UNet more often.
         strength: for image to image, the share of the steps that is run; None starts from noise.
+        pure_noise: nothing of the image shows in the start (inpainting at strength 1).
         denoising_end, denoising_start: the share of noise levels an SDXL base or refiner covers.
 
     Raises:
@@ -47,8 +51,16 @@ def compile_table(
         ValueError: the scheduler cannot run so few or so many steps.
     """
     config = json.dumps(dict(scheduler_config), sort_keys=True, default=str)
-    cut = (strength, denoising_end, denoising_start)
-    return _compile(resolve(sampler), config, num_inference_steps, *cut)
+    cut = _Cut(strength, denoising_end, denoising_start)
+    return _compile(resolve(sampler), config, num_inference_steps, cut, pure_noise)
+
+
+class _Cut(NamedTuple):
+    """Which part of the noise levels is run."""
+
+    strength: float | None
+    denoising_end: float | None
+    denoising_start: float | None
 
 
 @lru_cache(maxsize=512)
@@ -56,18 +68,17 @@ def _compile(
     sampler: str,
     config: str,
     steps: int,
-    strength: float | None,
-    denoising_end: float | None,
-    denoising_start: float | None,
+    cut: _Cut,
+    pure_noise: bool,
 ) -> SamplerTable:
-    scheduler = make_scheduler(sampler, json.loads(config))
+    scheduler = copy.deepcopy(_fresh(sampler, config))
     scheduler.set_timesteps(steps)
-    first, timesteps = _cut(scheduler, steps, strength, denoising_end, denoising_start)
+    first, timesteps = _run_part(scheduler, steps, cut)
     if not len(timesteps):
         raise ValueError("no step is left to run")
-    if (first or denoising_end) and hasattr(scheduler, "set_begin_index"):
+    if any(cut) and hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(first)
-    start = _start(scheduler, timesteps, strength, denoising_start)
+    start = _start(scheduler, timesteps, cut, pure_noise)
     recorder = _Recorder(scheduler, timesteps)
     for call in range(len(timesteps)):
         recorder.record(call)
@@ -81,34 +92,32 @@ def _compile(
     )
 
 
-def _cut(
-    scheduler: Any,
-    steps: int,
-    strength: float | None,
-    denoising_end: float | None,
-    denoising_start: float | None,
-) -> tuple[int, Tensor]:
+@lru_cache(maxsize=64)
+def _fresh(sampler: str, config: str) -> Any:
+    """A scheduler nobody has run: making one can take longer (DPM2: 0.5 s) than running it."""
+    return make_scheduler(sampler, json.loads(config))
+
+
+def _run_part(scheduler: Any, steps: int, cut: _Cut) -> tuple[int, Tensor]:
     """Index of the first timestep and the timesteps that are run, as diffusers' pipelines cut."""
     timesteps: Tensor = scheduler.timesteps
     order, levels = scheduler.order, scheduler.config.num_train_timesteps
     first, last = 0, len(timesteps)
-    if strength is not None:
-        first = max(steps - min(int(steps * strength), steps), 0) * order
-    if denoising_start is not None:
-        run = int((timesteps < round(levels - denoising_start * levels)).sum())
+    if cut.strength is not None:
+        first = max(steps - min(int(steps * cut.strength), steps), 0) * order
+    if cut.denoising_start is not None:
+        run = int((timesteps < round(levels - cut.denoising_start * levels)).sum())
         run += order == 2 and run % 2 == 0  # never between the two halves of a step
         first = last - run
-    if denoising_end is not None:
-        last = int((timesteps >= round(levels - denoising_end * levels)).sum())
+    if cut.denoising_end is not None:
+        last = int((timesteps >= round(levels - cut.denoising_end * levels)).sum())
     return first, timesteps[first:last]
 
 
-def _start(
-    scheduler: Any, timesteps: Tensor, strength: float | None, denoising_start: float | None
-) -> tuple[float, float]:
-    if denoising_start is not None:
+def _start(scheduler: Any, timesteps: Tensor, cut: _Cut, pure_noise: bool) -> tuple[float, float]:
+    if cut.denoising_start is not None:
         return 1.0, 0.0  # the base model's latents, as they are
-    if strength is None:
+    if cut.strength is None or pure_noise:
         return 0.0, float(scheduler.init_noise_sigma)
     return _noised(scheduler, timesteps[:1])
 
@@ -182,7 +191,7 @@ def _compact(matrices: Sequence[Tensor]) -> Tensor:
     alive = [[0]]
     for matrix in reversed(matrices):
         slots = matrix.shape[1] - 2
-        used = matrix[alive[-1], :slots].abs().amax(dim=0) > 0
+        used = matrix[alive[-1], :slots].abs().amax(dim=0) > RESIDUE
         alive.append([0, *(slot for slot in range(1, slots) if used[slot])])
     alive.reverse()
     depth = max(len(slots) for slots in alive)

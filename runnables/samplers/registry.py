@@ -69,8 +69,6 @@ SPACINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "trailing": ("Trailing", {"timestep_spacing": "trailing"}),
 }
 _SIGMA_SWITCHES = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
-#: options that are not linear; diffusers' Stable Diffusion pipelines run without them
-_NONLINEAR = ("clip_sample", "thresholding")
 
 
 @cache
@@ -125,8 +123,17 @@ def make_scheduler(name: str, config: Mapping[str, Any]) -> Any:
     Args:
         name: as `resolve` accepts it; "default" takes the class that `config` names.
         config: scheduler_config.json of the model, with `_class_name`.
+
+    Raises:
+        ValueError: the config asks for dynamic thresholding, which no table can hold (it is not
+            linear, and made for models that draw pixels).
     """
     import diffusers
+
+    if config.get("thresholding"):
+        raise ValueError(
+            "scheduler_config.json asks for dynamic thresholding, which is not for latent models"
+        )
 
     canonical = resolve(name)
     if canonical == DEFAULT:
@@ -137,10 +144,11 @@ def make_scheduler(name: str, config: Mapping[str, Any]) -> Any:
         scheduler_class = getattr(diffusers, sampler.scheduler)
         options = dict.fromkeys(_SIGMA_SWITCHES, False)
         options |= {**sampler.options, **SPACINGS.get(sampler.spacing, ("", {}))[1]}
-    options |= dict.fromkeys(_NONLINEAR, False)
+    options["clip_sample"] = False  # not linear; diffusers' Stable Diffusion pipelines turn it off
     accepted = inspect.signature(scheduler_class.__init__).parameters
     kept = {key: value for key, value in options.items() if key in accepted}
-    known = {key: value for key, value in config.items() if key in accepted}
+    unset = config.get("_use_default_values", ())  # another class has other defaults
+    known = {k: value for k, value in config.items() if k in accepted and k not in unset}
     return scheduler_class.from_config({**known, **kept})
 
 

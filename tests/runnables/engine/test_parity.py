@@ -95,9 +95,20 @@ def test_inpainting_at_full_strength_starts_from_noise(
     start: Start, tiny_model: TinyModel, photo: Image.Image, mask: Image.Image
 ) -> None:
     wanted = [
-        one.model_copy(update={"strength": 1.0}) for one in requests(["ddim", "lms"], Inpaint)
+        one.model_copy(update={"strength": 1.0})
+        for one in requests(["ddim", "lms", "unipc_karras", "dpmpp_2m_exponential"], Inpaint)
     ]
     check(tiny_model("sd1"), start("sd1"), wanted, photo, mask)
+
+
+def test_many_karras_steps_share_timesteps(
+    start: Start, tiny_model: TinyModel, photo: Image.Image, mask: Image.Image
+) -> None:
+    for kind in ("sd1", "sdxl"):
+        wanted = TextToImage(
+            prompt="x", num_inference_steps=150, scheduler="dpmpp_2m_karras", seed=2
+        )
+        check(tiny_model(kind), start(kind), [wanted], photo, mask)
 
 
 def test_distilled_model_takes_guidance_as_an_embedding(

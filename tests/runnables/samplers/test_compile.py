@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -92,20 +93,36 @@ def test_trajectory(name: str, steps: int, strength: float | None, prediction: s
 def test_depths_are_minimal() -> None:
     depths = {name: compile_table(name, CONFIG, 20).depth for name in samplers()}
     assert {depths[name] for name in ("ddim", "euler", "euler_a", "ddpm", "lcm")} == {1}
-    assert depths["dpmpp_2m"] == 2
+    assert depths["dpmpp_2m"] == depths["dpmpp_2m_sde"] == 2
     assert max(depths.values()) <= 5
 
 
-def test_inpainting_renoises_as_add_noise_does() -> None:
-    table = compile_table("ddim", CONFIG, 10, strength=0.7)
-    scheduler = make_scheduler("ddim", CONFIG)
+@pytest.mark.parametrize("strength", [0.7, 1.0])
+@pytest.mark.parametrize("name", samplers())
+def test_inpainting_renoises_as_add_noise_does(name: str, strength: float) -> None:
+    """diffusers' inpainting tells the scheduler its first index, at full strength too."""
+    table = compile_table(name, CONFIG, 10, strength=strength, pure_noise=strength == 1.0)
+    scheduler = make_scheduler(name, CONFIG)
     scheduler.set_timesteps(10)
-    timesteps = scheduler.timesteps[3:]
-    for call, later in enumerate(timesteps[1:]):
+    first = (10 - int(10 * strength)) * scheduler.order
+    timesteps = scheduler.timesteps[first:]
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(first)
+    for call, (now, later) in enumerate(pairwise(timesteps)):
+        scheduler.scale_model_input(IMAGE, now)
+        scheduler.step(IMAGE, now, IMAGE, return_dict=False)
         of_image, of_noise = table.renoise[call].tolist()
         expected = scheduler.add_noise(IMAGE, NOISE, later[None])
-        assert torch.allclose(of_image * IMAGE + of_noise * NOISE, expected, atol=1e-6)
+        assert torch.allclose(of_image * IMAGE + of_noise * NOISE, expected, atol=1e-4)
     assert table.renoise[-1].tolist() == [1.0, 0.0]
+
+
+def test_class_defaults_of_a_live_config_are_not_options() -> None:
+    """A config read off a scheduler object says which of its values nobody has chosen."""
+    live = dict(make_scheduler("pndm", {"_class_name": "PNDMScheduler"}).config)
+    assert live["timestep_spacing"] == "leading"
+    scheduler = make_scheduler("euler", {**live, "_class_name": "PNDMScheduler"})
+    assert scheduler.config.timestep_spacing == "linspace"
 
 
 def test_a_mixed_batch_advances_each_row_as_alone() -> None:
@@ -141,6 +158,8 @@ def test_description_lists_every_sampler_once() -> None:
 def test_options_that_are_not_linear_are_off() -> None:
     scheduler = make_scheduler("ddpm", {"_class_name": "DDPMScheduler", "clip_sample": True})
     assert scheduler.config.clip_sample is False
+    with pytest.raises(ValueError, match="dynamic thresholding"):
+        make_scheduler("ddim", {"_class_name": "DDIMScheduler", "thresholding": True})
 
 
 def test_compiling_leaves_the_global_generator_alone() -> None:

@@ -1,0 +1,47 @@
+"""What an unfinished image will look like, for requests that ask to see it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from runnables.engine.decode import to_image
+from runnables.pipelines.preview import Preview, TinyVae, estimate
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from runnables.engine.batch import Batch
+    from runnables.engine.row import Row
+    from runnables.pipelines.base import Pipeline
+
+
+class Previewer:
+    """Draws previews with a tiny VAE, or with each model's own linear map, fitted when needed."""
+
+    def __init__(self, tiny_vae: Any = None) -> None:
+        self._tiny = TinyVae(tiny_vae) if tiny_vae is not None else None
+        self._maps: dict[int, Preview] = {}
+
+    def draw(self, row: Row, batch: Batch) -> Image:
+        """RGB, of the latents' size; of the image's with a tiny VAE.
+
+        Args:
+            row: has just taken a step, its last of this stage not included.
+            batch: the one that it took the step in.
+        """
+        table, step = row.stage.table, row.step - 1
+        of_image, of_noise = table.renoise[step].tolist()
+        pipeline = row.stage.pipeline
+        prediction = pipeline.checkpoint.scheduler_config.get("prediction_type", "epsilon")
+        latents = estimate(row.latents, batch.output(row), (of_image, of_noise), prediction)
+        return to_image(self._picture(pipeline)(latents))
+
+    def _picture(self, pipeline: Pipeline) -> Callable[[Tensor], Tensor]:
+        if self._tiny is not None:
+            return self._tiny
+        if id(pipeline) not in self._maps:
+            self._maps[id(pipeline)] = Preview(pipeline)
+        return self._maps[id(pipeline)]
