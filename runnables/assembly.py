@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from runnables import accelerators
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+SPARE = 0.9  # share of the free memory that steps may use; the rest is for what is not measured
 WARM_UP_S = 2.0  # calibrate with larger batches only while calls are shorter than this in all
 
 
@@ -77,21 +79,25 @@ def load_pipeline(source: str, accelerator: Accelerator, config: str | None = No
 
 def warm_up(planner: Planner, accelerator: Accelerator) -> None:
     """Draw a little through every part, and calibrate the cost model with what it took."""
-    cost = planner.cost
+    cost, memory = planner.cost, planner.memory
     samples: list[tuple[int, int, float]] = []
     started = time.perf_counter()
     for images in (1, 1, 4):  # the first call pays for initialisation, the second is measured
-        rows = _rows(planner, images)
-        samples = [*samples, _timed_step(rows, accelerator)][-2:]
+        step = partial(_timed_step, _rows(planner, images), accelerator)
+        sample, held = accelerator.measure(step)
+        samples = [*samples, sample][-2:]
         if time.perf_counter() - started > WARM_UP_S:
             break
     cost.calibrate(samples)
-    decoding = time.perf_counter()
-    for _, pixels in decode(_rows(planner, 1), accelerator):
+    unet_rows, area, _ = samples[-1]
+    rows, decoding = _rows(planner, 1), time.perf_counter()
+    decoded, decode_held = accelerator.measure(lambda: list(decode(rows, accelerator, memory)))
+    cost.decode_rate = (time.perf_counter() - decoding) / area
+    for _, pixels in decoded:
         if isinstance(pixels, Exception):
             raise pixels
-    area = samples[-1][1]
-    cost.decode_rate = (time.perf_counter() - decoding) / area
+    memory.row_rate, memory.decode_rate = held / (unet_rows * area), decode_held / area
+    memory.budget = SPARE * accelerator.free_bytes()
     logger.info(
         "warm: a step takes %.1f ms, %.2f ms more a row",
         1000 * cost.step(2, area),

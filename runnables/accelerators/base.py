@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from runnables.pipelines.base import Pipeline
     from runnables.settings import Settings
 
+T = TypeVar("T")
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -56,6 +58,14 @@ class Accelerator:
     def pad(self, rows: int) -> int:
         """The bucket for this many UNet rows."""
         return next((bucket for bucket in self.buckets if bucket >= rows), rows)
+
+    def free_bytes(self) -> float:
+        """Memory that calls may use beside what is loaded now; infinite where nobody knows."""
+        return math.inf
+
+    def measure(self, call: Callable[[], T]) -> tuple[T, float]:
+        """What `call` returns, and the bytes it held at its peak; 0 where nobody knows."""
+        return call(), 0.0
 
     def synchronize(self) -> None:
         """Wait for the device, where its work is asynchronous."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from runnables.accelerators.base import DTYPES, Accelerator
+from runnables.accelerators.base import DTYPES, Accelerator, T
+from runnables.accelerators.packed import pack
 from runnables.errors import ConfigurationError
 from runnables.pipelines.base import Pipeline
 
@@ -35,6 +39,36 @@ class Cpu(Accelerator):
     def prepare(self, pipeline: Pipeline) -> None:
         torch.set_num_threads(self.settings.threads or _cores())
         super().prepare(pipeline)
+        height, width = pipeline.native_size
+        factor = pipeline.scale_factor
+        pack(pipeline.unet, (height // factor, width // factor))
+        pack(pipeline.vae, (height, width))
+
+    def free_bytes(self) -> float:
+        """What the system, or the container's limit, leaves."""
+        available = _kilobytes("/proc/meminfo", "MemAvailable") * 1024
+        limit, used = (_number(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
+        return min(available or math.inf, limit - used if limit and used else math.inf)
+
+    def measure(self, call: Callable[[], T]) -> tuple[T, float]:
+        """By the process's high-water mark, so at least so much: earlier calls may hide some."""
+        before = _kilobytes("/proc/self/status", "VmHWM")
+        result = call()
+        return result, (_kilobytes("/proc/self/status", "VmHWM") - before) * 1024
+
+
+def _kilobytes(file: str, name: str) -> float:
+    """A line of Linux's accounts; 0 elsewhere."""
+    path = Path(file)
+    lines = path.read_text().splitlines() if path.exists() else []
+    return next((float(line.split()[1]) for line in lines if line.startswith(name)), 0.0)
+
+
+def _number(file: str) -> float:
+    """A control group's figure; 0 where there is none, or no limit."""
+    path = Path(file)
+    text = path.read_text().strip() if path.exists() else ""
+    return float(text) if text.isdigit() else 0.0
 
 
 def _cores() -> int:

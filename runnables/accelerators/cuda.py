@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 
-from runnables.accelerators.base import DTYPES, Accelerator
+from runnables.accelerators.base import DTYPES, Accelerator, T
 from runnables.errors import ConfigurationError
 from runnables.pipelines.base import Pipeline
 
@@ -41,6 +42,16 @@ class Cuda(Accelerator):
         pipeline.vae.to(memory_format=torch.channels_last)
         if self.settings.compile:
             pipeline.unet.compile(mode="max-autotune-no-cudagraphs", dynamic=False)
+
+    def free_bytes(self) -> float:
+        unused = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+        return float(torch.cuda.mem_get_info(self.device)[0] + unused)
+
+    def measure(self, call: Callable[[], T]) -> tuple[T, float]:
+        torch.cuda.reset_peak_memory_stats(self.device)
+        before = torch.cuda.memory_allocated(self.device)
+        result = call()
+        return result, float(torch.cuda.max_memory_allocated(self.device) - before)
 
     def synchronize(self) -> None:
         torch.cuda.synchronize(self.device)

@@ -195,7 +195,7 @@ class Engine:
         for row in done:
             self._rows.remove(row)
         started = time.perf_counter()
-        for row, pixels in decode(done, self._accelerator):
+        for row, pixels in decode(done, self._accelerator, self._planner.memory):
             if row.request.ticket.future.done():
                 continue
             if isinstance(pixels, BaseException):
@@ -261,7 +261,9 @@ class Engine:
     # -- accounts ---------------------------------------------------------------------------
 
     def _limit(self, key: BatchKey) -> int:
-        return max(2, int(self._accelerator.row_limit(key.area) * self._shrink))
+        """UNet rows a step may hold; never less than a guided image needs."""
+        fits = min(self._accelerator.row_limit(key.area), self._planner.memory.rows(key.area))
+        return max(2, int(fits * self._shrink))
 
     def _busy_s(self) -> float:
         """Seconds of work left in the rows that are being drawn."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from runnables.engine.cost import CostModel
+from runnables.engine.memory import MemoryModel
 from runnables.engine.request import Ticket
 from runnables.errors import InvalidInput, PayloadTooLarge, UnknownName
 from runnables.parameters import MAX_SIZE, ImageToImage, Inpaint, Parameters, Priority, TextToImage
@@ -94,6 +95,7 @@ class Planner:
         self.refiner = refiner
         self.settings = settings
         self.cost = cost
+        self.memory = MemoryModel()
 
     def plan(self, ticket: Ticket, image: Image | None, mask: Image | None) -> Request:
         """Raises InvalidInput (400, 404, 413) naming the field that cannot be served."""
@@ -116,6 +118,7 @@ class Planner:
             urgency=0.0,
             expires=0.0,
         )
+        self.memory.check(request.area, request.unet_rows)
         self._schedule(request)
         return request
 

@@ -1,0 +1,45 @@
+"""What fits: measured at warm-up, so that nothing is started that cannot finish."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from runnables.errors import PayloadTooLarge
+
+
+@dataclass
+class MemoryModel:
+    """Bytes at the peak of a call = a rate x rows x latent area (attention is never materialised).
+
+    Attributes:
+        budget: bytes that calls may hold beside the models; infinite where nothing is known.
+        row_rate: bytes a UNet row and latent position.
+        decode_rate: bytes a latent position of one decoded image.
+    """
+
+    budget: float = math.inf
+    row_rate: float = 0.0
+    decode_rate: float = 0.0
+
+    def rows(self, area: int) -> float:
+        """UNet rows of this latent area that fit in one call."""
+        return self.budget / (self.row_rate * area) if self.row_rate else math.inf
+
+    def images(self, area: int) -> float:
+        """Images of this latent area that can be decoded in one call."""
+        return self.budget / (self.decode_rate * area) if self.decode_rate else math.inf
+
+    def check(self, area: int, unet_rows: int) -> None:
+        """Whether an image that needs so many UNet rows can be drawn at all.
+
+        Raises:
+            PayloadTooLarge: it cannot, with the share of the native area that can.
+        """
+        fits = min(self.rows(area) / unet_rows, self.images(area))
+        if fits < 1:
+            raise PayloadTooLarge(
+                "the memory left on this device holds an image of about "
+                f"{fits:.0%} of these pixels: ask for a smaller one",
+                loc=("height",),
+            )

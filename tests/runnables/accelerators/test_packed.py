@@ -1,0 +1,36 @@
+"""Packed convolutions give the numbers of plain ones, whatever the input's shape."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from runnables.accelerators.packed import PackedConv2d, pack
+
+
+@pytest.mark.parametrize(
+    ("stride", "padding", "groups", "bias"),
+    [(1, 1, 1, True), (2, 1, 1, True), (2, 0, 1, False), (1, 1, 4, True)],
+)
+def test_equal_to_the_plain_convolution(stride: int, padding: int, groups: int, bias: bool) -> None:
+    torch.manual_seed(0)
+    plain = nn.Conv2d(8, 12, 3, stride=stride, padding=padding, groups=groups, bias=bias)
+    packed = copy.deepcopy(plain)
+    pack(packed, (16, 16))
+    assert isinstance(packed, PackedConv2d)
+    for shape in ((1, 8, 16, 16), (7, 8, 24, 8), (2, 8, 5, 9)):
+        pixels = torch.randn(shape)
+        for one in (pixels, pixels.to(memory_format=torch.channels_last)):
+            assert torch.allclose(packed(one), plain(one), atol=1e-5)
+
+
+def test_what_cannot_be_packed_stays() -> None:
+    half = nn.Conv2d(8, 8, 3).half()
+    mirrored = nn.Conv2d(8, 8, 3, padding=1, padding_mode="reflect")
+    named = nn.Conv2d(8, 8, 3, padding="same")
+    model = nn.Sequential(half, mirrored, named)
+    pack(model, (8, 8))
+    assert [type(one) for one in model] == [nn.Conv2d] * 3

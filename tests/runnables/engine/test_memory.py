@@ -1,0 +1,57 @@
+"""Nothing is started that cannot finish."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+
+from runnables.engine.memory import MemoryModel
+from runnables.errors import PayloadTooLarge
+from runnables.parameters import TextToImage
+from runnables.runnable import StableDiffusionRunnable
+
+Start = Callable[..., StableDiffusionRunnable]
+
+
+def test_rows_and_images_that_fit() -> None:
+    memory = MemoryModel(budget=1000, row_rate=2, decode_rate=5)
+    assert memory.rows(100) == 5
+    assert memory.images(100) == 2
+    memory.check(100, 2)
+    memory.check(200, 2)
+    with pytest.raises(PayloadTooLarge, match="80%"):  # the decoder holds no image of this size
+        memory.check(250, 1)
+    memory.decode_rate = 0.0
+    with pytest.raises(PayloadTooLarge, match="83%"):  # nor the UNet two rows of this one
+        memory.check(300, 2)
+    memory.check(300, 1)
+
+
+def test_where_nothing_is_known_everything_fits() -> None:
+    memory = MemoryModel()
+    memory.check(10**9, 2)
+    assert memory.rows(10**9) == memory.images(10**9) == math.inf
+
+
+def test_the_engine_keeps_to_it(start: Start) -> None:
+    runnable = start("sd1", max_pixels=10**7)
+    assert runnable._engine is not None
+    memory = runnable._engine._planner.memory
+    memory.budget, memory.row_rate, memory.decode_rate = 1000.0, 4.0, 1.0
+    request = TextToImage(prompt="x", num_inference_steps=2, num_images_per_prompt=4, seed=1)
+    assert len(runnable.txt2img(request).images) == 4
+    assert memory.rows(64) < 4  # of 8 UNet rows: drawn in several calls
+    large = request.model_copy(update={"height": 256, "width": 256})
+    with pytest.raises(PayloadTooLarge, match="smaller") as refused:
+        runnable.txt2img(large)
+    assert refused.value.loc == ("height",)
+
+
+def test_warm_up_measures_the_device(start: Start) -> None:
+    runnable = start("sd1")
+    assert runnable._engine is not None
+    memory = runnable._engine._planner.memory
+    assert memory.budget > 0
+    assert memory.row_rate >= 0 and memory.decode_rate >= 0
