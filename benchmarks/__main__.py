@@ -21,7 +21,9 @@ def main() -> None:
         help="Poisson arrival rates, as shares of what one-at-a-time can serve",
     )
     arguments = parser.parse_args()
-    print(serving.run(arguments.model, requests=arguments.requests, loads=tuple(arguments.loads)))
+    loads = tuple(arguments.loads)
+    for line in serving.run(arguments.model, requests=arguments.requests, loads=loads):
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

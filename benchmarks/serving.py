@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,25 +113,24 @@ def poisson(arm: Arm, requests: list[TextToImage], rate: float, seed: int = 1) -
     return Outcome(time.perf_counter() - started, tuple(latencies))
 
 
-def run(model: Path, *, requests: int, loads: tuple[float, ...]) -> str:
-    """All workloads on all arms. Returns the report."""
+def run(model: Path, *, requests: int, loads: tuple[float, ...]) -> Iterator[str]:
+    """All workloads on all arms. Yields the report's lines as they are known."""
     arms = [make(model) for make in ARMS.values()]
     try:
         for arm in arms:  # warm up
             closed(arm, equal(3), 1)
-        lines = [HEADER]
+        yield HEADER
         solo = {arm.name: closed(arm, equal(requests // 3), 1) for arm in arms}
-        lines += _report("1 client, equal", solo, solo)
-        lines += _report(
+        yield from _report("1 client, equal", solo, solo)
+        yield from _report(
             "16 clients, equal", {a.name: closed(a, equal(requests), 16) for a in arms}, solo
         )
         saturated = {a.name: closed(a, mixed(requests), 16) for a in arms}
-        lines += _report("16 clients, mixed", saturated, solo)
+        yield from _report("16 clients, mixed", saturated, solo)
         capacity = saturated[BASELINE].rate
         for load in loads:
             outcomes = {a.name: poisson(a, mixed(requests, 2), load * capacity) for a in arms}
-            lines += _report(f"Poisson {load:.0%}, mixed", outcomes, solo)
-        return "\n".join(lines)
+            yield from _report(f"Poisson {load:.0%}, mixed", outcomes, solo)
     finally:
         for arm in arms:
             arm.close()

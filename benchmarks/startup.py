@@ -7,22 +7,17 @@ in turn; printed are medians and the median ratio of the pairs.
 from __future__ import annotations
 
 import argparse
-import os
-import signal
-import socket
 import statistics
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import psutil
 
+from benchmarks.host import served
 from runnables.settings import EMBEDDED_MODEL
 
-ROOT = Path(__file__).resolve().parents[1]
 BARE = """
 import sys, torch
 from diffusers import StableDiffusionPipeline
@@ -55,37 +50,9 @@ def bare(model: str) -> Measured:
 
 def service(model: str) -> Measured:
     """Until /readyz says so."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    command = [sys.executable, "-m", "bentoml", "serve", "service:svc", "--host", "127.0.0.1"]
-    settings = {"SD_MODEL": model, "BENTOML_CONFIG": str(ROOT / "configuration.yaml")}
     started = time.perf_counter()
-    process = subprocess.Popen(
-        [*command, "--port", port],
-        cwd=ROOT,
-        env={**os.environ, "BENTOML_DO_NOT_TRACK": "1", **settings},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        while not ready(f"http://127.0.0.1:{port}/readyz"):
-            if process.poll() is not None:
-                raise RuntimeError("the service ended before it was ready")
-            time.sleep(0.05)
+    with served(model) as (_, process):
         return time.perf_counter() - started, peak_memory(process.pid)
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def ready(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as response:
-            return bool(response.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
 
 
 def peak_memory(pid: int) -> float:

@@ -75,6 +75,13 @@ class Parameters(BaseModel):
         description="Guide only between these fractions of the steps (arXiv:2404.07724), such as "
         "[0.0, 0.6]: faster, and the image changes a little. Default: all steps.",
     )
+    deep_cache_interval: int = Field(
+        1,
+        ge=1,
+        le=10,
+        description="Run the whole UNet at every n-th step only, and its outermost blocks between "
+        "(DeepCache, arXiv:2312.00858): faster, and the image changes a little. 1: every step.",
+    )
     num_inference_steps: int | None = Field(
         None, ge=1, le=150, description="Denoising steps. Default: the model's profile."
     )

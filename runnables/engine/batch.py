@@ -11,6 +11,7 @@ from torch import Tensor
 from runnables.accelerators.base import Accelerator
 from runnables.engine.row import Row
 from runnables.pipelines.base import Conditioning
+from runnables.pipelines.deep_cache import kept_features, predict_shallow
 from runnables.pipelines.guidance import guide
 from runnables.pipelines.start import draw_noise
 from runnables.samplers import SamplerTable, advance, pad_depth
@@ -43,6 +44,8 @@ class Batch:
         self._rescale = self._column(row.stage.guidance_rescale for row in self.rows[: self.guided])
         self._masked = [i for i, row in enumerate(self.rows) if row.start.mask is not None]
         self._blend = self._stack_blend() if self._masked else None
+        self._reusing = [i for i, r in enumerate(self.rows) if r.stage.deep_cache_interval > 1]
+        self._features = self._stack_features(padding) if self.rows[0].shallow else None
 
     def step(self) -> list[Row]:
         """Advance every row by one UNet call. Returns the rows whose image is denoised.
@@ -53,7 +56,7 @@ class Batch:
         sample = (self.buffer[:, 0] * input_scale.view(-1, 1, 1, 1))[self._order]
         if self._channels is not None:
             sample = torch.cat([sample, self._channels], dim=1)
-        output = self._pipeline.predict(sample, timesteps[self._order], self._conditioning)
+        output = self._predict(sample, timesteps[self._order])
         self.buffer[:, self._depth] = self._guide(output.float())
         self._draw_noise()
         self.buffer[:, : self._depth] = advance(self.buffer, coefficients)
@@ -78,6 +81,20 @@ class Batch:
         depth = self._depth
         matrix, rest = packed.split([depth * (depth + 2), 4], dim=1)
         return matrix.view(-1, depth, depth + 2), rest[:, 0], rest[:, 1], rest[:, 2:]
+
+    def _predict(self, sample: Tensor, timesteps: Tensor) -> Tensor:
+        """A UNet call: whole, or shallow around the features that an earlier one kept."""
+        given = (sample, timesteps, self._conditioning)
+        if self._features is not None:
+            return predict_shallow(self._pipeline, *given, self._features)
+        if not self._reusing:
+            return self._pipeline.predict(*given)
+        with kept_features(self._pipeline) as kept:
+            output = self._pipeline.predict(*given)
+        for i in self._reusing:
+            both = [i, len(self.rows) + i] if i < self.guided else [i]
+            self.rows[i].features = kept[0][both]
+        return output
 
     def _guide(self, output: Tensor) -> Tensor:
         rows, guided = len(self.rows), self.guided
@@ -130,6 +147,11 @@ class Batch:
         channels = [row.start.channels for row in self.rows if row.start.channels is not None]
         return torch.stack(channels)[self._order] if channels else None
 
+    def _stack_features(self, padding: int) -> Tensor:
+        features = [row.features for row in self.rows if row.features is not None]
+        positive, negative = [f[0] for f in features], [f[1] for f in features[: self.guided]]
+        return torch.stack([*positive, *negative, *positive[:1] * padding])
+
     def _stack_blend(self) -> tuple[Tensor, Tensor, Tensor]:
         starts = [self.rows[i].start for i in self._masked]
         masks, images, noises = zip(
@@ -141,9 +163,9 @@ class Batch:
         return torch.tensor(list(values), device=self._accelerator.device)  # type: ignore[call-overload]
 
 
-def signature(rows: Sequence[Row]) -> frozenset[tuple[int, bool, int]]:
+def signature(rows: Sequence[Row]) -> frozenset[tuple[int, bool, bool, int]]:
     """What a Batch was stacked for: it serves again as long as this is the same."""
-    return frozenset((id(row), row.guided, id(row.stage)) for row in rows)
+    return frozenset((id(row), row.guided, row.shallow, id(row.stage)) for row in rows)
 
 
 @lru_cache(maxsize=1024)

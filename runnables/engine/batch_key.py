@@ -13,12 +13,14 @@ class BatchKey:
         pipeline: the loaded model's identity (`id`): the refiner is another than its base.
         height, width: of the latents.
         tokens: length of the text conditioning.
+        shallow: a DeepCache call, of the UNet's outermost blocks only.
     """
 
     pipeline: int
     height: int
     width: int
     tokens: int
+    shallow: bool = False
 
     @property
     def area(self) -> int:

@@ -90,6 +90,7 @@ class Preparer:
                     scale,
                     parameters.guidance_rescale or 0.0,
                     parameters.guidance_interval or (0.0, 1.0),
+                    parameters.deep_cache_interval,
                 )
             )
         return stages

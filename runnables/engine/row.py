@@ -29,6 +29,7 @@ class Stage:
     guidance_scale: float
     guidance_rescale: float
     guidance_interval: tuple[float, float] = (0.0, 1.0)
+    deep_cache_interval: int = 1
 
     def guided(self, step: int) -> bool:
         """Whether this UNet call runs a second, unconditional row."""
@@ -42,6 +43,8 @@ class Row:
     Attributes:
         state: (depth, C, h, w) float32, the sampler's state; slot 0 is the current sample.
         step: UNet calls done in the current stage; `done` counts those of all stages.
+        features: what DeepCache keeps of the last full call, (1 or 2, channels, h, w): of the
+            conditional and, where it was guided, the unconditional row.
     """
 
     def __init__(self, request: Request, seed: int, stages: Sequence[Stage], start: Start) -> None:
@@ -51,6 +54,7 @@ class Row:
         self._stages = list(stages)
         self.step = 0
         self.done = 0
+        self.features: Tensor | None = None
         self.state = _first_state(start.sample, self.stage.table)
 
     @property
@@ -66,10 +70,16 @@ class Row:
         return 2 if self.guided else 1
 
     @property
+    def shallow(self) -> bool:
+        """Whether the next UNet call can do with the features of an earlier one."""
+        due = self.step % self.stage.deep_cache_interval == 0
+        return not due and self.features is not None and len(self.features) >= self.unet_rows
+
+    @property
     def key(self) -> BatchKey:
         _, _, height, width = self.state.shape
         tokens = self.stage.positive.hidden_states.shape[0]
-        return BatchKey(id(self.stage.pipeline), height, width, tokens)
+        return BatchKey(id(self.stage.pipeline), height, width, tokens, self.shallow)
 
     @property
     def urgency(self) -> float:
@@ -96,6 +106,7 @@ class Row:
             return True
         del self._stages[0]
         self.step = 0
+        self.features = None
         self.state = _first_state(self.latents, self.stage.table)
         return False
 

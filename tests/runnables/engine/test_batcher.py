@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runnables.engine.batch_key import BatchKey
@@ -22,6 +22,7 @@ KEYS = [BatchKey(1, 8, 8, 77), BatchKey(1, 8, 16, 77), BatchKey(2, 8, 8, 77)]
 rows = st.builds(Row, st.sampled_from(KEYS), st.floats(0, 100), st.integers(1, 2))
 
 
+@settings(deadline=None)
 @given(st.lists(rows, min_size=1, max_size=30), st.integers(1, 20))
 def test_the_most_urgent_row_is_served_in_company_that_fits(waiting: list[Row], limit: int) -> None:
     chosen = choose(waiting, lambda key: limit)

@@ -1,0 +1,55 @@
+"""The service as its users start it: `bentoml serve` in its own process."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@contextmanager
+def served(model: str) -> Iterator[tuple[str, psutil.Process]]:
+    """The address of a ready service, and its process; nothing of it is left afterwards."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    command = [sys.executable, "-m", "bentoml", "serve", "service:svc", "--host", "127.0.0.1"]
+    settings = {"SD_MODEL": model, "BENTOML_CONFIG": str(ROOT / "configuration.yaml")}
+    process = psutil.Popen(
+        [*command, "--port", port],
+        cwd=ROOT,
+        env={**os.environ, "BENTOML_DO_NOT_TRACK": "1", **settings},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        while not _ready(f"{url}/readyz"):
+            if process.poll() is not None:
+                raise RuntimeError("the service ended before it was ready")
+            time.sleep(0.05)
+        yield url, process
+    finally:
+        workers = process.children(recursive=True)  # they outlive a killed parent
+        for one in (process, *workers):
+            one.kill()
+        psutil.wait_procs([process, *workers])
+
+
+def _ready(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as response:
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False

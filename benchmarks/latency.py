@@ -1,0 +1,113 @@
+"""`python -m benchmarks.latency`: what one client waits, HTTP included, and the engine's own share.
+
+The bare pipeline and the service draw the same image in turn; printed is the median ratio of the
+pairs. Then the share of a step that is not the UNet, by batch size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+import urllib.request
+from typing import Any
+
+import torch
+
+from benchmarks.host import served
+from runnables import accelerators
+from runnables.assembly import load_pipeline
+from runnables.engine.batch import Batch
+from runnables.engine.cost import CostModel
+from runnables.engine.plan import Planner
+from runnables.engine.prepare import Preparer
+from runnables.engine.request import Ticket
+from runnables.parameters import TextToImage
+from runnables.settings import EMBEDDED_MODEL, Settings
+
+REQUEST = {"prompt": "View of a cyberpunk city", "seed": 1, "num_inference_steps": 20}
+STEPS = 15
+
+
+def one_client(model: str, pairs: int) -> str:
+    """Seconds of the bare pipeline (image in memory), and of the service (JPEG received)."""
+    import diffusers
+
+    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(model, dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    bare, http = [], []
+    with served(model) as (url, _):
+        for pair in range(pairs + 1):
+            seconds = _seconds(lambda: _draw(pipeline)), _seconds(lambda: _post(f"{url}/txt2img"))
+            if pair:  # the first warms up
+                bare.append(seconds[0])
+                http.append(seconds[1])
+    ratio = statistics.median(b / a for a, b in zip(bare, http, strict=True))
+    return (
+        "| | bare pipeline | service over HTTP | ratio |\n|---|---|---|---|\n"
+        f"| median seconds an image | {statistics.median(bare):.3f} "
+        f"| {statistics.median(http):.3f} | {ratio:.2f} |"
+    )
+
+
+def own_share(model: str) -> str:
+    """Per batch size, milliseconds of a step and the share spent outside the UNet."""
+    settings = Settings(model=model)
+    accelerator = accelerators.choose(settings)
+    pipeline = load_pipeline(model, accelerator)
+    planner = Planner(pipeline, None, settings, CostModel())
+    lines = ["| images in a step | step, ms | outside the UNet |", "|---|---|---|"]
+    for images in (1, 4, 8):
+        with accelerator.session():
+            ask = TextToImage(prompt="x", seed=0, num_images_per_prompt=images)
+            ((_, rows),) = Preparer(0).prepare([planner.plan(Ticket(ask), None, None)])
+            assert not isinstance(rows, Exception)
+            batch = Batch(rows, accelerator)
+            inside: list[float] = []
+            predict = pipeline.predict
+
+            def timed(*given: Any, predict: Any = predict, inside: Any = inside) -> Any:
+                started = time.perf_counter()
+                output = predict(*given)
+                inside.append(time.perf_counter() - started)
+                return output
+
+            pipeline.predict = timed  # type: ignore[assignment,method-assign]
+            whole = [_seconds(batch.step) for _ in range(STEPS)]
+            pipeline.predict = predict  # type: ignore[method-assign]
+        share = statistics.median(1 - a / b for a, b in zip(inside, whole, strict=True))
+        lines.append(f"| {images} | {1000 * statistics.median(whole):.1f} | {share:.1%} |")
+    return "\n".join(lines)
+
+
+def _draw(pipeline: Any) -> None:
+    profile = {"guidance_scale": 4.0}
+    generator = torch.Generator().manual_seed(1)
+    pipeline(REQUEST["prompt"], num_inference_steps=20, generator=generator, **profile)
+
+
+def _post(url: str) -> None:
+    body = json.dumps({**REQUEST, "guidance_scale": 4.0}).encode()
+    asked = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(asked, timeout=600) as response:
+        response.read()
+
+
+def _seconds(call: Any) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.latency", description=__doc__)
+    parser.add_argument("--model", default=EMBEDDED_MODEL)
+    parser.add_argument("--pairs", type=int, default=15)
+    chosen = parser.parse_args()
+    print(one_client(chosen.model, chosen.pairs), "\n", flush=True)
+    print(own_share(chosen.model))
+
+
+if __name__ == "__main__":
+    main()
