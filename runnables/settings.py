@@ -67,6 +67,16 @@ class Settings(BaseSettings):
     api_keys: str = Field(
         "", description="Comma-separated keys, or a file of SHA-256 hashes; empty: open to all"
     )
+    fetch_hosts: str = Field(
+        "",
+        description="Comma-separated hosts (name or name:port) that images may be fetched from; "
+        "empty: none are fetched",
+    )
+    fetch_insecure: bool = Field(
+        False,
+        description="Fetch and call webhooks over plain http and at private addresses too: for "
+        "closed networks and tests",
+    )
     metadata: Literal["full", "minimal", "none"] = Field(
         "full", description="Parameters written into the images"
     )
