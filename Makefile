@@ -5,9 +5,10 @@ HOST ?= 127.0.0.1
 PORT ?= 3000
 VENV := .venv
 BIN := $(VENV)/bin
+DEPLOY := .venv-deploy
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test lint format bento bench lock clean
+.PHONY: help setup serve test lint format bento bench deploy-tools deploy-check lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -17,7 +18,7 @@ setup: $(VENV)/.serve ## create .venv with the pinned packages
 serve: $(VENV)/.serve ## serve on $(HOST):$(PORT); Swagger UI at /
 	BENTOML_CONFIG=configuration.yaml $(BIN)/bentoml serve service:svc --host $(HOST) --port $(PORT)
 
-test: lint ## lint, types and every test
+test: lint deploy-tools ## lint, types and every test
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.test ## ruff and mypy
@@ -38,11 +39,16 @@ bench: $(VENV)/.test ## the comparisons in benchmarks/
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks
 
+deploy-tools: $(DEPLOY)/.tools ## create .venv-deploy with bentoctl, adapted by deploy/tools
+
+deploy-check: $(VENV)/.test $(DEPLOY)/.tools ## every ready deployment, up to apply on a stand-in of AWS
+	$(BIN)/python -m deploy.check
+
 lock: $(VENV)/.test ## write every installed version to requirements/constraints.txt
 	$(BIN)/pip freeze --exclude-editable | sed -E 's/\+cpu$$//' > requirements/constraints.txt
 
 clean: ## remove the environment and caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(DEPLOY) .pytest_cache .mypy_cache .ruff_cache
 
 $(VENV)/bin/pip:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v == (3, 11) else \
@@ -56,4 +62,14 @@ $(VENV)/.serve: $(VENV)/bin/pip requirements/serve.txt requirements/constraints.
 
 $(VENV)/.test: $(VENV)/.serve requirements/test.txt
 	$(BIN)/pip install --quiet -c requirements/constraints.txt -r requirements/test.txt
+	@touch $@
+
+# bentoctl wants rich 12 and an older bentoml: --no-deps, and pip check is not asked.
+$(DEPLOY)/.tools: requirements/deploy.txt requirements/deploy-check.txt \
+		requirements/deploy-constraints.txt deploy/tools/pyproject.toml
+	$(PYTHON) -m venv $(DEPLOY)
+	$(DEPLOY)/bin/pip install --quiet -c requirements/deploy-constraints.txt \
+		-r requirements/deploy-check.txt
+	$(DEPLOY)/bin/pip install --quiet --no-deps bentoctl==0.4.0
+	$(DEPLOY)/bin/pip install --quiet --no-deps --no-build-isolation --editable deploy/tools
 	@touch $@

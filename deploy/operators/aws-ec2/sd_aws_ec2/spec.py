@@ -1,0 +1,185 @@
+"""What a deployment to EC2 can be told, field by field, and what does not fit together."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from sd_bentoctl.instances import INF2_REGIONS, INSTANCES, InstanceType
+from sd_bentoctl.spec import (
+    WORLD,
+    AmiId,
+    CertificateArn,
+    Cidr,
+    ImageUri,
+    KmsKeyArn,
+    ParameterName,
+    Region,
+    Spec,
+    SubnetId,
+    VpcId,
+    arn_region,
+    closest,
+    pattern,
+)
+
+
+def _instance(name: str) -> str:
+    if name not in INSTANCES:
+        hint = closest(name, INSTANCES, cutoff=0.85) or "; use one of " + ", ".join(INSTANCES)
+        raise ValueError(f"{name!r} is not an instance type we deploy to{hint}")
+    return name
+
+
+ModelUri = Annotated[
+    str,
+    pattern(
+        r"s3://[a-z0-9.\-]{3,63}/\S+|[\w.\-]+/[\w.\-]+(@[\w.\-]+)?|[\w.\-]+",
+        "s3://bucket/folder, a Hub id (owner/name@revision) or a catalog name",
+    ),
+]
+
+
+class Ec2Spec(Spec):
+    """The `spec` of operator aws-ec2."""
+
+    region: Region = Field(description="the AWS region, like us-east-1")
+    instance_type: Annotated[str, AfterValidator(_instance)] = Field(
+        description="the EC2 instance type, like g5.xlarge"
+    )
+    precision: Literal["fp32", "fp16", "bf16"] = Field(
+        "fp16", description="what the model computes in; bf16 not on g4dn"
+    )
+    model: ModelUri | None = Field(
+        None,
+        description="the model: s3://bucket/folder, a Hub id, or nothing for the one in the Bento",
+    )
+    model_gib: int = Field(1, ge=1, le=500, description="the model's size on disk, GiB")
+    volume_gib: int | None = Field(
+        None,
+        ge=100,
+        le=16384,
+        description="the root volume, GiB; nothing: the AMI's own size, 30 for the image, and "
+        "twice the model's",
+    )
+    image_uri: ImageUri | None = Field(
+        None, description="an image already pushed; nothing: the one bentoctl build pushes"
+    )
+    ami_id: AmiId | None = Field(
+        None, description="a fixed AMI; nothing: the current Deep Learning AMI, by SSM parameter"
+    )
+    min_instances: int = Field(1, ge=0, le=100, description="instances at least")
+    max_instances: int = Field(1, ge=1, le=100, description="instances at most")
+    requests_per_minute: int = Field(
+        30, ge=1, description="requests an instance should get a minute; above, one more is started"
+    )
+    spot: bool = Field(False, description="spot instances instead of on-demand ones")
+    boot_grace_s: int = Field(
+        900,
+        ge=300,
+        le=7200,
+        description="seconds until health counts: boot, image pull, model loading",
+    )
+    drain_s: int = Field(
+        75, ge=10, le=3600, description="seconds that requests in flight get when an instance stops"
+    )
+    vpc_id: VpcId | None = Field(None, description="an existing VPC; nothing: a new one is made")
+    balancer_subnet_ids: tuple[SubnetId, ...] = Field(
+        (), description="with vpc_id: two subnets or more, in different zones, for the balancer"
+    )
+    instance_subnet_ids: tuple[SubnetId, ...] = Field(
+        (), description="with vpc_id: private subnets, with a way out, for the instances"
+    )
+    vpc_cidr: Cidr = Field("10.42.0.0/16", description="the new VPC's addresses, /16 to /24")
+    internal: bool = Field(False, description="a balancer with private addresses only")
+    allowed_cidrs: tuple[Cidr, ...] = Field(
+        (), description="networks that may reach the service; none: nobody from outside"
+    )
+    certificate_arn: CertificateArn | None = Field(
+        None, description="an ACM certificate for https; nothing: plain http"
+    )
+    allow_plain_http: bool = Field(
+        False, description="plain http although the whole world may reach it"
+    )
+    api_keys_parameter: ParameterName | None = Field(
+        None, description="an SSM SecureString whose value becomes SD_API_KEYS"
+    )
+    kms_key_arn: KmsKeyArn | None = Field(
+        None, description="a key of yours for volumes, logs and images; nothing: AWS's own keys"
+    )
+    log_retention_days: Literal[1, 3, 7, 14, 30, 60, 90, 180, 365] = Field(
+        30, description="how long logs are kept"
+    )
+    deletion_protection: bool = Field(
+        False, description="the balancer refuses deletion (bentoctl destroy fails then)"
+    )
+
+    @property
+    def instance(self) -> InstanceType:
+        """The catalog's entry."""
+        return INSTANCES[self.instance_type]
+
+    @model_validator(mode="after")
+    def _counts(self) -> Ec2Spec:
+        if self.min_instances > self.max_instances:
+            raise ValueError(
+                f"max_instances: {self.max_instances} is below min_instances "
+                f"{self.min_instances}; raise it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _hardware(self) -> Ec2Spec:
+        if self.instance.accelerator == "neuron" and self.region not in INF2_REGIONS:
+            raise ValueError(
+                f"region: {self.instance_type} is not offered in {self.region}; use one of "
+                + ", ".join(sorted(INF2_REGIONS))
+            )
+        if self.precision == "bf16" and self.instance_type.startswith("g4dn"):
+            raise ValueError("precision: the T4 of g4dn has no bf16; use fp16")
+        return self
+
+    @model_validator(mode="after")
+    def _network(self) -> Ec2Spec:
+        if self.vpc_id and len(self.balancer_subnet_ids) < 2:
+            raise ValueError(
+                "balancer_subnet_ids: a load balancer needs two subnets or more of vpc_id, "
+                "in different zones; list them"
+            )
+        if self.vpc_id and not self.instance_subnet_ids:
+            raise ValueError("instance_subnet_ids: is required with vpc_id; list private subnets")
+        if not self.vpc_id and (self.balancer_subnet_ids or self.instance_subnet_ids):
+            raise ValueError("vpc_id: is required with subnets; name the VPC they are in")
+        if not 16 <= int(self.vpc_cidr.split("/")[-1] if "/" in self.vpc_cidr else 32) <= 24:
+            raise ValueError(f"vpc_cidr: {self.vpc_cidr} is not between /16 and /24")
+        return self
+
+    @model_validator(mode="after")
+    def _exposure(self) -> Ec2Spec:
+        open_to_all = any(cidr in WORLD for cidr in self.allowed_cidrs)
+        if open_to_all and not (self.certificate_arn or self.allow_plain_http):
+            raise ValueError(
+                "certificate_arn: is required when allowed_cidrs holds the whole world; "
+                "give one, narrow allowed_cidrs, or accept plain http with allow_plain_http: true"
+            )
+        if self.allowed_cidrs and any(":" in cidr for cidr in self.allowed_cidrs):
+            raise ValueError("allowed_cidrs: the balancer has IPv4 addresses only; use IPv4")
+        return self
+
+    @model_validator(mode="after")
+    def _regions(self) -> Ec2Spec:
+        for name in ("certificate_arn", "kms_key_arn"):
+            arn = getattr(self, name)
+            if arn and arn_region(arn) != self.region:
+                raise ValueError(
+                    f"{name}: is in {arn_region(arn)}, the deployment in {self.region}; "
+                    "use one of the same region"
+                )
+        image = self.image_uri or ""
+        if ".dkr.ecr." in image and f".dkr.ecr.{self.region}." not in image:
+            raise ValueError(
+                f"image_uri: is in another region than {self.region}; push it there, so that "
+                "instances need not pull across regions"
+            )
+        return self

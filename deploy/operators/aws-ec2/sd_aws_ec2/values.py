@@ -1,0 +1,58 @@
+"""From a checked spec to Terraform's files and values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sd_aws_ec2.spec import Ec2Spec
+from sd_bentoctl import generate as files
+
+TERRAFORM = Path(__file__).parent / "terraform"
+#: The current Deep Learning AMI with driver and container toolkit, by public SSM parameter.
+AMI_PARAMETERS = {
+    "nvidia": "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-24.04"
+    "/latest/ami-id",
+    "neuron": "/aws/service/neuron/dlami/base/ubuntu-24.04/latest/image_id",
+}
+DEVICES = {"nvidia": "cuda", "neuron": "neuron"}
+#: Fields that the Python side uses up, or passes on under another name.
+_CONSUMED = {"precision", "instance_type", "volume_gib"}
+
+
+def generate(
+    name: str, spec: dict[str, Any], template_type: str, destination_dir: str, values_only: bool
+) -> list[str]:
+    """Part of bentoctl's contract with operators: write the files, return their paths."""
+    return files.write(
+        TERRAFORM, Path(destination_dir), values(name, spec), values_only=values_only
+    )
+
+
+def values(name: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Terraform's variables. `given` is a spec with bentoctl's own `env` and `image_tag` beside."""
+    fields = {key: value for key, value in given.items() if key in Ec2Spec.model_fields}
+    spec = Ec2Spec.model_validate(fields)
+    instance = spec.instance
+    return {
+        "deployment_name": name,
+        **spec.model_dump(mode="json", exclude=_CONSUMED),
+        "instance_type": instance.name,
+        "accelerator": instance.accelerator,
+        "accelerator_devices": instance.devices,
+        "volume_gib": spec.volume_gib,
+        "image_uri": given.get("image_tag") or spec.image_uri,
+        "ami_ssm_parameter": AMI_PARAMETERS[instance.accelerator],
+        "environment": environment(spec, given.get("env") or {}),
+    }
+
+
+def environment(spec: Ec2Spec, env: dict[str, str]) -> dict[str, str]:
+    """The container's variables: what the spec implies, then the user's own, which win."""
+    device = DEVICES[spec.instance.accelerator]
+    implied = {"SD_DEVICE": device, "SD_PRECISION": spec.precision}
+    if spec.model:
+        implied["SD_MODEL"] = "/models/current" if spec.model.startswith("s3://") else spec.model
+    # the service stops accepting a little before the container is ended
+    implied["SD_DRAIN_S"] = str(spec.drain_s - 5)
+    return {**implied, **env}

@@ -1,0 +1,20 @@
+"""The console script `bentoctl`."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """bentoctl's commands, adapted; what operators raise for users is shown without a traceback."""
+    from bentoctl.cli import bentoctl
+
+    from sd_bentoctl.adaptations import adapt
+    from sd_bentoctl.generate import Exists
+
+    adapt()
+    try:
+        bentoctl()
+    except (Exists, FileNotFoundError) as error:
+        print(f"bentoctl: {error}", file=sys.stderr)
+        sys.exit(1)
