@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from runnables.accelerators.allocator import keep_freed_memory
 from runnables.accelerators.base import DTYPES, Accelerator, T
 from runnables.accelerators.packed import pack
 from runnables.errors import ConfigurationError
@@ -37,6 +38,7 @@ class Cpu(Accelerator):
         super().__init__(torch.device("cpu"), dtype, settings)
 
     def prepare(self, pipeline: Pipeline) -> None:
+        keep_freed_memory()
         torch.set_num_threads(self.settings.threads or _cores())
         super().prepare(pipeline)
         height, width = pipeline.native_size

@@ -1,0 +1,106 @@
+"""`python -m benchmarks.accelerations`: what each opt-in gains, and how much it changes the images.
+
+All variants draw the same prompts and seeds in one shared batch, in turn; printed are the median
+ratio of the seconds to those of the plain request in the same round, and the distance of the images
+from the plain ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from runnables.parameters import TextToImage
+from runnables.runnable import StableDiffusionRunnable
+from runnables.settings import EMBEDDED_MODEL, Settings
+
+PROMPTS = (
+    "View of a cyberpunk city",
+    "a red circle on a blue background",
+    "mountains at sunset",
+    "a green square on a white background",
+)
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "guidance_interval [0, 0.5]": {"guidance_interval": (0.0, 0.5)},
+    "guidance_interval [0.2, 0.8]": {"guidance_interval": (0.2, 0.8)},
+    "deep_cache_interval 2": {"deep_cache_interval": 2},
+    "deep_cache_interval 3": {"deep_cache_interval": 3},
+    "deep_cache_interval 5": {"deep_cache_interval": 5},
+    "interval [0, 0.5] and deep cache 3": {
+        "guidance_interval": (0.0, 0.5),
+        "deep_cache_interval": 3,
+    },
+}
+Pixels = np.ndarray[Any, np.dtype[np.float64]]
+
+
+def draw(runnable: StableDiffusionRunnable, steps: int, options: dict[str, Any]) -> Pixels:
+    """Two images of each prompt, all in one batch: (N, H, W, 3), 0 to 255."""
+    tickets = [
+        runnable.submit(
+            TextToImage(
+                prompt=prompt,
+                seed=7,
+                num_inference_steps=steps,
+                guidance_scale=4.0,
+                num_images_per_prompt=2,
+                **options,
+            )
+        )
+        for prompt in PROMPTS
+    ]
+    results = [ticket.future.result() for ticket in tickets]
+    return np.stack([np.asarray(d.image, float) for result in results for d in result.images])
+
+
+def run(model: Path, *, steps: int, rounds: int) -> list[str]:
+    """The report's lines."""
+    runnable = StableDiffusionRunnable(Settings(model=str(model)))
+    runnable.start()
+    try:
+        images = {name: draw(runnable, steps, options) for name, options in VARIANTS.items()}
+        seconds: dict[str, list[float]] = {name: [] for name in VARIANTS}
+        for _ in range(rounds):
+            for name, options in VARIANTS.items():
+                started = time.perf_counter()
+                draw(runnable, steps, options)
+                seconds[name].append(time.perf_counter() - started)
+    finally:
+        runnable.close()
+    return [HEADER, *(_line(name, seconds, images) for name in VARIANTS)]
+
+
+HEADER = (
+    "| variant | seconds | faster, ratio | mean change, of 255 | PSNR, dB |\n|---|---|---|---|---|"
+)
+
+
+def _line(name: str, seconds: dict[str, list[float]], images: dict[str, Pixels]) -> str:
+    pairs = zip(seconds["plain"], seconds[name], strict=True)
+    gain = statistics.median(plain / variant for plain, variant in pairs)
+    change = images[name] - images["plain"]
+    mean_square = float(np.mean(change**2))
+    psnr = f"{10 * np.log10(255**2 / mean_square):.1f}" if mean_square else "same"
+    return (
+        f"| {name} | {statistics.median(seconds[name]):.2f} | {gain:.2f} "
+        f"| {np.abs(change).mean():.2f} | {psnr} |"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.accelerations", description=__doc__)
+    parser.add_argument("--model", type=Path, default=Path(EMBEDDED_MODEL))
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    print("\n".join(run(arguments.model, steps=arguments.steps, rounds=arguments.rounds)))
+
+
+if __name__ == "__main__":
+    main()
