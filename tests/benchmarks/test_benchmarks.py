@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from benchmarks import gpu, serving
+from pathlib import Path
+
+from benchmarks import accelerations, gpu, serving
 from benchmarks.arms import ARMS, Diffusers
 from runnables.settings import EMBEDDED_MODEL
 
@@ -40,3 +42,10 @@ def test_outcomes_are_counted() -> None:
     assert outcome.rate == 2.0
     assert outcome.within(0.25) == 0.5
     assert set(ARMS) == {"one at a time", "static batches", "engine"}
+
+
+def test_every_acceleration_changes_the_image_and_the_plain_request_does_not() -> None:
+    lines = accelerations.run(Path(EMBEDDED_MODEL), steps=6, rounds=1)[1:]
+    distances = [line.split("|")[5].strip() for line in lines]
+    assert distances[0] == "same"
+    assert all(float(distance) > 15 for distance in distances[1:])
