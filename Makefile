@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 DEPLOY := .venv-deploy
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test lint format bento bench deploy-tools deploy-check lock clean
+.PHONY: help setup serve ray test lint format bento bench deploy-tools deploy-check lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -60,7 +60,11 @@ $(VENV)/.serve: $(VENV)/bin/pip requirements/serve.txt requirements/constraints.
 	$(BIN)/pip install --quiet -c requirements/constraints.txt -r requirements/serve.txt
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.serve requirements/test.txt
+$(VENV)/.ray: $(VENV)/.serve requirements/ray.txt
+	$(BIN)/pip install --quiet -c requirements/constraints.txt -r requirements/ray.txt
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.ray requirements/test.txt
 	$(BIN)/pip install --quiet -c requirements/constraints.txt -r requirements/test.txt
 	@touch $@
 

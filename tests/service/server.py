@@ -39,17 +39,29 @@ def serve(
     log: Path, target: str = "service:svc", ready: bool = True, **environment: str
 ) -> Iterator[Server]:
     """Serve on a free port of the loopback interface; ready when it yields, unless told not to."""
+    command = [sys.executable, "-m", "bentoml", "serve", target]
+    settings = {
+        "BENTOML_CONFIG": str(ROOT / "configuration.yaml"),
+        "BENTOML_DO_NOT_TRACK": "1",
+        "SD_THREADS": "1",
+    }
+    with run(command, log, ready, {**settings, **environment}) as server:
+        yield server
+
+
+@contextmanager
+def run(
+    command: list[str], log: Path, ready: bool, environment: dict[str, str]
+) -> Iterator[Server]:
+    """A host that takes `--host` and `--port`, as its own process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "bentoml", "serve", target]
-    command += ["--host", "127.0.0.1", "--port", str(port)]
-    settings = {"BENTOML_CONFIG": str(ROOT / "configuration.yaml"), "SD_THREADS": "1"}
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command,
+            [*command, "--host", "127.0.0.1", "--port", str(port)],
             cwd=ROOT,
-            env={**os.environ, "BENTOML_DO_NOT_TRACK": "1", **settings, **environment},
+            env={**os.environ, **environment},
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,

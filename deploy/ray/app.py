@@ -1,0 +1,31 @@
+"""`serve run deploy/ray/serve.yaml`: the application, put together from its two deployments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+from ray import serve
+from ray.serve import Application
+
+from deploy.ray.drawer import Drawer
+from deploy.ray.front import Front
+
+
+class Arguments(BaseModel):
+    """`args` of the application in the config file.
+
+    Attributes:
+        models: name -> folder, file or Hub id, of models beside SD_MODEL; chosen by `model`.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    models: dict[str, str] = {}
+
+
+def build(arguments: dict[str, Any]) -> Application:
+    """Scaling and resources of both deployments are in the config file."""
+    chosen = Arguments.model_validate(arguments)
+    drawers = serve.deployment(Drawer, name="drawer").bind(chosen.models)
+    return serve.deployment(Front, name="front").bind(drawers)

@@ -1,0 +1,46 @@
+"""What front and drawers say to each other. All of it pickles, none of it needs torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from runnables.engine.request import Progress, Result
+from runnables.errors import StableDiffusionError
+from runnables.parameters import Parameters
+
+#: (stage, seconds, rows) of one piece of work, as the runnable's `observe` hook is told
+Observation = tuple[str, float, int]
+
+
+@dataclass(frozen=True)
+class Order:
+    """A request on its way to a drawer.
+
+    Attributes:
+        inputs: what `submit` takes after the parameters: image, mask.
+        options: what `submit` takes by name, beside its callbacks.
+        every_step: send Progress after every step; else only when the state changes.
+        submitted: seconds since the epoch, so that waiting for a drawer counts against deadlines.
+    """
+
+    parameters: Parameters
+    inputs: tuple[Any, ...]
+    options: Mapping[str, Any]
+    every_step: bool
+    submitted: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The last message of an order: a result or an error, and what the drawer has measured.
+
+    The error is a value, not raised: Ray would wrap it and lose its attributes.
+    """
+
+    ended: Result | StableDiffusionError
+    observations: tuple[Observation, ...] = field(default=())
+
+
+Message = Progress | Outcome

@@ -1,0 +1,193 @@
+"""A runnable whose engine is elsewhere: the route table cannot tell it from a local one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ray.exceptions import RayActorError, RayError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from ray.serve.handle import DeploymentHandle
+
+from deploy.ray.messages import Order, Outcome
+from runnables.engine.request import OnStep, Progress, Result, Ticket
+from runnables.errors import Cancelled, NotReady, OverCapacity, StableDiffusionError
+from runnables.parameters import Parameters
+from runnables.runnable import Observe, StableDiffusionRunnable
+from runnables.settings import Settings
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+logger = logging.getLogger("ray.serve")
+ATTEMPTS = 3  # times an order is sent out when the drawer that had it is lost
+
+
+@dataclass(eq=False)
+class RemoteTicket(Ticket):
+    """A ticket whose cancelling reaches the drawer."""
+
+    task: asyncio.Task[None] | None = None
+
+    def cancel(self) -> None:
+        super().cancel()
+        if self.task is not None and not self.task.done():
+            self.task.get_loop().call_soon_threadsafe(self.task.cancel)
+
+
+class RemoteRunnable(StableDiffusionRunnable):
+    """Sends every request to a drawer, and once more to another one when that drawer dies.
+
+    Args:
+        drawers: the handle of the `Drawer` deployment.
+        loop: where requests are followed; calls come from any thread.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        drawers: DeploymentHandle,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        observe: Observe | None = None,
+    ) -> None:
+        super().__init__(settings, observe=observe)
+        self._drawers = drawers
+        self._loop = loop
+        self._known: dict[str, Any] | None = None
+        self._tickets: set[RemoteTicket] = set()
+        self._draining = False
+
+    # -- life -------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Wait for the first drawer and ask it what it draws."""
+        self._known = self._drawers.describe.remote().result()
+
+    @property
+    def ready(self) -> bool:
+        return self._known is not None and not self._draining
+
+    def drain(self, timeout_s: float | None = None) -> bool:
+        self._draining = True
+        end = time.monotonic() + (self.settings.drain_s if timeout_s is None else timeout_s)
+        while self._tickets and time.monotonic() < end:
+            time.sleep(0.02)
+        return not self._tickets
+
+    def close(self) -> None:
+        self._draining = True
+        for ticket in list(self._tickets):
+            ticket.cancel()
+
+    # -- drawing ----------------------------------------------------------------------------
+
+    def submit(
+        self,
+        parameters: Parameters,
+        image: Image | None = None,
+        mask: Image | None = None,
+        *,
+        id: str | None = None,
+        on_step: OnStep | None = None,
+        preview_every: int = 0,
+    ) -> Ticket:
+        if not self.ready:
+            raise NotReady("the model is loading, or the service is stopping")
+        ticket = RemoteTicket(
+            parameters, id or uuid.uuid4().hex, on_step=on_step, preview_every=preview_every
+        )
+        options = {"id": ticket.id, "preview_every": preview_every}
+        order = Order(parameters, (image, mask), options, on_step is not None, time.time())
+        ticket.future.set_running_or_notify_cancel()  # from here on only `_follow` ends it
+        self._tickets.add(ticket)
+        self._loop.call_soon_threadsafe(self._begin, ticket, order)
+        return ticket
+
+    def _begin(self, ticket: RemoteTicket, order: Order) -> None:
+        ticket.task = self._loop.create_task(self._follow(ticket, order))
+
+    async def _follow(self, ticket: RemoteTicket, order: Order) -> None:
+        """The one place that ends a ticket's future."""
+        try:
+            _settle(ticket, await self._draw(ticket, order))
+        except asyncio.CancelledError:
+            _settle(ticket, Cancelled("the request was cancelled"))
+        except Exception as error:
+            _settle(ticket, error)
+        finally:
+            self._tickets.discard(ticket)
+
+    async def _draw(self, ticket: RemoteTicket, order: Order) -> Result | StableDiffusionError:
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return await self._attempt(ticket, order)
+            except BackPressureError:
+                return OverCapacity("too many requests wait for a drawer", retry_after=5)
+            except DeploymentUnavailableError as error:
+                return NotReady(f"no drawer can be started: {error}")
+            except RayActorError as error:
+                logger.warning("attempt %d of %s was lost: %s", attempt, ticket.id, error)
+            except RayError as error:
+                logger.error("%s could not be drawn: %s", ticket.id, error)
+                raise
+        return NotReady("the drawers that had this request were lost")
+
+    async def _attempt(self, ticket: RemoteTicket, order: Order) -> Result | StableDiffusionError:
+        model = str(getattr(order.parameters, "model", None) or "")
+        handle = self._drawers.options(stream=True, multiplexed_model_id=model)
+        messages = handle.draw.remote(order, model)
+        try:
+            async for message in messages:
+                if isinstance(message, Outcome):
+                    return self._read(message)
+                _report(ticket, message)
+        except asyncio.CancelledError:
+            messages.cancel()
+            raise
+        raise RayActorError()  # a stream that ends without its outcome
+
+    def _read(self, outcome: Outcome) -> Result | StableDiffusionError:
+        for observation in outcome.observations:
+            self._observe(*observation)
+        return outcome.ended
+
+    # -- what there is ----------------------------------------------------------------------
+
+    def samplers(self) -> list[dict[str, Any]]:
+        return list(self._about("samplers"))
+
+    def describe(self) -> dict[str, Any]:
+        return dict(self._about("model"))
+
+    def _about(self, what: str) -> Any:
+        if self._known is None:
+            raise NotReady("the model is still loading")
+        return self._known[what]
+
+    def load(self) -> dict[str, int]:
+        """Of the requests that came through this front."""
+        states = [(one.progress.state, one.parameters) for one in list(self._tickets)]
+        drawing = [p.num_images_per_prompt for state, p in states if state == "drawing"]
+        return {"waiting": len(states) - len(drawing), "active": sum(drawing)}
+
+
+def _report(ticket: RemoteTicket, progress: Progress) -> None:
+    ticket.progress = progress
+    if ticket.on_step is not None and progress.step:
+        ticket.on_step(progress)
+
+
+def _settle(ticket: RemoteTicket, ended: Result | Exception) -> None:
+    steps = ticket.progress.steps
+    if isinstance(ended, Result):
+        ticket.progress = Progress("done", steps, steps)
+        ticket.future.set_result(ended)
+    else:
+        state = "cancelled" if isinstance(ended, Cancelled) else "failed"
+        ticket.progress = Progress(state, ticket.progress.step, steps)  # type: ignore[arg-type]
+        ticket.future.set_exception(ended)
