@@ -24,6 +24,7 @@ FORBIDDEN = {
     "runnables/engine": {"bentoml", "starlette", "api", "runnables.runnable"},
     "runnables": {"bentoml", "starlette", "ray", "api", "service"},
     "api": {"torch", "diffusers", "transformers", "bentoml", "service", "runnables.pipelines"},
+    "deploy/ray": {"torch", "diffusers", "transformers", "service"},
     "models": {"bentoml", "starlette", "api", "service", "runnables.engine"},
 }
 

@@ -1,7 +1,7 @@
 """`python -m deploy.ray`: the Ray Serve application on this machine, until SIGTERM or Ctrl-C.
 
-As `serve run`, with a stop that finishes what was accepted, and with Ray's own ports on the loopback
-interface behind Ray's token.
+As `serve run`, with a stop that finishes what was accepted, and with Ray's own ports on the
+loopback interface behind Ray's token.
 """
 
 from __future__ import annotations

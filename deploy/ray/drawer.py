@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import ray
@@ -76,12 +77,9 @@ class Drawer:
     async def _submit(self, order: Order, model: str) -> tuple[Ticket, asyncio.Event]:
         runnable = await self._load(model) if model in self._models else self._runnable
         loop, changed = asyncio.get_running_loop(), asyncio.Event()
-        ticket = await asyncio.to_thread(
-            runnable.submit,
-            _less_waiting(order),
-            *order.inputs,
-            **order.options,
-            on_step=lambda progress: _wake(loop, changed),
+        submit = partial(runnable.submit, on_step=lambda progress: _wake(loop, changed))
+        ticket: Ticket = await asyncio.to_thread(
+            partial(submit, _less_waiting(order), *order.inputs, **order.options)
         )
         ticket.future.add_done_callback(lambda _: _wake(loop, changed))
         return ticket, changed

@@ -13,7 +13,9 @@ from tests.service.server import Server, run
 
 
 @contextmanager
-def serve_ray(folder: Path, *arguments: str, ready: bool = True, **settings: str) -> Iterator[Server]:
+def serve_ray(
+    folder: Path, *arguments: str, ready: bool = True, **settings: str
+) -> Iterator[Server]:
     """`python -m deploy.ray` with a cluster and a token of its own."""
     environment = {"SD_THREADS": "1", "RAY_AUTH_TOKEN_PATH": str(folder / "token"), **settings}
     (folder / "token").write_text("0" * 64)
