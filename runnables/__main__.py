@@ -1,5 +1,9 @@
 """`python -m runnables`: every setting, its default and its meaning."""
 
+import argparse
+
 from runnables.settings import Settings
 
-print(Settings.describe())
+parser = argparse.ArgumentParser(prog="python -m runnables", description=__doc__)
+parser.add_argument("--markdown", action="store_true", help="as a page: docs/settings.md")
+print(Settings.page() if parser.parse_args().markdown else Settings.describe())

@@ -17,6 +17,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from runnables.errors import ConfigurationError
 
 PREFIX = "SD_"
+PAGE = """# Settings
+
+Environment variables, declared in `runnables/settings.py`; a misspelt one stops the start.
+Written by `python -m runnables --markdown > docs/settings.md`.
+
+| name | default | meaning |
+|---|---|---|"""
 EMBEDDED_MODEL = str(Path(__file__).resolve().parent.parent / "models" / "embedded")
 
 DeviceName = Literal["auto", "cpu", "cuda", "neuron"]
@@ -99,11 +106,20 @@ class Settings(BaseSettings):
     @classmethod
     def describe(cls) -> str:
         """A table of every variable, its default and its meaning."""
-        rows = [
+        return "\n".join(f"{name:22} {default:12} {text}" for name, default, text in cls._rows())
+
+    @classmethod
+    def page(cls) -> str:
+        """The same in Markdown; docs/settings.md is this."""
+        rows = (f"| `{name}` | {default} | {text} |" for name, default, text in cls._rows())
+        return "\n".join([PAGE, *rows])
+
+    @classmethod
+    def _rows(cls) -> list[tuple[str, str, str]]:
+        return [
             (PREFIX + name.upper(), _shown(field.default), field.description or "")
             for name, field in cls.model_fields.items()
         ]
-        return "\n".join(f"{name:22} {default:12} {text}" for name, default, text in rows)
 
 
 def _shown(default: object) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from runnables.accelerators import choose
@@ -32,6 +34,11 @@ def test_every_setting_is_described() -> None:
     for name, field in Settings.model_fields.items():
         assert f"SD_{name.upper()}" in table
         assert field.description
+
+
+def test_the_page_of_settings_is_up_to_date() -> None:
+    page = Path(__file__).parents[2] / "docs" / "settings.md"
+    assert page.read_text() == Settings.page() + "\n", "write it: see the page's first lines"
 
 
 def test_fp16_on_the_cpu_is_refused_with_a_reason() -> None:
