@@ -46,6 +46,7 @@ class StableDiffusion:
     def _load(self) -> None:
         try:
             self.runnable.start()
+            self.api.start()
             logger.info("ready: %s", self.runnable.describe()["name"])
         except Exception as error:
             logger.exception("the model could not be loaded")
@@ -54,8 +55,7 @@ class StableDiffusion:
     @bentoml.on_shutdown
     def stop(self) -> None:
         """Finish what was accepted, then let go."""
-        self.runnable.drain()
-        self.runnable.close()
+        self.api.stop()
 
     # HTTP requests are answered by `api.app`, from the same parameters. These methods give
     # BentoML's clients their schema, and other BentoML services a way to call in-process.

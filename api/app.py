@@ -16,9 +16,11 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from api import forms, openapi, responses
+from api import forms, openapi, request_id, responses
+from api.jobs.jobs import Jobs
+from api.jobs.routes import JobRoutes
 from api.keys import Keys
-from runnables.engine.request import Result, Ticket
+from runnables.engine.request import Result
 from runnables.errors import Cancelled, NotReady, StableDiffusionError
 from runnables.metrics import Metrics
 from runnables.parameters import MODELS, Parameters
@@ -35,11 +37,23 @@ class Api:
         self.settings = runnable.settings
         self.metrics = metrics
         self.keys = Keys(self.settings.api_keys)
+        self.jobs = Jobs(runnable)
         self.failure: str | None = None  # why the model could not be loaded
 
     def app(self) -> ASGIApp:
         """The ASGI application; CORS lies around all of it, so browsers may read every error."""
         return self._with_cors(self._routed())
+
+    def start(self) -> None:
+        """To be called once the runnable has started: go on with stored jobs."""
+        self.jobs.start()
+
+    def stop(self) -> None:
+        """Finish what was accepted, the runnable included, and let go."""
+        self.jobs.stop()
+        self.runnable.drain()
+        self.runnable.close()
+        self.jobs.close()
 
     def _routed(self) -> Starlette:
         drawing = [
@@ -51,6 +65,7 @@ class Api:
                 Route("/", _swagger),
                 Route("/docs.json", _document),
                 *drawing,
+                *JobRoutes(self.jobs, self.settings, self.keys.check, self._check_ready).routes(),
                 Route("/samplers", self._samplers),
                 Route("/models", self._models),
                 Route("/healthz", _alive),
@@ -89,24 +104,26 @@ class Api:
             return response
 
         async def answer(request: Request) -> tuple[Result, Response]:
-            self.keys.check(request.headers)
+            owner = self.keys.check(request.headers)
             self._check_ready()
             form = await forms.read(request, model, self.settings)
             chosen = responses.choose_format(form.parameters, request.headers.get("accept", ""))
-            result, ticket = await self._draw(request, form)
+            result = await self._draw(request, form, owner)
             name = str(self.runnable.describe()["name"])
             response = await responses.image_response(
-                result, chosen, self.settings, name, ticket.id
+                result, chosen, self.settings, name, request_id.of(request)
             )
             return result, response
 
         return draw
 
-    async def _draw(self, request: Request, form: forms.Form) -> tuple[Result, Ticket]:
+    async def _draw(self, request: Request, form: forms.Form, owner: str) -> Result:
         """Submit, and wait until it is drawn or the client has gone."""
+        live = self.jobs.requests.begin(owner, request_id.of(request))
         ticket = await asyncio.to_thread(
-            self.runnable.submit, form.parameters, form.image, form.mask
+            self.runnable.submit, form.parameters, form.image, form.mask, on_step=live.on_step
         )
+        self.jobs.requests.follow(live, ticket)
         self._measure()
         drawn = asyncio.wrap_future(ticket.future)
         gone: asyncio.Future[Any] = asyncio.ensure_future(_disconnected(request))
@@ -115,7 +132,7 @@ class Api:
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             if not drawn.done():
                 raise Cancelled("the client went away")
-            return drawn.result(), ticket
+            return drawn.result()
         finally:
             gone.cancel()
             ticket.cancel()  # without effect on what is finished

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from PIL.Image import Image
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from runnables import images
-from runnables.errors import InvalidInput, PayloadTooLarge
+from runnables.errors import InvalidInput, Loc, PayloadTooLarge
 from runnables.parameters import Inpaint, Parameters, TextToImage
 from runnables.settings import Settings
 
 MAX_DATA = 64 * 1024  # bytes of the `data` part; the longest valid one has about 33 KB
+M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -46,12 +49,9 @@ async def read(request: Request, model: type[Parameters], settings: Settings) ->
     Raises:
         InvalidInput, UnsupportedImage, PayloadTooLarge: naming the field.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = content_type(request)
     if model is TextToImage:
-        if kind not in ("application/json", ""):
-            raise InvalidInput(
-                f"content-type must be application/json, not {kind}", loc=("content-type",)
-            )
+        expect_json(request)
         return Form(parse(model, await request.body()))
     if kind != "multipart/form-data":
         raise InvalidInput(
@@ -61,7 +61,28 @@ async def read(request: Request, model: type[Parameters], settings: Settings) ->
     return await _read_parts(request, model, settings)
 
 
-def parse(model: type[Parameters], body: bytes, field: str | None = None) -> Parameters:
+def content_type(request: Request) -> str:
+    """Without its parameters, in lower case."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def expect_json(request: Request) -> None:
+    """Raises InvalidInput for another content type."""
+    kind = content_type(request)
+    if kind not in ("application/json", ""):
+        raise InvalidInput(
+            f"content-type must be application/json, not {kind}", loc=("content-type",)
+        )
+
+
+def files_of(model: type[Parameters]) -> tuple[str, ...]:
+    """The file parts that a task takes beside `data`."""
+    if model is TextToImage:
+        return ()
+    return ("img", "mask") if model is Inpaint else ("img",)
+
+
+def parse(model: type[M], body: bytes, field: str | None = None) -> M:
     """JSON to parameters. NaN and Infinity are refused, they are no JSON."""
     prefix = (field,) if field else ()
     try:
@@ -72,6 +93,11 @@ def parse(model: type[Parameters], body: bytes, field: str | None = None) -> Par
         ) from error
     if not isinstance(content, dict):
         raise InvalidInput(f"{field or 'body'} must be a JSON object", loc=prefix or ("body",))
+    return validated(model, content, prefix)
+
+
+def validated(model: type[M], content: Any, prefix: Loc = ()) -> M:
+    """Parsed JSON to a model. Raises Invalid, naming fields below `prefix`."""
     try:
         return model.model_validate(content)
     except ValidationError as error:
@@ -84,21 +110,29 @@ def parse(model: type[Parameters], body: bytes, field: str | None = None) -> Par
 
 
 async def _read_parts(request: Request, model: type[Parameters], settings: Settings) -> Form:
-    wanted = {"img", "mask", "data"} if model is Inpaint else {"img", "data"}
+    wanted = files_of(model)
+    async with parts(request) as form:
+        check_names(form, {*wanted, "data"})
+        parameters = parse(model, await text(form.get("data")), "data")
+        files = {name: await image(form.get(name), name, settings) for name in wanted}
+        return Form(parameters, files["img"], files.get("mask"))
+
+
+@asynccontextmanager
+async def parts(request: Request) -> AsyncIterator[FormData]:
+    """The parts of a multipart body; the parser's complaints become ours."""
     try:
         async with request.form(max_files=4, max_fields=8, max_part_size=MAX_DATA) as form:
-            _check_names([name for name, _ in form.multi_items()], wanted)
-            parameters = parse(model, await _text(form.get("data")), "data")
-            image = await _image(form.get("img"), "img", settings)
-            mask = await _image(form.get("mask"), "mask", settings) if model is Inpaint else None
-            return Form(parameters, image, mask)
+            yield form
     except HTTPException as error:  # the parser's: not multipart at all, or a part too large
         if "exceeded maximum size" in str(error.detail):
             raise PayloadTooLarge(f"data: {error.detail}", loc=("data",)) from error
         raise InvalidInput(f"body: {error.detail}", loc=("body",)) from error
 
 
-def _check_names(names: list[str], wanted: set[str]) -> None:
+def check_names(form: FormData, wanted: set[str]) -> None:
+    """Raises InvalidInput for a part that is unknown or repeated."""
+    names = [name for name, _ in form.multi_items()]
     for name in names:
         if name not in wanted:
             known = ", ".join(sorted(wanted))
@@ -107,7 +141,8 @@ def _check_names(names: list[str], wanted: set[str]) -> None:
             raise InvalidInput(f"{name} is given more than once", loc=(name,))
 
 
-async def _text(part: UploadFile | str | None) -> bytes:
+async def text(part: UploadFile | str | None) -> bytes:
+    """The `data` part."""
     if part is None:
         raise InvalidInput("data is missing: the parameters as JSON", loc=("data",))
     if isinstance(part, str):
@@ -117,7 +152,8 @@ async def _text(part: UploadFile | str | None) -> bytes:
     return await part.read()
 
 
-async def _image(part: UploadFile | str | None, field: str, settings: Settings) -> Image:
+async def image(part: UploadFile | str | None, field: str, settings: Settings) -> Image:
+    """A file part: RGB, or grey where it is the mask."""
     if part is None:
         raise InvalidInput(f"{field} is missing: an image file", loc=(field,))
     if isinstance(part, str):

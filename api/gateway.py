@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import logging
 import time
-import uuid
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
 from starlette.datastructures import MutableHeaders
 
+from api import request_id
 from api.host_errors import errors_as_json
 from runnables.errors import PayloadTooLarge
 from runnables.settings import Settings
@@ -54,13 +54,13 @@ class Gateway:
             await host(scope, receive, errors_as_json(send))
             return
         started = time.perf_counter()
-        seen: dict[str, Any] = {"status": 0, "id": uuid.uuid4().hex}
+        seen: dict[str, Any] = {"status": 0, "id": request_id.assign(scope)}
 
         async def watched(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 seen["status"] = message["status"]
-                seen["id"] = headers.setdefault("x-request-id", seen["id"])
+                headers[request_id.HEADER] = seen["id"]
             await send(message)
 
         try:

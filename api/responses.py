@@ -85,10 +85,16 @@ def _weight(parameters: str) -> float:
 
 def encode(result: Result, chosen: OutputFormat, settings: Settings, model: str) -> bytes:
     """The only image as its file, or all of them as JSON, with what the policy lets them tell."""
-    described = [_described(result, drawn, settings, model) for drawn in result.images]
     if chosen == "json":
-        return json.dumps(_json_body(result, described)).encode()
-    return images.encode(result.images[0].image, chosen, described[0])
+        return json.dumps(_json_body(result, settings, model)).encode()
+    return image_file(result, result.images[0], chosen, settings, model)
+
+
+def image_file(
+    result: Result, drawn: Drawn, kind: images.Format, settings: Settings, model: str
+) -> bytes:
+    """One image's file, with what the policy lets it tell."""
+    return images.encode(drawn.image, kind, _described(result, drawn, settings, model))
 
 
 async def image_response(
@@ -148,15 +154,16 @@ def _parameters(result: Result) -> dict[str, Any]:
     )
 
 
-def _json_body(result: Result, described: list[dict[str, Any] | None]) -> dict[str, Any]:
+def _json_body(result: Result, settings: Settings, model: str) -> dict[str, Any]:
+    files = [image_file(result, drawn, "png", settings, model) for drawn in result.images]
     return {
         "images": [
             {
-                "image": base64.b64encode(images.encode(drawn.image, "png", text)).decode(),
+                "image": base64.b64encode(data).decode(),
                 "seed": drawn.seed,
                 "finish_reason": drawn.finish_reason,
             }
-            for drawn, text in zip(result.images, described, strict=True)
+            for drawn, data in zip(result.images, files, strict=True)
         ],
         "parameters": _parameters(result),
         "timings": dict(result.timings),

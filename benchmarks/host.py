@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -26,6 +27,8 @@ def served(model: str) -> Iterator[tuple[str, psutil.Process]]:
         port = str(probe.getsockname()[1])
     command = [sys.executable, "-m", "bentoml", "serve", "service:svc", "--host", "127.0.0.1"]
     settings = {"SD_MODEL": model, "BENTOML_CONFIG": str(ROOT / "configuration.yaml")}
+    jobs = tempfile.TemporaryDirectory(prefix="jobs-")
+    settings["SD_JOBS_DIR"] = jobs.name
     process = psutil.Popen(
         [*command, "--port", port],
         cwd=ROOT,
@@ -45,6 +48,7 @@ def served(model: str) -> Iterator[tuple[str, psutil.Process]]:
         for one in (process, *workers):
             one.kill()
         psutil.wait_procs([process, *workers])
+        jobs.cleanup()
 
 
 def _ready(url: str) -> bool:

@@ -5,6 +5,7 @@
     |   +-- PayloadTooLarge         413   too many bytes or pixels
     |   +-- UnsupportedImage        415   the upload is not an image that can be read
     |   +-- UnknownName             404   no such model, sampler or job
+    |   +-- Conflict                409   the id names a job with another body, or one not finished
     +-- Unauthorized                401   no API key, or a wrong one
     +-- Cancelled                   499   the client went away or asked to stop
     +-- OverCapacity                429   refused at admission; `retry_after` says when to come back
@@ -57,6 +58,12 @@ class UnknownName(InvalidInput):
     """No model, sampler or job of this name."""
 
     status = 404
+
+
+class Conflict(InvalidInput):
+    """What is asked for does not fit the state of what is there."""
+
+    status = 409
 
 
 class Unauthorized(StableDiffusionError):

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from runnables.engine.request import OnStep, Result, Ticket
+from runnables.engine.request import OnStep, Plan, Result, Ticket
 from runnables.errors import InvalidInput, NotReady
 from runnables.parameters import ImageToImage, Inpaint, Parameters, TextToImage
 from runnables.settings import Settings
@@ -107,6 +107,19 @@ class StableDiffusionRunnable:
         )
         self._engine.submit(ticket, image, mask)
         return ticket
+
+    def plan(
+        self, parameters: Parameters, image: Image | None = None, mask: Image | None = None
+    ) -> Plan:
+        """What drawing this would be, without drawing it.
+
+        Raises:
+            NotReady, InvalidInput: as `submit`.
+        """
+        if self._engine is None:
+            raise NotReady("the model is still loading")
+        _check_inputs(parameters, image, mask)
+        return self._engine.plan(Ticket(parameters), image, mask)
 
     def txt2img(self, parameters: TextToImage) -> Result:
         """Draw what the prompt says; blocks."""

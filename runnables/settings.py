@@ -84,6 +84,19 @@ class Settings(BaseSettings):
         description="Fetch and call webhooks over plain http and at private addresses too: for "
         "closed networks and tests",
     )
+    jobs_dir: str = Field(
+        "",
+        description="Folder of jobs and their images; processes that share it are one service. "
+        "Default: stable-diffusion/jobs in XDG_STATE_HOME or ~/.local/state",
+    )
+    jobs_max: int = Field(1000, ge=1, description="Jobs waiting at most; more are refused (429)")
+    jobs_active: int = Field(16, ge=1, description="Jobs handed to the engine at once at most")
+    jobs_retention_h: float = Field(
+        24.0, gt=0, description="Hours that ended jobs and their images are kept"
+    )
+    webhook_secret: str = Field(
+        "", description="Signs the webhooks of jobs; empty: jobs with a webhook are refused"
+    )
     metadata: Literal["full", "minimal", "none"] = Field(
         "full", description="Parameters written into the images"
     )

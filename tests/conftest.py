@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from runnables.settings import Settings
 from tests import tiny
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+#: jobs of servers that tests start in other ways than tests.service.server does
+os.environ.setdefault("SD_JOBS_DIR", tempfile.mkdtemp(prefix="jobs-"))
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ from runnables.engine.plan import Planner, Request
 from runnables.engine.prepare import Preparer
 from runnables.engine.previews import Previewer
 from runnables.engine.queue import Queue
-from runnables.engine.request import Drawn, Progress, Result, State, Ticket
+from runnables.engine.request import Drawn, Plan, Progress, Result, State, Ticket
 from runnables.engine.row import Row
 from runnables.errors import (
     Cancelled,
@@ -90,6 +90,11 @@ class Engine:
         except StableDiffusionError:
             self._open.discard(ticket.id)
             raise
+
+    def plan(self, ticket: Ticket, image: Image | None, mask: Image | None) -> Plan:
+        """What `submit` would do. Raises InvalidInput as it does."""
+        request = self._planner.plan(ticket, image, mask)
+        return Plan(request.parameters, request.steps, self._share_s(request))
 
     def drain(self, timeout_s: float) -> bool:
         """Refuse new requests and finish the accepted ones. True when all have ended in time."""
@@ -280,14 +285,15 @@ class Engine:
         left = max(row.remaining for row in rows)
         eta = self._cost.share(left, request.area)
         ticket = request.ticket
-        preview = self._preview(rows[0], batch) if ticket.preview_every else None
+        every = ticket.preview_every  # read once: others may change it
+        preview = self._preview(rows[0], batch, every) if every else None
         ticket.progress = Progress("drawing", step, request.steps, 0, eta, preview)
         if ticket.on_step is not None:
             ticket.on_step(ticket.progress)
 
-    def _preview(self, row: Row, batch: Batch) -> Image | None:
+    def _preview(self, row: Row, batch: Batch, every: int) -> Image | None:
         """Where one is due: not after the last step of a stage, which has its image soon."""
-        if row.step in (0, len(row.stage.table)) or row.done % row.request.ticket.preview_every:
+        if row.step in (0, len(row.stage.table)) or row.done % every:
             return None
         if row not in batch.rows:
             return None

@@ -60,6 +60,21 @@ class Result:
     timings: Mapping[str, float]
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What a request would be.
+
+    Attributes:
+        parameters: with nothing left open, the seed included.
+        steps: UNet calls of one image.
+        seconds: what it adds to a machine that is already busy, estimated.
+    """
+
+    parameters: Parameters
+    steps: int
+    seconds: float
+
+
 @dataclass(eq=False)
 class Ticket:
     """A submitted request: wait on `future`, read `progress`, or `cancel`.

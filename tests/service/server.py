@@ -61,7 +61,7 @@ def run(
         process = subprocess.Popen(
             [*command, "--host", "127.0.0.1", "--port", str(port)],
             cwd=ROOT,
-            env={**os.environ, **environment},
+            env={**os.environ, "SD_JOBS_DIR": f"{log}-jobs", **environment},
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,

@@ -1,0 +1,75 @@
+"""A job as clients see it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from api.jobs.job import Job
+from runnables.engine.request import Progress
+
+#: what the store keeps of an image and clients get by its URL
+PRIVATE = {"file"}
+
+
+def document(
+    job: Job, progress: Progress | None = None, queue: tuple[int, float] = (0, 0.0)
+) -> dict[str, Any]:
+    """The job's JSON.
+
+    Args:
+        progress: where this process draws it.
+        queue: jobs before it, and their seconds of work; for a job that waits.
+    """
+    return {
+        "id": job.id,
+        "task": job.task,
+        **state(job, progress, queue),
+        "priority": job.priority,
+        "created_at": _time(job.created),
+        "started_at": _time(job.started),
+        "finished_at": _time(job.finished),
+        "deadline_at": _time(job.expires),
+        "parameters": job.parameters,
+        "images": [_image(job, i, image) for i, image in enumerate(job.images)],
+        "error": job.error,
+        "webhook": job.webhook,
+    }
+
+
+def state(
+    job: Job, progress: Progress | None, queue: tuple[int, float] = (0, 0.0)
+) -> dict[str, Any]:
+    """State, step, steps, position and eta_s."""
+    told: dict[str, Any] = {"state": job.state, "step": job.step, "steps": job.steps}
+    if job.final:
+        return {**told, "position": None, "eta_s": None}
+    if progress is None:
+        waits = job.state == "queued"
+        eta = queue[1] + job.seconds if waits else None
+        return {**told, "position": queue[0] if waits else None, "eta_s": _seconds(eta)}
+    waits = progress.state == "queued"
+    return {
+        "state": "queued" if waits else "running",
+        "step": progress.step,
+        "steps": progress.steps or job.steps,
+        "position": progress.position if waits else None,
+        "eta_s": _seconds(progress.eta_s),
+    }
+
+
+def _image(job: Job, index: int, image: dict[str, Any]) -> dict[str, Any]:
+    public = {name: value for name, value in image.items() if name not in PRIVATE}
+    return {"url": f"/jobs/{job.id}/images/{index}", **public}
+
+
+def _seconds(eta: float | None) -> float | None:
+    return None if eta is None else round(eta, 2)
+
+
+def _time(unix: float | None) -> str | None:
+    """ISO 8601, UTC, milliseconds."""
+    if unix is None:
+        return None
+    text = datetime.fromtimestamp(unix, UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")

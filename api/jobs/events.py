@@ -1,0 +1,71 @@
+"""A job's progress as server-sent events (HTML standard, section 9.2)."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from api.jobs.live import Hub, Key
+from api.stopping import stopping
+from runnables.engine.request import Progress
+
+HEARTBEAT_S = 15.0  # proxies close connections that are silent for a minute
+LOOK_S = 0.5  # how often to look for what no listener is told: queue positions, other processes
+PROGRESS = ("state", "step", "steps", "position", "eta_s")
+FINAL = {"succeeded", "failed", "cancelled"}
+
+
+async def stream(
+    find: Callable[[], dict[str, Any] | None], hub: Hub, key: Key, preview_every: int
+) -> AsyncIterator[str]:
+    """`progress` whenever it has changed, then one event named by the final state.
+
+    Args:
+        find: the job's document now; None where it is forgotten.
+        preview_every: steps between previews; 0: none.
+    """
+    last: dict[str, Any] | None = None
+    sent = time.monotonic()
+    with hub.listening(key, preview_every) as listener:
+        while not stopping():
+            found = await asyncio.to_thread(find)
+            if found is None:
+                return
+            if found["state"] in FINAL:
+                yield event(found["state"], found)
+                return
+            seen = listener.take_preview()
+            progress = {name: found[name] for name in PROGRESS}
+            if seen or _differs(progress, last):
+                preview = await asyncio.to_thread(_jpeg, seen) if seen else None
+                yield event("progress", {**progress, "preview": preview})
+                last, sent = progress, time.monotonic()
+            elif time.monotonic() - sent > HEARTBEAT_S:
+                yield ": still here\n\n"
+                sent = time.monotonic()
+            await listener.wait(LOOK_S)
+
+
+def event(name: str, data: dict[str, Any]) -> str:
+    """One event; JSON holds no line break."""
+    return f"event: {name}\ndata: {json.dumps(data)}\n\n"
+
+
+def _differs(progress: dict[str, Any], last: dict[str, Any] | None) -> bool:
+    """In more than the estimate of a step that goes on."""
+    if last is None:
+        return True
+    return any(progress[name] != last[name] for name in PROGRESS if name != "eta_s")
+
+
+def _jpeg(progress: Progress) -> str:
+    """The preview in base64."""
+    assert progress.preview is not None
+    buffer = io.BytesIO()
+    progress.preview.save(buffer, "JPEG", quality=80)
+    return base64.b64encode(buffer.getvalue()).decode()

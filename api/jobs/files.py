@@ -1,0 +1,64 @@
+"""The images of jobs: a folder a job. Files are written before the row that names them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+from PIL import Image
+
+from runnables import images
+
+ORPHAN_S = 3600  # a folder without a row is younger than this only while its job is being accepted
+
+
+class Files:
+    """A folder of folders."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def new(self, inputs: dict[str, Image.Image]) -> str:
+        """The name of a new folder with these input images, lossless."""
+        name = uuid4().hex
+        (self._root / name).mkdir()
+        for field, image in inputs.items():
+            self.write(name, f"{field}.png", images.encode(image, "png"))
+        return name
+
+    def input(self, folder: str, field: str) -> Image.Image | None:
+        """An input image as it was handed in, or None where the job has none."""
+        path = self._root / folder / f"{field}.png"
+        if not path.exists():
+            return None
+        with Image.open(path) as image:
+            image.load()
+            return image
+
+    def write(self, folder: str, name: str, data: bytes) -> None:
+        """A file that is on the disk when this returns."""
+        with (self._root / folder / name).open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def path(self, folder: str, name: str) -> Path:
+        """Where a file lies."""
+        return self._root / folder / name
+
+    def remove(self, folders: Iterable[str]) -> None:
+        """Remove folders and what is in them."""
+        for folder in folders:
+            if folder:
+                shutil.rmtree(self._root / folder, ignore_errors=True)
+
+    def orphans(self, known: set[str]) -> Iterator[str]:
+        """Folders that no row names: of a job that was not accepted, or is forgotten."""
+        for entry in self._root.iterdir():
+            if entry.name not in known and time.time() - entry.stat().st_mtime > ORPHAN_S:
+                yield entry.name

@@ -1,0 +1,236 @@
+"""Jobs: the one object that routes and hosts hold."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from api.jobs.document import document
+from api.jobs.files import Files
+from api.jobs.job import Job, State
+from api.jobs.lease import Lease
+from api.jobs.live import Hub, Live
+from api.jobs.requests import Requests
+from api.jobs.runner import Runner
+from api.jobs.store import Store
+from api.jobs.submission import Submission
+from runnables.errors import Conflict, InvalidInput, NotReady, OverCapacity
+from runnables.runnable import StableDiffusionRunnable
+from runnables.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+LEVEL_S = 60.0  # of waiting that one level of priority is worth
+SWEEP_S = 300.0
+
+
+class Jobs:
+    """Accepts, finds, cancels. Nothing is on the disk before `start`.
+
+    Attributes:
+        requests: the synchronous ones.
+    """
+
+    def __init__(self, runnable: StableDiffusionRunnable) -> None:
+        self._runnable = runnable
+        self._settings = runnable.settings
+        self.hub = Hub()
+        self.requests = Requests(self.hub)
+        self._parts: Parts | None = None
+        self._failure = "jobs are not started"
+        self._stopped = threading.Event()
+
+    # -- life -------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Open the folder, go on with what a former process left, and begin to draw."""
+        folder = folder_of(self._settings)
+        try:
+            self._parts = Parts(self._runnable, folder, self.hub)
+        except (OSError, sqlite3.Error) as error:
+            self._failure = f"SD_JOBS_DIR={folder} cannot be used: {error}"
+            logger.error("no jobs are accepted: %s", self._failure)
+            return
+        self._parts.runner.start()
+        threading.Thread(target=self._sweep_now_and_then, name="sweep", daemon=True).start()
+
+    def stop(self) -> None:
+        """Begin no more jobs. To be called before the runnable drains."""
+        self._stopped.set()
+        if self._parts:
+            self._parts.runner.stop()
+
+    def close(self) -> None:
+        """Write down what has ended. To be called after the runnable was closed."""
+        self.stop()
+        if self._parts:
+            parts, self._parts = self._parts, None
+            self._failure = "the service is stopping"
+            parts.close()
+
+    # -- what clients do --------------------------------------------------------------------
+
+    def submit(self, owner: str, submission: Submission) -> tuple[Job, bool]:
+        """Accept a job: it will end, whatever happens to this process. False: it was there.
+
+        Raises:
+            Conflict: the id names a job with another body.
+            OverCapacity: SD_JOBS_MAX are waiting.
+            InvalidInput, NotReady: as on the synchronous endpoints.
+        """
+        parts, id = self._open(), submission.request.id or uuid4().hex
+        fingerprint = submission.fingerprint()
+        there = parts.store.get(owner, id)
+        if there is not None:
+            return _same(there, fingerprint), False
+        self._check_room(parts.store)
+        self._check_webhook(submission)
+        job = self._planned(owner, id, submission, fingerprint)
+        job = replace(job, folder=parts.files.new(submission.images))
+        kept = parts.store.add(job)
+        if kept.folder != job.folder:  # the same id came twice at the same moment
+            parts.files.remove([job.folder])
+            return _same(kept, fingerprint), False
+        parts.runner.wake()
+        return kept, True
+
+    def find(self, owner: str, id: str) -> dict[str, Any] | None:
+        """The document of this owner's job or synchronous request."""
+        job = self._parts.store.get(owner, id) if self._parts else None
+        if job is not None:
+            return self.document(job)
+        request = self.requests.find(owner, id)
+        return document(request[0], request[1].progress) if request else None
+
+    def get(self, owner: str, id: str) -> Job | None:
+        """The stored job."""
+        return self._open().store.get(owner, id)
+
+    def page(self, owner: str, state: State | None, limit: int, before: int | None) -> list[Job]:
+        """The owner's stored jobs, newest first."""
+        return self._open().store.page(owner, state, limit, before)
+
+    def cancel(self, owner: str, id: str) -> dict[str, Any] | None:
+        """End it at the next step; without effect on what has ended."""
+        job = self._parts.store.ask_cancel(owner, id) if self._parts else None
+        if job is None:
+            request = self.requests.find(owner, id)
+            if request:
+                request[1].cancel()
+        elif live := self._live(job):
+            live.cancel()
+        self.hub.changed((owner, id))
+        return self.find(owner, id)
+
+    def document(self, job: Job) -> dict[str, Any]:
+        """The job as clients see it."""
+        live = self._live(job)
+        if job.state != "queued" or self._parts is None:
+            return document(job, live.progress if live and not job.final else None)
+        count, seconds = self._parts.store.ahead(job)
+        return document(job, None, (count, seconds + self._parts.runner.remaining_s()))
+
+    def file(self, job: Job, index: int) -> Path:
+        """Where a finished job's image lies."""
+        return self._open().files.path(job.folder, job.images[index]["file"])
+
+    def counts(self) -> dict[str, int]:
+        """Jobs waiting and running, for metrics."""
+        if self._parts is None:
+            return {"queued": 0, "running": 0}
+        store = self._parts.store
+        return {"queued": store.count("queued"), "running": store.count("running")}
+
+    # -- inside -----------------------------------------------------------------------------
+
+    def _open(self) -> Parts:
+        if self._parts is None:
+            raise NotReady(self._failure)
+        return self._parts
+
+    def _live(self, job: Job) -> Live | None:
+        return self._parts.runner.live(job.number) if self._parts else None
+
+    def _planned(self, owner: str, id: str, asked: Submission, fingerprint: str) -> Job:
+        images = asked.images
+        plan = self._runnable.plan(asked.parameters, images.get("img"), images.get("mask"))
+        now = time.time()
+        expires = now + asked.deadline_s if asked.deadline_s else None
+        return Job(
+            id=id,
+            owner=owner,
+            task=asked.parameters.task,
+            parameters=plan.parameters.model_dump(mode="json", exclude_none=True),
+            steps=plan.steps,
+            seconds=plan.seconds,
+            priority=asked.priority,
+            due=min(now + (9 - asked.priority) * LEVEL_S, expires or float("inf")),
+            expires=expires,
+            created=now,
+            webhook=asked.request.webhook,
+            fingerprint=fingerprint,
+        )
+
+    def _check_room(self, store: Store) -> None:
+        waiting = store.count("queued")
+        if waiting >= self._settings.jobs_max:
+            raise OverCapacity(f"{waiting} jobs are waiting; try again later", retry_after=30)
+
+    def _check_webhook(self, asked: Submission) -> None:
+        if asked.request.webhook is not None and not self._settings.webhook_secret:
+            raise InvalidInput(
+                "webhooks are not set up here: the operator sets SD_WEBHOOK_SECRET",
+                loc=("webhook",),
+            )
+
+    def _sweep_now_and_then(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                if self._parts:
+                    self._parts.sweep(self._settings.jobs_retention_h * 3600)
+            except Exception:
+                logger.exception("old jobs could not be removed; trying again")
+            self._stopped.wait(SWEEP_S)
+
+
+class Parts:
+    """What lies in the jobs folder, and who works on it."""
+
+    def __init__(self, runnable: StableDiffusionRunnable, folder: Path, hub: Hub) -> None:
+        self.store = Store(folder)
+        self.files = Files(folder / "files")
+        self.lease = Lease(folder / "processes")
+        limit = runnable.settings.jobs_active
+        self.runner = Runner(runnable, self.store, self.files, self.lease, hub, limit)
+
+    def sweep(self, kept_s: float) -> None:
+        """Remove jobs that ended so long ago, and files that no job names."""
+        forgotten = self.store.forget(time.time() - kept_s)
+        self.files.remove(job.folder for job in forgotten)
+        self.files.remove(self.files.orphans(self.store.folders()))
+
+    def close(self) -> None:
+        self.runner.close()
+        self.lease.release()
+        self.store.close()
+
+
+def folder_of(settings: Settings) -> Path:
+    """SD_JOBS_DIR, or `stable-diffusion/jobs` in the user's state folder (XDG)."""
+    if settings.jobs_dir:
+        return Path(settings.jobs_dir)
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(state) / "stable-diffusion" / "jobs"
+
+
+def _same(there: Job, fingerprint: str) -> Job:
+    if there.fingerprint != fingerprint:
+        raise Conflict(f"id: job {there.id} is there, with another body", loc=("id",))
+    return there

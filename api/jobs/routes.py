@@ -1,0 +1,152 @@
+"""`/jobs` over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any, cast, get_args
+
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from api.jobs import events, submission
+from api.jobs.job import Job, State
+from api.jobs.jobs import Jobs
+from runnables.errors import Conflict, InvalidInput, UnknownName
+from runnables.settings import Settings
+
+STATES = get_args(State)
+MAX_LIMIT = 200
+MAX_STEPS = 150  # previews at every so many steps
+
+
+class JobRoutes:
+    """Handlers.
+
+    Args:
+        check: who asks, from the headers; raises Unauthorized.
+        ready: raises NotReady while the model loads.
+    """
+
+    def __init__(
+        self,
+        jobs: Jobs,
+        settings: Settings,
+        check: Callable[[Mapping[str, str]], str],
+        ready: Callable[[], None],
+    ) -> None:
+        self._jobs = jobs
+        self._settings = settings
+        self._check = check
+        self._ready = ready
+
+    def routes(self) -> list[Route]:
+        """To be mounted at the root."""
+        return [
+            Route("/jobs", self._submit, methods=["POST"]),
+            Route("/jobs", self._list, methods=["GET"]),
+            Route("/jobs/{id}", self._get, methods=["GET"]),
+            Route("/jobs/{id}", self._cancel, methods=["DELETE"]),
+            Route("/jobs/{id}/events", self._events, methods=["GET"]),
+            Route("/jobs/{id}/images/{index}", self._image, methods=["GET"]),
+        ]
+
+    async def _submit(self, request: Request) -> Response:
+        owner = self._check(request.headers)
+        self._ready()
+        asked = await submission.read(request, self._settings)
+        job, new = await asyncio.to_thread(self._jobs.submit, owner, asked)
+        body = await asyncio.to_thread(self._jobs.document, job)
+        return JSONResponse(body, 202 if new else 200, headers={"Location": f"/jobs/{job.id}"})
+
+    async def _list(self, request: Request) -> Response:
+        owner = self._check(request.headers)
+        state = _state(request)
+        limit = _number(request, "limit", 50, 1, MAX_LIMIT)
+        cursor = _number(request, "cursor", 0, 0, 2**62)
+
+        def listed() -> dict[str, Any]:
+            found = self._jobs.page(owner, state, limit + 1, cursor or None)
+            more = found[limit - 1].number if len(found) > limit else None
+            documents = [self._jobs.document(job) for job in found[:limit]]
+            return {"jobs": documents, "next": None if more is None else str(more)}
+
+        return JSONResponse(await asyncio.to_thread(listed))
+
+    async def _get(self, request: Request) -> Response:
+        owner = self._check(request.headers)
+        return await self._answer(request, lambda id: self._jobs.find(owner, id))
+
+    async def _cancel(self, request: Request) -> Response:
+        owner = self._check(request.headers)
+        return await self._answer(request, lambda id: self._jobs.cancel(owner, id))
+
+    async def _events(self, request: Request) -> Response:
+        owner, id = self._check(request.headers), request.path_params["id"]
+        every = _number(request, "preview_every", 0, 0, MAX_STEPS)
+        if await asyncio.to_thread(self._jobs.find, owner, id) is None:
+            raise _unknown(id)
+        stream = events.stream(
+            lambda: self._jobs.find(owner, id), self._jobs.hub, (owner, id), every
+        )
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
+
+    async def _image(self, request: Request) -> Response:
+        owner, id = self._check(request.headers), request.path_params["id"]
+        job = await asyncio.to_thread(self._jobs.get, owner, id)
+        if job is None:
+            raise _unknown(id)
+        if not job.final:
+            raise Conflict(f"job {id} is not finished", loc=("id",))
+        index = request.path_params["index"]
+        if not index.isdecimal() or int(index) >= len(job.images):
+            raise UnknownName(f"job {id} has {len(job.images)} images, numbered from 0", loc=("i",))
+        path = self._jobs.file(job, int(index))
+        described = job.images[int(index)]
+        headers = {**_headers(job, described), "Cache-Control": "private, max-age=3600"}
+        return FileResponse(path, media_type=described["content_type"], headers=headers)
+
+    async def _answer(
+        self, request: Request, look: Callable[[str], dict[str, Any] | None]
+    ) -> Response:
+        id = request.path_params["id"]
+        found = await asyncio.to_thread(look, id)
+        if found is None:
+            raise _unknown(id)
+        return JSONResponse(found)
+
+
+def _headers(job: Job, image: dict[str, Any]) -> dict[str, str]:
+    """As on the synchronous endpoints."""
+    parameters = job.parameters
+    return {
+        "seed": str(image["seed"]),
+        "width": str(image["width"]),
+        "height": str(image["height"]),
+        "scheduler": str(parameters.get("scheduler")),
+        "num-inference-steps": str(parameters.get("num_inference_steps")),
+        "guidance-scale": str(parameters.get("guidance_scale")),
+        "finish-reason": image["finish_reason"],
+    }
+
+
+def _state(request: Request) -> State | None:
+    given = request.query_params.get("state")
+    if given is not None and given not in STATES:
+        raise InvalidInput(f"state must be one of {', '.join(STATES)}", loc=("state",))
+    return cast("State | None", given)
+
+
+def _number(request: Request, name: str, default: int, least: int, most: int) -> int:
+    given = request.query_params.get(name)
+    if given is None:
+        return default
+    if not given.isascii() or not given.isdecimal() or not least <= int(given) <= most:
+        raise InvalidInput(f"{name} must be a whole number from {least} to {most}", loc=(name,))
+    return int(given)
+
+
+def _unknown(id: str) -> UnknownName:
+    return UnknownName(f"there is no job {id!r}", loc=("id",))

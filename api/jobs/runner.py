@@ -1,0 +1,253 @@
+"""Feeds queued jobs to the runnable, and writes down how they end."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+from api import responses
+from api.jobs.files import Files
+from api.jobs.job import Job
+from api.jobs.lease import Lease
+from api.jobs.live import Hub, Live
+from api.jobs.store import Store
+from api.stopping import stopping
+from runnables.engine.request import Result, Ticket
+from runnables.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    GenerationFailed,
+    NotReady,
+    OverCapacity,
+    StableDiffusionError,
+    error_body,
+)
+from runnables.images import Format
+from runnables.parameters import MODELS, OutputFormat, Parameters, Priority
+from runnables.runnable import StableDiffusionRunnable
+
+logger = logging.getLogger(__name__)
+
+ATTEMPTS = 5  # a job that was being drawn at so many crashes is likely their cause
+WAITING = 4  # jobs are handed in while fewer requests wait in the engine: the rest wait here
+DRAWING_S = 3600.0  # how long a job without a deadline may be in the engine
+TURN_S = 0.5  # how often an idle runner looks for work of other processes
+BUSY_S = 0.05  # and one that waits for room in the engine
+
+
+class Runner:
+    """One thread that claims jobs, and a pool that settles them.
+
+    Args:
+        limit: jobs in the engine at most.
+    """
+
+    def __init__(
+        self,
+        runnable: StableDiffusionRunnable,
+        store: Store,
+        files: Files,
+        lease: Lease,
+        hub: Hub,
+        limit: int,
+    ) -> None:
+        self._runnable = runnable
+        self._store = store
+        self._files = files
+        self._lease = lease
+        self._hub = hub
+        self._limit = limit
+        self._active: dict[int, tuple[Job, Live]] = {}
+        self._wake = threading.Event()
+        self._stopped = False
+        self._settlers = ThreadPoolExecutor(2, thread_name_prefix="jobs")
+        self._thread = threading.Thread(target=self._run, name="jobs", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Claim no more jobs; those in the engine go on."""
+        self._stopped = True
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def close(self) -> None:
+        """Write down what the engine has ended. The engine must have been closed."""
+        self.stop()
+        self._settlers.shutdown()
+
+    def wake(self) -> None:
+        """There may be something to do."""
+        self._wake.set()
+
+    def live(self, number: int | None) -> Live | None:
+        """The job as this process draws it."""
+        active = self._active.get(number) if number is not None else None
+        return active[1] if active else None
+
+    def remaining_s(self) -> float:
+        """Estimated seconds until all jobs in the engine are drawn."""
+        lives = [live for _, live in list(self._active.values())]
+        return max(((live.progress and live.progress.eta_s) or 0.0 for live in lives), default=0.0)
+
+    # -- the runner's thread ----------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._stopped:
+            try:
+                self._tidy()
+                busy = self._feed()
+            except Exception:  # the disk is full, the database is locked: later it may work
+                logger.exception("jobs could not be fed; trying again")
+                busy = False
+            self._wake.wait(BUSY_S if busy else TURN_S)
+            self._wake.clear()
+
+    def _feed(self) -> bool:
+        """Hand in jobs while there is room. True where some are left."""
+        while not self._stopped and not stopping() and self._runnable.ready:
+            if not self._has_room():
+                return True
+            job = self._store.claim(self._lease.id)
+            if job is None:
+                return False
+            if not self._hand_in(job):
+                return True
+        return False
+
+    def _has_room(self) -> bool:
+        """One job at least is always in the engine, or synchronous requests could starve all."""
+        waiting = self._runnable.load()["waiting"]
+        return not self._active or (waiting < WAITING and len(self._active) < self._limit)
+
+    def _hand_in(self, job: Job) -> bool:
+        """False where the engine takes none now; then the job waits on."""
+        assert job.number is not None
+        live = Live(self._hub, (job.owner, job.id))
+        try:
+            live.ticket = self._runnable.submit(
+                _parameters(job),
+                self._files.input(job.folder, "img"),
+                self._files.input(job.folder, "mask"),
+                on_step=live.on_step,
+                preview_every=self._hub.every(live.key),
+            )
+        except (OverCapacity, NotReady):
+            self._store.release(job, begun=False)
+            return False
+        except Exception as error:
+            self._store.end(job, "failed", error=_told(error))
+            self._hub.changed(live.key)
+            return True
+        self._active[job.number] = (job, live)
+        live.ticket.future.add_done_callback(partial(self._ended, job, live.ticket))
+        self._hub.changed(live.key)
+        return True
+
+    # -- how jobs end -----------------------------------------------------------------------
+
+    def _ended(self, job: Job, ticket: Ticket, _: object) -> None:
+        self._settlers.submit(self._settle, job, ticket)
+
+    def _settle(self, job: Job, ticket: Ticket) -> None:
+        assert job.number is not None
+        try:
+            self._write_down(job, ticket)
+        except Exception:  # it is still `running` in the store, and will be tried again
+            logger.exception("job %s could not be written down", job.id)
+        finally:
+            del self._active[job.number]
+            self._hub.changed((job.owner, job.id))
+            self._wake.set()
+
+    def _write_down(self, job: Job, ticket: Ticket) -> None:
+        error = ticket.future.exception()
+        if error is None:
+            self._store.end(job, "succeeded", images=self._keep(job, ticket.future.result()))
+        elif isinstance(error, NotReady):  # the service stops; the job goes on after the restart
+            self._store.release(job, begun=False)
+        elif isinstance(error, Cancelled):
+            self._store.end(job, "cancelled")
+        else:
+            self._store.end(job, "failed", error=_told(error))
+
+    def _keep(self, job: Job, result: Result) -> list[dict[str, Any]]:
+        """Write the images; of another attempt's files nothing is overwritten."""
+        model = str(self._runnable.describe()["name"])
+        kind = image_format(result.parameters.output_format)
+        described = []
+        for i, drawn in enumerate(result.images):
+            name = f"{job.attempts}-{i}.{kind}"
+            data = responses.image_file(result, drawn, kind, self._runnable.settings, model)
+            self._files.write(job.folder, name, data)
+            described.append(
+                {
+                    "seed": drawn.seed,
+                    "finish_reason": drawn.finish_reason,
+                    "width": drawn.image.width,
+                    "height": drawn.image.height,
+                    "content_type": f"image/{kind}",
+                    "file": name,
+                }
+            )
+        return described
+
+    # -- housekeeping -----------------------------------------------------------------------
+
+    def _tidy(self) -> None:
+        """See to jobs that are expired, cancelled elsewhere, or whose process has died."""
+        for job in self._store.expired():
+            late = DeadlineExceeded("not finished by its deadline", loc=("deadline_s",))
+            self._store.end(job, "failed", error=_told(late))
+            self._hub.changed((job.owner, job.id))
+        for job in self._store.running():
+            live = self.live(job.number)
+            if live is not None:
+                if job.cancel:
+                    live.cancel()
+            elif job.runner == self._lease.id or not self._lease.alive(job.runner or ""):
+                self._recover(job)
+
+    def _recover(self, job: Job) -> None:
+        """A job whose process has died is drawn again, unless it was there too often."""
+        logger.warning("job %s was interrupted (attempt %d)", job.id, job.attempts)
+        if job.cancel:
+            self._store.end(job, "cancelled")
+        elif job.attempts >= ATTEMPTS:
+            why = f"the service stopped {job.attempts} times while it was drawn"
+            self._store.end(job, "failed", error=_told(GenerationFailed(why)))
+        else:
+            self._store.release(job, begun=True)
+        self._hub.changed((job.owner, job.id))
+
+
+def image_format(wanted: OutputFormat | None) -> Format:
+    """Of a job's files: JPEG as on the other endpoints, PNG where they would send JSON."""
+    return "png" if wanted == "json" else wanted or "jpeg"
+
+
+def priority_class(priority: int) -> Priority:
+    """The engine's three classes from the ten of jobs."""
+    return "low" if priority < 4 else "normal" if priority < 7 else "high"
+
+
+def _parameters(job: Job) -> Parameters:
+    left = DRAWING_S if job.expires is None else max(job.expires - time.time(), 0.001)
+    parameters = MODELS[job.task].model_validate(job.parameters)
+    return parameters.model_copy(
+        update={"priority": priority_class(job.priority), "deadline_s": left}
+    )
+
+
+def _told(error: BaseException) -> dict[str, Any]:
+    """What the job's owner reads."""
+    if not isinstance(error, StableDiffusionError):
+        logger.error("a job failed", exc_info=error)
+        error = GenerationFailed("drawing this job failed; the server's log says why")
+    return {**error_body(error), "status": error.status}

@@ -1,0 +1,251 @@
+"""Jobs in SQLite: the one truth about their state, shared by all processes of a service.
+
+Every change of state is one statement that names the state it expects, so that of two writers only
+one succeeds, and a job ends once. A row that says `succeeded` is written after its files.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from api.jobs.job import Job, State
+
+VERSION = 1  # of the schema, in SQLite's user_version
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS jobs (
+  number INTEGER PRIMARY KEY AUTOINCREMENT,
+  id TEXT NOT NULL, owner TEXT NOT NULL, task TEXT NOT NULL, parameters TEXT NOT NULL,
+  folder TEXT NOT NULL, state TEXT NOT NULL, step INTEGER NOT NULL, steps INTEGER NOT NULL,
+  priority INTEGER NOT NULL, due REAL NOT NULL, expires REAL, seconds REAL NOT NULL,
+  attempts INTEGER NOT NULL, cancel INTEGER NOT NULL, runner TEXT,
+  created REAL NOT NULL, started REAL, finished REAL, images TEXT NOT NULL, error TEXT,
+  webhook TEXT, webhook_at REAL, webhook_tries INTEGER NOT NULL,
+  fingerprint TEXT NOT NULL, trace TEXT,
+  UNIQUE (owner, id)
+);
+CREATE INDEX IF NOT EXISTS jobs_queue ON jobs (state, due, number);
+CREATE INDEX IF NOT EXISTS jobs_finished ON jobs (finished);
+CREATE INDEX IF NOT EXISTS jobs_webhook ON jobs (webhook_at) WHERE webhook_at IS NOT NULL;
+"""
+JSON_COLUMNS = {"parameters", "images", "error"}
+COLUMNS = [column.name for column in fields(Job) if column.name != "number"]
+ENDS = (
+    "state = ?, step = MAX(step, ?), finished = ?, images = ?, error = ?, runner = NULL, "
+    "webhook_at = CASE WHEN webhook IS NULL THEN NULL ELSE ? END"
+)
+
+
+class Store:
+    """Thread-safe; one connection.
+
+    Args:
+        folder: where `jobs.sqlite3` lies; made where it is missing.
+        clock: Unix time.
+
+    Raises:
+        OSError, sqlite3.Error: the folder cannot be used.
+    """
+
+    def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._connection = sqlite3.connect(
+            folder / "jobs.sqlite3", timeout=30, isolation_level=None, check_same_thread=False
+        )
+        self._connection.row_factory = sqlite3.Row
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._connection.execute("PRAGMA synchronous = FULL")  # accepted means kept
+        self._connection.executescript(SCHEMA)
+        self._connection.execute(f"PRAGMA user_version = {VERSION}")
+
+    def close(self) -> None:
+        with self._lock:
+            self._connection.close()
+
+    # -- reading ----------------------------------------------------------------------------
+
+    def get(self, owner: str, id: str) -> Job | None:
+        """This owner's job of this id."""
+        return self._one("SELECT * FROM jobs WHERE owner = ? AND id = ?", owner, id)
+
+    def page(self, owner: str, state: State | None, limit: int, before: int | None) -> list[Job]:
+        """The owner's jobs, newest first, those with a smaller number than `before`."""
+        query, values = "SELECT * FROM jobs WHERE owner = ?", list[object]([owner])
+        if state is not None:
+            query, values = query + " AND state = ?", [*values, state]
+        if before is not None:
+            query, values = query + " AND number < ?", [*values, before]
+        return self._all(query + " ORDER BY number DESC LIMIT ?", *values, limit)
+
+    def ahead(self, job: Job) -> tuple[int, float]:
+        """How many queued jobs go before this one, and their seconds of work."""
+        query = (
+            "SELECT COUNT(*) AS jobs, COALESCE(SUM(seconds), 0) AS seconds FROM jobs "
+            "WHERE state = 'queued' AND (due, number) < (?, ?)"
+        )
+        with self._lock:
+            row = self._connection.execute(query, (job.due, job.number)).fetchone()
+        return row["jobs"], row["seconds"]
+
+    def count(self, state: State) -> int:
+        """How many jobs are in this state."""
+        with self._lock:
+            query = "SELECT COUNT(*) FROM jobs WHERE state = ?"
+            return int(self._connection.execute(query, (state,)).fetchone()[0])
+
+    # -- a job's way ------------------------------------------------------------------------
+
+    def add(self, job: Job) -> Job:
+        """Keep a new job; from here on it will end. Returns the one of this id that is there."""
+        names, marks = ", ".join(COLUMNS), ", ".join("?" * len(COLUMNS))
+        with self._transaction():
+            self._connection.execute(
+                f"INSERT INTO jobs ({names}) VALUES ({marks}) ON CONFLICT DO NOTHING",
+                [_packed(name, getattr(job, name)) for name in COLUMNS],
+            )
+            query = "SELECT * FROM jobs WHERE owner = ? AND id = ?"
+            return _job(self._connection.execute(query, (job.owner, job.id)).fetchone())
+
+    def claim(self, runner: str) -> Job | None:
+        """The queued job that is due first, now running at this runner."""
+        return self._one(
+            "UPDATE jobs SET state = 'running', runner = ?, attempts = attempts + 1, "
+            "started = COALESCE(started, ?) WHERE number = (SELECT number FROM jobs "
+            "WHERE state = 'queued' ORDER BY due, number LIMIT 1) RETURNING *",
+            runner,
+            self._clock(),
+        )
+
+    def release(self, job: Job, *, begun: bool) -> None:
+        """Back into the queue. `begun`: drawing it was tried, and counts as an attempt."""
+        self._write(
+            "UPDATE jobs SET state = 'queued', runner = NULL, step = 0, "
+            "started = CASE WHEN ? THEN started ELSE NULL END, "
+            "attempts = attempts - ? WHERE number = ? AND state = 'running' AND runner = ?",
+            begun,
+            int(not begun),
+            job.number,
+            job.runner,
+        )
+
+    def end(
+        self,
+        job: Job,
+        state: State,
+        *,
+        images: Sequence[dict[str, Any]] = (),
+        error: dict[str, Any] | None = None,
+    ) -> bool:
+        """End a job that is as `job` says (queued, or running at its runner). False: it was not."""
+        now = self._clock()
+        step = job.steps if state == "succeeded" else 0
+        values = (state, step, now, json.dumps(list(images)), _packed("error", error), now)
+        return self._write(
+            f"UPDATE jobs SET {ENDS} WHERE number = ? AND state = ? AND runner IS ?",
+            *values,
+            job.number,
+            job.state,
+            job.runner,
+        )
+
+    def ask_cancel(self, owner: str, id: str) -> Job | None:
+        """Cancel a queued job at once; ask the runner of a running one to."""
+        job = self.get(owner, id)
+        while job and job.state == "queued" and not self.end(job, "cancelled"):
+            job = self.get(owner, id)  # it has just been claimed
+        self._write(
+            "UPDATE jobs SET cancel = 1 WHERE owner = ? AND id = ? AND state = 'running'", owner, id
+        )
+        return self.get(owner, id)
+
+    def report(self, steps: dict[int, int]) -> None:
+        """Write down how far running jobs are, for other processes: number -> step."""
+        with self._transaction():
+            self._connection.executemany(
+                "UPDATE jobs SET step = ? WHERE number = ? AND state = 'running'",
+                [(step, number) for number, step in steps.items()],
+            )
+
+    # -- housekeeping -----------------------------------------------------------------------
+
+    def running(self) -> list[Job]:
+        """All running jobs, of every process."""
+        return self._all("SELECT * FROM jobs WHERE state = 'running'")
+
+    def expired(self) -> list[Job]:
+        """Queued jobs whose deadline has passed."""
+        query = "SELECT * FROM jobs WHERE state = 'queued' AND expires <= ?"
+        return self._all(query, self._clock())
+
+    def forget(self, finished_before: float) -> list[Job]:
+        """Remove the jobs that ended before this time and whose webhook is through."""
+        return self._all(
+            "DELETE FROM jobs WHERE finished < ? AND webhook_at IS NULL RETURNING *",
+            finished_before,
+        )
+
+    def folders(self) -> set[str]:
+        """The folders that rows name."""
+        with self._lock:
+            return {row[0] for row in self._connection.execute("SELECT folder FROM jobs")}
+
+    def claim_webhook(self, lease_s: float) -> Job | None:
+        """A job whose webhook is due, not given to anybody else for `lease_s` seconds."""
+        now = self._clock()
+        return self._one(
+            "UPDATE jobs SET webhook_at = ?, webhook_tries = webhook_tries + 1 WHERE number = "
+            "(SELECT number FROM jobs WHERE webhook_at <= ? ORDER BY webhook_at LIMIT 1) "
+            "RETURNING *",
+            now + lease_s,
+            now,
+        )
+
+    def webhook_next(self, job: Job, at: float | None) -> None:
+        """When to try this webhook again; None: it is through."""
+        self._write("UPDATE jobs SET webhook_at = ? WHERE number = ?", at, job.number)
+
+    # -- SQLite -----------------------------------------------------------------------------
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._lock:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+
+    def _write(self, statement: str, *values: object) -> bool:
+        """Whether a row was changed."""
+        with self._lock:
+            return self._connection.execute(statement, values).rowcount > 0
+
+    def _all(self, query: str, *values: object) -> list[Job]:
+        with self._lock:
+            return [_job(row) for row in self._connection.execute(query, values).fetchall()]
+
+    def _one(self, query: str, *values: object) -> Job | None:
+        found = self._all(query, *values)
+        return found[0] if found else None
+
+
+def _packed(name: str, value: Any) -> Any:
+    return json.dumps(value) if name in JSON_COLUMNS and value is not None else value
+
+
+def _job(row: sqlite3.Row) -> Job:
+    values = dict(row)
+    for name in JSON_COLUMNS:
+        values[name] = json.loads(values[name]) if values[name] is not None else None
+    return Job(**{**values, "cancel": bool(values["cancel"])})

@@ -1,0 +1,112 @@
+"""What `POST /jobs` takes: JSON, or multipart with that JSON in `data` and the images beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
+
+from api import forms
+from api.jobs.job import ID
+from runnables.errors import InvalidInput, Loc
+from runnables.parameters import MODELS, Parameters, Task
+from runnables.settings import Settings
+
+MAX_DEADLINE_S = 30 * 86400
+#: the priority of a job that names none, by that of its parameters
+PRIORITIES = {"low": 2, "normal": 5, "high": 8}
+
+
+class JobRequest(BaseModel):
+    """`POST /jobs`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    task: Task = Field(description="Which endpoint's parameters these are.")
+    parameters: dict[str, Any] = Field(description="As that endpoint takes them.")
+    id: str | None = Field(
+        None,
+        pattern=f"^{ID.pattern}$",
+        description="The job's name, chosen by the client: sent again with the same body, it "
+        "returns the job that is there; with another body it is refused (409).",
+    )
+    webhook: str | None = Field(
+        None,
+        max_length=2000,
+        description="An https URL that gets the job document when the job has ended.",
+    )
+    priority: int | None = Field(
+        None,
+        ge=0,
+        le=9,
+        description="Higher goes first; a step is worth a minute of waiting. Default: 5.",
+    )
+    deadline_s: float | None = Field(
+        None,
+        gt=0,
+        le=MAX_DEADLINE_S,
+        description="The job fails when it is not finished so many seconds after it was accepted.",
+    )
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A valid request for a job."""
+
+    request: JobRequest
+    parameters: Parameters
+    images: dict[str, Image.Image]
+
+    @property
+    def priority(self) -> int:
+        given = self.request.priority
+        return PRIORITIES[self.parameters.priority] if given is None else given
+
+    @property
+    def deadline_s(self) -> float | None:
+        return self.request.deadline_s or self.parameters.deadline_s
+
+    def fingerprint(self) -> str:
+        """Equal for equal requests: of the body as sent, and of the pixels."""
+        body = self.request.model_dump(exclude={"id"}, exclude_unset=True)
+        digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode())
+        for name, image in sorted(self.images.items()):
+            digest.update(f"{name} {image.mode} {image.size}".encode())
+            digest.update(image.tobytes())
+        return digest.hexdigest()
+
+
+async def read(request: Request, settings: Settings) -> Submission:
+    """Read and validate.
+
+    Raises:
+        InvalidInput, UnsupportedImage, PayloadTooLarge: naming the field.
+    """
+    if forms.content_type(request) != "multipart/form-data":
+        forms.expect_json(request)
+        asked = forms.parse(JobRequest, await request.body())
+        return _checked(asked, {}, ())
+    async with forms.parts(request) as form:
+        data = await forms.text(form.get("data"))
+        asked = forms.parse(JobRequest, data, "data")
+        wanted = forms.files_of(MODELS[asked.task])
+        forms.check_names(form, {*wanted, "data"})
+        images = {name: await forms.image(form.get(name), name, settings) for name in wanted}
+        return _checked(asked, images, ("data",))
+
+
+def _checked(asked: JobRequest, images: dict[str, Image.Image], loc: Loc) -> Submission:
+    model = MODELS[asked.task]
+    parameters = forms.validated(model, asked.parameters, (*loc, "parameters"))
+    for name in forms.files_of(model):
+        if name not in images:
+            raise InvalidInput(
+                f"{name} is missing: send multipart/form-data with parts data and {name}",
+                loc=(name,),
+            )
+    return Submission(asked, parameters, images)

@@ -1,0 +1,102 @@
+"""Progress as server-sent events, and of synchronous requests."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from PIL import Image
+
+from tests.api.jobs.conftest import ASK, LONG, Client
+
+Event = tuple[str, dict[str, Any]]
+SLOW = {"prompt": "x", "num_inference_steps": 30}
+
+
+def events(client: Client, id: str, query: str = "") -> Iterator[Event]:
+    """The whole stream; the test client hands it over when it has ended."""
+    answer = client.http.get(f"/jobs/{id}/events{query}")
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    for block in answer.text.strip().split("\n\n"):
+        if not block.startswith(":"):
+            name, data = block.split("\n")
+            yield name.removeprefix("event: "), json.loads(data.removeprefix("data: "))
+
+
+def test_progress_then_the_document(client: Client) -> None:
+    id = client.post(parameters={**LONG, "num_inference_steps": 40})["id"]
+    *progress, (last, final) = events(client, id, "?preview_every=2")
+    assert {name for name, _ in progress} == {"progress"}
+    steps = [data["step"] for _, data in progress]
+    assert steps == sorted(steps) and len(set(steps)) > 3
+    previews = [data["preview"] for _, data in progress if data["preview"]]
+    assert previews
+    assert Image.open(io.BytesIO(base64.b64decode(previews[0]))).format == "JPEG"
+    assert last == final["state"] == "succeeded"
+    assert final == client.get(id)
+
+
+def test_late_subscribers_get_the_end(client: Client) -> None:
+    done = client.until(client.post()["id"], "succeeded")
+    assert list(events(client, done["id"])) == [("succeeded", done)]
+
+
+def test_several_subscribers(client: Client) -> None:
+    id = client.post(parameters={**LONG, "num_inference_steps": 40})["id"]
+    seen: dict[int, list[Event]] = {}
+
+    def subscribe(every: int) -> None:
+        seen[every] = list(events(client, id, f"?preview_every={every}"))
+
+    threads = [threading.Thread(target=subscribe, args=(every,)) for every in (0, 2, 3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {stream[-1][0] for stream in seen.values()} == {"succeeded"}
+    assert not any(data.get("preview") for _, data in seen[0])
+    assert any(data.get("preview") for _, data in seen[2])
+    assert any(data.get("preview") for _, data in seen[3])
+
+
+def test_cancelled_ends_the_stream(client: Client) -> None:
+    id = client.post(parameters=LONG)["id"]
+    client.until(id, "running")
+    threading.Timer(0.2, lambda: client.http.delete(f"/jobs/{id}")).start()
+    assert list(events(client, id))[-1][0] == "cancelled"
+
+
+def test_a_synchronous_request_has_progress_and_can_be_cancelled(client: Client) -> None:
+    answers = []
+
+    def draw() -> None:
+        answers.append(
+            client.http.post("/txt2img?", json={**LONG, "output_format": "json"},
+                             headers={"x-request-id": "draw-1"})
+        )  # fmt: skip
+
+    thread = threading.Thread(target=draw)
+    thread.start()
+    while client.http.get("/jobs/draw-1").status_code == 404:
+        pass
+    client.until("draw-1", "running")
+    client.http.delete("/jobs/draw-1")
+    thread.join()
+    assert answers[0].status_code == 499
+    assert client.get("draw-1")["state"] == "cancelled"
+    assert list(events(client, "draw-1"))[-1][0] == "cancelled"
+    assert client.http.get("/jobs/draw-1/images/0").status_code == 404
+    assert client.http.get("/jobs").json()["jobs"] == []
+
+
+def test_a_finished_synchronous_request_is_known_for_a_while(client: Client) -> None:
+    answer = client.http.post("/txt2img", json=ASK, headers={"x-request-id": "draw-2"})
+    assert answer.headers["x-request-id"] == "draw-2"
+    assert client.get("draw-2")["state"] == "succeeded"
+    again = client.http.post("/txt2img", json=ASK, headers={"x-request-id": "bad id/"})
+    assert again.headers["x-request-id"] != "bad id/"
+    assert client.get(again.headers["x-request-id"])["state"] == "succeeded"

@@ -1,0 +1,230 @@
+"""The contract of `/jobs`: what is answered to what."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.api.jobs.conftest import ASK, LONG, Client
+
+Make = Callable[..., Client]
+DOCUMENT = {
+    "id", "task", "state", "step", "steps", "position", "eta_s", "priority", "created_at",
+    "started_at", "finished_at", "deadline_at", "parameters", "images", "error", "webhook",
+}  # fmt: skip
+
+
+def png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_a_job_is_accepted_drawn_and_fetched(client: Client) -> None:
+    parameters = {**ASK, "num_images_per_prompt": 2, "seed": 5, "output_format": "png"}
+    answer = client.http.post("/jobs", json={"task": "txt2img", "parameters": parameters})
+    assert answer.status_code == 202
+    accepted = answer.json()
+    assert set(accepted) == DOCUMENT
+    assert answer.headers["location"] == f"/jobs/{accepted['id']}"
+    done = client.until(accepted["id"], "succeeded")
+    assert (done["step"], done["position"]) == (done["steps"], None)
+    assert done["created_at"] <= done["started_at"] <= done["finished_at"]
+    assert done["created_at"].endswith("Z")
+    assert [image["seed"] for image in done["images"]] == [5, 6]
+    for i, told in enumerate(done["images"]):
+        assert told["url"] == f"/jobs/{accepted['id']}/images/{i}"
+        image = client.http.get(told["url"])
+        assert image.headers["content-type"] == told["content_type"] == "image/png"
+        assert image.headers["seed"] == str(5 + i)
+        assert image.headers["finish-reason"] == told["finish_reason"] == "success"
+        assert Image.open(io.BytesIO(image.content)).size == (told["width"], told["height"])
+
+
+def test_a_job_draws_what_the_endpoint_draws(client: Client) -> None:
+    parameters = {**ASK, "seed": 3, "output_format": "png"}
+    job = client.until(client.post(parameters=parameters)["id"], "succeeded")
+    drawn = client.http.get(job["images"][0]["url"])
+    assert drawn.content == client.http.post("/txt2img", json=parameters).content
+
+
+def test_images_go_in_as_parts(client: Client, photo: Image.Image, mask: Image.Image) -> None:
+    body = {"task": "inpaint", "parameters": {**ASK, "seed": 1, "output_format": "png"}}
+    files = {"img": png(photo), "mask": png(mask)}
+    answer = client.http.post("/jobs", data={"data": json.dumps(body)}, files=files)
+    assert answer.status_code == 202, answer.text
+    job = client.until(answer.json()["id"], "succeeded")
+    direct = client.http.post(
+        "/inpaint", data={"data": json.dumps(body["parameters"])}, files=files
+    )
+    assert client.http.get(job["images"][0]["url"]).content == direct.content
+
+
+def test_the_seed_is_known_from_the_start(client: Client) -> None:
+    accepted = client.post()
+    done = client.until(accepted["id"], "succeeded")
+    assert accepted["parameters"]["seed"] == done["images"][0]["seed"]
+
+
+def test_the_same_id_and_body_is_the_same_job(client: Client) -> None:
+    first = client.post(id="mine")
+    again = client.http.post("/jobs", json={"id": "mine", "task": "txt2img", "parameters": ASK})
+    assert again.status_code == 200
+    assert again.json()["created_at"] == first["created_at"]
+    other = {"id": "mine", "task": "txt2img", "parameters": {**ASK, "seed": 1}}
+    refused = client.http.post("/jobs", json=other)
+    assert refused.status_code == 409
+    assert refused.json()["detail"][0]["loc"] == ["id"]
+
+
+def test_cancel_is_idempotent_and_frees_the_rows(client: Client) -> None:
+    id = client.post(parameters=LONG)["id"]
+    client.until(id, "running")
+    for _ in range(2):
+        assert client.http.delete(f"/jobs/{id}").status_code == 200
+    cancelled = client.until(id, "cancelled")
+    assert cancelled["error"] is None and cancelled["images"] == []
+    assert client.http.delete(f"/jobs/{id}").json() == cancelled
+    assert client.api.runnable.load()["active"] == 0
+    assert client.http.get(f"/jobs/{id}/images/0").status_code == 404
+
+
+def test_a_queued_job_is_cancelled_at_once(make: Make) -> None:
+    client = make(jobs_active=1)
+    running, queued = client.post(parameters=LONG), client.post(parameters=LONG)
+    client.until(running["id"], "running")
+    before = client.get(queued["id"])
+    assert (before["state"], before["position"]) == ("queued", 0)
+    assert before["eta_s"] > 0
+    assert client.http.delete(f"/jobs/{queued['id']}").json()["state"] == "cancelled"
+    assert client.http.get(f"/jobs/{running['id']}/images/0").status_code == 409
+    client.http.delete(f"/jobs/{running['id']}")
+
+
+def test_ended_jobs_stay_as_they_are(client: Client) -> None:
+    done = client.until(client.post()["id"], "succeeded")
+    assert client.http.delete(f"/jobs/{done['id']}").json() == done
+
+
+def test_higher_priority_goes_first(make: Make) -> None:
+    client = make(jobs_active=1)
+    client.until(client.post(parameters=LONG, id="first")["id"], "running")
+    for priority in (0, 9, 5):
+        client.post(id=f"p{priority}", priority=priority)
+    assert [client.get(f"p{p}")["position"] for p in (9, 5, 0)] == [0, 1, 2]
+    client.http.delete("/jobs/first")
+    for priority in (0, 9, 5):
+        client.until(f"p{priority}", "succeeded")
+    starts = [client.get(f"p{p}")["started_at"] for p in (9, 5, 0)]
+    assert starts == sorted(starts)
+
+
+def test_a_deadline_fails_the_job(make: Make) -> None:
+    client = make(jobs_active=1)
+    client.until(client.post(parameters=LONG, id="busy")["id"], "running")
+    for id, body in {
+        "waits": {"deadline_s": 0.3, "priority": 0},
+        "named-inside": {"parameters": {**ASK, "deadline_s": 0.2}, "priority": 0},
+    }.items():
+        client.post(id=id, **body)
+        failed = client.until(id, "failed")
+        assert failed["error"]["status"] == 504
+        assert failed["error"]["detail"][0]["loc"] == ["deadline_s"]
+    client.http.delete("/jobs/busy")
+
+
+def test_listing_goes_newest_first_in_pages(client: Client) -> None:
+    ids = [client.post()["id"] for _ in range(5)]
+    for id in ids:
+        client.until(id, "succeeded")
+    seen: list[str] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        page = client.http.get(f"/jobs?limit=2&state=succeeded&cursor={cursor or 2**60}").json()
+        seen += [job["id"] for job in page["jobs"]]
+        cursor = page["next"]
+    assert seen == ids[::-1]
+    assert client.http.get("/jobs?state=queued").json() == {"jobs": [], "next": None}
+
+
+@pytest.mark.parametrize(
+    ("body", "loc"),
+    [
+        ({"task": "paint", "parameters": ASK}, ["task"]),
+        ({"task": "txt2img"}, ["parameters"]),
+        ({"task": "txt2img", "parameters": {}}, ["parameters", "prompt"]),
+        ({"task": "txt2img", "parameters": {**ASK, "hieght": 64}}, ["parameters", "hieght"]),
+        ({"task": "txt2img", "parameters": {**ASK, "height": 63}}, ["height"]),
+        ({"task": "txt2img", "parameters": {**ASK, "scheduler": "no"}}, ["scheduler"]),
+        ({"task": "img2img", "parameters": ASK}, ["img"]),
+        ({"task": "txt2img", "parameters": ASK, "id": "a/b"}, ["id"]),
+        ({"task": "txt2img", "parameters": ASK, "priority": 10}, ["priority"]),
+        ({"task": "txt2img", "parameters": ASK, "deadline_s": 0}, ["deadline_s"]),
+        ({"task": "txt2img", "parameters": ASK, "webhook": "https://x.example/"}, ["webhook"]),
+        ({"task": "txt2img", "parameters": ASK, "colour": 1}, ["colour"]),
+    ],
+)
+def test_bad_jobs_are_refused_by_field(
+    client: Client, body: dict[str, Any], loc: list[str]
+) -> None:
+    answer = client.http.post("/jobs", json=body)
+    assert answer.status_code == (404 if loc == ["scheduler"] else 400), answer.text
+    assert answer.json()["detail"][0]["loc"] == loc
+    assert client.http.get("/jobs").json()["jobs"] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/jobs/none", 404),
+        ("/jobs/none/events", 404),
+        ("/jobs/none/images/0", 404),
+        ("/jobs?limit=0", 400),
+        ("/jobs?limit=x", 400),
+        ("/jobs?cursor=-1", 400),
+        ("/jobs?state=done", 400),
+        ("/jobs/none/events?preview_every=-1", 400),
+    ],
+)
+def test_bad_questions(client: Client, path: str, status: int) -> None:
+    answer = client.http.get(path)
+    assert answer.status_code == status
+    assert set(answer.json()) == {"error", "detail"}
+    assert client.http.delete("/jobs/none").status_code == 404
+
+
+def test_too_many_jobs_are_refused(make: Make) -> None:
+    client = make(begin=False, jobs_max=2, jobs_active=1)
+    assert client.http.post("/jobs", json={"task": "txt2img", "parameters": ASK}).status_code == 503
+    client.api.start()
+    client.until(client.post(parameters=LONG, id="busy")["id"], "running")
+    client.post(id="a"), client.post(id="b")
+    full = client.http.post("/jobs", json={"task": "txt2img", "parameters": ASK})
+    assert full.status_code == 429
+    assert int(full.headers["retry-after"]) >= 1
+    assert client.post(id="a")["state"] == "queued"  # the job that is there needs no room
+    client.http.delete("/jobs/busy")
+
+
+def test_another_key_sees_nothing(make: Make) -> None:
+    client = make(api_keys="one,two")
+    one, two = {"x-api-key": "one"}, {"x-api-key": "two"}
+    body = {"task": "txt2img", "parameters": ASK, "id": "same"}
+    assert client.http.post("/jobs", json=body).status_code == 401
+    assert client.http.post("/jobs", json=body, headers=one).status_code == 202
+    for method, path in [
+        ("GET", "/jobs/same"),
+        ("DELETE", "/jobs/same"),
+        ("GET", "/jobs/same/events"),
+        ("GET", "/jobs/same/images/0"),
+    ]:
+        assert client.http.request(method, path).status_code == 401
+        assert client.http.request(method, path, headers=two).status_code == 404
+    assert client.http.get("/jobs", headers=two).json()["jobs"] == []
+    other = {**body, "parameters": {**ASK, "seed": 2}}
+    assert client.http.post("/jobs", json=other, headers=two).status_code == 202
