@@ -65,7 +65,7 @@ class Api:
                 Route("/", _swagger),
                 Route("/docs.json", _document),
                 *drawing,
-                *JobRoutes(self.jobs, self.settings, self.keys.check, self._check_ready).routes(),
+                *JobRoutes(self.jobs, self.settings, self.keys, self._check_ready).routes(),
                 Route("/samplers", self._samplers),
                 Route("/models", self._models),
                 Route("/healthz", _alive),

@@ -7,11 +7,13 @@ import os
 import sqlite3
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from api import fetch
 from api.jobs.document import document
 from api.jobs.files import Files
 from api.jobs.job import Job, State
@@ -21,6 +23,7 @@ from api.jobs.requests import Requests
 from api.jobs.runner import Runner
 from api.jobs.store import Store
 from api.jobs.submission import Submission
+from api.jobs.webhooks import Webhooks
 from runnables.errors import Conflict, InvalidInput, NotReady, OverCapacity
 from runnables.runnable import StableDiffusionRunnable
 from runnables.settings import Settings
@@ -29,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 LEVEL_S = 60.0  # of waiting that one level of priority is worth
 SWEEP_S = 300.0
+Document = Callable[[Job], dict[str, Any]]
 
 
 class Jobs:
@@ -53,12 +57,12 @@ class Jobs:
         """Open the folder, go on with what a former process left, and begin to draw."""
         folder = folder_of(self._settings)
         try:
-            self._parts = Parts(self._runnable, folder, self.hub)
+            self._parts = Parts(self._runnable, folder, self.hub, self.document)
         except (OSError, sqlite3.Error) as error:
             self._failure = f"SD_JOBS_DIR={folder} cannot be used: {error}"
             logger.error("no jobs are accepted: %s", self._failure)
             return
-        self._parts.runner.start()
+        self._parts.start()
         threading.Thread(target=self._sweep_now_and_then, name="sweep", daemon=True).start()
 
     def stop(self) -> None:
@@ -184,7 +188,10 @@ class Jobs:
             raise OverCapacity(f"{waiting} jobs are waiting; try again later", retry_after=30)
 
     def _check_webhook(self, asked: Submission) -> None:
-        if asked.request.webhook is not None and not self._settings.webhook_secret:
+        if asked.request.webhook is None:
+            return
+        fetch.check_url(asked.request.webhook, "webhook", insecure=self._settings.fetch_insecure)
+        if not self._settings.webhook_secret:
             raise InvalidInput(
                 "webhooks are not set up here: the operator sets SD_WEBHOOK_SECRET",
                 loc=("webhook",),
@@ -203,12 +210,23 @@ class Jobs:
 class Parts:
     """What lies in the jobs folder, and who works on it."""
 
-    def __init__(self, runnable: StableDiffusionRunnable, folder: Path, hub: Hub) -> None:
+    def __init__(
+        self, runnable: StableDiffusionRunnable, folder: Path, hub: Hub, document: Document
+    ) -> None:
+        settings = runnable.settings
         self.store = Store(folder)
         self.files = Files(folder / "files")
         self.lease = Lease(folder / "processes")
-        limit = runnable.settings.jobs_active
-        self.runner = Runner(runnable, self.store, self.files, self.lease, hub, limit)
+        self.runner = Runner(
+            runnable, self.store, self.files, self.lease, hub, settings.jobs_active
+        )
+        self.webhooks = Webhooks(
+            self.store, document, settings.webhook_secret, settings.fetch_insecure
+        )
+
+    def start(self) -> None:
+        self.runner.start()
+        self.webhooks.start()
 
     def sweep(self, kept_s: float) -> None:
         """Remove jobs that ended so long ago, and files that no job names."""
@@ -218,6 +236,7 @@ class Parts:
 
     def close(self) -> None:
         self.runner.close()
+        self.webhooks.close()
         self.lease.release()
         self.store.close()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, cast, get_args
 
 from starlette.requests import Request
@@ -13,6 +13,7 @@ from starlette.routing import Route
 from api.jobs import events, submission
 from api.jobs.job import Job, State
 from api.jobs.jobs import Jobs
+from api.keys import Keys
 from runnables.errors import Conflict, InvalidInput, UnknownName
 from runnables.settings import Settings
 
@@ -25,7 +26,6 @@ class JobRoutes:
     """Handlers.
 
     Args:
-        check: who asks, from the headers; raises Unauthorized.
         ready: raises NotReady while the model loads.
     """
 
@@ -33,12 +33,12 @@ class JobRoutes:
         self,
         jobs: Jobs,
         settings: Settings,
-        check: Callable[[Mapping[str, str]], str],
+        keys: Keys,
         ready: Callable[[], None],
     ) -> None:
         self._jobs = jobs
         self._settings = settings
-        self._check = check
+        self._keys = keys
         self._ready = ready
 
     def routes(self) -> list[Route]:
@@ -53,7 +53,7 @@ class JobRoutes:
         ]
 
     async def _submit(self, request: Request) -> Response:
-        owner = self._check(request.headers)
+        owner = self._keys.spend(request.headers)
         self._ready()
         asked = await submission.read(request, self._settings)
         job, new = await asyncio.to_thread(self._jobs.submit, owner, asked)
@@ -61,7 +61,7 @@ class JobRoutes:
         return JSONResponse(body, 202 if new else 200, headers={"Location": f"/jobs/{job.id}"})
 
     async def _list(self, request: Request) -> Response:
-        owner = self._check(request.headers)
+        owner = self._keys.check(request.headers)
         state = _state(request)
         limit = _number(request, "limit", 50, 1, MAX_LIMIT)
         cursor = _number(request, "cursor", 0, 0, 2**62)
@@ -75,15 +75,15 @@ class JobRoutes:
         return JSONResponse(await asyncio.to_thread(listed))
 
     async def _get(self, request: Request) -> Response:
-        owner = self._check(request.headers)
+        owner = self._keys.check(request.headers)
         return await self._answer(request, lambda id: self._jobs.find(owner, id))
 
     async def _cancel(self, request: Request) -> Response:
-        owner = self._check(request.headers)
+        owner = self._keys.check(request.headers)
         return await self._answer(request, lambda id: self._jobs.cancel(owner, id))
 
     async def _events(self, request: Request) -> Response:
-        owner, id = self._check(request.headers), request.path_params["id"]
+        owner, id = self._keys.check(request.headers), request.path_params["id"]
         every = _number(request, "preview_every", 0, 0, MAX_STEPS)
         if await asyncio.to_thread(self._jobs.find, owner, id) is None:
             raise _unknown(id)
@@ -94,7 +94,7 @@ class JobRoutes:
         return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 
     async def _image(self, request: Request) -> Response:
-        owner, id = self._check(request.headers), request.path_params["id"]
+        owner, id = self._keys.check(request.headers), request.path_params["id"]
         job = await asyncio.to_thread(self._jobs.get, owner, id)
         if job is None:
             raise _unknown(id)
