@@ -157,6 +157,13 @@ class StableDiffusionRunnable:
             "precision": str(self._base.dtype).removeprefix("torch."),
         }
 
+    @property
+    def capacity(self) -> int:
+        """Images of native size in flight that keep the engine's steps full."""
+        if self._engine is None:
+            raise NotReady("the model is still loading")
+        return self._engine.capacity
+
     def load(self) -> dict[str, int]:
         """How busy it is: requests waiting, images being drawn."""
         if self._engine is None:

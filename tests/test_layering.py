@@ -25,6 +25,8 @@ FORBIDDEN = {
     "runnables": {"bentoml", "starlette", "ray", "api", "service"},
     "api": {"torch", "diffusers", "transformers", "bentoml", "service", "runnables.pipelines"},
     "deploy/ray": {"torch", "diffusers", "transformers", "service"},
+    "deploy/queue/front": {"torch", "diffusers", "api", "runnables.runnable", "runnables.engine"},
+    "deploy/queue/worker": {"torch", "bentoml", "service", "runnables.pipelines"},
     "models": {"bentoml", "starlette", "api", "service", "runnables.engine"},
 }
 

@@ -127,6 +127,15 @@ class Engine:
         """Images being drawn."""
         return len(self._rows)
 
+    @property
+    def capacity(self) -> int:
+        """Guided images of native size that keep every step full, the next ones prepared."""
+        base = self._planner.base
+        height, width = base.native_size
+        area = height * width // base.scale_factor**2
+        fits = min(self._accelerator.row_limit(area), self._planner.memory.rows(area))
+        return max(1, AHEAD * int(fits) // 2)
+
     # -- the engine's thread ----------------------------------------------------------------
 
     def _run(self) -> None:

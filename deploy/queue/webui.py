@@ -1,0 +1,143 @@
+"""The body of the WebUI's `/sdapi/v1/txt2img` and `/img2img`, as far as it is drawn here.
+
+What changes the image and is not supported is refused by name rather than left out silently; what
+is only about the WebUI itself (saving, sending) is taken and has no effect.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from runnables.parameters import SIZE_MULTIPLE
+
+#: the WebUI's name -> ours
+OURS = {
+    "prompt": "prompt",
+    "negative_prompt": "negative_prompt",
+    "steps": "num_inference_steps",
+    "cfg_scale": "guidance_scale",
+    "width": "width",
+    "height": "height",
+    "seed": "seed",
+    "sampler_name": "scheduler",
+    "batch_size": "num_images_per_prompt",
+    "denoising_strength": "strength",
+}
+AUTOMATIC = {None, "", "automatic"}
+#: about the WebUI, not about the image
+WITHOUT_EFFECT = {
+    "save_images",
+    "send_images",
+    "do_not_save_samples",
+    "do_not_save_grid",
+    "include_init_images",
+    "override_settings_restore_afterwards",
+    "force_task_id",
+    "infotext",
+    "comments",
+    "script_args",
+    "firstphase_width",
+    "firstphase_height",
+    "hr_scale",
+    "hr_upscaler",
+    "hr_second_pass_steps",
+    "hr_resize_x",
+    "hr_resize_y",
+    "subseed",
+    "seed_resize_from_h",
+    "seed_resize_from_w",
+    "seed_enable_extras",
+    "image_cfg_scale",
+    "eta",
+    "s_min_uncond",
+    "s_churn",
+    "s_tmax",
+    "s_tmin",
+    "s_noise",
+}
+
+Off = Annotated[Literal[False, None], BeforeValidator(lambda value: value or None)]
+
+
+class Content(BaseModel):
+    """A WebUI body. Fields that are typed `Off` may be sent, but not switched on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    prompt: str
+    negative_prompt: str | None = None
+    steps: int | None = None
+    cfg_scale: float | None = None
+    width: int | None = None
+    height: int | None = None
+    seed: int | None = Field(None, description="-1 or none: follows from the task")
+    sampler_name: str | None = None
+    sampler_index: str | None = Field(None, description="the older name of sampler_name")
+    scheduler: str | None = Field(None, description="noise spacing, as Karras")
+    batch_size: int = Field(1, ge=1, le=8)
+    n_iter: int = Field(1, ge=1, le=8)
+    denoising_strength: float | None = None
+    init_images: list[str] = Field(default_factory=list)
+    image_link: str | None = Field(None, description="comma-separated URLs or s3:// addresses")
+    mask: str | None = None
+    override_settings: dict[str, Any] = Field(default_factory=dict)
+
+    enable_hr: Off = None
+    restore_faces: Off = None
+    tiling: Off = None
+    script_name: Off = None
+    styles: Off = None
+    subseed_strength: Off = None
+    refiner_checkpoint: Off = None
+    refiner_switch_at: Off = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {name: one for name, one in value.items() if name not in WITHOUT_EFFECT}
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        unknown = set(self.override_settings) - {"sd_model_checkpoint"}
+        if unknown:
+            raise ValueError(f"override_settings.{min(unknown)} is not supported")
+        for side in (self.width, self.height):
+            if side is not None and side % SIZE_MULTIPLE:
+                nearest = max(SIZE_MULTIPLE, round(side / SIZE_MULTIPLE) * SIZE_MULTIPLE)
+                raise ValueError(
+                    f"width and height are multiples of {SIZE_MULTIPLE}: not {side}, but {nearest}"
+                )
+        return self
+
+    @property
+    def model_override(self) -> Any:
+        """`override_settings.sd_model_checkpoint`."""
+        return self.override_settings.get("sd_model_checkpoint")
+
+    def links(self) -> list[str]:
+        """The input images: `init_images`, else `image_link`."""
+        linked = (self.image_link or "").split(",")
+        return self.init_images or [link.strip() for link in linked if link.strip()]
+
+    def values(self) -> dict[str, Any]:
+        """In our names; what is left out here, the model's profile decides."""
+        values = {ours: getattr(self, theirs) for theirs, ours in OURS.items()}
+        values["scheduler"] = self._sampler()
+        values["num_images_per_prompt"] = self.batch_size * self.n_iter
+        if self.seed == -1:
+            values["seed"] = None
+        return {name: value for name, value in values.items() if value is not None}
+
+    def _sampler(self) -> str | None:
+        name = self.sampler_name or self.sampler_index
+        spacing = "" if (self.scheduler or "").lower() in AUTOMATIC else f" {self.scheduler}"
+        return f"{name}{spacing}" if name else None
+
+    @staticmethod
+    def theirs(ours: str) -> str:
+        """The WebUI's name of one of our parameters."""
+        return next((name for name, one in OURS.items() if one == ours), ours)

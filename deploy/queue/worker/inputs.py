@@ -1,0 +1,86 @@
+"""Input images of tasks: from S3, from hosts the operator allows, or in the task itself."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from typing import Any
+
+import aiohttp
+from botocore.exceptions import ClientError
+from PIL.Image import Image
+
+from api.fetch import Fetcher
+from deploy.queue.messages import Task
+from runnables import images
+from runnables.errors import InvalidInput, PayloadTooLarge
+from runnables.settings import Settings
+
+
+class Unreachable(Exception):
+    """The image could not be had just now."""
+
+
+class Inputs:
+    """Reads images named by tasks.
+
+    Args:
+        buckets: those that may be read from.
+    """
+
+    def __init__(self, s3: Any, buckets: set[str], settings: Settings) -> None:
+        self._s3, self._buckets = s3, buckets
+        self._settings = settings
+        self._fetcher = Fetcher(settings)
+
+    def of(self, task: Task) -> tuple[Image | None, Image | None]:
+        """(image, mask) as the task's kind needs them.
+
+        Raises:
+            InvalidInput: it may not be read, is missing, too large or no image.
+            Unreachable: try again later.
+        """
+        if task.kind == "txt2img":
+            return None, None
+        limit = self._settings.max_pixels
+        image = images.decode(
+            self._read(task.content.links()[0], "image_link"), max_pixels=limit, field="image_link"
+        )
+        if task.content.mask is None:
+            return image, None
+        return image, images.decode_mask(self._read(task.content.mask, "mask"), max_pixels=limit)
+
+    def _read(self, link: str, field: str) -> bytes:
+        if link.startswith("s3://"):
+            return self._from_s3(link, field)
+        if "://" in link[:16]:
+            return self._from_web(link, field)
+        try:
+            return base64.b64decode(link.rpartition(",")[2], validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise InvalidInput(f"{field} is neither a URL nor base64", loc=(field,)) from error
+
+    def _from_s3(self, link: str, field: str) -> bytes:
+        bucket, _, key = link.removeprefix("s3://").partition("/")
+        if bucket not in self._buckets or not key:
+            raise InvalidInput(f"{field}: images are not read from {bucket}", loc=(field,))
+        try:
+            found = self._s3.get_object(Bucket=bucket, Key=key)
+        except ClientError as error:
+            if error.response["Error"]["Code"] in ("NoSuchKey", "404", "NoSuchBucket"):
+                raise InvalidInput(f"{field}: there is no {link}", loc=(field,)) from error
+            raise
+        if found["ContentLength"] > self._fetcher.max_bytes:
+            megabytes = self._fetcher.max_bytes / 1e6
+            raise PayloadTooLarge(f"{field} is larger than {megabytes:g} MB", loc=(field,))
+        data: bytes = found["Body"].read()
+        return data
+
+    def _from_web(self, link: str, field: str) -> bytes:
+        try:
+            return asyncio.run(self._fetcher.get(link, field))
+        except InvalidInput as error:
+            if isinstance(error.__cause__, aiohttp.ClientError | TimeoutError):
+                raise Unreachable(error.message) from error
+            raise

@@ -1,0 +1,200 @@
+"""What happens to one delivery, from its text to its end.
+
+    read -> ended before? -> cancelled? -> given up? -> draw -> store -> announce -> delete
+      |                                                   |
+      not a task: to the dead-letter queue,               the task's fault: stored and announced
+      with its reason                                     as failed; ours: back to the queue
+
+The manifest is written with `If-None-Match`: of two workers that draw the same task, the first
+one's result counts, and both announce that one. A message is deleted after its end was announced.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import replace
+
+from opentelemetry.trace import Span
+
+from api.responses import encode
+from deploy.queue import keys
+from deploy.queue.completion import Manifest, Status
+from deploy.queue.messages import Task, from_queue
+from deploy.queue.worker import tracing
+from deploy.queue.worker.announce import Announcer
+from deploy.queue.worker.delivery import Delivery
+from deploy.queue.worker.inputs import Inputs
+from deploy.queue.worker.metrics import Metrics
+from deploy.queue.worker.models import Models
+from deploy.queue.worker.settings import WorkerSettings
+from deploy.queue.worker.store import Store
+from runnables.engine.request import Result, Ticket
+from runnables.errors import Cancelled, GenerationFailed, InvalidInput
+from runnables.parameters import Parameters
+from runnables.runnable import StableDiffusionRunnable
+
+logger = logging.getLogger(__name__)
+
+
+class Held:
+    """A delivery being worked on, by one thread."""
+
+    def __init__(self, delivery: Delivery) -> None:
+        self.delivery = delivery
+        self.task: Task | None = None
+        self.ticket: Ticket | None = None
+        self.handed_back = False
+
+    def hand_back(self) -> None:
+        """Stop drawing, and let another worker have it at once."""
+        self.handed_back = True
+        self.delivery.release()
+        if self.ticket is not None:
+            self.ticket.cancel()
+
+
+class Lifecycle:
+    """Takes deliveries to their end; `run` is called on a thread for each."""
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        models: Models,
+        store: Store,
+        announcer: Announcer,
+        inputs: Inputs,
+        metrics: Metrics,
+    ) -> None:
+        self.settings = settings
+        self.models = models
+        self.store = store
+        self.announcer = announcer
+        self.inputs = inputs
+        self.metrics = metrics
+
+    def run(self, held: Held) -> None:
+        """Never raises: what goes wrong here brings the task back to the queue."""
+        started, delivery = time.monotonic(), held.delivery
+        try:
+            with tracing.span("task", delivery.trace) as span:
+                outcome = self._work(held, span)
+        except Exception as error:
+            outcome = self._retry(held, error)
+        self.metrics.ended(outcome, time.monotonic() - started)
+
+    def _work(self, held: Held, span: Span) -> str:
+        delivery = held.delivery
+        try:
+            held.task = task = from_queue(delivery.body)
+        except InvalidInput as error:
+            logger.error("message %s is not a task: %s", delivery.id, error.message)
+            delivery.bury(self.settings.dead_letter_url, error.message)
+            return "poison"
+        manifest = self.store.manifest(task)
+        if manifest is None:
+            manifest = self.store.put_manifest(task, self._draw(held, task, span))
+        else:
+            logger.info("task %s had ended: announced again", task.metadata.id)
+        self.announcer.tell(task, manifest, delivery)
+        self._finish(delivery, manifest)
+        return manifest.status
+
+    def _draw(self, held: Held, task: Task, span: Span) -> Manifest:
+        """What becomes of a task that has not ended: its images, or its own fault."""
+        delivery = held.delivery
+        if delivery.received > self.settings.attempts:
+            given_up = f"given up after {delivery.received - 1} deliveries"
+            return self._manifest(task, delivery, span, "failed", error=given_up)
+        try:
+            return self._drawn(held, task, span)
+        except InvalidInput as error:
+            return self._manifest(task, delivery, span, "failed", error=error.message)
+        except GenerationFailed as error:
+            if delivery.received < self.settings.attempts:
+                raise
+            return self._manifest(task, delivery, span, "failed", error=error.message)
+        except Cancelled as error:
+            if held.handed_back:
+                raise
+            return self._manifest(task, delivery, span, "cancelled", error=error.message)
+
+    def _drawn(self, held: Held, task: Task, span: Span) -> Manifest:
+        if self.store.is_cancelled(task):
+            raise Cancelled("cancelled before it was drawn")
+        image, mask = self.inputs.of(task)
+        parameters = self._parameters(task, held.delivery)
+        with self.models.use(task.model) as runnable:
+            held.ticket = runnable.submit(parameters, image, mask)
+            if held.handed_back:
+                held.ticket.cancel()
+            result = held.ticket.future.result()
+            name = str(runnable.describe()["name"])
+        return self._stored(task, held.delivery, span, result, name, runnable)
+
+    def _parameters(self, task: Task, delivery: Delivery) -> Parameters:
+        priority = "high" if delivery.urgent else "normal"
+        return task.parameters().model_copy(update={"priority": priority})
+
+    def _stored(
+        self,
+        task: Task,
+        delivery: Delivery,
+        span: Span,
+        result: Result,
+        model: str,
+        runnable: StableDiffusionRunnable,
+    ) -> Manifest:
+        """Every image in the bucket, and the manifest that tells of them."""
+        trace = {"traceparent": value} if (value := tracing.traceparent(span)) else {}
+        started, urls = time.perf_counter(), []
+        for number, drawn in enumerate(result.images):
+            alone = replace(result, images=(drawn,))
+            data = encode(alone, "png", runnable.settings, model)
+            urls.append(self.store.put_image(task, number, data, trace))
+        timings = {**result.timings, "store": time.perf_counter() - started}
+        waited = max(0.0, time.time() - delivery.sent - sum(timings.values()))
+        return self._manifest(
+            task,
+            delivery,
+            span,
+            "completed",
+            image_url=urls,
+            seeds=[drawn.seed for drawn in result.images],
+            finish_reasons=[drawn.finish_reason for drawn in result.images],
+            parameters=result.parameters.model_dump(exclude_none=True) | {"model": model},
+            timings={name: round(s, 4) for name, s in {"waited": waited, **timings}.items()},
+        )
+
+    def _manifest(
+        self, task: Task, delivery: Delivery, span: Span, status: Status, **told: object
+    ) -> Manifest:
+        return Manifest.model_validate(
+            {
+                "id": task.metadata.id,
+                "runtime": task.metadata.runtime,
+                "status": status,
+                "output_url": self.store.url(keys.manifest(task)),
+                "attempt": delivery.received,
+                "worker": self.settings.name,
+                "traceparent": tracing.traceparent(span),
+                **told,
+            }
+        )
+
+    def _finish(self, delivery: Delivery, manifest: Manifest) -> None:
+        """Out of the queue; a task that was given up stays in the dead-letter queue for a look."""
+        if manifest.status == "failed" and delivery.received > self.settings.attempts:
+            delivery.bury(self.settings.dead_letter_url, manifest.error or "given up")
+        else:
+            delivery.delete()
+
+    def _retry(self, held: Held, error: Exception) -> str:
+        """Ours to blame (storage, capacity, a stop): another try later, here or elsewhere."""
+        if held.handed_back:
+            return "handed_back"
+        delivery = held.delivery
+        delay = self.settings.backoff_s * 2 ** min(delivery.received - 1, 10)
+        logger.warning("message %s, try %d: %s", delivery.id, delivery.received, error)
+        delivery.release(delay)
+        return "retried"

@@ -1,0 +1,105 @@
+"""The worker's settings: every `WORKER_*` environment variable, declared once.
+
+The model and the engine are set by `SD_*`, AWS's endpoints and credentials by AWS's own variables.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import socket
+
+from pydantic import Field, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from runnables.errors import ConfigurationError
+
+PREFIX = "WORKER_"
+
+
+class WorkerSettings(BaseSettings):
+    """Read from the environment, or given by name (tests)."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    queue_urls: str = Field(description="Comma-separated SQS queues, the most urgent first")
+    dead_letter_url: str = Field(description="Queue for what cannot be read or drawn at all")
+    topic_arn: str = Field(description="SNS topic of completion messages")
+    bucket: str = Field(description="S3 bucket of results")
+    input_buckets: str = Field(
+        "", description="Comma-separated further buckets that input images may be read from"
+    )
+    in_flight: int = Field(
+        0, ge=0, le=256, description="Tasks held at once; 0: what fills the engine's batch twice"
+    )
+    reserve: int = Field(
+        2, ge=0, description="Tasks held beyond that from every queue but the last, if urgent"
+    )
+    visibility_s: int = Field(
+        60, ge=6, le=43_200, description="A task of a dead worker comes back after so long"
+    )
+    attempts: int = Field(
+        5, ge=1, le=100, description="Deliveries after which a task is given up as failed"
+    )
+    backoff_s: int = Field(5, ge=0, le=900, description="First delay of a retry; doubles each time")
+    grace_s: float = Field(
+        100.0, ge=0, le=115, description="What a stop may take; AWS gives a spot instance 120 s"
+    )
+    poll_s: int = Field(20, ge=0, le=20, description="Length of a long poll")
+    port: int = Field(8080, ge=0, description="/livez, /readyz, /metrics; 0: none")
+    host: str = Field("0.0.0.0", description="Address of the same")
+    sagemaker: bool = Field(
+        False, description="Also announce in the form of SageMaker's asynchronous inference"
+    )
+    dynamic: bool = Field(False, description="Load whatever model a task names, one at a time")
+    models_dir: str = Field("", description="Where a dynamic worker finds models by name")
+    spot_notice: bool = Field(
+        False, description="Watch the instance metadata for a spot interruption notice"
+    )
+    pod_cost: bool = Field(
+        False, description="Mark this pod do-not-disrupt while it draws (needs the RBAC of overlay)"
+    )
+    name: str = Field(default_factory=socket.gethostname, description="Told in manifests")
+
+    @property
+    def queues(self) -> list[str]:
+        """The queues' URLs."""
+        return _split(self.queue_urls)
+
+    @property
+    def buckets(self) -> set[str]:
+        """Buckets that input images may be read from."""
+        return {self.bucket, *_split(self.input_buckets)}
+
+    @classmethod
+    def from_environment(cls) -> WorkerSettings:
+        """Read `WORKER_*`. Raises ConfigurationError naming the one that is unknown or wrong."""
+        for variable in os.environ:
+            name = variable.removeprefix(PREFIX).lower()
+            if variable.startswith(PREFIX) and name not in cls.model_fields:
+                close = difflib.get_close_matches(name, cls.model_fields, n=1)
+                hint = f"; did you mean {PREFIX}{close[0].upper()}?" if close else ""
+                raise ConfigurationError(f"{variable} is not a setting{hint}", loc=(variable,))
+        try:
+            return cls()  # type: ignore[call-arg, unused-ignore]
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = PREFIX + str(first["loc"][0]).upper()
+            raise ConfigurationError(f"{name}: {first['msg']}", loc=(name,)) from error
+
+    @classmethod
+    def describe(cls) -> str:
+        """A table of every variable, its default and its meaning."""
+        return "\n".join(
+            f"{PREFIX + name.upper():26} {_shown(one):10} {one.description}"
+            for name, one in cls.model_fields.items()
+        )
+
+
+def _shown(one: FieldInfo) -> str:
+    return "required" if one.is_required() else "" if one.default_factory else str(one.default)
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]

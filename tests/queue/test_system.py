@@ -1,0 +1,257 @@
+"""Front door, topic, queues, a real worker process, bucket: on both stand-ins."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from deploy.queue.front import handler
+from deploy.queue.front.publish import Front
+from deploy.queue.local import stand_in, workers
+from deploy.queue.local.topology import Topology
+from tests.queue import tasks
+from tests.queue.conftest import PAYING
+
+System = tuple[Topology, Front]
+PATIENCE_S = 120  # of a busy machine
+
+
+@pytest.fixture(scope="module")
+def system(
+    make_system: Callable[[], System], endpoint: str, log: Any, tiny_model: Callable[[str], Any]
+) -> Iterator[tuple[Topology, Front, subprocess.Popen[bytes], int]]:
+    """A system with one worker."""
+    topology, front = make_system()
+    port = stand_in.free_port()
+    process = workers.start(
+        log,
+        {
+            **stand_in.environment(endpoint),
+            **workers.settings(topology, "sd15"),
+            "WORKER_PORT": str(port),
+            "WORKER_POLL_S": "1",
+            "WORKER_SAGEMAKER": "true",
+            "SD_THREADS": "1",
+            "SD_MODEL": str(tiny_model("sd1")),
+        },
+    )
+    workers.wait_ready(process, port, log)
+    yield topology, front, process, port
+    process.terminate()
+    process.wait(60)
+
+
+def post(front: Front, path: str, body: Any, key: str = "", **headers: str) -> tuple[int, Any]:
+    event = {
+        "httpMethod": "POST",
+        "path": path,
+        "headers": headers,
+        "body": body if isinstance(body, str) else json.dumps(body),
+        "requestContext": {"identity": {"apiKeyId": key}},
+    }
+    return call(front, event)
+
+
+def call(front: Front, event: dict[str, Any]) -> tuple[int, Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(handler, "front", lambda: front)
+        answer = handler.handler(event, None)
+    return answer["statusCode"], json.loads(answer["body"])
+
+
+def status(front: Front, id: str, prefix: str = "output", method: str = "GET") -> tuple[int, Any]:
+    event = {"httpMethod": method, "path": f"/v1alpha2/tasks/{id}"}
+    return call(front, {**event, "queryStringParameters": {"prefix": prefix}})
+
+
+def wait_for(front: Front, id: str, prefix: str = "output") -> dict[str, Any]:
+    end = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end:
+        code, told = status(front, id, prefix)
+        assert code == 200
+        if told["status"] != "queued":
+            return dict(told)
+        time.sleep(0.1)
+    raise AssertionError(f"{id} did not end")
+
+
+def completions(aws: Any, topology: Topology, id: str) -> list[dict[str, Any]]:
+    """Completion messages of one task, until SageMaker's form is there too."""
+    sqs, found = aws.client("sqs"), []
+    end = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end:
+        got = sqs.receive_message(
+            QueueUrl=topology.watch, MaxNumberOfMessages=10, WaitTimeSeconds=1, VisibilityTimeout=1
+        )
+        for message in got.get("Messages", []):
+            told = json.loads(message["Body"])
+            if id in (told.get("id"), told.get("inferenceId")) or (
+                told.get("parameters", {}).get("id_task") == id
+            ):
+                sqs.delete_message(QueueUrl=topology.watch, ReceiptHandle=message["ReceiptHandle"])
+                found.append(told)
+        if len(found) == 2:
+            break
+    return sorted(found, key=lambda one: "inferenceId" in one)
+
+
+def test_newer_form(system: Any, aws: Any) -> None:
+    topology, front, _, _ = system
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    code, reply = post(front, "/v1alpha2", tasks.newer("n-1", batch_size=2), traceparent=trace)
+    location = f"s3://{topology.bucket}/output/n-1"
+    assert (code, reply) == (200, {"id": "n-1", "runtime": "sd15", "output_location": location})
+    told = wait_for(front, "n-1")
+    assert told["status"] == "completed", told
+    assert len(told["images"]) == len(told["image_url"]) == 2
+    assert told["seeds"][1] == told["seeds"][0] + 1
+    with urllib.request.urlopen(told["images"][0]) as answer:
+        image = Image.open(io.BytesIO(answer.read()))
+    assert image.size == (128, 128) and "Steps: 2" in image.info["parameters"]
+    done, sagemaker = completions(aws, topology, "n-1")
+    assert done["result"] is True and done["context"] == {"userid": "u-1"}
+    assert done["image_url"] == told["image_url"] and done["output_url"] == told["output_url"]
+    assert sagemaker["invocationStatus"] == "Completed"
+    assert sagemaker["responseParameters"]["outputLocation"] == told["output_url"]
+    bucket, _, key = told["image_url"][0].removeprefix("s3://").partition("/")
+    stored = aws.client("s3").head_object(Bucket=bucket, Key=key)
+    assert stored["Metadata"]["traceparent"].split("-")[1] == trace.split("-")[1]
+
+
+def test_older_form(system: Any, aws: Any) -> None:
+    topology, front, _, _ = system
+    code, reply = post(front, "/v1alpha1", tasks.older("o-1", sampler_name="DPM++ 2M Karras"))
+    assert code == 200
+    assert reply == {
+        "id_task": "o-1",
+        "sd_model_checkpoint": tasks.MODEL,
+        "output_location": f"s3://{topology.bucket}/outputs/o-1",
+    }
+    told = wait_for(front, "o-1", "outputs")
+    assert told["status"] == "completed", told
+    assert told["parameters"]["scheduler"] == "dpmpp_2m_karras"
+    done = completions(aws, topology, "o-1")[0]
+    assert done["parameters"]["status"] == 1
+    assert done["parameters"]["image_url"] == told["image_url"][0]
+
+
+@pytest.mark.parametrize("form", ["v1alpha1", "v1alpha2"])
+def test_image_to_image(system: Any, aws: Any, form: str, photo: Image.Image) -> None:
+    topology, front, _, _ = system
+    buffer = io.BytesIO()
+    photo.save(buffer, "PNG")
+    aws.client("s3").put_object(Bucket=topology.bucket, Key="in.png", Body=buffer.getvalue())
+    link, kind = f"s3://{topology.bucket}/in.png", "image-to-image"
+    body = tasks.older(f"i-{form}", kind, link, denoising_strength=0.5)
+    if form == "v1alpha2":
+        body = tasks.newer(f"i-{form}", kind, image_link=link, denoising_strength=0.5)
+    assert post(front, f"/{form}", body)[0] == 200
+    told = wait_for(front, f"i-{form}", "output" if form == "v1alpha2" else "outputs")
+    assert told["status"] == "completed", told
+    assert told["parameters"]["strength"] == 0.5
+
+
+def test_a_task_at_fault_is_answered_as_failed(system: Any, aws: Any) -> None:
+    topology, front, _, _ = system
+    link = f"s3://{topology.bucket}/nothing.png"
+    body = tasks.newer("f-1", "image-to-image", image_link=link)
+    assert post(front, "/v1alpha2", body)[0] == 200
+    told = wait_for(front, "f-1")
+    assert told["status"] == "failed" and "nothing.png" in told["error"]
+    done, sagemaker = completions(aws, topology, "f-1")
+    assert done["result"] is False and "nothing.png" in done["error"]
+    assert sagemaker["invocationStatus"] == "Failed"
+
+
+def test_a_task_sent_twice_is_drawn_once(system: Any, aws: Any) -> None:
+    topology, front, _, _ = system
+    for _ in range(2):
+        assert post(front, "/v1alpha2", tasks.newer("t-1"))[0] == 200
+    wait_for(front, "t-1")
+    assert len(completions(aws, topology, "t-1")) >= 2
+    listed = aws.client("s3").list_objects_v2(Bucket=topology.bucket, Prefix="output/t-1/")
+    assert len(listed["Contents"]) == 3  # claim, image, manifest
+    code, told = post(front, "/v1alpha2", tasks.newer("t-1", prompt="something else"))
+    assert code == 409 and told["detail"][0]["loc"] == ["id"]
+
+
+def test_paying_users_go_by_the_priority_queue(make_system: Any, aws: Any) -> None:
+    topology, front = make_system()
+    post(front, "/v1alpha2", tasks.newer("p-1"), key=PAYING)
+    post(front, "/v1alpha1", tasks.older("p-2"), key=PAYING)
+    post(front, "/v1alpha2", tasks.newer("p-3"))
+    other = tasks.older("p-4")
+    other["alwayson_scripts"]["sd_model_checkpoint"] = "another.safetensors"
+    post(front, "/v1alpha1", other)
+    arrived = {queue: ids(aws, queue) for urls in topology.queues.values() for queue in urls}
+    urgent, standard = topology.queues["sd15"]
+    dynamic = topology.queues["dynamic"]
+    assert arrived == {
+        urgent: {"p-1", "p-2"},
+        standard: {"p-3"},
+        dynamic[0]: set(),
+        dynamic[1]: {"p-4"},
+    }
+
+
+def ids(aws: Any, queue: str) -> set[str]:
+    got = aws.client("sqs").receive_message(
+        QueueUrl=queue, MaxNumberOfMessages=10, WaitTimeSeconds=1
+    )
+    return {json.loads(one["Body"])["metadata"]["id"] for one in got.get("Messages", [])}
+
+
+def test_what_is_no_task_goes_to_the_dead_letters_with_its_reason(system: Any, aws: Any) -> None:
+    topology, _, _, _ = system
+    sqs = aws.client("sqs")
+    sqs.send_message(QueueUrl=topology.queues["sd15"][1], MessageBody="no JSON at all")
+    got = sqs.receive_message(
+        QueueUrl=topology.dead_letters, WaitTimeSeconds=20, MessageAttributeNames=["All"]
+    )
+    (message,) = got["Messages"]
+    assert message["Body"] == "no JSON at all"
+    assert "not JSON" in message["MessageAttributes"]["reason"]["StringValue"]
+
+
+def test_probes_and_metrics(system: Any) -> None:
+    _, front, _, port = system
+    post(front, "/v1alpha2", tasks.newer("m-1"))
+    wait_for(front, "m-1")
+    for path in ("livez", "readyz"):
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}") as answer:
+            assert answer.status == 200
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+        text = answer.read().decode()
+    assert 'worker_tasks_total{outcome="completed"}' in text and "sd_batch_rows" in text
+
+
+def test_sigterm_hands_back_what_cannot_be_finished(
+    make_system: Any, aws: Any, system: Any
+) -> None:
+    topology, front, process, _ = system
+    post(front, "/v1alpha2", tasks.newer("s-1", steps=150, batch_size=8, height=512, width=512))
+    queue = topology.queues["sd15"][1]
+    sqs = aws.client("sqs")
+    hidden = "ApproximateNumberOfMessagesNotVisible"
+    end = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end:
+        told = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=[hidden])
+        if told["Attributes"][hidden] == "1":
+            break
+        time.sleep(0.1)
+    started = time.monotonic()
+    os.kill(process.pid, signal.SIGTERM)
+    assert process.wait(60) == 0
+    took = time.monotonic() - started
+    got = sqs.receive_message(QueueUrl=queue, WaitTimeSeconds=5)
+    assert json.loads(got["Messages"][0]["Body"])["metadata"]["id"] == "s-1", took
