@@ -1,0 +1,56 @@
+"""From a checked spec to files: Terraform's, and a kustomization beside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sd_aws_eks import manifests
+from sd_aws_eks.spec import EksSpec
+from sd_bentoctl import generate as files
+
+TERRAFORM = Path(__file__).parent / "terraform"
+#: Fields that Terraform takes as they are.
+_PASSED = {
+    "region",
+    "kubernetes_version",
+    "vpc_cidr",
+    "nat_per_zone",
+    "api_allowed_cidrs",
+    "admin_role_arns",
+    "system_instance_type",
+    "kms_key_arn",
+    "log_retention_days",
+    "api_keys_parameter",
+}
+
+
+def generate(
+    name: str, spec: dict[str, Any], template_type: str, destination_dir: str, values_only: bool
+) -> list[str]:
+    """Part of bentoctl's contract with operators: write the files, return their paths.
+
+    The kustomization holds values (image, replicas...): `values_only` writes it, too.
+    """
+    checked, folder = checked_spec(spec), Path(destination_dir)
+    written = files.write(
+        TERRAFORM, folder, values(name, checked, spec.get("image_tag")), values_only=values_only
+    )
+    image = spec.get("image_tag") or checked.image_uri
+    return written + manifests.write(folder / "kubernetes", name, checked, image, spec.get("env"))
+
+
+def checked_spec(given: dict[str, Any]) -> EksSpec:
+    """The spec; `given` has bentoctl's own `env` and `image_tag` beside its fields."""
+    return EksSpec.model_validate({k: v for k, v in given.items() if k in EksSpec.model_fields})
+
+
+def values(name: str, spec: EksSpec, image: str | None = None) -> dict[str, Any]:
+    """Terraform's variables."""
+    return {
+        "deployment_name": name,
+        **spec.model_dump(mode="json", include=_PASSED),
+        "model_bucket": spec.model_bucket,
+        "model_prefix": spec.model_prefix,
+        "image_uri": image or spec.image_uri,
+    }

@@ -1,0 +1,225 @@
+"""What a deployment to EKS can be told, field by field, and what does not fit together."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from sd_bentoctl.instances import INF2_REGIONS, INSTANCES, InstanceType
+from sd_bentoctl.spec import (
+    WORLD,
+    CertificateArn,
+    Cidr,
+    ImageUri,
+    KmsKeyArn,
+    ParameterName,
+    Region,
+    Spec,
+    arn_region,
+    closest,
+    pattern,
+)
+
+#: Seconds between "stop" and the end of a pod that are not drawing: the load balancer forgets the
+#: pod first, and the process ends last.
+FORGET_S, END_S = 20, 10
+#: A spot instance ends 120 s after its notice; what Karpenter needs of them is left to it.
+LONGEST_GRACE_S = 115
+
+
+def _instance(name: str) -> str:
+    if name not in INSTANCES:
+        hint = closest(name, INSTANCES, cutoff=0.85) or "; use of " + ", ".join(INSTANCES)
+        raise ValueError(f"{name!r} is not an instance type we deploy to{hint}")
+    return name
+
+
+ModelUri = Annotated[
+    str,
+    pattern(
+        r"s3://[a-z0-9.\-]{3,63}/\S+[^/\s]|[\w.\-]+/[\w.\-]+(@[\w.\-]+)?|[\w.\-]+",
+        "s3://bucket/folder, a Hub id (owner/name@revision) or a catalog name",
+    ),
+]
+RoleArn = Annotated[
+    str, pattern(r"arn:aws:iam::\d{12}:role/[\w+=,.@/\-]+", "arn:aws:iam::123456789012:role/name")
+]
+SnapshotId = Annotated[str, pattern(r"snap-[0-9a-f]{8,17}", "snap-0123456789abcdef0")]
+BottlerocketVersion = Annotated[str, pattern(r"latest|\d+\.\d+\.\d+", "1.30.0, or latest")]
+SystemInstance = Annotated[
+    str, pattern(r"[cmrt]\d[a-z]*\.(x|2x|4x)?large", "m6i.large (x86, large to 4xlarge)")
+]
+
+
+class EksSpec(Spec):
+    """The `spec` of operator aws-eks."""
+
+    region: Region = Field(description="the AWS region, like us-east-1")
+    instance_types: tuple[Annotated[str, AfterValidator(_instance)], ...] = Field(
+        description="instance types Karpenter may pick from, like [g5.xlarge, g6.xlarge]",
+    )
+    capacity: Literal["spot-first", "spot", "on-demand"] = Field(
+        "spot-first", description="spot-first takes spot where there is any, else on-demand"
+    )
+    kubernetes_version: Literal["1.33", "1.34", "1.35", "1.36"] = Field(
+        "1.35", description="the cluster's Kubernetes version (those Karpenter 1.14 knows)"
+    )
+    precision: Literal["fp32", "fp16", "bf16"] = Field(
+        "fp16", description="what the model computes in; bf16 not on g4dn"
+    )
+    model: ModelUri | None = Field(
+        None,
+        description="the model: s3://bucket/folder (mounted), a Hub id, or nothing for the one in "
+        "the Bento",
+    )
+    image_uri: ImageUri | None = Field(
+        None, description="an image already pushed; nothing: the one bentoctl build pushes"
+    )
+    min_replicas: int = Field(1, ge=1, le=100, description="pods at least, one accelerator each")
+    max_replicas: int = Field(4, ge=1, le=100, description="pods at most")
+    waiting_per_replica: int = Field(
+        4, ge=1, le=1000, description="waiting requests a pod; above, one more is started"
+    )
+    drain_s: int = Field(
+        60,
+        ge=5,
+        le=LONGEST_GRACE_S - FORGET_S - END_S,
+        description="seconds that requests in flight get when a pod stops; a spot notice gives 120",
+    )
+    volume_gib: int = Field(
+        80, ge=40, le=2000, description="the nodes' volume for images and caches, GiB"
+    )
+    image_snapshot_id: SnapshotId | None = Field(
+        None, description="a snapshot of that volume with the image already pulled"
+    )
+    bottlerocket_version: BottlerocketVersion = Field(
+        "latest", description="the nodes' system; a fixed one keeps nodes until you change it"
+    )
+    system_instance_type: SystemInstance = Field(
+        "m6i.large", description="the two nodes that hold controllers"
+    )
+    vpc_cidr: Cidr = Field("10.42.0.0/16", description="the VPC's addresses, /16 to /20")
+    nat_per_zone: bool = Field(False, description="one NAT gateway a zone instead of one in all")
+    api_allowed_cidrs: tuple[Cidr, ...] = Field(
+        (),
+        description="networks that may reach the Kubernetes API; none: its endpoint is private",
+    )
+    admin_role_arns: tuple[RoleArn, ...] = Field(
+        (), description="IAM roles that administer the cluster, beside the one that creates it"
+    )
+    internal: bool = Field(False, description="a balancer with private addresses only")
+    allowed_cidrs: tuple[Cidr, ...] = Field(
+        (), description="networks that may reach the service; none: only the VPC itself"
+    )
+    certificate_arn: CertificateArn | None = Field(
+        None, description="an ACM certificate for https; nothing: plain http"
+    )
+    allow_plain_http: bool = Field(
+        False, description="plain http although the whole world may reach it"
+    )
+    api_keys_parameter: ParameterName | None = Field(
+        None, description="an SSM SecureString whose value becomes the API keys"
+    )
+    kms_key_arn: KmsKeyArn | None = Field(
+        None,
+        description="a key of yours for Kubernetes secrets, logs and images; nothing: a new one",
+    )
+    log_retention_days: Literal[1, 3, 7, 14, 30, 60, 90, 180, 365] = Field(
+        30, description="how long logs are kept"
+    )
+
+    @property
+    def instances(self) -> tuple[InstanceType, ...]:
+        """The catalog's entries, the least memory first."""
+        found = [INSTANCES[name] for name in self.instance_types]
+        return tuple(sorted(found, key=lambda one: one.memory_gib / one.devices))
+
+    @property
+    def accelerator(self) -> Literal["nvidia", "neuron"]:
+        """All instance types have the same kind."""
+        return self.instances[0].accelerator
+
+    @property
+    def model_bucket(self) -> str | None:
+        """The bucket of a model in S3."""
+        return self.model.split("/")[2] if self.model and self.model.startswith("s3://") else None
+
+    @property
+    def model_prefix(self) -> str:
+        """Its folder in the bucket, with a slash at the end; empty without a bucket."""
+        return self.model.split("/", 3)[3] + "/" if self.model and self.model_bucket else ""
+
+    @model_validator(mode="after")
+    def _counts(self) -> EksSpec:
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(
+                f"max_replicas: {self.max_replicas} is below min_replicas {self.min_replicas}; "
+                "raise it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _hardware(self) -> EksSpec:
+        if not self.instance_types:
+            raise ValueError("instance_types: is empty; name one or more, like [g5.xlarge]")
+        kinds = {one.accelerator for one in self.instances}
+        if len(kinds) > 1:
+            raise ValueError(
+                "instance_types: GPU and Inferentia2 need different images; "
+                "use types of one kind, and a second deployment for the other"
+            )
+        if self.accelerator == "neuron" and self.region not in INF2_REGIONS:
+            raise ValueError(
+                f"region: inf2 is not offered in {self.region}; use one of "
+                + ", ".join(sorted(INF2_REGIONS))
+            )
+        if self.precision == "bf16" and any(n.startswith("g4dn") for n in self.instance_types):
+            raise ValueError("precision: the T4 of g4dn has no bf16; use fp16")
+        return self
+
+    @model_validator(mode="after")
+    def _network(self) -> EksSpec:
+        length = int(self.vpc_cidr.split("/")[-1]) if "/" in self.vpc_cidr else 32
+        if ":" in self.vpc_cidr or not 16 <= length <= 20:
+            raise ValueError(
+                f"vpc_cidr: {self.vpc_cidr} is not IPv4 between /16 and /20; every pod has an "
+                "address of its own, use one like 10.42.0.0/16"
+            )
+        for name in ("allowed_cidrs", "api_allowed_cidrs"):
+            if any(":" in cidr for cidr in getattr(self, name)):
+                raise ValueError(f"{name}: only IPv4 is served; use IPv4 networks")
+        return self
+
+    @model_validator(mode="after")
+    def _exposure(self) -> EksSpec:
+        if any(cidr in WORLD for cidr in self.api_allowed_cidrs):
+            raise ValueError(
+                "api_allowed_cidrs: the Kubernetes API is not opened to the whole world; "
+                "name your networks, or leave it empty and work from inside the VPC"
+            )
+        open_to_all = any(cidr in WORLD for cidr in self.allowed_cidrs)
+        if open_to_all and not (self.certificate_arn or self.allow_plain_http):
+            raise ValueError(
+                "certificate_arn: is required when allowed_cidrs holds the whole world; "
+                "give one, narrow allowed_cidrs, or accept plain http with allow_plain_http: true"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _regions(self) -> EksSpec:
+        for name in ("certificate_arn", "kms_key_arn"):
+            arn = getattr(self, name)
+            if arn and arn_region(arn) != self.region:
+                raise ValueError(
+                    f"{name}: is in {arn_region(arn)}, the deployment in {self.region}; "
+                    "use one of the same region"
+                )
+        image = re.search(r"\.dkr\.ecr\.([a-z0-9-]+)\.", self.image_uri or "")
+        if image and image[1] != self.region:
+            raise ValueError(
+                f"image_uri: is in {image[1]}, the deployment in {self.region}; push it there, so "
+                "that nodes need not pull across regions"
+            )
+        return self

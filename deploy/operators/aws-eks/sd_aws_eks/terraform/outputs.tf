@@ -1,0 +1,44 @@
+output "cluster_name" {
+  description = "The cluster's name."
+  value       = aws_eks_cluster.this.name
+}
+
+output "cluster_endpoint" {
+  description = "The Kubernetes API."
+  value       = aws_eks_cluster.this.endpoint
+}
+
+output "region" {
+  description = "The AWS region."
+  value       = var.region
+}
+
+output "vpc_id" {
+  description = "The VPC, which the load balancer controller is told."
+  value       = aws_vpc.this.id
+}
+
+output "interruption_queue" {
+  description = "The queue Karpenter hears of spot interruptions from."
+  value       = aws_sqs_queue.interruptions.name
+}
+
+output "model_bucket" {
+  description = "The bucket the model is mounted from, if any."
+  value       = var.model_bucket
+}
+
+output "api_keys_parameter" {
+  description = "The SSM parameter with the API keys, if any."
+  value       = var.api_keys_parameter
+}
+
+output "image_uri" {
+  description = "The service's image."
+  value       = var.image_uri
+}
+
+output "kubeconfig" {
+  description = "The command that makes a kubeconfig."
+  value       = "aws eks update-kubeconfig --region ${var.region} --name ${aws_eks_cluster.this.name}"
+}

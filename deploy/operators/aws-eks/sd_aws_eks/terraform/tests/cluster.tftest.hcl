@@ -1,0 +1,200 @@
+# Offline: the provider is a mock. What a platform engineer would look at first.
+
+mock_provider "aws" {
+  mock_data "aws_availability_zones" {
+    defaults = { names = ["us-east-1a", "us-east-1b", "us-east-1c", "us-east-1d"] }
+  }
+  mock_data "aws_caller_identity" {
+    defaults = { account_id = "123456789012" }
+  }
+  mock_data "aws_partition" {
+    defaults = { partition = "aws" }
+  }
+  mock_data "aws_iam_policy_document" {
+    defaults = { json = "{\"Version\": \"2012-10-17\", \"Statement\": []}" }
+  }
+  mock_resource "aws_vpc" {
+    defaults = { arn = "arn:aws:ec2:us-east-1:123456789012:vpc/vpc-0", id = "vpc-0" }
+  }
+  mock_resource "aws_kms_key" {
+    defaults = { arn = "arn:aws:kms:us-east-1:123456789012:key/0", key_id = "0" }
+  }
+  mock_resource "aws_iam_role" {
+    defaults = { arn = "arn:aws:iam::123456789012:role/mock" }
+  }
+  mock_resource "aws_cloudwatch_log_group" {
+    defaults = { arn = "arn:aws:logs:us-east-1:123456789012:log-group:mock" }
+  }
+  mock_resource "aws_eks_cluster" {
+    defaults = { arn = "arn:aws:eks:us-east-1:123456789012:cluster/mock" }
+  }
+  mock_resource "aws_sqs_queue" {
+    defaults = { arn = "arn:aws:sqs:us-east-1:123456789012:mock", id = "https://sqs/mock" }
+  }
+  mock_resource "aws_launch_template" {
+    defaults = { id = "lt-0123456789abcdef0" }
+  }
+}
+
+variables {
+  deployment_name      = "drawing"
+  region               = "us-east-1"
+  kubernetes_version   = "1.35"
+  vpc_cidr             = "10.42.0.0/16"
+  nat_per_zone         = false
+  api_allowed_cidrs    = ["203.0.113.0/24"]
+  admin_role_arns      = []
+  system_instance_type = "m6i.large"
+  log_retention_days   = 30
+}
+
+run "network" {
+  assert {
+    condition     = length(aws_subnet.private) == 3 && length(aws_subnet.public) == 3
+    error_message = "Three zones, a private and a public subnet each."
+  }
+  assert {
+    condition = length(distinct(concat(
+      [for s in aws_subnet.private : s.cidr_block], [for s in aws_subnet.public : s.cidr_block]
+    ))) == 6
+    error_message = "Subnets must not overlap."
+  }
+  assert {
+    condition     = alltrue([for s in aws_subnet.private : s.tags["karpenter.sh/discovery"] == "drawing"])
+    error_message = "Karpenter finds subnets by this tag."
+  }
+  assert {
+    condition     = length(aws_nat_gateway.this) == 1
+    error_message = "One NAT gateway, unless one a zone is asked for."
+  }
+}
+
+run "nat_per_zone" {
+  variables {
+    nat_per_zone = true
+  }
+  assert {
+    condition     = length(aws_nat_gateway.this) == 3
+    error_message = "One NAT gateway a zone."
+  }
+}
+
+run "encrypted_and_logged" {
+  assert {
+    condition     = aws_kms_key.this[0].enable_key_rotation
+    error_message = "The key rotates."
+  }
+  assert {
+    condition     = one(aws_eks_cluster.this.encryption_config).provider[0].key_arn == aws_kms_key.this[0].arn
+    error_message = "Kubernetes secrets are encrypted with it."
+  }
+  assert {
+    condition     = length(aws_eks_cluster.this.enabled_cluster_log_types) == 5
+    error_message = "All five kinds of control plane logs."
+  }
+  assert {
+    condition     = alltrue([for d in aws_launch_template.system.block_device_mappings : d.ebs[0].encrypted == "true"])
+    error_message = "Volumes are encrypted."
+  }
+  assert {
+    condition = alltrue([
+      aws_launch_template.system.metadata_options[0].http_tokens == "required",
+      aws_launch_template.system.metadata_options[0].http_put_response_hop_limit == 1,
+    ])
+    error_message = "IMDSv2, out of the reach of pods."
+  }
+}
+
+run "key_of_ones_own" {
+  variables {
+    kms_key_arn = "arn:aws:kms:us-east-1:123456789012:key/1"
+  }
+  assert {
+    condition     = length(aws_kms_key.this) == 0 && aws_cloudwatch_log_group.cluster.kms_key_id == var.kms_key_arn
+    error_message = "A key that is given is used, and none is made."
+  }
+}
+
+run "api_for_named_networks" {
+  assert {
+    condition = alltrue([
+      aws_eks_cluster.this.vpc_config[0].endpoint_private_access,
+      aws_eks_cluster.this.vpc_config[0].endpoint_public_access,
+      aws_eks_cluster.this.vpc_config[0].public_access_cidrs == toset(["203.0.113.0/24"]),
+    ])
+    error_message = "The public endpoint is for the named networks."
+  }
+}
+
+run "private_api" {
+  variables {
+    api_allowed_cidrs = []
+  }
+  assert {
+    condition     = !aws_eks_cluster.this.vpc_config[0].endpoint_public_access
+    error_message = "No networks: no public endpoint."
+  }
+}
+
+run "world_open_api" {
+  command = plan
+  variables {
+    api_allowed_cidrs = ["0.0.0.0/0"]
+  }
+  expect_failures = [var.api_allowed_cidrs]
+}
+
+run "rights" {
+  assert {
+    condition     = toset(keys(aws_iam_role.pod)) == toset(["karpenter", "load-balancer", "logs", "network"])
+    error_message = "One role a service account, and no more of them."
+  }
+  assert {
+    condition = alltrue([
+      for s in jsondecode(aws_iam_role_policy.pod["karpenter"].policy).Statement :
+      s.Resource != "*" || alltrue([for a in flatten([s.Action]) : can(regex(":(Describe|List|Get)", a))])
+    ])
+    error_message = "On all resources, Karpenter only looks."
+  }
+  assert {
+    condition = alltrue([
+      for s in jsondecode(aws_iam_role_policy.pod["load-balancer"].policy).Statement :
+      s.Resource != "*" || alltrue([for a in flatten([s.Action]) : can(regex(":(Describe|List|Get)", a))])
+    ])
+    error_message = "On all resources, the load balancer controller only looks."
+  }
+  assert {
+    condition     = aws_eks_access_entry.node.type == "EC2_LINUX"
+    error_message = "Karpenter's nodes may join."
+  }
+}
+
+run "model_bucket" {
+  variables {
+    model_bucket = "my-models"
+    model_prefix = "sdxl/"
+  }
+  assert {
+    condition     = contains(keys(aws_eks_addon.workload), "aws-mountpoint-s3-csi-driver")
+    error_message = "The driver that mounts it."
+  }
+  assert {
+    condition = jsondecode(aws_iam_role_policy.pod["models"].policy).Statement[1] == {
+      Effect   = "Allow"
+      Sid      = "Read"
+      Action   = "s3:GetObject"
+      Resource = ["arn:aws:s3:::my-models/sdxl/*"]
+    }
+    error_message = "Only reading, and only the model's folder."
+  }
+}
+
+run "administrators" {
+  variables {
+    admin_role_arns = ["arn:aws:iam::123456789012:role/admin"]
+  }
+  assert {
+    condition     = length(aws_eks_access_policy_association.admin) == 1
+    error_message = "Each gets the administrator's policy."
+  }
+}

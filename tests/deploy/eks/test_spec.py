@@ -1,0 +1,78 @@
+"""Wrong configurations are refused before Terraform runs, naming the field and the fix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from sd_aws_eks.spec import EksSpec
+from sd_bentoctl.document import Wrong, check
+
+DEPLOY = Path(__file__).resolve().parents[3] / "deploy"
+READY = sorted((DEPLOY / "eks").glob("*.yaml"))
+RIGHT: dict[str, Any] = {
+    "api_version": "v1",
+    "name": "drawing",
+    "operator": {"name": "aws-eks"},
+    "template": "terraform",
+    "spec": {"region": "us-east-1", "instance_types": ["g5.xlarge"]},
+}
+ELSEWHERE = "arn:aws:acm:eu-west-1:123456789012:certificate/0a1b2c3d"
+
+#: (the spec's fields, words of the message: first the field, then the fix)
+WRONG: list[tuple[dict[str, Any], tuple[str, ...]]] = [
+    ({"instance_types": []}, ("spec.instance_types:", "g5.xlarge")),
+    ({"instance_types": ["g5.xlrage"]}, ("instance_types.0:", "did you mean g5.xlarge?")),
+    ({"instance_types": ["m5.large"]}, ("instance_types.0:", "use of g4dn.xlarge")),
+    ({"instance_types": ["g5.xlarge", "inf2.xlarge"]}, ("instance_types:", "second deployment")),
+    ({"region": "af-south-1", "instance_types": ["inf2.xlarge"]}, ("region:", "us-east-1")),
+    ({"instance_types": ["g4dn.xlarge"], "precision": "bf16"}, ("precision:", "use fp16")),
+    ({"kubernetes_version": "1.29"}, ("kubernetes_version:", "1.35")),
+    ({"capacity": "spott"}, ("spec.capacity:", "'spot-first'")),
+    ({"min_replicas": 5, "max_replicas": 2}, ("max_replicas:", "raise it")),
+    ({"min_replicas": 0}, ("min_replicas:", "pods at least")),
+    ({"drain_s": 110}, ("drain_s:", "85")),
+    ({"vpc_cidr": "10.0.0.0/24"}, ("vpc_cidr:", "10.42.0.0/16")),
+    ({"api_allowed_cidrs": ["0.0.0.0/0"]}, ("api_allowed_cidrs:", "name your networks")),
+    ({"allowed_cidrs": ["0.0.0.0/0"]}, ("certificate_arn:", "narrow allowed_cidrs")),
+    ({"allowed_cidrs": ["2001:db8::/32"]}, ("allowed_cidrs:", "IPv4")),
+    ({"certificate_arn": ELSEWHERE}, ("certificate_arn:", "eu-west-1", "same region")),
+    ({"model": "s3://b"}, ("spec.model:", "s3://bucket/folder")),
+    ({"image_snapshot_id": "latest"}, ("image_snapshot_id:", "snap-0123")),
+    ({"bottlerocket_version": "new"}, ("bottlerocket_version:", "or latest")),
+    ({"admin_role_arns": ["me"]}, ("admin_role_arns.0:", "arn:aws:iam::")),
+    (
+        {"image_uri": "123456789012.dkr.ecr.eu-west-1.amazonaws.com/a:1"},
+        ("image_uri:", "push it there"),
+    ),
+    ({"instance_type": "g5.xlarge"}, ("instance_type:", "did you mean instance_types?")),
+]
+
+
+@pytest.mark.parametrize(("fields", "words"), WRONG, ids=["-".join(one[0]) for one in WRONG])
+def test_a_wrong_one_is_told_field_and_fix(fields: dict[str, Any], words: tuple[str, ...]) -> None:
+    with pytest.raises(Wrong) as refused:
+        check({**RIGHT, "spec": {**RIGHT["spec"], **fields}}, EksSpec)
+    assert len(refused.value.problems) == 1
+    for word in words:
+        assert word in refused.value.problems[0]
+
+
+def test_there_are_ready_ones() -> None:
+    assert {path.stem for path in READY} >= {"gpu", "gpu-production", "inf2"}
+
+
+@pytest.mark.parametrize("path", READY, ids=lambda path: path.stem)
+def test_ready_ones_are_right(path: Path) -> None:
+    top, spec = check(yaml.safe_load(path.read_text()), EksSpec)
+    assert top.operator.name == "aws-eks"
+    assert spec.accelerator == ("neuron" if "inf2" in path.stem else "nvidia")
+
+
+def test_a_model_in_s3_is_bucket_and_folder() -> None:
+    spec = EksSpec(region="us-east-1", instance_types=("g5.xlarge",), model="s3://b.c-d/x/sdxl")
+    assert (spec.model_bucket, spec.model_prefix) == ("b.c-d", "x/sdxl/")
+    assert EksSpec(region="us-east-1", instance_types=("g5.xlarge",)).model_bucket is None
