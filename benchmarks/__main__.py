@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from benchmarks import serving
+from benchmarks.arms import ARMS
 from runnables.settings import EMBEDDED_MODEL
 
 
@@ -20,9 +21,16 @@ def main() -> None:
         default=[0.7, 1.2],
         help="Poisson arrival rates, as shares of what one-at-a-time can serve",
     )
+    parser.add_argument(
+        "--bf16",
+        action="store_true",
+        help="one more arm: the engine in bfloat16, for CPUs with AVX512-BF16 or AMX",
+    )
     arguments = parser.parse_args()
+    arms = [name for name in ARMS if arguments.bf16 or not name.endswith("bf16")]
     loads = tuple(arguments.loads)
-    for line in serving.run(arguments.model, requests=arguments.requests, loads=loads):
+    lines = serving.run(arguments.model, requests=arguments.requests, loads=loads, arms=arms)
+    for line in lines:
         print(line, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.accelerations`: what each opt-in gains, and how much it changes the images.
+"""`python -m benchmarks.accelerations`: what each opt-in gains, and how it changes the images.
 
 All variants draw the same prompts and seeds in one shared batch, in turn; printed are the median
 ratio of the seconds to those of the plain request in the same round, and the distance of the images
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,19 +62,24 @@ def draw(runnable: StableDiffusionRunnable, steps: int, options: dict[str, Any])
 
 def run(model: Path, *, steps: int, rounds: int) -> list[str]:
     """The report's lines."""
-    runnable = StableDiffusionRunnable(Settings(model=str(model)))
-    runnable.start()
+    plain = StableDiffusionRunnable(Settings(model=str(model)))
+    half = StableDiffusionRunnable(Settings(model=str(model), precision="bf16"))
+    variants = {name: partial(draw, plain, steps, options) for name, options in VARIANTS.items()}
+    variants["SD_PRECISION=bf16"] = partial(draw, half, steps, {})
+    for runnable in (plain, half):
+        runnable.start()
     try:
-        images = {name: draw(runnable, steps, options) for name, options in VARIANTS.items()}
-        seconds: dict[str, list[float]] = {name: [] for name in VARIANTS}
+        images = {name: variant() for name, variant in variants.items()}
+        seconds: dict[str, list[float]] = {name: [] for name in variants}
         for _ in range(rounds):
-            for name, options in VARIANTS.items():
+            for name, variant in variants.items():
                 started = time.perf_counter()
-                draw(runnable, steps, options)
+                variant()
                 seconds[name].append(time.perf_counter() - started)
     finally:
-        runnable.close()
-    return [HEADER, *(_line(name, seconds, images) for name in VARIANTS)]
+        for runnable in (plain, half):
+            runnable.close()
+    return [HEADER, *(_line(name, seconds, images) for name in variants)]
 
 
 HEADER = (

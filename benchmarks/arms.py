@@ -14,7 +14,7 @@ import torch
 from runnables.parameters import TextToImage
 from runnables.runnable import StableDiffusionRunnable
 from runnables.samplers import make_scheduler
-from runnables.settings import Settings
+from runnables.settings import Precision, Settings
 
 Job = tuple[TextToImage, "Future[Any]"]
 
@@ -102,11 +102,10 @@ class Diffusers:
 class Engine:
     """This project's runnable."""
 
-    name = "engine"
-
-    def __init__(self, model: Path) -> None:
+    def __init__(self, model: Path, precision: Precision = "auto") -> None:
+        self.name = "engine" if precision == "auto" else f"engine, {precision}"
         self._runnable = StableDiffusionRunnable(
-            Settings(model=str(model), max_queue_s=1e6, request_timeout_s=1e6)
+            Settings(model=str(model), precision=precision, max_queue_s=1e6, request_timeout_s=1e6)
         )
         self._runnable.start()
 
@@ -121,6 +120,7 @@ ARMS: dict[str, Callable[[Path], Arm]] = {
     "one at a time": Diffusers,
     "static batches": lambda model: Diffusers(model, largest=8),
     "engine": Engine,
+    "engine, bf16": lambda model: Engine(model, "bf16"),
 }
 
 

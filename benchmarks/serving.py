@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,9 +113,14 @@ def poisson(arm: Arm, requests: list[TextToImage], rate: float, seed: int = 1) -
     return Outcome(time.perf_counter() - started, tuple(latencies))
 
 
-def run(model: Path, *, requests: int, loads: tuple[float, ...]) -> Iterator[str]:
-    """All workloads on all arms. Yields the report's lines as they are known."""
-    arms = [make(model) for make in ARMS.values()]
+def run(
+    model: Path, *, requests: int, loads: tuple[float, ...], arms: Sequence[str]
+) -> Iterator[str]:
+    """All workloads on the named arms. Yields the report's lines as they are known."""
+    yield from _run([ARMS[name](model) for name in arms], requests, loads)
+
+
+def _run(arms: list[Arm], requests: int, loads: tuple[float, ...]) -> Iterator[str]:
     try:
         for arm in arms:  # warm up
             closed(arm, equal(3), 1)

@@ -41,11 +41,11 @@ def test_outcomes_are_counted() -> None:
     outcome = serving.Outcome(2.0, (0.1, 0.3, 0.2, 0.4))
     assert outcome.rate == 2.0
     assert outcome.within(0.25) == 0.5
-    assert set(ARMS) == {"one at a time", "static batches", "engine"}
+    assert set(ARMS) == {"one at a time", "static batches", "engine", "engine, bf16"}
 
 
 def test_every_acceleration_changes_the_image_and_the_plain_request_does_not() -> None:
     lines = accelerations.run(Path(EMBEDDED_MODEL), steps=6, rounds=1)[1:]
     distances = [line.split("|")[5].strip() for line in lines]
     assert distances[0] == "same"
-    assert all(float(distance) > 15 for distance in distances[1:])
+    assert all(float(distance) > 10 for distance in distances[1:])
