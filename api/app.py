@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Sequence
 from typing import Any
 
 from starlette.applications import Starlette
@@ -16,12 +15,15 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from api import forms, openapi, request_id, responses
+from api import error_forms, forms, openapi, request_id, responses
+from api.drawing import Drawing
+from api.imagine import ImagineRoute
 from api.jobs.jobs import Jobs
 from api.jobs.routes import JobRoutes
 from api.keys import Keys
-from runnables.engine.request import Result
-from runnables.errors import Cancelled, NotReady, StableDiffusionError
+from api.openai.routes import OpenAIRoutes
+from api.webui.routes import WebUIRoutes
+from runnables.errors import StableDiffusionError
 from runnables.metrics import Metrics
 from runnables.parameters import MODELS, Parameters
 from runnables.runnable import StableDiffusionRunnable
@@ -35,10 +37,18 @@ class Api:
     def __init__(self, runnable: StableDiffusionRunnable, metrics: Metrics | None = None) -> None:
         self.runnable = runnable
         self.settings = runnable.settings
-        self.metrics = metrics
         self.keys = Keys(self.settings.api_keys)
         self.jobs = Jobs(runnable)
-        self.failure: str | None = None  # why the model could not be loaded
+        self.drawing = Drawing(runnable, self.keys, self.jobs.requests, metrics)
+
+    @property
+    def failure(self) -> str | None:
+        """Why the model could not be loaded: told to everybody who asks."""
+        return self.drawing.failure
+
+    @failure.setter
+    def failure(self, reason: str | None) -> None:
+        self.drawing.failure = reason
 
     def app(self) -> ASGIApp:
         """The ASGI application; CORS lies around all of it, so browsers may read every error."""
@@ -65,7 +75,10 @@ class Api:
                 Route("/", _swagger),
                 Route("/docs.json", _document),
                 *drawing,
-                *JobRoutes(self.jobs, self.settings, self.keys, self._check_ready).routes(),
+                *JobRoutes(self.jobs, self.settings, self.keys, self.drawing.check_ready).routes(),
+                *OpenAIRoutes(self.drawing, self.jobs.hub).routes(),
+                *WebUIRoutes(self.drawing, self.jobs.hub).routes(),
+                *ImagineRoute(self.drawing).routes(),
                 Route("/samplers", self._samplers),
                 Route("/models", self._models),
                 Route("/healthz", _alive),
@@ -95,62 +108,16 @@ class Api:
 
     def _drawer(self, model: type[Parameters]) -> Any:
         async def draw(request: Request) -> Response:
-            try:
-                result, response = await answer(request)
-            except StableDiffusionError as error:
-                self._count(model, error.status)
-                raise
-            self._count(model, 200, [drawn.finish_reason for drawn in result.images])
-            return response
-
-        async def answer(request: Request) -> tuple[Result, Response]:
-            owner = self.keys.check(request.headers)
-            self._check_ready()
-            form = await forms.read(request, model, self.settings)
-            chosen = responses.choose_format(form.parameters, request.headers.get("accept", ""))
-            result = await self._draw(request, form, owner)
-            name = str(self.runnable.describe()["name"])
-            response = await responses.image_response(
-                result, chosen, self.settings, name, request_id.of(request)
-            )
-            return result, response
+            with self.drawing.admitted(request, model.task) as owner:
+                form = await forms.read(request, model, self.settings)
+                accept = request.headers.get("accept", "")
+                chosen = responses.choose_format(form.parameters, accept)
+                result = await self.drawing.draw(request, owner, form)
+                return await responses.image_response(
+                    result, chosen, self.settings, self.drawing.model, request_id.of(request)
+                )
 
         return draw
-
-    async def _draw(self, request: Request, form: forms.Form, owner: str) -> Result:
-        """Submit, and wait until it is drawn or the client has gone."""
-        live = self.jobs.requests.begin(owner, request_id.of(request))
-        ticket = await asyncio.to_thread(
-            self.runnable.submit, form.parameters, form.image, form.mask, on_step=live.on_step
-        )
-        self.jobs.requests.follow(live, ticket)
-        self._measure()
-        drawn = asyncio.wrap_future(ticket.future)
-        gone: asyncio.Future[Any] = asyncio.ensure_future(_disconnected(request))
-        both: set[asyncio.Future[Any]] = {drawn, gone}
-        try:
-            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-            if not drawn.done():
-                raise Cancelled("the client went away")
-            return drawn.result()
-        finally:
-            gone.cancel()
-            ticket.cancel()  # without effect on what is finished
-            self._measure()
-
-    def _count(self, model: type[Parameters], status: int, reasons: Sequence[str] = ()) -> None:
-        if self.metrics:
-            self.metrics.ended(model.task, status, reasons)
-
-    def _measure(self) -> None:
-        if self.metrics:
-            self.metrics.load(**self.runnable.load())
-
-    def _check_ready(self) -> None:
-        if self.failure:
-            raise NotReady(f"the model could not be loaded: {self.failure}")
-        if not self.runnable.ready:
-            raise NotReady("the model is loading, or the service is stopping")
 
     # -- what there is ----------------------------------------------------------------------
 
@@ -160,18 +127,13 @@ class Api:
 
     async def _models(self, request: Request) -> Response:
         self.keys.check(request.headers)
-        self._check_ready()
+        self.drawing.check_ready()
         return JSONResponse([self.runnable.describe()])
 
     async def _ready(self, request: Request) -> Response:
-        self._measure()
-        self._check_ready()
+        self.drawing.measure()
+        self.drawing.check_ready()
         return PlainTextResponse("ready\n")
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _alive(request: Request) -> Response:
@@ -188,12 +150,12 @@ async def _document(request: Request) -> Response:
 
 async def _handle(request: Request, error: Exception) -> Response:
     assert isinstance(error, StableDiffusionError)
-    return responses.error_response(error)
+    return error_forms.response(request.url.path, error)
 
 
 async def _handle_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    body = {"error": error.detail, "detail": [{"loc": ["path"], "msg": error.detail}]}
+    body = error_forms.plain(request.url.path, error.status_code, error.detail, ("path",))
     return JSONResponse(body, error.status_code, headers=error.headers)
 
 
@@ -201,4 +163,4 @@ async def _handle_unknown(request: Request, error: Exception) -> Response:
     number = secrets.token_hex(4)
     logger.error("internal error %s", number, exc_info=error)
     message = f"internal error {number}; the server's log has the details"
-    return JSONResponse({"error": message, "detail": [{"loc": [], "msg": message}]}, 500)
+    return JSONResponse(error_forms.plain(request.url.path, 500, message), 500)

@@ -15,6 +15,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from api.fetch import Fetcher
 from runnables import images
 from runnables.errors import InvalidInput, Loc, PayloadTooLarge
 from runnables.parameters import Inpaint, Parameters, TextToImage
@@ -49,15 +50,10 @@ async def read(request: Request, model: type[Parameters], settings: Settings) ->
     Raises:
         InvalidInput, UnsupportedImage, PayloadTooLarge: naming the field.
     """
-    kind = content_type(request)
     if model is TextToImage:
         expect_json(request)
         return Form(parse(model, await request.body()))
-    if kind != "multipart/form-data":
-        raise InvalidInput(
-            f"content-type must be multipart/form-data with parts img and data, not {kind or '-'}",
-            loc=("content-type",),
-        )
+    expect_multipart(request)
     return await _read_parts(request, model, settings)
 
 
@@ -75,6 +71,15 @@ def expect_json(request: Request) -> None:
         )
 
 
+def expect_multipart(request: Request) -> None:
+    """Raises InvalidInput for another content type."""
+    kind = content_type(request)
+    if kind != "multipart/form-data":
+        raise InvalidInput(
+            f"content-type must be multipart/form-data, not {kind or '-'}", loc=("content-type",)
+        )
+
+
 def files_of(model: type[Parameters]) -> tuple[str, ...]:
     """The file parts that a task takes beside `data`."""
     if model is TextToImage:
@@ -84,16 +89,19 @@ def files_of(model: type[Parameters]) -> tuple[str, ...]:
 
 def parse(model: type[M], body: bytes, field: str | None = None) -> M:
     """JSON to parameters. NaN and Infinity are refused, they are no JSON."""
-    prefix = (field,) if field else ()
+    return validated(model, json_object(body, field), (field,) if field else ())
+
+
+def json_object(body: bytes, field: str | None = None) -> dict[str, Any]:
+    """Raises InvalidInput naming `field`, or the body."""
+    loc = (field or "body",)
     try:
         content = json.loads(body, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise InvalidInput(
-            f"{field or 'body'} is not JSON: {error}", loc=prefix or ("body",)
-        ) from error
+        raise InvalidInput(f"{loc[0]} is not JSON: {error}", loc=loc) from error
     if not isinstance(content, dict):
-        raise InvalidInput(f"{field or 'body'} must be a JSON object", loc=prefix or ("body",))
-    return validated(model, content, prefix)
+        raise InvalidInput(f"{loc[0]} must be a JSON object", loc=loc)
+    return content
 
 
 def validated(model: type[M], content: Any, prefix: Loc = ()) -> M:
@@ -119,10 +127,10 @@ async def _read_parts(request: Request, model: type[Parameters], settings: Setti
 
 
 @asynccontextmanager
-async def parts(request: Request) -> AsyncIterator[FormData]:
+async def parts(request: Request, fields: int = 8) -> AsyncIterator[FormData]:
     """The parts of a multipart body; the parser's complaints become ours."""
     try:
-        async with request.form(max_files=4, max_fields=8, max_part_size=MAX_DATA) as form:
+        async with request.form(max_files=4, max_fields=fields, max_part_size=MAX_DATA) as form:
             yield form
     except HTTPException as error:  # the parser's: not multipart at all, or a part too large
         if "exceeded maximum size" in str(error.detail):
@@ -154,16 +162,23 @@ async def text(part: UploadFile | str | None) -> bytes:
 
 async def image(part: UploadFile | str | None, field: str, settings: Settings) -> Image:
     """A file part: RGB, or grey where it is the mask."""
-    if part is None:
-        raise InvalidInput(f"{field} is missing: an image file", loc=(field,))
-    if isinstance(part, str):
-        raise InvalidInput(
-            f"{field} must be a file part, as curl -F {field}=@image.png sends it", loc=(field,)
-        )
-    data = await part.read()
+    data = await file_bytes(part, field, settings)
     if field == "mask":
         return await run_in_threadpool(images.decode_mask, data, max_pixels=settings.max_pixels)
     return await run_in_threadpool(images.decode, data, max_pixels=settings.max_pixels, field=field)
+
+
+async def file_bytes(part: UploadFile | str | None, field: str, settings: Settings) -> bytes:
+    """A file part's content; a text part is the URL of one, where the operator allows it."""
+    if part is None:
+        raise InvalidInput(f"{field} is missing: an image file", loc=(field,))
+    if isinstance(part, UploadFile):
+        return await part.read()
+    if settings.fetch_hosts:
+        return await Fetcher(settings).get(part, field)
+    raise InvalidInput(
+        f"{field} must be a file part, as curl -F {field}=@image.png sends it", loc=(field,)
+    )
 
 
 def _refuse_constant(name: str) -> None:

@@ -9,12 +9,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
-from api.forms import Invalid
 from runnables import images
 from runnables.engine.request import Drawn, Result
-from runnables.errors import InvalidInput, NotReady, OverCapacity, StableDiffusionError, error_body
+from runnables.errors import InvalidInput, NotReady, OverCapacity, StableDiffusionError
 from runnables.parameters import OutputFormat, Parameters
 from runnables.settings import Settings
 
@@ -108,17 +107,11 @@ async def image_response(
     return Response(data, media_type=kind, headers=_headers(result, timings, request_id))
 
 
-def error_response(error: StableDiffusionError) -> JSONResponse:
-    """`{"error", "detail"}` with the error's status."""
-    body = error_body(error)
-    if isinstance(error, Invalid):
-        body["detail"] = error.problems
-    headers = {}
+def retry_headers(error: StableDiffusionError) -> dict[str, str]:
+    """When to come back, where that is known."""
     if isinstance(error, OverCapacity):
-        headers["Retry-After"] = str(error.retry_after)
-    elif isinstance(error, NotReady):
-        headers["Retry-After"] = "5"
-    return JSONResponse(body, error.status, headers=headers)
+        return {"Retry-After": str(error.retry_after)}
+    return {"Retry-After": "5"} if isinstance(error, NotReady) else {}
 
 
 def _headers(result: Result, timings: Mapping[str, float], request_id: str) -> dict[str, str]:

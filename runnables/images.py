@@ -36,14 +36,48 @@ def decode(data: bytes, *, max_pixels: int, field: str) -> Image.Image:
         image = ImageOps.exif_transpose(image)
         return _flatten(image)
     except (OSError, ValueError, SyntaxError, MemoryError) as error:
-        raise UnsupportedImage(
-            f"{field} cannot be decoded; is it cut off? ({error})", loc=(field,)
-        ) from error
+        raise _cut_off(field, error) from error
 
 
 def decode_mask(data: bytes, *, max_pixels: int) -> Image.Image:
     """A mask as 8-bit grey; white is redrawn."""
     return decode(data, max_pixels=max_pixels, field="mask").convert("L")
+
+
+def decode_transparency(data: bytes, *, max_pixels: int, field: str) -> Image.Image | None:
+    """How transparent an upload is, as 8-bit grey: 255 where its alpha is 0. None without alpha.
+
+    As a mask it says what OpenAI's API means: what is transparent is redrawn.
+
+    Raises:
+        UnsupportedImage, PayloadTooLarge: as `decode`.
+    """
+    image = _open(data, max_pixels, field)
+    if "A" not in image.getbands() and "transparency" not in image.info:
+        return None
+    try:
+        alpha = ImageOps.exif_transpose(image).convert("RGBA").getchannel("A")
+    except (OSError, ValueError, SyntaxError, MemoryError) as error:
+        raise _cut_off(field, error) from error
+    return ImageOps.invert(alpha)
+
+
+def read_parameters(data: bytes, *, max_pixels: int, field: str) -> tuple[str, dict[str, str]]:
+    """The WebUI's text in an image's file ("" where there is none), and all texts of a PNG.
+
+    Raises:
+        UnsupportedImage, PayloadTooLarge: as `decode`.
+    """
+    image = _open(data, max_pixels, field)
+    try:
+        image.load()  # a PNG's texts may stand behind its pixels
+        exif = image.getexif().get_ifd(EXIF_IFD).get(EXIF_USER_COMMENT, b"")
+    except (OSError, ValueError, SyntaxError, MemoryError) as error:
+        raise _cut_off(field, error) from error
+    texts = {key: str(value) for key, value in getattr(image, "text", {}).items()}
+    if "parameters" in texts:
+        return texts["parameters"], texts
+    return _comment(exif), texts
 
 
 def encode(
@@ -98,6 +132,19 @@ def _open(data: bytes, max_pixels: int, field: str) -> Image.Image:
             loc=(field,),
         )
     return image
+
+
+def _cut_off(field: str, error: Exception) -> UnsupportedImage:
+    return UnsupportedImage(f"{field} cannot be decoded; is it cut off? ({error})", loc=(field,))
+
+
+def _comment(exif: object) -> str:
+    """EXIF's user comment; after its eight bytes of encoding, UTF-16 where it says Unicode."""
+    if not isinstance(exif, bytes):
+        return str(exif)
+    kind, text = exif[:8], exif[8:]
+    coding = "utf-16-be" if kind == b"UNICODE\0" else "utf-8"
+    return text.decode(coding, errors="replace").rstrip("\0")
 
 
 def _flatten(image: Image.Image) -> Image.Image:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from runnables.engine.request import OnStep, Plan, Result, Ticket
-from runnables.errors import InvalidInput, NotReady
+from runnables.errors import InvalidInput, NotReady, UnknownName
 from runnables.parameters import ImageToImage, Inpaint, Parameters, TextToImage
 from runnables.settings import Settings
 
@@ -140,6 +140,25 @@ class StableDiffusionRunnable:
         from runnables.samplers import describe
 
         return describe()
+
+    def spacings(self) -> list[dict[str, str]]:
+        """Every spacing of noise levels that `webui_sampler` knows."""
+        from runnables.samplers import describe_spacings
+
+        return describe_spacings()
+
+    def webui_sampler(self, name: str, spacing: str) -> str:
+        """Our name for what clients of the Stable Diffusion WebUI name by two.
+
+        Raises:
+            UnknownName: no such sampler, or it has no such spacing.
+        """
+        from runnables.samplers import UnknownSampler, resolve_webui
+
+        try:
+            return resolve_webui(name, spacing)
+        except UnknownSampler as error:
+            raise UnknownName(str(error), loc=("sampler_name",)) from error
 
     def describe(self) -> dict[str, Any]:
         """The model, its family, native size and defaults."""

@@ -12,9 +12,9 @@ from typing import Any
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 
+from api import error_forms
 from api.gateway import Asgi
 from api.host_errors import errors_as_json
-from api.responses import error_response
 from runnables.errors import NotReady
 
 ID = "x-request-id"
@@ -48,7 +48,7 @@ class Around:
         await self.app(scope, receive, told)
         if not started:  # the front died with the request: Serve says nothing then
             error = NotReady("the replica that had this request was lost: send it again")
-            await error_response(error)(scope, receive, send)
+            await error_forms.response(scope["path"], error)(scope, receive, send)
 
 
 def _keep_one_id(message: MutableMapping[str, Any]) -> None:

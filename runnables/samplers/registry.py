@@ -24,7 +24,12 @@ class UnknownSampler(ValueError):
 
 @dataclass(frozen=True)
 class Sampler:
-    """One scheduler class of diffusers and the options that make it this sampler."""
+    """One scheduler class of diffusers and the options that make it this sampler.
+
+    Attributes:
+        also: further names that clients of the Stable Diffusion WebUI use.
+        automatic: the spacing that the WebUI takes where it is told "Automatic"; "": plain.
+    """
 
     name: str
     label: str
@@ -32,12 +37,14 @@ class Sampler:
     options: Mapping[str, Any] = field(default_factory=dict)
     spacing: str = ""
     stochastic: bool = False
+    also: tuple[str, ...] = ()
+    automatic: str = ""
 
     @property
     def aliases(self) -> tuple[str, ...]:
-        """The label, and the class name where this is the class's plain form."""
+        """The label, what the WebUI calls it, and the class name where this is its plain form."""
         plain = self.options in ({}, LAST) and not self.spacing
-        return (self.label, self.scheduler) if plain else (self.label,)
+        return (self.label, *self.also, *([self.scheduler] if plain else []))
 
 
 SDE: dict[str, Any] = {"algorithm_type": "sde-dpmsolver++"}
@@ -46,16 +53,51 @@ _DECLARED = (
     Sampler("ddim", "DDIM", "DDIMScheduler"),
     Sampler("ddpm", "DDPM", "DDPMScheduler", stochastic=True),
     Sampler("pndm", "PLMS", "PNDMScheduler"),
-    Sampler("lms", "LMS", "LMSDiscreteScheduler"),
-    Sampler("euler", "Euler", "EulerDiscreteScheduler"),
-    Sampler("euler_a", "Euler a", "EulerAncestralDiscreteScheduler", stochastic=True),
-    Sampler("heun", "Heun", "HeunDiscreteScheduler"),
-    Sampler("dpm2", "DPM2", "KDPM2DiscreteScheduler"),
-    Sampler("dpm2_a", "DPM2 a", "KDPM2AncestralDiscreteScheduler", stochastic=True),
-    Sampler("dpmpp_2m", "DPM++ 2M", "DPMSolverMultistepScheduler"),
-    Sampler("dpmpp_2m_sde", "DPM++ 2M SDE", "DPMSolverMultistepScheduler", SDE, stochastic=True),
+    Sampler("lms", "LMS", "LMSDiscreteScheduler", also=("k_lms",)),
+    Sampler("euler", "Euler", "EulerDiscreteScheduler", also=("k_euler",)),
+    Sampler(
+        "euler_a",
+        "Euler a",
+        "EulerAncestralDiscreteScheduler",
+        stochastic=True,
+        also=("k_euler_a", "k_euler_ancestral"),
+    ),
+    Sampler("heun", "Heun", "HeunDiscreteScheduler", also=("k_heun",)),
+    Sampler("dpm2", "DPM2", "KDPM2DiscreteScheduler", also=("k_dpm_2",), automatic="karras"),
+    Sampler(
+        "dpm2_a",
+        "DPM2 a",
+        "KDPM2AncestralDiscreteScheduler",
+        stochastic=True,
+        also=("k_dpm_2_a",),
+        automatic="karras",
+    ),
+    Sampler(
+        "dpmpp_2m",
+        "DPM++ 2M",
+        "DPMSolverMultistepScheduler",
+        also=("k_dpmpp_2m",),
+        automatic="karras",
+    ),
+    Sampler(
+        "dpmpp_2m_sde",
+        "DPM++ 2M SDE",
+        "DPMSolverMultistepScheduler",
+        SDE,
+        stochastic=True,
+        also=("k_dpmpp_2m_sde",),
+        automatic="exponential",
+    ),
     Sampler("dpmpp_2s", "DPM++ 2S", "DPMSolverSinglestepScheduler", LAST),
-    Sampler("dpmpp_sde", "DPM++ SDE", "DPMSolverSinglestepScheduler", SDE | LAST, stochastic=True),
+    Sampler(
+        "dpmpp_sde",
+        "DPM++ SDE",
+        "DPMSolverSinglestepScheduler",
+        SDE | LAST,
+        stochastic=True,
+        also=("k_dpmpp_sde",),
+        automatic="karras",
+    ),
     Sampler("unipc", "UniPC", "UniPCMultistepScheduler"),
     Sampler("deis", "DEIS", "DEISMultistepScheduler"),
     Sampler("lcm", "LCM", "LCMScheduler", stochastic=True),
@@ -67,6 +109,14 @@ SPACINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "karras": ("Karras", {"use_karras_sigmas": True}),
     "exponential": ("Exponential", {"use_exponential_sigmas": True}),
     "trailing": ("Trailing", {"timestep_spacing": "trailing"}),
+}
+#: what the WebUI calls a spacing -> (its label there, ours)
+WEBUI_SPACINGS: dict[str, tuple[str, str]] = {
+    "automatic": ("Automatic", ""),  # each sampler's own
+    "uniform": ("Uniform", ""),
+    "karras": ("Karras", "karras"),
+    "exponential": ("Exponential", "exponential"),
+    "sgm_uniform": ("SGM Uniform", "trailing"),
 }
 _SIGMA_SWITCHES = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
 
@@ -103,6 +153,23 @@ def resolve(name: str) -> str:
     return found
 
 
+def resolve_webui(sampler: str, spacing: str = "automatic") -> str:
+    """The canonical name of what a client of the WebUI means by its two names.
+
+    Raises:
+        UnknownSampler: no such sampler, no such spacing, or the sampler does not support it.
+    """
+    name = resolve(sampler)
+    if name == DEFAULT or samplers()[name].spacing:  # such as "DPM++ 2M Karras"
+        return name
+    wanted = _plain(spacing or "automatic")
+    if wanted not in WEBUI_SPACINGS:
+        known = ", ".join(label for label, _ in WEBUI_SPACINGS.values())
+        raise UnknownSampler(f"there is no spacing {spacing!r}; known: {known}.")
+    suffix = samplers()[name].automatic if wanted == "automatic" else WEBUI_SPACINGS[wanted][1]
+    return resolve(f"{name}_{suffix}") if suffix else name
+
+
 def describe() -> list[dict[str, Any]]:
     """Every sampler as `GET /samplers` shows it."""
     return [
@@ -112,9 +179,15 @@ def describe() -> list[dict[str, Any]]:
             "scheduler": sampler.scheduler,
             "aliases": list(sampler.aliases),
             "stochastic": sampler.stochastic,
+            "spacing": sampler.spacing,
         }
         for sampler in samplers().values()
     ]
+
+
+def describe_spacings() -> list[dict[str, str]]:
+    """Every spacing that a client of the WebUI may name."""
+    return [{"name": name, "label": label} for name, (label, _) in WEBUI_SPACINGS.items()]
 
 
 def make_scheduler(name: str, config: Mapping[str, Any]) -> Any:

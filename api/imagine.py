@@ -1,0 +1,50 @@
+"""`GET /imagine?prompt=` answers a PNG: what Ray Serve's Stable Diffusion examples speak."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from api import forms, request_id, responses
+from api.drawing import Drawing
+from api.forms import Form
+from runnables.errors import InvalidInput
+from runnables.parameters import TextToImage
+
+
+class ImagineRoute:
+    """The handler."""
+
+    def __init__(self, drawing: Drawing) -> None:
+        self._drawing = drawing
+
+    def routes(self) -> list[Route]:
+        """To be mounted at the root."""
+        return [Route("/imagine", self._imagine, methods=["GET"])]
+
+    async def _imagine(self, request: Request) -> Response:
+        drawing = self._drawing
+        with drawing.admitted(request, "txt2img") as owner:
+            parameters = _parameters(request)
+            result = await drawing.draw(request, owner, Form(parameters))
+            return await responses.image_response(
+                result, "png", drawing.settings, drawing.model, request_id.of(request)
+            )
+
+
+def _parameters(request: Request) -> TextToImage:
+    """The query's fields: ours, and `img_size` for a square."""
+    fields: dict[str, Any] = {}
+    for name, value in request.query_params.multi_items():
+        if name in fields:
+            raise InvalidInput(f"{name} is given more than once", loc=(name,))
+        fields[name] = value
+    if "img_size" in fields:
+        fields["height"] = fields["width"] = fields.pop("img_size")
+    wanted = forms.validated(TextToImage, fields)
+    if wanted.num_images_per_prompt > 1:
+        raise InvalidInput("one image at a time", loc=("num_images_per_prompt",))
+    return wanted

@@ -1,0 +1,106 @@
+"""`/v1`: images and models, as OpenAI's SDKs call them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from api import forms, request_id
+from api.drawing import Drawing
+from api.forms import Form
+from api.jobs.live import Hub
+from api.openai import answers, edits, stream, translate
+from api.openai.translate import OPENAI_MODELS, Asked
+from runnables.errors import InvalidInput, UnknownName
+from runnables.parameters import TextToImage
+
+Read = Callable[[Request], Awaitable[tuple[Asked, Form]]]
+
+
+class OpenAIRoutes:
+    """Handlers.
+
+    Args:
+        hub: where streams hear of previews.
+    """
+
+    def __init__(self, drawing: Drawing, hub: Hub) -> None:
+        self._drawing = drawing
+        self._hub = hub
+
+    def routes(self) -> list[Route]:
+        """To be mounted at the root."""
+        return [
+            Route("/v1/images/generations", self._generations, methods=["POST"]),
+            Route("/v1/images/edits", self._edits, methods=["POST"]),
+            Route("/v1/images/variations", self._variations, methods=["POST"]),
+            Route("/v1/models", self._models, methods=["GET"]),
+            Route("/v1/models/{id:path}", self._model, methods=["GET"]),
+        ]
+
+    async def _generations(self, request: Request) -> Response:
+        return await self._serve(request, stream.GENERATION, self._read_generation)
+
+    async def _edits(self, request: Request) -> Response:
+        return await self._serve(request, stream.EDIT, self._read_edit)
+
+    async def _variations(self, request: Request) -> Response:
+        self._drawing.keys.check(request.headers)
+        raise InvalidInput("variations need a prompt here: use images/edits without a mask")
+
+    async def _read_generation(self, request: Request) -> tuple[Asked, Form]:
+        forms.expect_json(request)
+        asked = forms.parse(Asked, await request.body())
+        return asked, Form(translate.parameters(asked, TextToImage))
+
+    async def _read_edit(self, request: Request) -> tuple[Asked, Form]:
+        return await edits.read(request, self._drawing.settings)
+
+    async def _serve(self, request: Request, kind: stream.Kind, read: Read) -> Response:
+        drawing = self._drawing
+        with ExitStack() as stack:
+            owner = stack.enter_context(drawing.admitted(request, kind.task))
+            asked, form = await read(request)
+            self._check_model(asked.model)
+            if asked.stream:
+                key = (owner, request_id.of(request))
+                listener = stack.enter_context(self._hub.listening(key, 0))
+                ticket = await drawing.submit(request, owner, form)
+                stack.callback(drawing.release, ticket)
+                events = stream.events(drawing, ticket, listener, asked, kind)
+                return stream.Events(events, stack.pop_all())
+            result = await drawing.draw(request, owner, form)
+            body = await run_in_threadpool(answers.body, result, asked, drawing)
+            return JSONResponse(body)
+
+    # -- models -----------------------------------------------------------------------------
+
+    async def _models(self, request: Request) -> Response:
+        self._drawing.keys.check(request.headers)
+        self._drawing.check_ready()
+        return JSONResponse({"object": "list", "data": [_described(self._drawing.model)]})
+
+    async def _model(self, request: Request) -> Response:
+        self._drawing.keys.check(request.headers)
+        self._drawing.check_ready()
+        if request.path_params["id"] != self._drawing.model:
+            raise _unknown(request.path_params["id"], self._drawing.model)
+        return JSONResponse(_described(self._drawing.model))
+
+    def _check_model(self, name: str) -> None:
+        served = self._drawing.model
+        if name and name != served and not name.startswith(OPENAI_MODELS):
+            raise _unknown(name, served)
+
+
+def _described(name: str) -> dict[str, object]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "stable-diffusion-service"}
+
+
+def _unknown(name: str, served: str) -> UnknownName:
+    return UnknownName(f"there is no model {name!r}; known: {served}", loc=("model",))

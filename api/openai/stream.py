@@ -1,0 +1,115 @@
+"""`stream=true`: real previews while it is drawn, then the images, as server-sent events."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from PIL.Image import Image
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from api.drawing import Drawing
+from api.jobs.live import Listener
+from api.openai import answers, errors
+from api.openai.translate import Asked
+from runnables.engine.request import Ticket
+from runnables.errors import StableDiffusionError
+from runnables.parameters import Task
+
+LOOK_S = 1.0  # how often to look whether it has ended, should the word of it be missed
+#: OpenAI counts tokens; there are none here
+USAGE = {
+    "input_tokens": 0,
+    "input_tokens_details": {"image_tokens": 0, "text_tokens": 0},
+    "output_tokens": 0,
+    "total_tokens": 0,
+}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What OpenAI calls the events, and under which task errors are counted."""
+
+    name: str
+    task: Task
+
+
+GENERATION = Kind("image_generation", "txt2img")
+EDIT = Kind("image_edit", "img2img")
+
+
+class Events(StreamingResponse):
+    """A stream that lets go of what it holds however it ends, begun or not."""
+
+    def __init__(self, events: AsyncIterator[str], held: ExitStack) -> None:
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        super().__init__(events, media_type="text/event-stream", headers=headers)
+        self._held = held
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._held:
+            await super().__call__(scope, receive, send)
+
+
+async def events(
+    drawing: Drawing, ticket: Ticket, listener: Listener, asked: Asked, kind: Kind
+) -> AsyncIterator[str]:
+    """`partial_image` events, at most as many as asked for, then `completed` for each image."""
+    try:
+        async for index, preview in _previews(ticket, listener, asked.partial_images):
+            picture = await run_in_threadpool(_encoded, preview, asked.output_format)
+            yield _event(kind, "partial_image", {**picture, "partial_image_index": index}, asked)
+        result = drawing.ended(ticket)
+        answers.check(result, drawing)
+        for drawn in result.images:
+            entry = await run_in_threadpool(answers.image, result, drawn, asked, drawing)
+            body = {**entry, "size": _size(drawn.image), "usage": USAGE}
+            yield _event(kind, "completed", body, asked)
+    except StableDiffusionError as error:
+        drawing.count(kind.task, error.status)
+        yield f"event: error\ndata: {json.dumps(errors.of(error))}\n\n"
+
+
+async def _previews(
+    ticket: Ticket, listener: Listener, wanted: int
+) -> AsyncIterator[tuple[int, Image]]:
+    """Numbered previews, evenly spread over the steps, until the ticket has ended."""
+    sent = 0
+    while not ticket.future.done():
+        if wanted:  # how many steps there are may be known only later
+            listener.every = ticket.progress.steps // (wanted + 1) or int(ticket.progress.steps > 0)
+        await listener.wait(LOOK_S)
+        seen = listener.take_preview()
+        if seen is not None and seen.preview is not None and sent < wanted:
+            yield sent, seen.preview
+            sent += 1
+
+
+def _event(kind: Kind, name: str, body: dict[str, Any], asked: Asked) -> str:
+    data = {
+        "type": f"{kind.name}.{name}",
+        "created_at": int(time.time()),
+        "background": "opaque",
+        "output_format": asked.output_format,
+        "quality": asked.quality,
+        **body,
+    }
+    return f"event: {data['type']}\ndata: {json.dumps(data)}\n\n"
+
+
+def _encoded(image: Image, kind: str) -> dict[str, str]:
+    buffer = io.BytesIO()
+    image.save(buffer, kind.upper())
+    return {"b64_json": base64.b64encode(buffer.getvalue()).decode(), "size": _size(image)}
+
+
+def _size(image: Image) -> str:
+    return f"{image.width}x{image.height}"

@@ -1,0 +1,74 @@
+"""Requests of OpenAI's image API to parameters.
+
+Our own parameters may stand beside OpenAI's (the Python SDK's `extra_body`); whatever is neither is
+refused by name. What OpenAI's models know and ours do not is accepted and does nothing, unless the
+image would be another one than asked for: then it is refused.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from api import forms
+from runnables.parameters import Inpaint, Parameters
+
+#: names of OpenAI's own models: clients have them built in, and mean the model that is served
+OPENAI_MODELS = ("gpt-image-", "chatgpt-image-", "dall-e-")
+
+
+def _opaque(value: str) -> str:
+    if value == "transparent":
+        raise ValueError("transparent backgrounds cannot be drawn")
+    return value
+
+
+class Asked(BaseModel):
+    """OpenAI's fields of images.generate and images.edit; the others are ours, in model_extra."""
+
+    model_config = ConfigDict(extra="allow", protected_namespaces=())
+
+    model: str = Field("", max_length=200)
+    n: int = Field(1, ge=1, le=8)
+    size: str = Field("auto", pattern=r"^(auto|[1-9]\d{0,3}x[1-9]\d{0,3})$")
+    response_format: Literal["url", "b64_json"] = "b64_json"
+    output_format: Literal["png", "webp", "jpeg"] = "png"
+    stream: bool = False
+    partial_images: int = Field(0, ge=0, le=3)
+    background: Annotated[Literal["opaque", "auto", "transparent"], AfterValidator(_opaque)] = (
+        "auto"
+    )
+    quality: Literal["low", "medium", "high", "xhigh", "max", "auto", "standard", "hd"] = "auto"
+    # accepted, and without effect here
+    style: Literal["vivid", "natural"] | None = None
+    moderation: Literal["low", "auto"] | None = None
+    output_compression: int | None = Field(None, ge=0, le=100)
+    complexity: Literal["low", "medium", "high"] | None = None
+    input_fidelity: Literal["low", "high"] | None = None
+    user: str | None = Field(None, max_length=1000)
+    safety_identifier: str | None = Field(None, max_length=1000)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_null(cls, body: dict[str, Any]) -> dict[str, Any]:
+        """At OpenAI, null means "not given"."""
+        return {name: value for name, value in body.items() if value is not None}
+
+
+def parameters(asked: Asked, model: type[Parameters]) -> Parameters:
+    """The drawing that is asked for.
+
+    Raises:
+        InvalidInput: naming OpenAI's field where it has one, else ours.
+    """
+    native: dict[str, Any] = {**_defaults(model), **(asked.model_extra or {})}
+    native["num_images_per_prompt"] = asked.n
+    if asked.size != "auto":
+        native["width"], native["height"] = map(int, asked.size.split("x"))
+    return forms.validated(model, native)
+
+
+def _defaults(model: type[Parameters]) -> dict[str, Any]:
+    """OpenAI redraws what is transparent as if nothing had been there."""
+    return {"strength": 1.0} if model is Inpaint else {}

@@ -1,0 +1,1 @@
+"""The Stable Diffusion WebUI's API, onto our parameters. docs/clients.md says what means what."""

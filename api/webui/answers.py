@@ -1,0 +1,112 @@
+"""Results and progress in the WebUI's form."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from PIL.Image import Image
+
+from api import responses
+from api.drawing import Drawing
+from api.webui.tickets import Drawn
+from api.webui.translate import Asked
+from runnables import images
+from runnables.engine.request import Result
+
+
+def body(result: Result, asked: Asked, sent: dict[str, Any], drawing: Drawing) -> dict[str, Any]:
+    """The answer of txt2img and img2img; `info` is JSON in a string, as in the WebUI."""
+    pictures = [
+        _base64(responses.image_file(result, drawn, "png", drawing.settings, drawing.model))
+        for drawn in result.images
+    ]
+    return {
+        "images": pictures if asked.send_images else [],
+        "parameters": echoed(asked, sent),
+        "info": json.dumps(_info(result, drawing)),
+    }
+
+
+def interrupted(asked: Asked, sent: dict[str, Any]) -> dict[str, Any]:
+    """The answer of a request that was stopped before it had images."""
+    info = json.dumps({"interrupted": True, "infotexts": []})
+    return {"images": [], "parameters": echoed(asked, sent), "info": info}
+
+
+def echoed(asked: Asked, sent: dict[str, Any]) -> dict[str, Any]:
+    """The request, without its images."""
+    images_too = sent if asked.include_init_images else {"init_images": None, "mask": None}
+    return {**sent, **{name: images_too.get(name) for name in ("init_images", "mask")}}
+
+
+def progress(drawn: Sequence[Drawn], preview: Image | None) -> dict[str, Any]:
+    """How far the first of these is; all zero where there is none."""
+    now = drawn[0].ticket.progress if drawn else None
+    return {
+        "progress": drawn[0].share if drawn else 0.0,
+        "eta_relative": (now.eta_s or 0.0) if now else 0.0,
+        "state": {
+            "skipped": False,
+            "interrupted": bool(drawn and drawn[0].interrupted),
+            "stopping_generation": False,
+            "job": drawn[0].ticket.parameters.task if drawn else "",
+            "job_count": len(drawn),
+            "job_timestamp": "0",
+            "job_no": 0,
+            "sampling_step": now.step if now else 0,
+            "sampling_steps": now.steps if now else 0,
+        },
+        "current_image": _base64(_png(preview)) if preview else None,
+        "textinfo": None,
+    }
+
+
+def _info(result: Result, drawing: Drawing) -> dict[str, Any]:
+    model = drawing.model
+    told = result.parameters.model_dump()
+    seeds = [drawn.seed for drawn in result.images]
+    count = len(seeds)
+    described = [images.describe({**told, "seed": seed, "model": model}) for seed in seeds]
+    first = result.images[0].image
+    return {
+        "prompt": told["prompt"],
+        "all_prompts": [told["prompt"]] * count,
+        "negative_prompt": told["negative_prompt"],
+        "all_negative_prompts": [told["negative_prompt"]] * count,
+        "seed": seeds[0],
+        "all_seeds": seeds,
+        "subseed": -1,
+        "all_subseeds": [-1] * count,
+        "subseed_strength": 0,
+        "width": first.width,
+        "height": first.height,
+        "sampler_name": _label(str(told["scheduler"]), drawing),
+        "cfg_scale": told["guidance_scale"],
+        "steps": told["num_inference_steps"],
+        "batch_size": count,
+        "denoising_strength": told.get("strength"),
+        "sd_model_name": model,
+        "infotexts": described,
+        "index_of_first_image": 0,
+        "finish_reasons": [drawn.finish_reason for drawn in result.images],
+    }
+
+
+def _label(name: str, drawing: Drawing) -> str:
+    """What the WebUI calls a sampler."""
+    labels = {one["name"]: one["label"] for one in drawing.runnable.samplers()}
+    return str(labels.get(name, name))
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _png(image: Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()

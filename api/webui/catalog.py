@@ -1,0 +1,73 @@
+"""What a WebUI client asks about: samplers, models, options, and lists that are empty here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from runnables.errors import InvalidInput, UnknownName
+
+#: what is asked for and not here, as the WebUI tells it where nothing is installed
+EMPTY: dict[str, Any] = {
+    "upscalers": [],
+    "latent-upscale-modes": [],
+    "sd-vae": [],
+    "loras": [],
+    "hypernetworks": [],
+    "face-restorers": [],
+    "realesrgan-models": [],
+    "prompt-styles": [],
+    "embeddings": {"loaded": {}, "skipped": {}},
+    "scripts": {"txt2img": [], "img2img": []},
+    "cmd-flags": {},
+    "memory": {"ram": {}, "cuda": {}},
+}
+
+
+def sampler_list(samplers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Samplers without their spacings, which are `schedulers` there."""
+    return [
+        {"name": sampler["label"], "aliases": sampler["aliases"][1:], "options": {}}
+        for sampler in samplers
+        if not sampler["spacing"]
+    ]
+
+
+def scheduler_list(spacings: list[dict[str, str]]) -> list[dict[str, Any]]:
+    """Spacings of noise levels."""
+    unknown = {"aliases": None, "default_rho": -1.0, "need_inner_model": False}
+    return [{**spacing, **unknown} for spacing in spacings]
+
+
+def model_list(name: str) -> list[dict[str, Any]]:
+    """The model that is served."""
+    return [
+        {
+            "title": name,
+            "model_name": name,
+            "hash": None,
+            "sha256": None,
+            "filename": name,
+            "config": None,
+        }
+    ]
+
+
+def options(model: str) -> dict[str, Any]:
+    """Those that clients read."""
+    return {"sd_model_checkpoint": model, "sd_checkpoint_hash": "", "samples_format": "png"}
+
+
+def check_options(wanted: dict[str, Any], model: str, field: str | None = None) -> None:
+    """Options that change nothing pass; those for all that come after are nobody's to set.
+
+    Raises:
+        InvalidInput, UnknownName: the model is no name, or another than the one that is served.
+    """
+    name = wanted.get("sd_model_checkpoint")
+    loc = (field or "body", "sd_model_checkpoint")
+    if name is None:
+        return
+    if not isinstance(name, str):
+        raise InvalidInput("sd_model_checkpoint must be a name", loc=loc)
+    if name != model:
+        raise UnknownName(f"there is no model {name!r}; known: {model}", loc=loc)

@@ -1,0 +1,158 @@
+"""`/sdapi/v1`, as clients of the Stable Diffusion WebUI call it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+from pydantic import BaseModel
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from api import forms, request_id
+from api.drawing import Drawing
+from api.forms import Form
+from api.jobs.live import Hub
+from api.webui import answers, catalog, infotext, translate, uploads
+from api.webui.tickets import Tickets
+from api.webui.translate import Asked
+from runnables import images
+from runnables.errors import Cancelled
+from runnables.parameters import Inpaint
+
+ROOT = "/sdapi/v1"
+
+
+class Picture(BaseModel):
+    """The body of png-info."""
+
+    image: str
+
+
+class WebUIRoutes:
+    """Handlers.
+
+    Args:
+        hub: where progress hears of previews.
+    """
+
+    def __init__(self, drawing: Drawing, hub: Hub) -> None:
+        self._drawing = drawing
+        self._hub = hub
+        self._tickets = Tickets()
+
+    def routes(self) -> list[Route]:
+        """To be mounted at the root."""
+        runnable = self._drawing.runnable
+        reads: dict[str, Callable[[], Any]] = {
+            "samplers": lambda: catalog.sampler_list(runnable.samplers()),
+            "schedulers": lambda: catalog.scheduler_list(runnable.spacings()),
+            "sd-models": lambda: catalog.model_list(self._drawing.model),
+            "options": lambda: catalog.options(self._drawing.model),
+            **{name: partial(dict.get, catalog.EMPTY, name) for name in catalog.EMPTY},
+        }
+        posts: dict[str, Callable[[Request], Awaitable[Response]]] = {
+            "txt2img": self._txt2img,
+            "img2img": self._img2img,
+            "options": self._set_options,
+            "interrupt": self._interrupt,
+            "skip": self._interrupt,
+            "refresh-checkpoints": self._nothing,
+            "png-info": self._png_info,
+        }
+        return [
+            *(Route(f"{ROOT}/{name}", self._reader(read)) for name, read in reads.items()),
+            *(Route(f"{ROOT}/{name}", post, methods=["POST"]) for name, post in posts.items()),
+            Route(f"{ROOT}/progress", self._progress),
+        ]
+
+    # -- drawing ----------------------------------------------------------------------------
+
+    async def _txt2img(self, request: Request) -> Response:
+        with self._drawing.admitted(request, "txt2img") as owner:
+            return await self._draw(request, owner, image=False)
+
+    async def _img2img(self, request: Request) -> Response:
+        with self._drawing.admitted(request, "img2img") as owner:
+            return await self._draw(request, owner, image=True)
+
+    async def _draw(self, request: Request, owner: str, image: bool) -> Response:
+        drawing = self._drawing
+        sent = forms.json_object(await request.body())
+        asked = forms.validated(Asked, sent)
+        translate.check(asked)
+        catalog.check_options(asked.override_settings, drawing.model, "override_settings")
+        form = await self._form(asked, image)
+        key = (owner, request_id.of(request))
+        with self._hub.listening(key, 0) as listener:
+            ticket = await drawing.submit(request, owner, form)
+            with self._tickets.following(owner, ticket, listener) as drawn:
+                try:
+                    result = await drawing.wait(request, ticket)
+                except Cancelled:
+                    if not drawn.interrupted:
+                        raise
+                    drawing.count(form.parameters.task, Cancelled.status)
+                    return JSONResponse(answers.interrupted(asked, sent))
+        return JSONResponse(await run_in_threadpool(answers.body, result, asked, sent, drawing))
+
+    async def _form(self, asked: Asked, image: bool) -> Form:
+        model = translate.task_of(asked, image)
+        parameters = translate.parameters(asked, model, self._drawing.runnable.webui_sampler)
+        if not image:
+            return Form(parameters)
+        settings = self._drawing.settings
+        limit = settings.max_pixels
+        data = await uploads.read(asked.init_images[0], "init_images", settings)
+        pixels = await run_in_threadpool(images.decode, data, max_pixels=limit, field="init_images")
+        pixels = translate.fitted(pixels, asked)
+        if model is not Inpaint:
+            return Form(parameters, pixels)
+        data = await uploads.read(asked.mask or "", "mask", settings)
+        mask = await run_in_threadpool(images.decode_mask, data, max_pixels=limit)
+        return Form(parameters, pixels, translate.redrawn(translate.fitted(mask, asked), asked))
+
+    # -- while it is drawn ------------------------------------------------------------------
+
+    async def _progress(self, request: Request) -> Response:
+        owner = self._drawing.keys.check(request.headers)
+        drawn = self._tickets.of(owner)
+        skip = request.query_params.get("skip_current_image", "").lower() in ("true", "1")
+        preview = drawn[0].look() if drawn and not skip else None
+        return JSONResponse(await run_in_threadpool(answers.progress, drawn, preview))
+
+    async def _interrupt(self, request: Request) -> Response:
+        self._tickets.interrupt(self._drawing.keys.check(request.headers))
+        return JSONResponse({})
+
+    # -- what there is ----------------------------------------------------------------------
+
+    def _reader(self, read: Callable[[], Any]) -> Callable[[Request], Awaitable[Response]]:
+        async def answer(request: Request) -> Response:
+            self._drawing.keys.check(request.headers)
+            return JSONResponse(await asyncio.to_thread(read))
+
+        return answer
+
+    async def _set_options(self, request: Request) -> Response:
+        self._drawing.keys.check(request.headers)
+        catalog.check_options(forms.json_object(await request.body()), self._drawing.model)
+        return JSONResponse(None)
+
+    async def _nothing(self, request: Request) -> Response:
+        self._drawing.keys.check(request.headers)
+        return JSONResponse(None)
+
+    async def _png_info(self, request: Request) -> Response:
+        self._drawing.keys.check(request.headers)
+        picture = forms.parse(Picture, await request.body())
+        data = await uploads.read(picture.image, "image", self._drawing.settings)
+        limit = self._drawing.settings.max_pixels
+        text, items = await run_in_threadpool(
+            images.read_parameters, data, max_pixels=limit, field="image"
+        )
+        return JSONResponse({"info": text, "items": items, "parameters": infotext.parse(text)})
