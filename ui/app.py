@@ -1,0 +1,29 @@
+"""The page as an ASGI application."""
+
+from __future__ import annotations
+
+import gradio as gr
+from fastapi import FastAPI
+
+from ui.client import Service
+from ui.page import STYLE, Page, theme
+
+
+def build(service: Service, app: FastAPI | None = None, *, max_upload_mb: float = 25.0) -> FastAPI:
+    """Gradio at `/`, after the routes of `app`; whoever mounts it runs its lifespan.
+
+    Args:
+        max_upload_mb: largest picture a visitor may bring.
+    """
+    return gr.mount_gradio_app(
+        app or FastAPI(openapi_url=None, docs_url=None, redoc_url=None),
+        Page(service).blocks,
+        path="/",
+        footer_links=[],
+        run_history=False,
+        max_file_size=round(max_upload_mb * 1e6),
+        ssr_mode=False,
+        theme=theme(),
+        css_paths=[STYLE],
+        enable_monitoring=False,
+    )

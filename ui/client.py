@@ -1,0 +1,150 @@
+"""The service as the page sees it: its jobs API over HTTP, and what can be asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from httpx_sse import EventSource
+
+FINAL = frozenset({"succeeded", "failed", "cancelled"})
+#: seconds; events and images come when they come
+TIMEOUT = httpx.Timeout(30, read=180)
+Files = Mapping[str, bytes]
+
+
+class ServiceError(Exception):
+    """What the service refused or failed, in its own words.
+
+    Attributes:
+        field: the parameter it is about, or "".
+        status: HTTP status; 0 when the service was not reached.
+    """
+
+    def __init__(self, message: str, *, field: str = "", status: int = 0) -> None:
+        super().__init__(message)
+        self.message, self.field, self.status = message, field, status
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """What the service draws with.
+
+    Attributes:
+        models: as `GET /models`, the default first.
+        samplers: as `GET /samplers`.
+        limits: parameter -> its JSON schema (minimum, maximum, description), as in OpenAPI.
+    """
+
+    models: list[dict[str, Any]]
+    samplers: list[dict[str, Any]]
+    limits: dict[str, dict[str, Any]]
+
+
+class Service:
+    """A client of one service.
+
+    Args:
+        http: knows the service's address; the paths are appended to its base URL.
+        key: the API key that is used where the page's user gives none.
+    """
+
+    def __init__(self, http: httpx.AsyncClient, key: str = "") -> None:
+        self._http, self._key = http, key
+
+    async def catalog(self, key: str = "") -> Catalog:
+        """Models, samplers and limits. Raises ServiceError."""
+        document = (await self._send("GET", "/docs.json", key)).json()
+        schemas = document["components"]["schemas"]
+        return Catalog(
+            models=(await self._send("GET", "/models", key)).json(),
+            samplers=(await self._send("GET", "/samplers", key)).json(),
+            limits={
+                name: _flat(schema, schemas)
+                for name, schema in schemas["Inpaint"]["properties"].items()
+            },
+        )
+
+    async def submit(
+        self, task: str, parameters: Mapping[str, Any], files: Files, key: str = ""
+    ) -> dict[str, Any]:
+        """The job's document. Raises ServiceError naming the field."""
+        order = {"task": task, "parameters": dict(parameters)}
+        if not files:
+            return dict((await self._send("POST", "/jobs", key, json=order)).json())
+        parts: dict[str, Any] = {name: (name, data) for name, data in files.items()}
+        data = {"data": json.dumps(order)}
+        return dict((await self._send("POST", "/jobs", key, data=data, files=parts)).json())
+
+    async def events(
+        self, job: str, key: str = "", *, preview_every: int = 1
+    ) -> AsyncGenerator[tuple[str, dict[str, Any]]]:
+        """(event, data) until the job has ended; the last event is named by its state."""
+        request = self._request("GET", f"/jobs/{job}/events?preview_every={preview_every}", key)
+        try:
+            response = await self._http.send(request, stream=True)
+            try:
+                await _check(response)
+                async for event in EventSource(response).aiter_sse():
+                    yield event.event, event.json()
+                    if event.event in FINAL:
+                        return
+            finally:
+                await response.aclose()
+        except httpx.HTTPError as error:
+            raise _unreachable(error) from error
+
+    async def image(self, path: str, key: str = "") -> bytes:
+        """An image's file, by the path in the job's document."""
+        return (await self._send("GET", path, key)).content
+
+    async def cancel(self, job: str, key: str = "") -> None:
+        """Stop a job; without effect on a finished one."""
+        await self._send("DELETE", f"/jobs/{job}", key)
+
+    def _request(self, method: str, path: str, key: str, **content: Any) -> httpx.Request:
+        chosen = key or self._key
+        headers = {"x-api-key": chosen} if chosen else {}
+        return self._http.build_request(method, path, headers=headers, **content)
+
+    async def _send(self, method: str, path: str, key: str, **content: Any) -> httpx.Response:
+        try:
+            response = await self._http.send(self._request(method, path, key, **content))
+        except httpx.HTTPError as error:
+            raise _unreachable(error) from error
+        await _check(response)
+        return response
+
+
+async def _check(response: httpx.Response) -> None:
+    if response.is_success:
+        return
+    body = await response.aread()
+    try:
+        raise problem(json.loads(body), response.status_code)
+    except ValueError as error:
+        text = f"the service answered {response.status_code} {response.reason_phrase}"
+        raise ServiceError(text, status=response.status_code) from error
+
+
+def problem(body: Any, status: int = 0) -> ServiceError:
+    """An error of the service's form, `{"error", "detail": [{"loc", "msg"}]}`, as an exception."""
+    content = body if isinstance(body, dict) else {}
+    places = [place.get("loc") or [] for place in content.get("detail") or []]
+    names = [name for place in places for name in place if name not in ("data", "parameters")]
+    field = str(names[0]) if names else ""
+    message = str(content.get("error") or f"the service answered {status}")
+    return ServiceError(message, field=field, status=status)
+
+
+def _unreachable(error: httpx.HTTPError) -> ServiceError:
+    return ServiceError(f"the service cannot be reached ({type(error).__name__})")
+
+
+def _flat(schema: dict[str, Any], schemas: Mapping[str, Any]) -> dict[str, Any]:
+    """A property's schema without `anyOf [..., null]`."""
+    choices = [choice for choice in schema.get("anyOf", []) if choice.get("type") != "null"]
+    return {**schema, **choices[0]} if choices else schema

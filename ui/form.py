@@ -1,0 +1,94 @@
+"""The page's fields to a request's parameters, and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ui.client import ServiceError
+
+#: in the page's order; each is a parameter of the service
+FIELDS = (
+    "prompt",
+    "negative_prompt",
+    "model",
+    "scheduler",
+    "num_inference_steps",
+    "guidance_scale",
+    "width",
+    "height",
+    "strength",
+    "num_images_per_prompt",
+    "seed",
+)
+WHOLE = {"num_inference_steps", "width", "height", "num_images_per_prompt", "seed"}
+#: whole numbers that may be left empty: text fields of the page
+TEXTS = ("width", "height", "seed")
+#: told by the service about an image, but no choice of the user
+NOT_CHOSEN = {"output_format", "priority", "deadline_s", "safety_check", "task"}
+
+
+def to_parameters(task: str, values: Sequence[Any], more: str) -> dict[str, Any]:
+    """What is filled in, for a request of this task.
+
+    Args:
+        values: of FIELDS, in their order; None and "" are left out.
+        more: a JSON object with further parameters, or "".
+
+    Raises:
+        ServiceError: `more` is no JSON object.
+    """
+    given = dict(zip(FIELDS, values, strict=True))
+    if task == "txt2img":
+        del given["strength"]
+    filled = {name: _number(name, value) for name, value in given.items() if _is_filled(value)}
+    return {**filled, **_parse(more), "output_format": "png"}
+
+
+def to_values(parameters: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """The fields' values for these parameters, None where they say nothing, and the rest as JSON.
+
+    Fields that the page cannot leave empty (the number of images) keep their own default.
+    """
+    fields = {name: parameters.get(name) for name in FIELDS}
+    fields |= {name: str(fields[name]) for name in TEXTS if fields[name] is not None}
+    rest = {
+        name: value
+        for name, value in parameters.items()
+        if name not in fields and name not in NOT_CHOSEN and value is not None
+    }
+    return fields, json.dumps(rest) if rest else ""
+
+
+def summary(parameters: Mapping[str, Any]) -> str:
+    """One line about an image."""
+    parts = [
+        f"seed {parameters.get('seed')}",
+        parameters.get("scheduler"),
+        f"{parameters.get('num_inference_steps')} steps",
+        f"guidance {parameters.get('guidance_scale')}",
+    ]
+    return " · ".join(str(part) for part in parts if part and "None" not in str(part))
+
+
+def _is_filled(value: Any) -> bool:
+    return value is not None and value != ""
+
+
+def _number(name: str, value: Any) -> Any:
+    """What is no number goes on as it is: the service says what is wrong with it."""
+    try:
+        return int(value) if name in WHOLE else value
+    except ValueError:
+        return value
+
+
+def _parse(more: str) -> dict[str, Any]:
+    try:
+        content = json.loads(more or "{}")
+    except ValueError as error:
+        raise ServiceError(f"not JSON: {error}", field="further parameters") from error
+    if not isinstance(content, dict):
+        raise ServiceError("must be a JSON object", field="further parameters")
+    return content

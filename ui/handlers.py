@@ -1,0 +1,187 @@
+"""What the page does when something is clicked. Returned are updates of its components."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+import gradio as gr
+from gradio.processing_utils import save_bytes_to_cache
+from gradio.utils import get_upload_folder
+
+from ui import controls, drawing, form, pictures, recall, stage
+from ui.client import Service, ServiceError
+
+#: images of a session that stay on the page
+GALLERY = 60
+NOT_READY = (0, 502, 503, 504)
+FILTERED = "The safety checker objected to this image."
+Entry = dict[str, Any]  # an image of the session: path, task, finish_reason, parameters
+
+
+class Handlers:
+    """One service's; every visitor's state travels in arguments.
+
+    The order of what is returned is that of the outputs in `ui.page`.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def load(self, key: str) -> list[Any]:
+        """Title, key field, retry timer, and all fields, as this service has them."""
+        try:
+            catalog = await self._service.catalog(key)
+        except ServiceError as error:
+            asked = gr.update(visible=True) if error.status == 401 else gr.skip()
+            retry = gr.update(active=error.status in NOT_READY)
+            return [_title(_why(error, key)), asked, retry, *[gr.skip()] * len(form.FIELDS)]
+        name = catalog.models[0]["name"]
+        return [_title(name), gr.skip(), gr.update(active=False), *controls.fitted(catalog)]
+
+    async def draw(
+        self, task: str, picture: Any, painted: Any, key: str, shown: list[Entry], *values: Any
+    ) -> AsyncGenerator[list[Any], None]:
+        """Job, buttons, stage and view while a job runs; then the session's images too.
+
+        Args:
+            values: of form.FIELDS, then the further parameters.
+        """
+        *fields, more = values
+        final: dict[str, Any] = {}
+        try:
+            parameters = form.to_parameters(task, fields, more)
+            files = pictures.files(task, picture, painted)
+            jobs = drawing.run(self._service, task, parameters, files, key)
+            async with aclosing(jobs):
+                async for final in jobs:
+                    yield _drawing(final)
+            yield await self._ended(final, key, shown)
+        except ServiceError as error:
+            yield _stopped(stage.message(error.message, kind="error"))
+            raise _toast(error) from error
+
+    async def _ended(self, job: dict[str, Any], key: str, shown: list[Entry]) -> list[Any]:
+        if job["state"] == "cancelled":
+            return _stopped(stage.message("Cancelled."))
+        drawn = await drawing.collect(self._service, job, key)
+        entries = [_entry(image) for image in drawn]
+        shown = [*entries, *shown][:GALLERY]
+        paths = [entry["path"] for entry in shown]
+        return [*_idle(), *view(shown, 0), shown, gr.update(value=paths, visible=True)]
+
+    async def cancel(self, job: str, key: str) -> Any:
+        """The button, switched off: the job itself says when it has ended."""
+        try:
+            await self._service.cancel(job, key)
+        except ServiceError as error:
+            raise _toast(error) from error
+        return gr.update(interactive=False)
+
+
+def choose(shown: list[Entry], event: gr.SelectData) -> list[Any]:
+    """Stage and view of the image that was clicked in the gallery."""
+    return view(shown, int(event.index))
+
+
+def view(shown: list[Entry], chosen: int) -> list[Any]:
+    """Stage, image, its line of text, its buttons, and which one it is."""
+    entry = shown[chosen]
+    text = form.summary(entry["parameters"])
+    if entry["finish_reason"] != "success":
+        text = f"**{FILTERED}** {text}"
+    return [
+        gr.update(visible=False),
+        gr.update(value=entry["path"], visible=True),
+        text,
+        gr.update(visible=True),
+        chosen,
+    ]
+
+
+def recall_shown(shown: list[Entry], chosen: int) -> list[Any]:
+    """Task, tab and fields of an image of the session."""
+    return _recalled(shown[chosen]["task"], shown[chosen]["parameters"])
+
+
+def recall_file(path: str | None, task: str) -> list[Any]:
+    """The emptied drop field; task, tab and fields of an image that was dropped."""
+    try:
+        parameters = recall.read(path or "")
+    except ServiceError as error:
+        raise _toast(error) from error
+    if "strength" not in parameters:
+        task = "txt2img"
+    elif task == "txt2img":
+        task = "img2img"
+    gr.Info("Parameters restored.", duration=3)
+    return [None, *_recalled(task, parameters)]
+
+
+def go_on(shown: list[Entry], chosen: int) -> list[Any]:
+    """Task, tab and picture: an image of the session is the one to start from."""
+    return ["img2img", gr.update(selected="img2img"), shown[chosen]["path"]]
+
+
+def seed_of(shown: list[Entry], chosen: int) -> Any:
+    """The seed of the image that is looked at."""
+    return str(shown[chosen]["parameters"].get("seed", "")) if shown else gr.skip()
+
+
+def task_chosen(task: str) -> tuple[str, Any]:
+    """The task, and whether there is a strength to choose."""
+    return task, gr.update(visible=task != "txt2img")
+
+
+def _recalled(task: str, parameters: dict[str, Any]) -> list[Any]:
+    values, more = form.to_values(parameters)
+    updates = {name: gr.update(value=value) for name, value in values.items()}
+    for name in ("num_inference_steps", "guidance_scale", "strength", "num_images_per_prompt"):
+        if values[name] is None:  # a slider always has a value
+            updates[name] = gr.update()
+    updates["scheduler"] = gr.update(value=values["scheduler"] or "")
+    updates["strength"] = gr.update(**updates["strength"], visible=task != "txt2img")
+    return [task, gr.update(selected=task), *(updates[name] for name in form.FIELDS), more]
+
+
+def _entry(image: drawing.Shown) -> Entry:
+    return {
+        "path": save_bytes_to_cache(image.data, image.name, get_upload_folder()),
+        "task": image.task,
+        "finish_reason": image.finish_reason,
+        "parameters": image.parameters,
+    }
+
+
+def _drawing(event: dict[str, Any]) -> list[Any]:
+    """While a job runs. Its first event, the document, has its id."""
+    shown = gr.update(value=stage.progress(event), visible=True)
+    if "id" not in event or event["state"] not in ("queued", "running"):
+        return [gr.skip(), gr.skip(), gr.skip(), shown, *[gr.skip()] * 6]
+    hidden = gr.update(visible=False)
+    cancel = gr.update(visible=True, interactive=True)
+    return [event["id"], hidden, cancel, shown, hidden, "", hidden, *[gr.skip()] * 3]
+
+
+def _stopped(text: str) -> list[Any]:
+    return [*_idle(), gr.update(value=text, visible=True), *[gr.skip()] * 6]
+
+
+def _idle() -> list[Any]:
+    return ["", gr.update(visible=True), gr.update(visible=False)]
+
+
+def _title(text: str) -> str:
+    return f"# Stable Diffusion\n{text}"
+
+
+def _why(error: ServiceError, key: str) -> str:
+    if error.status == 401:
+        return "This key is not known here." if key else "An API key is needed."
+    return error.message
+
+
+def _toast(error: ServiceError) -> gr.Error:
+    title = error.field.replace("_", " ") or "The service says"
+    return gr.Error(error.message, title=title, print_exception=False)
