@@ -24,6 +24,7 @@ from runnables.metrics import Metrics
 from runnables.parameters import ImageToImage, Inpaint, Parameters, TextToImage
 from runnables.runnable import StableDiffusionRunnable
 from runnables.settings import Settings
+from ui.mount import Mounted
 
 logger = logging.getLogger("stable_diffusion")
 settings = Settings.from_environment()
@@ -41,6 +42,8 @@ class StableDiffusion:
         self.runnable = StableDiffusionRunnable(settings, observe=metrics.observe)
         self.api = Api(self.runnable, metrics)
         gateway.serve(self.api.app())
+        if settings.ui:
+            gateway.page = Mounted(self.api.app(), max_upload_mb=settings.max_body_mb)
         threading.Thread(target=self._load, name="load", daemon=True).start()
 
     def _load(self) -> None:

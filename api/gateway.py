@@ -10,7 +10,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, MutableMapping
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.datastructures import MutableHeaders
 
@@ -24,17 +24,26 @@ logger = logging.getLogger("stable_diffusion.access")
 Scope = MutableMapping[str, Any]
 Asgi = Callable[..., Any]
 #: paths the host answers itself
-HOST_PATHS = {"/metrics", "/schema.json", "/ui"}
-HOST_FOLDERS = ("/static_content/", "/ui/")
+HOST_PATHS = {"/metrics", "/schema.json"}
+HOST_FOLDERS = ("/static_content/",)
+
+
+class Page(Protocol):
+    """A web page with paths of its own; see `ui.mount`."""
+
+    def owns(self, path: str) -> bool: ...
+
+    async def __call__(self, scope: Scope, receive: Asgi, send: Asgi) -> None: ...
 
 
 class Gateway:
-    """Stands between the network and two applications: ours, and the host's."""
+    """Stands between the network and applications: ours, the web page, and the host's."""
 
     def __init__(self, settings: Settings) -> None:
         self.max_body = round(settings.max_body_mb * 1e6)
         self.log_format = settings.log_format
         self.app: Asgi | None = None
+        self.page: Page | None = None
 
     def serve(self, app: Asgi) -> None:
         """Answer our paths with this application from now on."""
@@ -52,6 +61,9 @@ class Gateway:
         path = scope.get("path", "")
         if scope["type"] != "http" or _is_hosts(path) or self.app is None:
             await host(scope, receive, errors_as_json(send))
+            return
+        if self.page is not None and self.page.owns(path):
+            await self.page(scope, receive, send)
             return
         started = time.perf_counter()
         seen: dict[str, Any] = {"status": 0, "id": request_id.assign(scope)}

@@ -103,6 +103,7 @@ class Settings(BaseSettings):
     safety: Literal["off", "flag", "blur", "block"] = Field(
         "block", description="What happens to flagged images where the model ships a safety checker"
     )
+    ui: bool = Field(True, description="The web page at /ui, loaded when it is first opened")
     log_format: Literal["text", "json"] = Field("text", description="One line a request")
 
     @classmethod

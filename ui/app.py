@@ -15,7 +15,7 @@ def build(service: Service, app: FastAPI | None = None, *, max_upload_mb: float 
     Args:
         max_upload_mb: largest picture a visitor may bring.
     """
-    return gr.mount_gradio_app(
+    mounted: FastAPI = gr.mount_gradio_app(
         app or FastAPI(openapi_url=None, docs_url=None, redoc_url=None),
         Page(service).blocks,
         path="/",
@@ -27,3 +27,4 @@ def build(service: Service, app: FastAPI | None = None, *, max_upload_mb: float 
         css_paths=[STYLE],
         enable_monitoring=False,
     )
+    return mounted

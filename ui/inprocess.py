@@ -74,7 +74,7 @@ class _Exchange(httpx.AsyncByteStream):
 def _scope(request: httpx.Request) -> Message:
     return {
         "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
         "http_version": "1.1",
         "method": request.method,
         "scheme": request.url.scheme,

@@ -141,7 +141,7 @@ class Page:
         self._file = gr.File(
             label="Drop an image to restore its parameters",
             file_types=["image"],
-            height=110,
+            height=140,
             elem_id="restore",
         )
 

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from api.gateway import Gateway
+from api.gateway import Asgi, Gateway, Scope
 from runnables.settings import Settings
 
 
@@ -28,9 +28,14 @@ async def _breaks(request: Request) -> Response:
 
 
 @pytest.fixture
-def client() -> TestClient:
+def gateway() -> Gateway:
     gateway = Gateway(Settings(max_body_mb=1, log_format="json"))
     gateway.serve(Starlette(routes=[Route("/ours", _ours, methods=["POST"])]))
+    return gateway
+
+
+@pytest.fixture
+def client(gateway: Gateway) -> TestClient:
     host = Starlette(routes=[Route("/metrics", _host), Route("/ours", _breaks)])
     return TestClient(gateway.around(host))
 
@@ -45,7 +50,7 @@ def test_ours_is_answered_by_us(client: TestClient) -> None:
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("POST", "/metrics", 405), ("GET", "/static_content/none", 404), ("GET", "/ui", 404)],
+    [("POST", "/metrics", 405), ("GET", "/static_content/none", 404)],
 )
 def test_errors_of_the_host_are_told_in_our_form(
     client: TestClient, method: str, path: str, status: int
@@ -54,6 +59,24 @@ def test_errors_of_the_host_are_told_in_our_form(
     assert response.status_code == status
     assert set(response.json()) == {"error", "detail"}
     assert response.json()["detail"][0]["loc"] == ["path"]
+
+
+class _Page:
+    """A web page at /page."""
+
+    def owns(self, path: str) -> bool:
+        return path == "/page"
+
+    async def __call__(self, scope: Scope, receive: Asgi, send: Asgi) -> None:
+        await PlainTextResponse("of the page")(scope, receive, send)
+
+
+def test_a_page_answers_its_own_paths_alone(gateway: Gateway, client: TestClient) -> None:
+    assert client.get("/page").status_code == 404
+    gateway.page = _Page()
+    assert client.get("/page").text == "of the page"
+    assert client.get("/pages").status_code == 404
+    assert client.get("/metrics").text == "of the host"
 
 
 def test_a_path_that_only_begins_like_the_hosts_is_ours(client: TestClient) -> None:
