@@ -41,9 +41,10 @@ class StableDiffusion:
         metrics = Metrics()
         self.runnable = StableDiffusionRunnable(settings, observe=metrics.observe)
         self.api = Api(self.runnable, metrics)
-        gateway.serve(self.api.app())
+        app = self.api.app()
+        gateway.serve(app)
         if settings.ui:
-            gateway.page = Mounted(self.api.app(), max_upload_mb=settings.max_body_mb)
+            gateway.page = Mounted(app, max_upload_mb=settings.max_body_mb)
         threading.Thread(target=self._load, name="load", daemon=True).start()
 
     def _load(self) -> None:

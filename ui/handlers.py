@@ -50,13 +50,15 @@ class Handlers:
         """
         *fields, more = values
         final: dict[str, Any] = {}
+        preview = None
         try:
             parameters = form.to_parameters(task, fields, more)
             files = pictures.files(task, picture, painted)
             jobs = drawing.run(self._service, task, parameters, files, key)
             async with aclosing(jobs):
                 async for final in jobs:
-                    yield _drawing(final)
+                    preview = final.get("preview") or preview  # stays until there is a newer one
+                    yield _drawing({**final, "preview": preview})
             yield await self._ended(final, key, shown)
         except ServiceError as error:
             yield _stopped(stage.message(error.message, kind="error"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Scope = Any
+#: shown while the page is built, and asks for it again
+OPENING = b"""<!doctype html><html lang="en"><head><meta charset="utf-8">
+<meta http-equiv="refresh" content="1"><title>Stable Diffusion</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+</head><body style="font: 1.1rem system-ui; text-align: center; margin-top: 30vh">
+<p>Opening the page ...</p></body></html>
+"""
 
 
 class Mounted:
@@ -28,6 +36,7 @@ class Mounted:
         self._api, self._path, self._max_upload_mb = api, path, max_upload_mb
         self._app: Asgi | None = None
         self._building = asyncio.Lock()
+        self._opening: asyncio.Future[Asgi] | None = None
         self._life = AsyncExitStack()
 
     def owns(self, path: str) -> bool:
@@ -36,7 +45,12 @@ class Mounted:
 
     async def __call__(self, scope: Scope, receive: Asgi, send: Asgi) -> None:
         if scope["path"] == scope.get("root_path", "") + self._path:
-            await _redirect(send, self._path.rpartition("/")[2] + "/")
+            # a relative address holds behind every proxy
+            await _answer(send, 307, {"location": self._path.rpartition("/")[2] + "/"})
+            return
+        if self._app is None and scope["path"].endswith(self._path + "/"):
+            self._opening = self._opening or asyncio.ensure_future(self._built())
+            await _answer(send, 200, {"content-type": "text/html; charset=utf-8"}, OPENING)
             return
         app = await self._built()
         below = {**scope, "root_path": scope.get("root_path", "") + self._path}
@@ -63,8 +77,8 @@ class Mounted:
         return build(Service(http), max_upload_mb=self._max_upload_mb)
 
 
-async def _redirect(send: Asgi, location: str) -> None:
-    """To a relative address, which holds behind every proxy."""
-    headers = [(b"location", location.encode()), (b"content-length", b"0")]
-    await send({"type": "http.response.start", "status": 307, "headers": headers})
-    await send({"type": "http.response.body", "body": b""})
+async def _answer(send: Asgi, status: int, headers: Mapping[str, str], body: bytes = b"") -> None:
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    raw.append((b"content-length", str(len(body)).encode()))
+    await send({"type": "http.response.start", "status": status, "headers": raw})
+    await send({"type": "http.response.body", "body": body})
