@@ -19,6 +19,7 @@ MAX_SIZE = 4096
 Task = Literal["txt2img", "img2img", "inpaint"]
 OutputFormat = Literal["png", "jpeg", "webp", "json"]
 Priority = Literal["low", "normal", "high"]
+Syntax = Literal["plain", "compel"]
 
 Size = Annotated[int, Field(ge=SIZE_MULTIPLE, le=MAX_SIZE)]
 #: (first, last); the schema says it with `items`, as BentoML's client knows no `prefixItems`
@@ -55,6 +56,19 @@ class Parameters(BaseModel):
     prompt: str = Field(min_length=1, max_length=4000, description="What to draw.")
     negative_prompt: str = Field(
         "", max_length=4000, description="What to keep out; acts through guidance."
+    )
+    prompt_syntax: Syntax = Field(
+        "plain",
+        description="compel reads weights in both prompts, such as `a (red)1.4 cat-- on grass`, "
+        "`.and()` and `.blend()` (https://github.com/damian0815/compel). plain: every character "
+        "means itself. Prompts of more than 77 tokens are encoded whole either way.",
+    )
+    clip_skip: int = Field(
+        0,
+        ge=0,
+        le=32,
+        description="Layers of the text encoders left out at the end for the prompt, counted as "
+        "diffusers does (WebUI's Clip skip 2 is 1 here).",
     )
     guidance_scale: float | None = Field(
         None,

@@ -10,7 +10,7 @@ class BatchKey:
     """Everything else may differ: prompt, step, sampler, guidance, strength, start time.
 
     Attributes:
-        pipeline: the loaded model's identity (`id`): the refiner is another than its base.
+        pipeline: the loaded model's number: the refiner is another than its base.
         height, width: of the latents.
         tokens: length of the text conditioning.
         shallow: a DeepCache call, of the UNet's outermost blocks only.

@@ -143,6 +143,21 @@ class Planner:
                 loc=("guidance_interval",),
             )
 
+        self._check_text(parameters)
+
+    def _check_text(self, parameters: TextToImage) -> None:
+        deepest = min(encoder.deepest_skip for encoder in self.base.encoders)
+        if parameters.clip_skip > deepest:
+            raise InvalidInput(
+                f"clip_skip is {parameters.clip_skip}, but this model has layers for {deepest}",
+                loc=("clip_skip",),
+            )
+        if parameters.prompt_syntax == "compel":
+            from runnables.pipelines.weighting import check
+
+            check(parameters.prompt, "prompt")
+            check(parameters.negative_prompt, "negative_prompt")
+
     def _sampler(self, parameters: TextToImage) -> str:
         try:
             return resolve(parameters.scheduler or "default")

@@ -12,10 +12,11 @@ import torch
 from runnables.engine.plan import Request, pure_noise
 from runnables.engine.row import Row, Stage
 from runnables.parameters import Inpaint
-from runnables.pipelines.base import Embedding, Pipeline
+from runnables.pipelines.base import Pipeline
 from runnables.pipelines.start import Start, from_image, from_masked_image, from_noise
+from runnables.pipelines.text import Embedding, Text, lengthen
 
-Key = tuple[int, str]  # pipeline, prompt
+Key = tuple[int, Text]  # the pipeline's number
 
 
 class Preparer:
@@ -44,22 +45,40 @@ class Preparer:
 
     def _encode(self, requests: Iterable[Request]) -> None:
         """Encode the prompts that the cache lacks, one call a pipeline."""
-        missing: dict[int, tuple[Pipeline, dict[str, None]]] = {}
+        missing: dict[int, tuple[Pipeline, dict[Text, None]]] = {}
         for request in requests:
             for pipeline, _ in request.stages:
-                for prompt in _prompts(request):
-                    if (id(pipeline), prompt) not in self._embeddings:
-                        missing.setdefault(id(pipeline), (pipeline, {}))[1][prompt] = None
-        for key, (pipeline, prompts) in missing.items():
-            for prompt, embedding in zip(
-                prompts, pipeline.encode_prompts(list(prompts)), strict=True
-            ):
-                self._embeddings[key, prompt] = embedding
+                for text in _texts(request):
+                    if (pipeline.number, text) not in self._embeddings:
+                        missing.setdefault(pipeline.number, (pipeline, {}))[1][text] = None
+        for number, (pipeline, texts) in missing.items():
+            for text, embedding in zip(texts, pipeline.encode_prompts(list(texts)), strict=True):
+                self._embeddings[number, text] = embedding
 
-    def _embedding(self, pipeline: Pipeline, prompt: str) -> Embedding:
-        key = (id(pipeline), prompt)
+    def _embedding(self, pipeline: Pipeline, text: Text) -> Embedding:
+        key = (pipeline.number, text)
+        if key not in self._embeddings:
+            (self._embeddings[key],) = pipeline.encode_prompts([text])
         self._embeddings.move_to_end(key)
         return self._embeddings[key]
+
+    def _pair(self, pipeline: Pipeline, request: Request) -> tuple[Embedding, Embedding | None]:
+        """The prompt and, where it is guided, the negative prompt, of one length."""
+        prompt, *rest = _texts(request)
+        text = self._embedding(pipeline, prompt)
+        if not rest:
+            return text, None
+        empty = None if rest[0].prompt else pipeline.empty(text)
+        if empty is not None:
+            return text, empty
+        negative = self._embedding(pipeline, rest[0])
+        tokens = max(len(text.hidden_states), len(negative.hidden_states))
+        if len(text.hidden_states) == len(negative.hidden_states):
+            return text, negative
+        return (
+            lengthen(text, tokens, self._embedding(pipeline, prompt.emptied())),
+            lengthen(negative, tokens, self._embedding(pipeline, rest[0].emptied())),
+        )
 
     def _trim(self) -> None:
         while len(self._embeddings) > self._cache_size:
@@ -74,11 +93,9 @@ class Preparer:
         scale = parameters.guidance_scale or 0.0
         stages = []
         for pipeline, table in request.stages:
-            text = self._embedding(pipeline, parameters.prompt)
+            text, without = self._pair(pipeline, request)
             negative = None
-            if request.guided:
-                empty = None if parameters.negative_prompt else pipeline.empty(text)
-                without = empty or self._embedding(pipeline, parameters.negative_prompt)
+            if without is not None:
                 negative = pipeline.condition(without, request.size, scale, negative=True)
             positive = pipeline.condition(text, request.size, scale, negative=False)
             stages.append(
@@ -96,9 +113,11 @@ class Preparer:
         return stages
 
 
-def _prompts(request: Request) -> list[str]:
-    texts = [request.parameters.prompt]
-    return [*texts, request.parameters.negative_prompt] if request.guided else texts
+def _texts(request: Request) -> list[Text]:
+    """The prompt and, where the request is guided, the negative prompt, which skips no layers."""
+    parameters, syntax = request.parameters, request.parameters.prompt_syntax
+    prompt = Text(parameters.prompt, syntax, parameters.clip_skip)
+    return [prompt, Text(parameters.negative_prompt, syntax)] if request.guided else [prompt]
 
 
 def _start(request: Request, seed: int) -> Start:

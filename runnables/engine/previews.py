@@ -42,6 +42,6 @@ class Previewer:
     def _picture(self, pipeline: Pipeline) -> Callable[[Tensor], Tensor]:
         if self._tiny is not None:
             return self._tiny
-        if id(pipeline) not in self._maps:
-            self._maps[id(pipeline)] = Preview(pipeline)
-        return self._maps[id(pipeline)]
+        if pipeline.number not in self._maps:
+            self._maps[pipeline.number] = Preview(pipeline)
+        return self._maps[pipeline.number]

@@ -79,7 +79,7 @@ class Row:
     def key(self) -> BatchKey:
         _, _, height, width = self.state.shape
         tokens = self.stage.positive.hidden_states.shape[0]
-        return BatchKey(id(self.stage.pipeline), height, width, tokens, self.shallow)
+        return BatchKey(self.stage.pipeline.number, height, width, tokens, self.shallow)
 
     @property
     def urgency(self) -> float:

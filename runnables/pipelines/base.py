@@ -6,25 +6,19 @@ A pipeline here holds no loop and no request: the engine owns the steps. All met
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from runnables.pipelines.guidance import scale_embedding
+from runnables.pipelines.text import ClipEncoder, Embedding, Text, encode
 
 if TYPE_CHECKING:
     from runnables.pipelines.loading import Checkpoint
-
-
-@dataclass(frozen=True, eq=False)
-class Embedding:
-    """A prompt, encoded: `hidden_states` (tokens, features); `pooled` (features,) for SDXL."""
-
-    hidden_states: Tensor
-    pooled: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +54,17 @@ def _stack(tensors: Sequence[Tensor | None]) -> Tensor | None:
 
 
 class Pipeline:
-    """What all latent diffusion families share; a family overrides text and conditioning."""
+    """What all latent diffusion families share; a family overrides its conditioning.
+
+    Attributes:
+        number: unlike that of any other pipeline of this process, also of one that is gone.
+    """
+
+    #: the text encoders' hidden states go through their final norm
+    normed_text = True
+    #: the last text encoder's projection is a condition, too
+    pooled_text = False
+    _numbers = itertools.count()
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
         self.checkpoint = checkpoint
@@ -68,12 +72,19 @@ class Pipeline:
         self.dtype = dtype
         self.unet = checkpoint.unet
         self.vae = checkpoint.vae
+        self.number = next(self._numbers)
+        self.encoders = tuple(
+            ClipEncoder(tokenizer, model, normed=self.normed_text)
+            for tokenizer, model in zip(
+                checkpoint.tokenizers, checkpoint.text_encoders, strict=True
+            )
+        )
 
     # -- what a family says ------------------------------------------------------------------
 
-    def encode_prompts(self, prompts: Sequence[str]) -> list[Embedding]:
-        """Encode prompts in one call of each text encoder. "" stands for no negative prompt."""
-        raise NotImplementedError
+    def encode_prompts(self, texts: Sequence[Text]) -> list[Embedding]:
+        """Encode prompts, plain ones together. Those of one call may differ in length."""
+        return encode(self.encoders, texts, self.dtype, pooled=self.pooled_text)
 
     def condition(
         self, embedding: Embedding, size: tuple[int, int], guidance_scale: float, *, negative: bool
@@ -190,17 +201,6 @@ class Pipeline:
             return None
         dimension = int(self.unet.config.time_cond_proj_dim)
         return scale_embedding(guidance_scale, dimension).to(self.device, self.dtype)
-
-
-def tokenize(tokenizer: Any, prompts: Sequence[str]) -> Any:
-    """`input_ids` and `attention_mask`, (N, tokens) each, padded to the tokenizer's length."""
-    return tokenizer(
-        list(prompts),
-        padding="max_length",
-        max_length=tokenizer.model_max_length,
-        truncation=True,
-        return_tensors="pt",
-    )
 
 
 def _as_channels(values: Sequence[float], like: Tensor) -> Tensor:

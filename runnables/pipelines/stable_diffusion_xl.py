@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from runnables.pipelines.base import Conditioning, Embedding, Pipeline, tokenize
+from runnables.pipelines.base import Conditioning, Pipeline
+from runnables.pipelines.text import Embedding
 
 AESTHETIC_SCORE = 6.0  # what diffusers' refiner pipeline asks for ...
 NEGATIVE_AESTHETIC_SCORE = 2.5  # ... and steers away from
@@ -16,16 +15,8 @@ NEGATIVE_AESTHETIC_SCORE = 2.5  # ... and steers away from
 class StableDiffusionXL(Pipeline):
     """Base, turbo and inpaint models."""
 
-    def encode_prompts(self, prompts: Sequence[str]) -> list[Embedding]:
-        hidden, pooled = [], torch.empty(0)
-        checkpoint = self.checkpoint
-        for tokenizer, encoder in zip(checkpoint.tokenizers, checkpoint.text_encoders, strict=True):
-            ids = tokenize(tokenizer, prompts).input_ids.to(self.device)
-            output = encoder(ids, output_hidden_states=True)
-            hidden.append(output.hidden_states[-2])
-            pooled = output[0]  # the last encoder's projection is the one that is used
-        rows = torch.cat(hidden, dim=-1).to(self.dtype)
-        return [Embedding(row, pool) for row, pool in zip(rows, pooled.to(self.dtype), strict=True)]
+    normed_text = False
+    pooled_text = True
 
     def condition(
         self, embedding: Embedding, size: tuple[int, int], guidance_scale: float, *, negative: bool

@@ -21,8 +21,8 @@ def draw(
     mask: Image.Image | None = None,
 ) -> np.ndarray:
     """(H, W, 3) uint8 of one image, by diffusers' pipeline for this task."""
-    pipeline = _pipeline(folder, type(parameters))
-    pipeline.scheduler = make_scheduler(
+    diffuser = pipeline(folder, type(parameters))
+    diffuser.scheduler = make_scheduler(
         parameters.scheduler or "default", dict(_config(folder, type(parameters)))
     )
     call: dict[str, Any] = {
@@ -40,27 +40,35 @@ def draw(
         call["mask_image"] = mask
     if not isinstance(parameters, ImageToImage) or mask is not None:
         call |= {"height": parameters.height, "width": parameters.width}
+    if parameters.clip_skip:
+        call["clip_skip"] = parameters.clip_skip
+        for encoder in (diffuser.text_encoder, getattr(diffuser, "text_encoder_2", None)):
+            if encoder is not None and not hasattr(encoder, "text_model"):
+                vars(encoder)["text_model"] = (
+                    encoder  # diffusers looks for the norm where it once was
+                )
     if parameters.guidance_rescale:
         call["guidance_rescale"] = parameters.guidance_rescale
-    pixels = pipeline(**call).images[0]
+    pixels = diffuser(**call).images[0]
     return (pixels * 255).round().astype(np.uint8)
 
 
 @cache
-def _pipeline(folder: Path, task: type) -> Any:
+def pipeline(folder: Path, task: type) -> Any:
+    """diffusers' pipeline of this folder for this task; shared, so leave it as it was."""
     import diffusers
 
     family = "StableDiffusionXL" if (folder / "text_encoder_2").exists() else "StableDiffusion"
     suffix = {TextToImage: "", ImageToImage: "Img2Img", Inpaint: "Inpaint"}[task]
-    pipeline = getattr(diffusers, f"{family}{suffix}Pipeline").from_pretrained(
+    loaded = getattr(diffusers, f"{family}{suffix}Pipeline").from_pretrained(
         folder, dtype=torch.float32
     )
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+    loaded.set_progress_bar_config(disable=True)
+    return loaded
 
 
 @cache
 def _config(folder: Path, task: type) -> tuple[tuple[str, Any], ...]:
-    config = dict(_pipeline(folder, task).scheduler.config)
-    config["_class_name"] = type(_pipeline(folder, task).scheduler).__name__
+    config = dict(pipeline(folder, task).scheduler.config)
+    config["_class_name"] = type(pipeline(folder, task).scheduler).__name__
     return tuple(config.items())

@@ -13,6 +13,7 @@ from runnables.engine import batch as batch_module
 from runnables.parameters import TextToImage
 from runnables.pipelines.base import Conditioning, Pipeline
 from runnables.pipelines.deep_cache import kept_features, predict_shallow
+from runnables.pipelines.text import Text
 from runnables.runnable import StableDiffusionRunnable
 
 Start = Callable[..., StableDiffusionRunnable]
@@ -27,7 +28,7 @@ def base_of(runnable: StableDiffusionRunnable) -> Pipeline:
 @torch.inference_mode()
 def test_a_shallow_call_on_the_same_input_equals_the_whole(kind: str, start: Start) -> None:
     pipeline = base_of(start(kind))
-    text = pipeline.encode_prompts(["a cat", "a dog"])
+    text = pipeline.encode_prompts([Text("a cat"), Text("a dog")])
     rows = Conditioning.stack(
         [pipeline.condition(one, (64, 64), 5.0, negative=False) for one in text]
     )

@@ -1,0 +1,142 @@
+"""Prompts to embeddings: plain ones in batches, long and weighted ones with compel's arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+Syntax = Literal["plain", "compel"]
+
+
+@dataclass(frozen=True)
+class Text:
+    """A prompt with everything that its encoding depends on; "" stands for no negative prompt.
+
+    Attributes:
+        clip_skip: text encoder layers left out at the end, counted as diffusers does.
+    """
+
+    prompt: str
+    syntax: Syntax = "plain"
+    clip_skip: int = 0
+
+    def emptied(self) -> Text:
+        """What lengthens it: "", encoded as it is."""
+        return replace(self, prompt="", syntax="plain")
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """A prompt, encoded: `hidden_states` (tokens, features); `pooled` (features,) for SDXL."""
+
+    hidden_states: Tensor
+    pooled: Tensor | None = None
+
+
+class ClipEncoder:
+    """A tokenizer and its CLIP text model.
+
+    Args:
+        normed: hidden states go through the final norm (SD 1 and 2); else they are those before
+            the last layer (SDXL).
+    """
+
+    def __init__(self, tokenizer: Any, model: Any, *, normed: bool) -> None:
+        self.tokenizer = tokenizer
+        self.model = model
+        self._normed = normed
+
+    @property
+    def deepest_skip(self) -> int:
+        """The largest `clip_skip` this encoder has layers for."""
+        return int(self.model.config.num_hidden_layers) - (0 if self._normed else 1)
+
+    def fits(self, prompt: str) -> bool:
+        """Whether the prompt's tokens are within the model's length (77, two of them marks)."""
+        room = int(self.tokenizer.model_max_length) - 2
+        return len(self.tokenizer.tokenize(prompt)) <= room
+
+    def encode(self, prompts: Sequence[str], clip_skip: int) -> tuple[Tensor, Tensor]:
+        """(N, 77, features) and the model's first output, (N, ...); what is too long is cut."""
+        tokens = self.tokenizer(
+            list(prompts),
+            padding="max_length",
+            max_length=self.tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        ).to(self.model.device)
+        masked = getattr(self.model.config, "use_attention_mask", False)
+        return self.forward(tokens.input_ids, tokens.attention_mask if masked else None, clip_skip)
+
+    def forward(self, ids: Tensor, mask: Tensor | None, clip_skip: int) -> tuple[Tensor, Tensor]:
+        """Token ids (N, 77) -> hidden states (N, 77, features), and the model's first output."""
+        if self._normed and clip_skip == 0:
+            first: Tensor = self.model(ids, attention_mask=mask)[0]
+            return first, first
+        output = self.model(ids, attention_mask=mask, output_hidden_states=True)
+        if not self._normed:
+            return output.hidden_states[-(clip_skip + 2)], output[0]
+        inner = getattr(self.model, "text_model", self.model)  # nested before transformers 5
+        return inner.final_layer_norm(output.hidden_states[-(clip_skip + 1)]), output[0]
+
+
+def encode(
+    encoders: Sequence[ClipEncoder], texts: Sequence[Text], dtype: torch.dtype, *, pooled: bool
+) -> list[Embedding]:
+    """Every text encoded by all encoders, side by side along the features.
+
+    Plain texts that fit are encoded in one call of each encoder for every `clip_skip`.
+
+    Args:
+        pooled: keep the last encoder's projection.
+    """
+    done: dict[Text, Embedding] = {}
+    plain = [text for text in texts if _is_plain(encoders, text)]
+    for clip_skip in {text.clip_skip for text in plain}:
+        alike = [text for text in plain if text.clip_skip == clip_skip]
+        prompts = [text.prompt for text in alike]
+        outputs = [encoder.encode(prompts, clip_skip) for encoder in encoders]
+        rows = torch.cat([hidden for hidden, _ in outputs], dim=-1).to(dtype)
+        last = outputs[-1][1].to(dtype)
+        for i, text in enumerate(alike):
+            done[text] = Embedding(rows[i], last[i] if pooled else None)
+    for text in texts:
+        if text not in done:
+            done[text] = _composed(encoders, text, dtype, pooled=pooled)
+    return [done[text] for text in texts]
+
+
+def lengthen(embedding: Embedding, tokens: int, filler: Embedding) -> Embedding:
+    """`embedding` of at least so many tokens: encodings of "" are appended, as compel does."""
+    missing = tokens - len(embedding.hidden_states)
+    if missing <= 0:
+        return embedding
+    chunks = [filler.hidden_states] * (missing // len(filler.hidden_states))
+    return Embedding(torch.cat([embedding.hidden_states, *chunks]), embedding.pooled)
+
+
+def _is_plain(encoders: Iterable[ClipEncoder], text: Text) -> bool:
+    return text.syntax == "plain" and all(encoder.fits(text.prompt) for encoder in encoders)
+
+
+def _composed(
+    encoders: Sequence[ClipEncoder], text: Text, dtype: torch.dtype, *, pooled: bool
+) -> Embedding:
+    """A weighted or long text. The pooled projection knows no weights, and the first 77 tokens."""
+    from runnables.pipelines.weighting import compose  # compel's imports take a second
+
+    parts = [
+        compose(encoder, text.prompt, text.clip_skip, weighted=text.syntax != "plain")
+        for encoder in encoders
+    ]
+    projection = encoders[-1].encode([text.prompt], 0)[1][0].to(dtype) if pooled else None
+    longest = max(len(part) for part in parts)
+    even = []
+    for encoder, part in zip(encoders, parts, strict=True):
+        empty = encoder.encode([""], text.clip_skip)[0][0]
+        even.append(lengthen(Embedding(part), longest, Embedding(empty)).hidden_states)
+    return Embedding(torch.cat(even, dim=-1).to(dtype), projection)
