@@ -36,11 +36,16 @@ class Worker:
         folder = Path(settings.models_dir) if settings.dynamic else None
         self.models = Models(engine, engine_metrics.Metrics().observe, folder)
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self.stop())
+            signal.signal(number, self._signalled)
 
     def stop(self) -> None:
         """Begin an orderly stop; `run` returns when it is done."""
         self._stop.set()
+
+    def _signalled(self, number: int, frame: object) -> None:
+        self.stop()
+        if self._receiver is None:  # still loading: there is nothing to hand back
+            raise SystemExit(0)
 
     @property
     def ready(self) -> bool:

@@ -1,0 +1,19 @@
+# What moto's server cannot do or gets wrong. Copied beside the module by tests only.
+
+provider "aws" {
+  s3_use_path_style           = true
+  skip_requesting_account_id  = false
+  skip_metadata_api_check     = true
+  skip_credentials_validation = true
+  max_retries                 = 1
+}
+
+# moto takes no account of conditions: a policy that asks for TLS would deny everything
+resource "aws_s3_bucket_policy" "results" {
+  count = 0
+}
+
+# the provider waits for ever for it
+resource "aws_sqs_queue_redrive_allow_policy" "dead_letters" {
+  count = 0
+}

@@ -1,0 +1,116 @@
+mock_provider "aws" {
+  mock_data "aws_caller_identity" {
+    defaults = { account_id = "123456789012" }
+  }
+  mock_data "aws_partition" {
+    defaults = { partition = "aws" }
+  }
+  mock_data "aws_iam_policy_document" {
+    defaults = { json = "{\"Version\":\"2012-10-17\",\"Statement\":[]}" }
+  }
+  mock_resource "aws_sns_topic" {
+    defaults = { arn = "arn:aws:sns:us-east-1:123456789012:topic" }
+  }
+  mock_resource "aws_sqs_queue" {
+    defaults = {
+      arn = "arn:aws:sqs:us-east-1:123456789012:queue"
+      id  = "https://sqs.us-east-1.amazonaws.com/123456789012/queue"
+    }
+  }
+  mock_resource "aws_s3_bucket" {
+    defaults = { arn = "arn:aws:s3:::bucket" }
+  }
+  mock_resource "aws_iam_role" {
+    defaults = { arn = "arn:aws:iam::123456789012:role/role" }
+  }
+  mock_resource "aws_lambda_function" {
+    defaults = { invoke_arn = "arn:aws:apigateway:us-east-1:lambda:path/functions/front/invocations" }
+  }
+  mock_resource "aws_api_gateway_rest_api" {
+    defaults = { execution_arn = "arn:aws:execute-api:us-east-1:123456789012:api" }
+  }
+}
+
+variables {
+  runtimes      = { sd15 = "v1-5.safetensors", sdxl = "sdxl.safetensors" }
+  front_package = "tests/queue.tftest.hcl" # any file
+}
+
+run "one_queue_a_runtime_and_tier" {
+  assert {
+    condition     = keys(output.filters) == ["sd15", "sd15-priority", "sdxl", "sdxl-priority"]
+    error_message = "every runtime has two queues"
+  }
+  assert {
+    condition = jsonencode(output.filters["sd15"]) == jsonencode({
+      "$or" = [{ sd_model_checkpoint = ["v1-5.safetensors"] }, { runtime = ["sd15"] }]
+    })
+    error_message = "the standard filter is the reference system's"
+  }
+  assert {
+    condition     = alltrue([for queue in aws_sqs_queue.this : queue.sqs_managed_sse_enabled])
+    error_message = "queues are encrypted"
+  }
+  assert {
+    condition     = alltrue([for queue in aws_sqs_queue.this : jsondecode(queue.redrive_policy).maxReceiveCount == 8])
+    error_message = "every queue has the dead-letter queue behind it"
+  }
+  assert {
+    condition     = aws_api_gateway_method.any.api_key_required
+    error_message = "no call without a key"
+  }
+  assert {
+    condition     = length(aws_eks_pod_identity_association.this) == 0
+    error_message = "no cluster, no association"
+  }
+  assert {
+    condition     = output.workers["sd15"].WORKER_DYNAMIC == "false"
+    error_message = "workers of a runtime keep its model"
+  }
+}
+
+run "dynamic_models" {
+  variables {
+    dynamic = true
+  }
+  assert {
+    condition = jsonencode(output.filters["dynamic"]) == jsonencode({
+      "$or" = [
+        { sd_model_checkpoint = [{ "anything-but" = ["sdxl.safetensors", "v1-5.safetensors"] }] },
+        { runtime = ["dynamic"] },
+      ]
+    })
+    error_message = "the catch-all takes what no runtime serves"
+  }
+}
+
+run "clients_and_cluster" {
+  variables {
+    clients      = { shop = "priority", blog = "standard" }
+    cluster_name = "sd"
+  }
+  assert {
+    condition     = length(aws_api_gateway_usage_plan_key.this) == 2
+    error_message = "every client's key is in the usage plan"
+  }
+  assert {
+    condition     = aws_eks_pod_identity_association.this["worker"].service_account == "stable-diffusion"
+    error_message = "the worker's service account gets its role"
+  }
+}
+
+run "a_tier_that_is_none" {
+  command = plan
+  variables {
+    clients = { shop = "gold" }
+  }
+  expect_failures = [var.clients]
+}
+
+run "a_runtime_with_a_meaning_of_its_own" {
+  command = plan
+  variables {
+    runtimes = { legacy = "x.safetensors" }
+  }
+  expect_failures = [var.runtimes]
+}
