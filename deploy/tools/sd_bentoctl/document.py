@@ -37,7 +37,7 @@ class Document(BaseModel):
 
     api_version: Literal["v1"] = Field(description="v1, the version of this file's format")
     name: Annotated[
-        str, pattern(r"[a-z](-?[a-z0-9]){1,21}", "stable-diffusion: a-z, 0-9, -; up to 22")
+        str, pattern(r"(?=.{2,22}$)[a-z](-?[a-z0-9])+", "stable-diffusion: a-z, 0-9, -; up to 22")
     ] = Field(description="a name for the deployment, which its resources' names begin with")
     operator: OperatorName = Field(description="the operator, like {name: aws-ec2}")
     template: Literal["terraform"] = Field("terraform", description="terraform")
@@ -76,11 +76,13 @@ def _validated(model: type[B], given: object, prefix: str, problems: list[str]) 
 def env_problems(env: dict[str, str]) -> list[str]:
     """Names the service would refuse at its start, and secrets in clear text."""
     known, problems = service_settings(), []
-    for name in env:
+    for name, value in env.items():
         if name in SECRET:
             problems.append(f"env.{name}: would stand in clear text; use {SECRET[name]}")
         elif not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             problems.append(f"env.{name}: is not a variable's name; use letters, digits and _")
+        elif "\n" in value:
+            problems.append(f"env.{name}: has several lines, which Docker cannot pass; use one")
         elif known and name.startswith("SD_") and name not in known:
             hint = closest(name, known) or "; python -m runnables lists them"
             problems.append(f"env.{name}: is not a setting of the service{hint}")

@@ -1,0 +1,188 @@
+# `terraform test`: plans and applies on a mock of the provider, without an account or a network.
+
+mock_provider "aws" {
+  mock_data "aws_availability_zones" {
+    defaults = { names = ["us-east-1a", "us-east-1b", "us-east-1c"] }
+  }
+  mock_data "aws_partition" {
+    defaults = { partition = "aws" }
+  }
+  mock_data "aws_caller_identity" {
+    defaults = { account_id = "123456789012" }
+  }
+  mock_data "aws_iam_policy_document" {
+    defaults = { json = "{\"Version\":\"2012-10-17\",\"Statement\":[]}" }
+  }
+  mock_data "aws_ssm_parameter" {
+    defaults = { value = "ami-0123456789abcdef0" }
+  }
+  mock_data "aws_ami" {
+    defaults = {
+      root_device_name      = "/dev/sda1"
+      block_device_mappings = [{ device_name = "/dev/sda1", ebs = { volume_size = "75" } }]
+    }
+  }
+  mock_data "aws_vpc" {
+    defaults = { cidr_block = "10.0.0.0/16" }
+  }
+  mock_resource "aws_lb" {
+    defaults = {
+      arn        = "arn:aws:elasticloadbalancing:us-east-1:123456789012:loadbalancer/app/drawing/0"
+      arn_suffix = "app/drawing/0"
+      dns_name   = "drawing.example.com"
+    }
+  }
+  mock_resource "aws_lb_target_group" {
+    defaults = {
+      arn        = "arn:aws:elasticloadbalancing:us-east-1:123456789012:targetgroup/sd/0"
+      arn_suffix = "targetgroup/sd/0"
+    }
+  }
+  mock_resource "aws_lb_listener" {
+    defaults = { arn = "arn:aws:elasticloadbalancing:us-east-1:123456789012:listener/app/drawing/0/0" }
+  }
+  mock_resource "aws_cloudwatch_log_group" {
+    defaults = { arn = "arn:aws:logs:us-east-1:123456789012:log-group:/stable-diffusion/drawing" }
+  }
+  mock_resource "aws_launch_template" {
+    defaults = { id = "lt-0123456789abcdef0", latest_version = 1 }
+  }
+  mock_resource "aws_iam_instance_profile" {
+    defaults = { arn = "arn:aws:iam::123456789012:instance-profile/drawing" }
+  }
+}
+
+variables {
+  deployment_name     = "drawing"
+  region              = "us-east-1"
+  image_uri           = "123456789012.dkr.ecr.us-east-1.amazonaws.com/drawing:v1"
+  instance_type       = "g5.xlarge"
+  accelerator         = "nvidia"
+  accelerator_devices = 1
+  ami_ssm_parameter   = "/test/ami"
+}
+
+run "closed_by_default" {
+  assert {
+    condition     = length(aws_vpc_security_group_ingress_rule.allowed) == 0
+    error_message = "Nobody from outside may reach the balancer unless allowed_cidrs says so."
+  }
+  assert {
+    condition     = aws_launch_template.this.metadata_options[0].http_tokens == "required"
+    error_message = "IMDSv2 must be required."
+  }
+  assert {
+    condition     = aws_launch_template.this.block_device_mappings[0].ebs[0].encrypted == "true"
+    error_message = "The volume must be encrypted."
+  }
+  assert {
+    condition     = aws_launch_template.this.block_device_mappings[0].ebs[0].volume_size == 107
+    error_message = "The volume is the AMI's 75 GiB, 30 for the image and twice the model's 1."
+  }
+  assert {
+    condition     = one(aws_launch_template.this.network_interfaces[*].associate_public_ip_address) == "false"
+    error_message = "Instances must have no public address."
+  }
+  assert {
+    condition     = length(aws_vpc.this) == 1 && length(aws_subnet.private) == 2
+    error_message = "A VPC of its own, in two zones."
+  }
+  assert {
+    condition     = length(aws_autoscaling_policy.requests) == 0
+    error_message = "One instance needs no scaling policy."
+  }
+  assert {
+    condition     = strcontains(base64decode(aws_launch_template.this.user_data), "--gpus all")
+    error_message = "The container must see the GPU."
+  }
+  assert {
+    condition     = aws_lb_target_group.this.health_check[0].path == "/readyz"
+    error_message = "Health is readiness."
+  }
+}
+
+run "with_a_certificate_http_only_redirects" {
+  variables {
+    certificate_arn = "arn:aws:acm:us-east-1:123456789012:certificate/0a1b2c3d"
+    allowed_cidrs   = ["0.0.0.0/0"]
+  }
+
+  assert {
+    condition     = aws_lb_listener.http.default_action[0].type == "redirect"
+    error_message = "Port 80 must only redirect."
+  }
+  assert {
+    condition     = aws_lb_listener.https[0].default_action[0].type == "forward"
+    error_message = "Port 443 must serve."
+  }
+  assert {
+    condition     = length(aws_vpc_security_group_ingress_rule.allowed) == 2
+    error_message = "One rule a port for the allowed network."
+  }
+  assert {
+    condition     = startswith(output.endpoint, "https://")
+    error_message = "The endpoint is https."
+  }
+}
+
+run "plain_http_for_the_world_is_refused" {
+  command = plan
+
+  variables {
+    allowed_cidrs = ["0.0.0.0/0"]
+  }
+
+  expect_failures = [var.allow_plain_http]
+}
+
+run "without_an_image_it_says_so" {
+  command = plan
+
+  variables {
+    image_uri = null
+  }
+
+  expect_failures = [var.image_uri]
+}
+
+run "inferentia" {
+  variables {
+    instance_type       = "inf2.24xlarge"
+    accelerator         = "neuron"
+    accelerator_devices = 6
+  }
+
+  assert {
+    condition = alltrue([
+      for i in range(6) : strcontains(base64decode(aws_launch_template.this.user_data), "--device=/dev/neuron${i} ")
+    ])
+    error_message = "The container must see every Neuron device."
+  }
+  assert {
+    condition     = !strcontains(base64decode(aws_launch_template.this.user_data), "--gpus")
+    error_message = "There is no GPU."
+  }
+}
+
+run "existing_network_spot_and_scaling" {
+  variables {
+    vpc_id              = "vpc-0123456789abcdef0"
+    balancer_subnet_ids = ["subnet-00000001", "subnet-00000002"]
+    instance_subnet_ids = ["subnet-00000003"]
+    max_instances       = 4
+    spot                = true
+  }
+
+  assert {
+    condition     = length(aws_vpc.this) + length(aws_nat_gateway.this) + length(aws_subnet.public) == 0
+    error_message = "Nothing of a network may be made in a given VPC."
+  }
+  assert {
+    condition     = aws_launch_template.this.instance_market_options[0].market_type == "spot"
+    error_message = "Spot was asked for."
+  }
+  assert {
+    condition     = aws_autoscaling_group.this.max_size == 4 && length(aws_autoscaling_policy.requests) == 1
+    error_message = "The group scales to four."
+  }
+}
