@@ -41,8 +41,8 @@ bench: $(VENV)/.test ## the comparisons in benchmarks/
 
 deploy-tools: $(DEPLOY)/.tools ## create .venv-deploy with bentoctl, adapted by deploy/tools
 
-deploy-check: $(VENV)/.test $(DEPLOY)/.tools ## every ready deployment, up to apply on a stand-in of AWS
-	$(BIN)/python -m deploy.check
+deploy-check: $(DEPLOY)/.tools ## every ready deployment, up to apply on a stand-in of AWS
+	$(DEPLOY)/bin/python -m deploy.check
 
 lock: $(VENV)/.test ## write every installed version to requirements/constraints.txt
 	$(BIN)/pip freeze --exclude-editable | sed -E 's/\+cpu$$//' > requirements/constraints.txt

@@ -34,6 +34,7 @@ import bentoctl.utils.terraform
 from bentoctl.exceptions import BentoctlException, InvalidDeploymentConfig
 
 from sd_bentoctl import containers
+from sd_bentoctl.deployable import DOCKERFILE, two_stages
 from sd_bentoctl.document import Wrong, check
 
 Config = bentoctl.deployment_config.DeploymentConfig
@@ -151,8 +152,9 @@ def build(tags: list[str], deployment_config: Any, **options: Any) -> None:
             destination_dir=context,
             bento_metadata={"tag": str(deployment_config.bento.tag)},
         )
-        dockerfile = str(Path(deployable) / "env" / "docker" / "Dockerfile")
-        _reported(containers.build)(deployable, dockerfile, tags, flags)
+        dockerfile = Path(deployable) / DOCKERFILE
+        dockerfile.write_text(two_stages(dockerfile.read_text()))
+        _reported(containers.build)(deployable, str(dockerfile), tags, flags)
 
 
 def build_flags(options: dict[str, Any]) -> list[str]:

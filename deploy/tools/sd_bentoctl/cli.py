@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+import warnings
 
 
 def main() -> None:
     """bentoctl's commands, adapted; what operators raise for users is shown without a traceback."""
+    # `fs`, which bentoctl needs, still uses pkg_resources
+    warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
     from bentoctl.cli import bentoctl
 
     from sd_bentoctl.adaptations import adapt

@@ -1,0 +1,123 @@
+"""What is done to each configuration, from `bentoctl generate` to nothing being left."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from deploy.check.inventory import inventory
+from deploy.check.ready import Ready
+from deploy.check.stand_in import Overrides, StandIn
+from deploy.check.terraform import Failed, configuration, run
+
+BENTOCTL = str(Path(sys.executable).with_name("bentoctl"))
+#: In order; each needs those before it.
+STEPS = ("generate", "validate", "test", "plan", "apply")
+
+
+@dataclass
+class Report:
+    """What was found out about one configuration."""
+
+    label: str
+    tests: int = 0
+    planned: int = 0
+    created: int = 0
+    destroyed: int = 0
+    left: dict[str, int] = field(default_factory=dict)
+    #: the boot script, where the plan has a launch template with one
+    user_data: str = ""
+    kinds: dict[str, int] = field(default_factory=dict)
+
+
+class Deployment:
+    """One configuration in a folder of its own, with a stand-in of AWS from step `plan` on."""
+
+    def __init__(self, one: Ready, folder: Path, aws: StandIn | None) -> None:
+        self.one, self.folder, self.aws = one, folder, aws
+        self.report = Report(one.label)
+        self.overrides = Overrides(one)
+        self.env = {
+            **configuration(folder),
+            **(aws.env if aws else {}),
+            "BENTOCTL_HOME": str(folder / "bentoctl-home"),
+            "TF_IN_AUTOMATION": "1",
+            "NO_COLOR": "1",
+        }
+
+    def check(self, until: str) -> Report:
+        """Every step up to and with `until`.
+
+        Raises:
+            Failed: the first step that went wrong.
+        """
+        for step in STEPS[: STEPS.index(until) + 1]:
+            getattr(self, step)()
+        return self.report
+
+    def run(self, *command: str) -> str:
+        return run(list(command), self.folder, self.env)
+
+    def generate(self) -> None:
+        """Install the operator and generate, as a user would."""
+        document = copy.deepcopy(self.one.document)
+        if self.aws:
+            document = self.overrides.prepare(document, self.aws.client)
+        # stands for what bentoctl build would have pushed
+        host = f"123456789012.dkr.ecr.{document['spec']['region']}.amazonaws.com"
+        document["spec"].setdefault("image_uri", f"{host}/{document['name']}:check")
+        (self.folder / "deployment_config.yaml").write_text(yaml.safe_dump(document))
+        self.run(BENTOCTL, "operator", "install", str(self.one.operator))
+        self.run(BENTOCTL, "generate", "-f", "deployment_config.yaml")
+
+    def validate(self) -> None:
+        """Formatting, and Terraform's own check."""
+        self.run("terraform", "fmt", "-check", "-recursive", "-diff", ".")
+        self.run("terraform", "init", "-input=false")
+        self.run("terraform", "validate")
+
+    def test(self) -> None:
+        """The module's own tests, on a mock of the provider."""
+        said = self.run("terraform", "test")
+        passed = re.search(r"(\d+) passed, 0 failed", said)
+        if not passed or passed[1] == "0":
+            raise Failed(f"terraform test ran nothing:\n{said}")
+        self.report.tests = int(passed[1])
+
+    def plan(self) -> None:
+        """A plan against the stand-in."""
+        self.overrides.lay(self.folder)
+        self.run("terraform", "plan", "-input=false", "-out=plan", "-var-file=bentoctl.tfvars")
+        changes = json.loads(self.run("terraform", "show", "-json", "plan"))["resource_changes"]
+        made = [one for one in changes if one["mode"] == "managed"]
+        self.report.planned = len(made)
+        self.report.kinds = dict(sorted(Counter(one["type"] for one in made).items()))
+        scripts = [one["change"]["after"].get("user_data") for one in made]
+        self.report.user_data = next((script for script in scripts if script), "")
+
+    def apply(self) -> None:
+        """Really make and destroy everything, with bentoctl."""
+        assert self.aws
+        before = inventory(self.aws.client)
+        self.run(BENTOCTL, "apply", "--auto-approve", "-f", "deployment_config.yaml")
+        self.report.created = len(self._managed())
+        if self.report.created != self.report.planned:
+            raise Failed(f"planned {self.report.planned}, created {self.report.created}")
+        said = self.run(BENTOCTL, "destroy", "--auto-approve", "-f", "deployment_config.yaml")
+        destroyed = re.search(r"Resources: \d+ added, \d+ changed, (\d+) destroyed", said)
+        self.report.destroyed = int(destroyed[1]) if destroyed else 0
+        self.report.left = dict(inventory(self.aws.client) - before)
+        if self.report.destroyed != self.report.created or self._managed() or self.report.left:
+            counts = f"{self.report.created} created, {self.report.destroyed} destroyed"
+            raise Failed(f"not everything was destroyed: {counts}, left {self.report.left}")
+
+    def _managed(self) -> list[str]:
+        listed = self.run("terraform", "state", "list").splitlines()
+        return [line for line in listed if not re.search(r"(^|\.)data\.", line)]
