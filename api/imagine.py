@@ -11,8 +11,12 @@ from starlette.routing import Route
 from api import forms, request_id, responses
 from api.drawing import Drawing
 from api.forms import Form
+from api.operations import BINARY, DRAWING, Schema, operation, query, schema_of
 from runnables.errors import InvalidInput
-from runnables.parameters import TextToImage
+from runnables.parameters import MAX_SIZE, TextToImage
+
+#: what has no place in a query, or only one value here
+NOT_IN_QUERY = {"guidance_interval", "num_images_per_prompt", "output_format"}
 
 
 class ImagineRoute:
@@ -48,3 +52,17 @@ def _parameters(request: Request) -> TextToImage:
     if wanted.num_images_per_prompt > 1:
         raise InvalidInput("one image at a time", loc=("num_images_per_prompt",))
     return wanted
+
+
+def paths() -> Schema:
+    """Path -> method -> operation, for the OpenAPI document."""
+    fields = schema_of(TextToImage)["properties"]
+    kept = {name: field for name, field in fields.items() if name not in NOT_IN_QUERY}
+    size = {"type": "integer", "minimum": 8, "maximum": MAX_SIZE}
+    parameters = [
+        query(name, field, field.get("description", ""), name == "prompt")
+        for name, field in {**kept, "img_size": size}.items()
+    ]
+    image = {"description": "The image", "content": {"image/png": {"schema": BINARY}}}
+    drawn = operation("Draw a PNG", {"200": image}, errors=DRAWING, parameters=parameters)
+    return {"/imagine": {"get": drawn}}

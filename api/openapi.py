@@ -5,6 +5,18 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+from api import imagine
+from api.openai import schema as openai
+from api.operations import (
+    BINARY,
+    DRAWING,
+    SECURITY_SCHEMES,
+    json,
+    operation,
+    reference,
+    schema_of,
+)
+from api.webui import schema as webui
 from runnables.parameters import MODELS, Inpaint, Parameters, Task, TextToImage
 
 #: Swagger UI from the host's own files: nothing is loaded from elsewhere
@@ -17,20 +29,8 @@ PAGE = """<!doctype html>
 <script>window.ui = SwaggerUIBundle({url: "./docs.json", dom_id: "#swagger-ui"})</script>
 </body></html>
 """
-ERRORS = {
-    400: "A parameter is wrong; `detail` names it",
-    401: "No API key, or a wrong one",
-    404: "No such sampler",
-    413: "Too many bytes or pixels",
-    415: "Not an image",
-    429: "Too much work is waiting; see `Retry-After`",
-    500: "This image failed",
-    503: "The model is loading or the service is stopping",
-    504: "The deadline passed",
-}
 #: the README's own
 EXAMPLE = {"prompt": "View of a cyberpunk city"}
-SECURITY: list[dict[str, list[str]]] = [{}, {"bearer": []}, {"key": []}]
 FILES = {
     "img": "PNG, JPEG, WebP, GIF, BMP or TIFF",
     "mask": "White is redrawn, black is kept",
@@ -55,11 +55,12 @@ def document() -> dict[str, Any]:
     paths |= {
         "/samplers": {"get": _list("The samplers a request may name")},
         "/models": {"get": _list("The model that is served, and its defaults")},
-        "/healthz": {"get": _plain("The process runs", None)},
-        "/livez": {"get": _plain("The process runs", None)},
-        "/readyz": {"get": _plain("The model is loaded and warmed up", None)},
-        "/metrics": {"get": _plain("Prometheus metrics", None)},
+        "/healthz": {"get": _plain("The process runs")},
+        "/livez": {"get": _plain("The process runs")},
+        "/readyz": {"get": _plain("The model is loaded and warmed up")},
+        "/metrics": {"get": _plain("Prometheus metrics")},
     }
+    paths |= openai.paths() | webui.paths() | imagine.paths()
     return {
         "openapi": "3.1.0",
         "info": {
@@ -70,38 +71,32 @@ def document() -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": {model.__name__: _schema(model) for model in MODELS.values()}
-            | {"Error": _error_schema()},
-            "securitySchemes": {
-                "bearer": {"type": "http", "scheme": "bearer"},
-                "key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
-            },
+            | {"Error": _error_schema()}
+            | openai.schemas()
+            | webui.schemas(),
+            "securitySchemes": SECURITY_SCHEMES,
         },
     }
 
 
 def _drawing(task: Task) -> dict[str, Any]:
     model = MODELS[task]
-    return {
-        "summary": (model.__doc__ or "").partition(": ")[2].strip().capitalize(),
-        "operationId": task,
-        "security": SECURITY,
-        "requestBody": {"required": True, "content": _body(model)},
-        "responses": {"200": _image_response()}
-        | {str(code): _error(text) for code, text in ERRORS.items()},
-    }
+    summary = (model.__doc__ or "").partition(": ")[2].strip().capitalize()
+    drawn = operation(summary, {"200": _image_response()}, errors=DRAWING, body=_body(model))
+    return {**drawn, "operationId": task}
 
 
 def _body(model: type[Parameters]) -> dict[str, Any]:
-    reference = {"$ref": f"#/components/schemas/{model.__name__}"}
+    data = reference(model.__name__)
     if model is TextToImage:
-        return {"application/json": {"schema": reference}}
+        return {"application/json": {"schema": data}}
     names = ["img", "mask"] if model is Inpaint else ["img"]
     files = {
         name: {"type": "string", "format": "binary", "description": FILES[name]} for name in names
     }
     schema = {
         "type": "object",
-        "properties": {**files, "data": reference},
+        "properties": {**files, "data": data},
         "required": [*files, "data"],
     }
     encoding = {"data": {"contentType": "application/json"}}
@@ -109,42 +104,27 @@ def _body(model: type[Parameters]) -> dict[str, Any]:
 
 
 def _schema(model: type[Parameters]) -> dict[str, Any]:
-    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-    return {**schema, "examples": [EXAMPLE]}
+    return {**schema_of(model), "examples": [EXAMPLE]}
 
 
 def _image_response() -> dict[str, Any]:
-    binary = {"schema": {"type": "string", "format": "binary"}}
     kinds = ("image/jpeg", "image/png", "image/webp")
     return {
         "description": "The image; as JSON, all images in base64 (PNG) with their seeds",
-        "content": dict.fromkeys(kinds, binary)
+        "content": {kind: {"schema": BINARY} for kind in kinds}
         | {"application/json": {"schema": {"type": "object"}}},
         "headers": {name: {"schema": {"type": kind}} for name, kind in HEADERS.items()},
     }
 
 
 def _list(summary: str) -> dict[str, Any]:
-    listed = _plain(summary, {"type": "array", "items": {"type": "object"}})
-    listed["responses"]["401"] = _error(ERRORS[401])
-    return {**listed, "security": SECURITY}
+    listed = {"type": "array", "items": {"type": "object"}}
+    return operation(summary, {"200": json(listed, summary)})
 
 
-def _plain(summary: str, schema: dict[str, Any] | None) -> dict[str, Any]:
-    kind = "application/json" if schema else "text/plain"
-    content = {kind: {"schema": schema or {"type": "string"}}}
-    return {
-        "summary": summary,
-        "responses": {
-            "200": {"description": summary, "content": content},
-            "503": _error(ERRORS[503]),
-        },
-    }
-
-
-def _error(text: str) -> dict[str, Any]:
-    reference = {"$ref": "#/components/schemas/Error"}
-    return {"description": text, "content": {"application/json": {"schema": reference}}}
+def _plain(summary: str) -> dict[str, Any]:
+    text = {"description": summary, "content": {"text/plain": {"schema": {"type": "string"}}}}
+    return operation(summary, {"200": text}, errors=(503,), open=True)
 
 
 def _error_schema() -> dict[str, Any]:

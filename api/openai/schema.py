@@ -1,0 +1,115 @@
+"""`/v1` in the OpenAPI document."""
+
+from __future__ import annotations
+
+from api.openai.translate import Asked
+from api.operations import (
+    BINARY,
+    DRAWING,
+    LOOKING,
+    Schema,
+    json,
+    operation,
+    path_field,
+    reference,
+    schema_of,
+)
+from runnables.parameters import Inpaint, Parameters, TextToImage
+
+FORM = "OpenAIError"
+MASK = "PNG; what is transparent is redrawn. Without it the image's own transparency is the mask."
+
+
+def paths() -> Schema:
+    """Path -> method -> operation."""
+    drawn = {
+        "200": {
+            "description": "The images, or events while `stream` is true",
+            "content": {
+                "application/json": {"schema": reference("OpenAIImages")},
+                "text/event-stream": {"schema": {"type": "string"}},
+            },
+        }
+    }
+    generation = {"application/json": {"schema": _body(TextToImage)}}
+    model = {"200": json(reference("OpenAIModel"))}
+    listed = {"type": "object", "properties": {"data": _list(reference("OpenAIModel"))}}
+    refused = operation("Refused: ask for an edit instead", {}, errors=(400, 401), error=FORM)
+    return {
+        "/v1/images/generations": {
+            "post": operation("Draw (OpenAI)", drawn, errors=DRAWING, error=FORM, body=generation)
+        },
+        "/v1/images/edits": {
+            "post": operation("Redraw (OpenAI)", drawn, errors=DRAWING, error=FORM, body=_edit())
+        },
+        "/v1/images/variations": {"post": refused},
+        "/v1/models": {
+            "get": operation("Models (OpenAI)", {"200": json(listed)}, errors=LOOKING, error=FORM)
+        },
+        "/v1/models/{id}": {
+            "get": operation(
+                "A model (OpenAI)",
+                model,
+                errors=(404, *LOOKING),
+                error=FORM,
+                parameters=[path_field("id", "Its name")],
+            )
+        },
+    }
+
+
+def schemas() -> Schema:
+    """What the paths refer to."""
+    text, integer = {"type": "string"}, {"type": "integer"}
+    nullable = {"type": ["string", "null"]}
+    image = {"b64_json": text, "url": text, "seed": integer, "finish_reason": text}
+    error = {"message": text, "type": text, "param": nullable, "code": nullable}
+    return {
+        "OpenAIImages": {
+            "type": "object",
+            "required": ["created", "data"],
+            "properties": {
+                "created": integer,
+                "background": text,
+                "output_format": text,
+                "size": text,
+                "data": _list({"type": "object", "properties": image}),
+            },
+        },
+        "OpenAIModel": {
+            "type": "object",
+            "required": ["id", "object"],
+            "properties": {"id": text, "object": text, "created": integer, "owned_by": text},
+        },
+        FORM: {
+            "type": "object",
+            "required": ["error"],
+            "properties": {
+                "error": {"type": "object", "required": ["message", "type"], "properties": error}
+            },
+        },
+    }
+
+
+def _edit() -> Schema:
+    body = _body(Inpaint)
+    files = {"image": BINARY, "mask": {**BINARY, "description": MASK}}
+    body["properties"] = {**body["properties"], **files}
+    body["required"] = ["image", "prompt"]
+    return {"multipart/form-data": {"schema": body}}
+
+
+def _body(model: type[Parameters]) -> Schema:
+    """OpenAI's fields, and ours that they have no other name for."""
+    ours, theirs = schema_of(model)["properties"], schema_of(Asked)["properties"]
+    fields = {name: field for name, field in ours.items() if name != "num_images_per_prompt"}
+    return {
+        "type": "object",
+        "properties": {**fields, **theirs},
+        "required": ["prompt"],
+        "additionalProperties": False,
+    }
+
+
+def _list(items: Schema) -> Schema:
+    return {"type": "array", "items": items}

@@ -1,0 +1,91 @@
+"""Pieces of OpenAPI operations that all of the API's parts are described with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import BaseModel
+
+Schema = dict[str, Any]
+
+ERRORS = {
+    400: "A field is wrong, and named",
+    401: "No API key, or a wrong one",
+    404: "No such model, sampler or job",
+    409: "It does not fit the state of what is there",
+    413: "Too many bytes or pixels",
+    415: "Not an image",
+    429: "Too much work is waiting, or the key's limit is reached; see `Retry-After`",
+    499: "It was cancelled by its id",
+    500: "This image failed",
+    503: "The model is loading or the service is stopping",
+    504: "The deadline passed",
+}
+#: what a request that draws can end with
+DRAWING = tuple(status for status in ERRORS if status != 409)
+#: what one that only looks can
+LOOKING = (401, 503)
+SECURITY: list[dict[str, list[str]]] = [{}, {"bearer": []}, {"key": []}, {"basic": []}]
+SECURITY_SCHEMES: Schema = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+    "basic": {"type": "http", "scheme": "basic", "description": "The key as password"},
+}
+BINARY: Schema = {"type": "string", "format": "binary"}
+
+
+def operation(
+    summary: str,
+    answers: Schema,
+    *,
+    errors: Iterable[int] = LOOKING,
+    error: str = "Error",
+    body: Schema | None = None,
+    parameters: list[Schema] | None = None,
+    open: bool = False,
+) -> Schema:
+    """One method of one path.
+
+    Args:
+        answers: status -> response, of what goes well.
+        errors: statuses of what does not, in the form of the schema named `error`.
+        body: media type -> schema and encoding.
+        open: needs no key.
+    """
+    described = {str(code): json(reference(error), ERRORS[code]) for code in errors}
+    told: Schema = {"summary": summary, "responses": {**answers, **described}}
+    if not open:
+        told["security"] = SECURITY
+    if body is not None:
+        told["requestBody"] = {"required": True, "content": body}
+    if parameters:
+        told["parameters"] = parameters
+    return told
+
+
+def json(schema: Schema, text: str = "Done") -> Schema:
+    """A response in JSON."""
+    return {"description": text, "content": {"application/json": {"schema": schema}}}
+
+
+def reference(name: str) -> Schema:
+    """To a schema of the document."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def schema_of(model: type[BaseModel]) -> Schema:
+    """A model's JSON schema."""
+    return model.model_json_schema(ref_template="#/components/schemas/{model}")
+
+
+def query(name: str, schema: Schema, text: str, required: bool = False) -> Schema:
+    """A field of the query."""
+    where = {"name": name, "in": "query", "required": required}
+    return {**where, "schema": schema, "description": text}
+
+
+def path_field(name: str, text: str) -> Schema:
+    """A field of the path."""
+    schema = {"type": "string", "minLength": 1}
+    return {"name": name, "in": "path", "required": True, "schema": schema, "description": text}

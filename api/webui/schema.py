@@ -1,0 +1,114 @@
+"""`/sdapi/v1` in the OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from api.operations import DRAWING, LOOKING, Schema, json, operation, query, reference, schema_of
+from api.webui import catalog
+from api.webui.translate import Asked
+
+ROOT = "/sdapi/v1"
+FORM = "WebUIError"
+LISTS = {
+    "samplers": "Samplers",
+    "schedulers": "Spacings of noise levels",
+    "sd-models": "Models",
+}
+
+
+def paths() -> Schema:
+    """Path -> method -> operation."""
+    return {f"{ROOT}/{name}": methods for name, methods in {**_reads(), **_writes()}.items()}
+
+
+def schemas() -> Schema:
+    """What the paths refer to."""
+    text = {"type": "string"}
+    images = {"type": "array", "items": {"type": "string", "description": "PNG in base64"}}
+    info = {**text, "description": "JSON"}
+    return {
+        "WebUIAsked": {**schema_of(Asked), "additionalProperties": True},
+        "WebUIDrawn": {
+            "type": "object",
+            "required": ["images", "parameters", "info"],
+            "properties": {"images": images, "parameters": {"type": "object"}, "info": info},
+        },
+        FORM: {
+            "type": "object",
+            "required": ["error", "detail"],
+            "properties": dict.fromkeys(("error", "detail", "body", "errors"), text),
+        },
+    }
+
+
+def _reads() -> Schema:
+    skip = query("skip_current_image", {"type": "boolean"}, "Without the preview")
+    return {
+        **{name: {"get": _look(text, _list())} for name, text in LISTS.items()},
+        **{
+            name: {"get": _look(f"Nothing: {name}", _like(empty))}
+            for name, empty in catalog.EMPTY.items()
+        },
+        "options": {
+            "get": _look("What clients read of the options", {"type": "object"}),
+            "post": _write(
+                "Options that change nothing pass",
+                {"type": "null"},
+                {"type": "object"},
+                errors=(400, 401, 404, 413, 503),
+            ),
+        },
+        "progress": {
+            "get": operation(
+                "How far your oldest request is",
+                {"200": json({"type": "object", "required": ["progress", "state"]})},
+                error=FORM,
+                parameters=[skip],
+            )
+        },
+    }
+
+
+def _writes() -> Schema:
+    picture = {
+        "type": "object",
+        "required": ["image"],
+        "properties": {"image": {"type": "string", "description": "Base64"}},
+    }
+    asked, drawn = reference("WebUIAsked"), reference("WebUIDrawn")
+    stop = {"post": operation("Stop what you draw", {"200": json(_object())}, error=FORM)}
+    told = {"type": "object", "required": ["info", "items", "parameters"]}
+    return {
+        "txt2img": {"post": _write("Draw (WebUI)", drawn, asked)},
+        "img2img": {"post": _write("Redraw (WebUI)", drawn, asked)},
+        "interrupt": stop,
+        "skip": stop,
+        "refresh-checkpoints": {
+            "post": operation("Nothing to do", {"200": json({"type": "null"})}, error=FORM)
+        },
+        "png-info": {
+            "post": _write("Parameters inside an image", told, picture, (400, 401, 413, 415))
+        },
+    }
+
+
+def _look(text: str, schema: Schema) -> Schema:
+    return operation(text, {"200": json(schema)}, errors=LOOKING, error=FORM)
+
+
+def _write(text: str, answer: Schema, body: Schema, errors: tuple[int, ...] = DRAWING) -> Schema:
+    content = {"application/json": {"schema": body}}
+    return operation(text, {"200": json(answer)}, errors=errors, error=FORM, body=content)
+
+
+def _like(value: Any) -> Schema:
+    return _list() if isinstance(value, list) else _object()
+
+
+def _list() -> Schema:
+    return {"type": "array"}
+
+
+def _object() -> Schema:
+    return {"type": "object"}
