@@ -1,0 +1,147 @@
+"""Rules across the objects of a deployment: what schemas cannot say.
+
+Each is a function `documents -> lines`, one line a breach.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+Document = dict[str, Any]
+#: A spot instance ends 120 s after its notice.
+LONGEST_GRACE_S = 115
+#: Beyond preStop and SD_DRAIN_S, for the process to end.
+END_S = 10
+
+
+def broken(documents: list[Document]) -> list[str]:
+    """Every breach of every rule."""
+    return [line for rule in RULES for line in rule(documents)]
+
+
+def of(documents: Iterable[Document], *kinds: str) -> list[Document]:
+    """The objects of these kinds."""
+    return [one for one in documents if one["kind"] in kinds]
+
+
+def workloads(documents: list[Document]) -> Iterator[tuple[str, Document, Document]]:
+    """Name, pod template and pod spec of everything that makes pods."""
+    for one in of(documents, "Deployment", "StatefulSet", "DaemonSet", "Job"):
+        template = one["spec"]["template"]
+        yield f"{one['kind']}/{one['metadata']['name']}", template, template["spec"]
+
+
+def hardened(documents: list[Document]) -> Iterator[str]:
+    """Not root, system calls filtered, nothing writable but volumes, no capabilities."""
+    for name, _, pod in workloads(documents):
+        context = pod.get("securityContext", {})
+        if not context.get("runAsNonRoot") or not context.get("runAsUser"):
+            yield f"{name}: spec.securityContext: must run as a user that is not root"
+        if context.get("seccompProfile", {}).get("type") != "RuntimeDefault":
+            yield f"{name}: spec.securityContext.seccompProfile: must be RuntimeDefault"
+        if pod.get("automountServiceAccountToken") is not False:
+            yield f"{name}: spec.automountServiceAccountToken: must be false"
+        for container in containers(pod):
+            yield from _hardened_container(f"{name}/{container['name']}", container)
+
+
+def containers(pod: Document) -> list[Document]:
+    """All of a pod's, the first ones included."""
+    return [*pod.get("initContainers", []), *pod["containers"]]
+
+
+def _hardened_container(name: str, container: Document) -> Iterator[str]:
+    context = container.get("securityContext", {})
+    if context.get("allowPrivilegeEscalation") is not False:
+        yield f"{name}: securityContext.allowPrivilegeEscalation: must be false"
+    if context.get("readOnlyRootFilesystem") is not True:
+        yield f"{name}: securityContext.readOnlyRootFilesystem: must be true"
+    if context.get("capabilities", {}).get("drop") != ["ALL"]:
+        yield f"{name}: securityContext.capabilities.drop: must be [ALL]"
+
+
+def bounded(documents: list[Document]) -> Iterator[str]:
+    """Memory asked for and limited, and an image of a fixed version."""
+    for name, _, pod in workloads(documents):
+        for container in containers(pod):
+            where, resources = f"{name}/{container['name']}", container.get("resources", {})
+            if not {"cpu", "memory"} <= set(resources.get("requests", {})):
+                yield f"{where}: resources.requests: must have cpu and memory"
+            if "memory" not in resources.get("limits", {}):
+                yield f"{where}: resources.limits: must have memory"
+            tag = container["image"].rpartition("/")[2].partition(":")[2]
+            if "@" not in container["image"] and tag in ("latest", ""):
+                yield f"{where}: image: {container['image']} has no fixed version"
+
+
+def drains(documents: list[Document]) -> Iterator[str]:
+    """The grace fits preStop and the drain, and both fit a spot notice."""
+    drain = max((float(s.get("SD_DRAIN_S", 60)) for s in _settings(documents)), default=60.0)
+    for name, _, pod in workloads(documents):
+        served = [c for c in pod["containers"] if c.get("readinessProbe") and c.get("ports")]
+        if not served:
+            continue
+        grace = pod.get("terminationGracePeriodSeconds", 30)
+        stop = max(_stop_s(container) for container in served)
+        if grace < stop + drain + END_S:
+            yield (
+                f"{name}: terminationGracePeriodSeconds: {grace} is below preStop {stop} + "
+                f"SD_DRAIN_S {drain:g} + {END_S}"
+            )
+        if grace > LONGEST_GRACE_S:
+            yield f"{name}: terminationGracePeriodSeconds: {grace} is longer than a spot notice"
+
+
+def _stop_s(container: Document) -> int:
+    sleep = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {})
+    return int(sleep.get("seconds", 0))
+
+
+def _settings(documents: list[Document]) -> list[dict[str, str]]:
+    return [one.get("data", {}) for one in of(documents, "ConfigMap")]
+
+
+def selected(documents: list[Document]) -> Iterator[str]:
+    """Services and budgets select pods that are there."""
+    labels = [t["metadata"]["labels"] for _, t, _ in workloads(documents)]
+    for one in of(documents, "Service", "PodDisruptionBudget", "NetworkPolicy"):
+        spec = one["spec"]
+        selector = spec.get("podSelector") or spec.get("selector") or {}
+        wanted = selector.get("matchLabels", selector)
+        if wanted and not any(wanted.items() <= have.items() for have in labels):
+            yield f"{one['kind']}/{one['metadata']['name']}: selects no pod: {wanted}"
+
+
+def placed(documents: list[Document]) -> Iterator[str]:
+    """Each pod that wants certain nodes finds a pool with their label, and tolerates its taints."""
+    pools = [one["spec"]["template"] for one in of(documents, "NodePool")]
+    if not pools:
+        return
+    for name, _, pod in workloads(documents):
+        wanted = pod.get("nodeSelector", {})
+        fitting = [p for p in pools if wanted.items() <= p["metadata"]["labels"].items()]
+        if wanted and not fitting:
+            yield f"{name}: nodeSelector: no NodePool has the labels {wanted}"
+        tolerated = {one.get("key") for one in pod.get("tolerations", [])}
+        for pool in fitting if wanted else []:
+            for taint in pool["spec"].get("taints", []):
+                if taint["key"] not in tolerated:
+                    yield f"{name}: tolerations: the pool's taint {taint['key']} is missing"
+
+
+def scaled(documents: list[Document]) -> Iterator[str]:
+    """A scaler's target is there, and does not set its own number of pods."""
+    targets = {(one["kind"], one["metadata"]["name"]): one for one in documents}
+    for one in of(documents, "ScaledObject", "HorizontalPodAutoscaler"):
+        reference = one["spec"]["scaleTargetRef"]
+        target = targets.get((reference.get("kind", "Deployment"), reference["name"]))
+        where = f"{one['kind']}/{one['metadata']['name']}"
+        if target is None:
+            yield f"{where}: scaleTargetRef: {reference['name']} is not here"
+        elif "replicas" in target["spec"]:
+            yield f"{where}: its target sets replicas, and would be reset by every apply"
+
+
+Rule = Callable[[list[Document]], Iterator[str]]
+RULES: tuple[Rule, ...] = (hardened, bounded, drains, selected, placed, scaled)

@@ -1,0 +1,158 @@
+"""Every overlay and every ready configuration renders to valid manifests; wrong ones are caught."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deploy.check import manifests
+from deploy.check.manifests import OVERLAYS, ROOT, Document, generated, problems, render
+
+pytestmark = pytest.mark.skipif(
+    not shutil.which("kubectl"), reason="kubectl is not installed: manifests cannot be rendered"
+)
+READY = sorted((ROOT / "deploy" / "eks").glob("*.yaml"))
+FOLDERS = sorted(path.parent for path in OVERLAYS.glob("*/kustomization.yaml"))
+
+
+@functools.cache
+def rendered(path: Path) -> list[Document]:
+    """The objects of an overlay's folder, or of a ready configuration's file."""
+    if path.is_dir():
+        return render(path)
+    with tempfile.TemporaryDirectory() as folder:
+        generated(path, Path(folder))
+        return render(Path(folder) / "kubernetes" / "deployment")
+
+
+@pytest.mark.parametrize(
+    "path", [*FOLDERS, *READY], ids=lambda path: f"{path.parent.name}/{path.stem}"
+)
+def test_valid(path: Path) -> None:
+    assert problems(rendered(path)) == []
+
+
+def one(documents: list[Document], kind: str) -> Document:
+    (found,) = [document for document in documents if document["kind"] == kind]
+    return found
+
+
+def pod(documents: list[Document]) -> Document:
+    spec: Document = one(documents, "Deployment")["spec"]["template"]["spec"]
+    return spec
+
+
+def server(documents: list[Document]) -> Document:
+    container: Document = pod(documents)["containers"][0]
+    return container
+
+
+#: (what somebody might do to the GPU overlay, words of the line that tells)
+MUTATIONS: list[tuple[Callable[[list[Document]], Any], tuple[str, ...]]] = [
+    (lambda d: pod(d).update(restartpolicy="Always"), ("Deployment", "restartpolicy")),
+    (lambda d: server(d).update(image="a/sd:latest"), ("image:", "fixed version")),
+    (lambda d: server(d).update(image="registry:5000/sd"), ("image:", "fixed version")),
+    (lambda d: server(d)["resources"].pop("limits"), ("limits", "memory")),
+    (lambda d: server(d)["securityContext"].pop("readOnlyRootFilesystem"), ("readOnlyRoot",)),
+    (lambda d: pod(d)["securityContext"].pop("seccompProfile"), ("seccomp", "RuntimeDefault")),
+    (lambda d: pod(d)["securityContext"].update(runAsNonRoot=False), ("not root",)),
+    (lambda d: pod(d).update(terminationGracePeriodSeconds=60), ("below preStop 20",)),
+    (lambda d: pod(d).update(terminationGracePeriodSeconds=200), ("spot notice",)),
+    (lambda d: pod(d).update(tolerations=[]), ("tolerations:", "nvidia.com/gpu")),
+    (lambda d: pod(d)["nodeSelector"].update({"a": "b"}), ("nodeSelector:", "no NodePool")),
+    (lambda d: one(d, "Deployment")["spec"].update(replicas=2), ("sets replicas",)),
+    (lambda d: one(d, "Service")["spec"]["selector"].update(a="b"), ("selects no pod",)),
+    (lambda d: one(d, "ScaledObject")["spec"]["scaleTargetRef"].update(name="x"), ("not here",)),
+    (
+        lambda d: one(d, "ScaledObject")["spec"]["triggers"][0]["metadata"].update(scaleTo="1"),
+        ("scaleTo",),
+    ),
+    (lambda d: one(d, "ScaledObject")["spec"].update(scaleOnInFlight=True), ("scaleOnInFlight",)),
+    (
+        lambda d: one(d, "NodePool")["spec"]["disruption"].update(consolidationPolicy="WhenIdle"),
+        ("NodePool", "WhenIdle"),
+    ),
+    (lambda d: one(d, "NodePool")["spec"].update(ttlSecondsAfterEmpty=30), ("ttlSeconds",)),
+    (
+        lambda d: one(d, "EC2NodeClass")["spec"]["amiSelectorTerms"][0].update(
+            alias="al2023@latest"
+        ),
+        ("EC2NodeClass", "al2023"),
+    ),
+    (lambda d: one(d, "LoadBalancerConfiguration")["spec"].pop("sourceRanges"), ("sourceRanges",)),
+    (
+        lambda d: one(d, "HTTPRoute")["spec"]["rules"][0].update(
+            backendRefs=[{"name": "stable-diffusion", "port": 80}]
+        ),
+        ("HTTPRoute", "backendRefs"),
+    ),
+    (lambda d: one(d, "Gateway").update(apiVersion="gateway.networking.k8s.io/v9"), ("no schema",)),
+]
+
+
+@pytest.mark.parametrize(("mutate", "words"), MUTATIONS, ids=[" ".join(m[1]) for m in MUTATIONS])
+def test_a_mistake_is_caught(
+    mutate: Callable[[list[Document]], Any], words: tuple[str, ...]
+) -> None:
+    documents = copy.deepcopy(rendered(OVERLAYS / "gpu"))
+    mutate(documents)
+    told = problems(documents)
+    assert told, "nothing was said"
+    assert any(all(word in line for word in words) for line in told), told
+
+
+def test_the_specs_values_arrive() -> None:
+    documents = rendered(ROOT / "deploy" / "eks" / "gpu-production.yaml")
+    balancer = one(documents, "LoadBalancerConfiguration")["spec"]
+    assert balancer["scheme"] == "internet-facing"
+    assert balancer["listenerConfigurations"][0]["protocolPort"] == "HTTPS:443"
+    assert one(documents, "Gateway")["spec"]["listeners"][0]["port"] == 443
+    settings = one(documents, "ConfigMap")["data"]
+    assert settings["SD_MODEL"] == "/models/current" and settings["SD_MAX_QUEUE_S"] == "60"
+    volume = one(documents, "PersistentVolume")["spec"]
+    assert volume["csi"]["volumeAttributes"]["bucketName"] == "my-models"
+    assert "prefix stable-diffusion-xl-base-1.0/" in volume["mountOptions"]
+    pool = one(documents, "NodePool")["spec"]["template"]["spec"]["requirements"]
+    assert pool[0]["values"] == ["g6.xlarge", "g5.xlarge"] and pool[1]["values"] == ["on-demand"]
+    assert any(e["name"] == "SD_API_KEYS" and "value" not in e for e in server(documents)["env"])
+    scaling = one(documents, "ScaledObject")["spec"]
+    assert (scaling["minReplicaCount"], scaling["maxReplicaCount"]) == (2, 20)
+
+
+def test_settings_are_those_of_the_service() -> None:
+    from runnables.settings import Settings
+
+    known = {f"SD_{name.upper()}" for name in Settings.model_fields}
+    for folder in [*FOLDERS, *READY]:
+        for config in (d for d in rendered(folder) if d["kind"] == "ConfigMap"):
+            assert {name for name in config["data"] if name.startswith("SD_")} <= known
+
+
+def test_probes_and_scaling_ask_for_what_the_service_answers() -> None:
+    from api.app import Api
+    from runnables.runnable import StableDiffusionRunnable
+    from runnables.settings import Settings
+
+    routes = {route.path for route in Api(StableDiffusionRunnable(Settings()))._routed().routes}
+    container = server(rendered(OVERLAYS / "gpu"))
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert container[probe]["httpGet"]["path"] in routes
+    trigger = one(rendered(OVERLAYS / "gpu"), "ScaledObject")["spec"]["triggers"][0]["metadata"]
+    source = (ROOT / "runnables" / "metrics.py").read_text()
+    assert f'"{trigger["valueLocation"]}"' in source
+    # KEDA asks pods, not the Service: the port in the address is the container's
+    assert f":{container['ports'][0]['containerPort']}/metrics" in trigger["url"]
+
+
+def test_a_wrong_kustomization_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump({"resources": ["missing.yaml"]}))
+    with pytest.raises(manifests.CannotRender, match=r"missing\.yaml"):
+        render(tmp_path)
