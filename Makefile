@@ -41,7 +41,8 @@ bench: $(VENV)/.test ## the comparisons in benchmarks/
 
 deploy-tools: $(DEPLOY)/.tools ## create .venv-deploy with bentoctl, adapted by deploy/tools
 
-deploy-check: $(DEPLOY)/.tools ## every ready deployment, up to apply on a stand-in of AWS
+deploy-check: $(VENV)/.test $(DEPLOY)/.tools ## every ready deployment, up to apply on a stand-in of AWS
+	$(BIN)/python -m deploy.check.manifests
 	$(DEPLOY)/bin/python -m deploy.check
 
 lock: $(VENV)/.test ## write every installed version to requirements/constraints.txt

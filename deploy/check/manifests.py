@@ -85,7 +85,7 @@ def schema(api_version: str, kind: str) -> Document | None:
     path = SCHEMAS / f"{api_version.replace('/', '_')}_{kind}.yaml"
     if not path.exists():
         return None
-    given = _closed(yaml.safe_load(path.read_text()))
+    given: Document = _closed(yaml.safe_load(path.read_text()))
     text = {"type": "object", "additionalProperties": {"type": "string"}}
     metadata = {name: {"type": "string"} for name in ("name", "namespace")}
     given["properties"] |= {

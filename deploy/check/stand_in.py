@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import os
 import shutil
 import socket
 import subprocess
@@ -52,7 +53,9 @@ def stand_in() -> Iterator[StandIn]:
     program = str(Path(sys.executable).with_name("moto_server"))
     command = [program, "-H", "127.0.0.1", "-p", str(port)]
     quiet = subprocess.DEVNULL
-    process = subprocess.Popen(command, stdout=quiet, stderr=quiet)
+    # AWS-managed policies are there only if asked for
+    env = {**os.environ, "MOTO_IAM_LOAD_MANAGED_POLICIES": "true"}
+    process = subprocess.Popen(command, env=env, stdout=quiet, stderr=quiet)
     try:
         running = StandIn(port)
         _wait(running, process)
