@@ -1,9 +1,21 @@
-"""What the service counts, for Prometheus: seconds by stage, batch sizes, refusals by reason."""
+"""What the service counts, for Prometheus. docs/observability.md says how to read it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from runnables.engine.request import Result
+
+STEP_BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+REQUEST_BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900, 3600)
+ROW_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
+JOB_STATES = ("queued", "running")
+JOB_ENDS = ("succeeded", "failed", "cancelled")
+WEBHOOK_OUTCOMES = ("delivered", "retried", "given_up")
 
 
 class Metrics:
@@ -14,21 +26,45 @@ class Metrics:
 
         self.stages: Any = Histogram(
             "sd_stage_seconds",
-            "Seconds of one piece of work: a UNet call or a VAE decode",
+            "Seconds of one piece of work: text encode, UNet call (one step), VAE decode, safety",
             ["stage"],
-            buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
+            buckets=STEP_BUCKETS,
         )
-        self.rows: Any = Histogram(
-            "sd_batch_rows", "UNet rows in a call", buckets=(1, 2, 4, 8, 16, 32, 64)
-        )
-        self.requests: Any = Counter(
-            "sd_requests", "Requests ended, refusals included", ["task", "status"]
-        )
-        self.images: Any = Counter("sd_images", "Images drawn", ["finish_reason"])
+        self.rows: Any = Histogram("sd_batch_rows", "UNet rows in a call", buckets=ROW_BUCKETS)
         self.queue: Any = Gauge("sd_queue_depth", "Requests waiting", multiprocess_mode="livesum")
         self.active: Any = Gauge(
             "sd_active_rows", "Images being drawn", multiprocess_mode="livesum"
         )
+        self.requests: Any = Counter(
+            "sd_requests", "Requests ended, refusals included", ["task", "status"]
+        )
+        self.request_stages: Any = Histogram(
+            "sd_request_stage_seconds",
+            "Seconds a request spent in each stage, waiting included",
+            ["stage"],
+            buckets=REQUEST_BUCKETS,
+        )
+        self.images: Any = Counter("sd_images", "Images drawn", ["finish_reason"])
+        self.units: Any = Counter(
+            "sd_cost_units",
+            "UNet rows run for finished requests, in units of 512x512 pixels",
+            ["task"],
+        )
+        self._add_jobs()
+
+    def _add_jobs(self) -> None:
+        from prometheus_client import Counter, Gauge, Histogram
+
+        self.jobs: Any = Gauge(  # all processes look into the same store
+            "sd_jobs", "Jobs that have not ended", ["state"], multiprocess_mode="livemax"
+        )
+        self.jobs_ended: Any = Counter("sd_jobs_ended", "Jobs ended", ["task", "state"])
+        self.jobs_waited: Any = Histogram(
+            "sd_job_wait_seconds", "From a job's acceptance to its start", buckets=REQUEST_BUCKETS
+        )
+        self.webhooks: Any = Counter("sd_webhooks", "Tries to deliver a webhook", ["outcome"])
+        for outcome in WEBHOOK_OUTCOMES:  # visible before the first one, so that rates are right
+            self.webhooks.labels(outcome)
 
     def observe(self, stage: str, seconds: float, rows: int) -> None:
         """The runnable's `observe` hook."""
@@ -42,7 +78,34 @@ class Metrics:
         for reason in finish_reasons:
             self.images.labels(reason).inc()
 
+    def spent(self, result: Result) -> None:
+        """What a finished request took."""
+        for stage, seconds in result.timings.items():
+            self.request_stages.labels(stage).observe(seconds)
+        self.units.labels(result.parameters.task).inc(result.cost_units)
+
+    def job_ended(self, task: str, state: str, result: Result | None = None) -> None:
+        """A job's end; its images and cost count as those of synchronous requests."""
+        self.jobs_ended.labels(task, state).inc()
+        if result is not None:
+            self.spent(result)
+            for drawn in result.images:
+                self.images.labels(drawn.finish_reason).inc()
+
+    def job_started(self, waited_s: float) -> None:
+        """A job goes to the engine for the first time."""
+        self.jobs_waited.observe(waited_s)
+
+    def webhook(self, outcome: str) -> None:
+        """A try to deliver a webhook: one of WEBHOOK_OUTCOMES."""
+        self.webhooks.labels(outcome).inc()
+
     def load(self, waiting: int, active: int) -> None:
         """How busy the engine is now."""
         self.queue.set(waiting)
         self.active.set(active)
+
+    def waiting_jobs(self, counts: Mapping[str, int]) -> None:
+        """Jobs by state now: those of JOB_STATES."""
+        for state, count in counts.items():
+            self.jobs.labels(state).set(count)

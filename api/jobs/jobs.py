@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from api import fetch
+from api import fetch, tracing
 from api.jobs.document import document
 from api.jobs.files import Files
 from api.jobs.job import Job, State
@@ -23,8 +23,10 @@ from api.jobs.requests import Requests
 from api.jobs.runner import Runner
 from api.jobs.store import Store
 from api.jobs.submission import Submission
+from api.jobs.watch import Watch
 from api.jobs.webhooks import Webhooks
 from runnables.errors import Conflict, InvalidInput, NotReady, OverCapacity
+from runnables.metrics import Metrics
 from runnables.runnable import StableDiffusionRunnable
 from runnables.settings import Settings
 
@@ -42,7 +44,8 @@ class Jobs:
         requests: the synchronous ones.
     """
 
-    def __init__(self, runnable: StableDiffusionRunnable) -> None:
+    def __init__(self, runnable: StableDiffusionRunnable, metrics: Metrics | None = None) -> None:
+        self._watch = Watch(metrics)
         self._runnable = runnable
         self._settings = runnable.settings
         self.hub = Hub()
@@ -57,7 +60,7 @@ class Jobs:
         """Open the folder, go on with what a former process left, and begin to draw."""
         folder = folder_of(self._settings)
         try:
-            self._parts = Parts(self._runnable, folder, self.hub, self.document)
+            self._parts = Parts(self._runnable, folder, self.hub, self._watch, self.document)
         except (OSError, sqlite3.Error) as error:
             self._failure = f"SD_JOBS_DIR={folder} cannot be used: {error}"
             logger.error("no jobs are accepted: %s", self._failure)
@@ -123,7 +126,7 @@ class Jobs:
 
     def cancel(self, owner: str, id: str) -> dict[str, Any] | None:
         """End it at the next step; without effect on what has ended."""
-        job = self._parts.store.ask_cancel(owner, id) if self._parts else None
+        job = self._cancel_stored(self._parts.store, owner, id) if self._parts else None
         if job is None:
             request = self.requests.find(owner, id)
             if request:
@@ -132,6 +135,13 @@ class Jobs:
             live.cancel()
         self.hub.changed((owner, id))
         return self.find(owner, id)
+
+    def _cancel_stored(self, store: Store, owner: str, id: str) -> Job | None:
+        before = store.get(owner, id)
+        after = store.ask_cancel(owner, id)
+        if before and after and before.state == "queued" and after.state == "cancelled":
+            self._watch.ended(after, "cancelled", None, None)
+        return after
 
     def document(self, job: Job) -> dict[str, Any]:
         """The job as clients see it."""
@@ -179,6 +189,7 @@ class Jobs:
             expires=expires,
             created=now,
             webhook=asked.request.webhook,
+            trace=tracing.traceparent(),
             fingerprint=fingerprint,
         )
 
@@ -211,17 +222,26 @@ class Parts:
     """What lies in the jobs folder, and who works on it."""
 
     def __init__(
-        self, runnable: StableDiffusionRunnable, folder: Path, hub: Hub, document: Document
+        self,
+        runnable: StableDiffusionRunnable,
+        folder: Path,
+        hub: Hub,
+        watch: Watch,
+        document: Document,
     ) -> None:
         settings = runnable.settings
         self.store = Store(folder)
         self.files = Files(folder / "files")
         self.lease = Lease(folder / "processes")
         self.runner = Runner(
-            runnable, self.store, self.files, self.lease, hub, settings.jobs_active
+            runnable, self.store, self.files, self.lease, hub, settings.jobs_active, watch
         )
         self.webhooks = Webhooks(
-            self.store, document, settings.webhook_secret, settings.fetch_insecure
+            self.store,
+            document,
+            settings.webhook_secret,
+            settings.fetch_insecure,
+            watch.webhook,
         )
 
     def start(self) -> None:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
 from api import responses
 from api.jobs.files import Files
-from api.jobs.job import Job
+from api.jobs.job import Job, State
 from api.jobs.lease import Lease
 from api.jobs.live import Hub, Live
 from api.jobs.store import Store
+from api.jobs.watch import Watch
 from api.stopping import stopping
 from runnables.engine.request import Result, Ticket
 from runnables.errors import (
@@ -44,6 +46,7 @@ class Runner:
 
     Args:
         limit: jobs in the engine at most.
+        watch: told when a job starts and ends.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Runner:
         lease: Lease,
         hub: Hub,
         limit: int,
+        watch: Watch,
     ) -> None:
         self._runnable = runnable
         self._store = store
@@ -61,6 +65,7 @@ class Runner:
         self._lease = lease
         self._hub = hub
         self._limit = limit
+        self._watch = watch
         self._active: dict[int, tuple[Job, Live]] = {}
         self._wake = threading.Event()
         self._stopped = False
@@ -119,6 +124,8 @@ class Runner:
                 return False
             if not self._hand_in(job):
                 return True
+            if job.attempts == 1:
+                self._watch.started(job)
         return False
 
     def _has_room(self) -> bool:
@@ -142,8 +149,7 @@ class Runner:
             self._store.release(job, begun=False)
             return False
         except Exception as error:
-            self._store.end(job, "failed", error=_told(error))
-            self._hub.changed(live.key)
+            self._end(job, "failed", error=_told(error))
             return True
         self._active[job.number] = (job, live)
         live.ticket.future.add_done_callback(partial(self._ended, job, live.ticket))
@@ -169,13 +175,27 @@ class Runner:
     def _write_down(self, job: Job, ticket: Ticket) -> None:
         error = ticket.future.exception()
         if error is None:
-            self._store.end(job, "succeeded", images=self._keep(job, ticket.future.result()))
+            result = ticket.future.result()
+            self._end(job, "succeeded", images=self._keep(job, result), result=result)
         elif isinstance(error, NotReady):  # the service stops; the job goes on after the restart
             self._store.release(job, begun=False)
         elif isinstance(error, Cancelled):
-            self._store.end(job, "cancelled")
+            self._end(job, "cancelled")
         else:
-            self._store.end(job, "failed", error=_told(error))
+            self._end(job, "failed", error=_told(error))
+
+    def _end(
+        self,
+        job: Job,
+        state: State,
+        *,
+        images: Sequence[dict[str, Any]] = (),
+        error: dict[str, Any] | None = None,
+        result: Result | None = None,
+    ) -> None:
+        if self._store.end(job, state, images=images, error=error):
+            self._watch.ended(job, state, result, error)
+        self._hub.changed((job.owner, job.id))
 
     def _keep(self, job: Job, result: Result) -> list[dict[str, Any]]:
         """Write the images; of another attempt's files nothing is overwritten."""
@@ -204,8 +224,7 @@ class Runner:
         """See to jobs that are expired, cancelled elsewhere, or whose process has died."""
         for job in self._store.expired():
             late = DeadlineExceeded("not finished by its deadline", loc=("deadline_s",))
-            self._store.end(job, "failed", error=_told(late))
-            self._hub.changed((job.owner, job.id))
+            self._end(job, "failed", error=_told(late))
         for job in self._store.running():
             live = self.live(job.number)
             if live is not None:
@@ -218,13 +237,13 @@ class Runner:
         """A job whose process has died is drawn again, unless it was there too often."""
         logger.warning("job %s was interrupted (attempt %d)", job.id, job.attempts)
         if job.cancel:
-            self._store.end(job, "cancelled")
+            self._end(job, "cancelled")
         elif job.attempts >= ATTEMPTS:
             why = f"the service stopped {job.attempts} times while it was drawn"
-            self._store.end(job, "failed", error=_told(GenerationFailed(why)))
+            self._end(job, "failed", error=_told(GenerationFailed(why)))
         else:
             self._store.release(job, begun=True)
-        self._hub.changed((job.owner, job.id))
+            self._hub.changed((job.owner, job.id))
 
 
 def image_format(wanted: OutputFormat | None) -> Format:

@@ -119,6 +119,7 @@ class Webhooks:
             "Content-Type": "application/json",
             "X-Webhook-Timestamp": str(int(time.time())),
             "X-Signature-256": signature(self._secret, body),
+            **({"traceparent": job.trace} if job.trace else {}),
         }
         try:
             url = fetch.check_url(job.webhook or "", "webhook", insecure=self._insecure)

@@ -154,12 +154,15 @@ class Engine:
         taken: list[Request] = []
         while self._has_room(taken) and (request := self._queue.take()):
             taken.append(request)
+        started = time.perf_counter()
         for request, rows in self._preparer.prepare(taken):
             if isinstance(rows, BaseException):
                 self._fail(request, rows)
                 continue
             request.rows = rows
             self._rows += rows
+        if taken:
+            self._observe("encode", time.perf_counter() - started, len(taken))
 
     def _has_room(self, taken: Sequence[Request]) -> bool:
         """Room for another request: twice as much for one that is more urgent than some row."""
@@ -244,8 +247,9 @@ class Engine:
         base = request.stages[0][0]
         if not safety.applies(base, self._planner.settings.safety, request.parameters.safety_check):
             return set()
-        seeds = sorted(request.finished)
+        started, seeds = time.perf_counter(), sorted(request.finished)
         flags = safety.flagged(base, [to_image(request.finished[seed]) for seed in seeds])
+        self._observe("safety", time.perf_counter() - started, len(seeds))
         return {seed for seed, flag in zip(seeds, flags, strict=True) if flag}
 
     def _drop_ended(self) -> None:
@@ -330,7 +334,8 @@ def _deliver(
                 drawn.append(Drawn(safety.filtered(image, policy), seed, "content_filtered"))
             else:
                 drawn.append(Drawn(image, seed))
-        _settle(request.ticket, Result(tuple(drawn), request.parameters, timings))
+        result = Result(tuple(drawn), request.parameters, timings, request.cost_units)
+        _settle(request.ticket, result)
     except Exception as error:
         logger.exception("an image could not be made")
         _settle(request.ticket, GenerationFailed(f"the image could not be made: {error}"))

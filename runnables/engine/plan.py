@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 #: A request may wait this many times its own drawing time before others of its class overtake it.
 PATIENCE: Mapping[Priority, float] = {"high": 1.0, "normal": 4.0, "low": 16.0}
+COST_UNIT = 64 * 64  # latent positions of 512x512 pixels
 REFINER_SHARE = 0.2  # the refiner runs the last fifth of the noise levels (arXiv:2307.01952, 2.5)
 
 
@@ -83,6 +84,11 @@ class Request:
     def unet_rows(self) -> int:
         """UNet rows of one image."""
         return 2 if self.guided else 1
+
+    @property
+    def cost_units(self) -> float:
+        """UNet rows in all, in units of 64x64 latent positions."""
+        return self.steps * self.unet_rows * len(self.seeds) * self.area / COST_UNIT
 
 
 class Planner:

@@ -52,12 +52,15 @@ class Drawn:
 class Result:
     """All images of a request, its parameters with nothing left open, and seconds by stage.
 
-    Stages: queue, encode, denoise, decode.
+    Attributes:
+        timings: by stage, in this order: queue, encode, denoise, decode.
+        cost_units: UNet rows run, in units of 64x64 latents (512x512 pixels).
     """
 
     images: tuple[Drawn, ...]
     parameters: Parameters
     timings: Mapping[str, float]
+    cost_units: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,43 @@
+"""What jobs tell metrics and traces."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from api import tracing
+from api.jobs.job import Job, State
+from runnables.engine.request import Result
+from runnables.metrics import Metrics
+
+
+class Watch:
+    """Counts and traces, where there is something to count with."""
+
+    def __init__(self, metrics: Metrics | None) -> None:
+        self._metrics = metrics
+
+    def started(self, job: Job) -> None:
+        """A job goes to the engine for the first time."""
+        if self._metrics:
+            self._metrics.job_started(time.time() - job.created)
+
+    def ended(
+        self, job: Job, state: State, result: Result | None, error: dict[str, Any] | None
+    ) -> None:
+        """A job has ended; `result` where it was drawn, `error` where it failed."""
+        if self._metrics:
+            self._metrics.job_ended(job.task, state, result)
+        tracing.finished(
+            f"job {job.task}",
+            job.trace,
+            job.started or job.created,
+            {"job.id": job.id, "job.state": state, "job.attempts": job.attempts},
+            result.timings if result else {},
+            str(error["error"]) if error else None,
+        )
+
+    def webhook(self, outcome: str) -> None:
+        """A try to deliver a webhook: delivered, retried or given_up."""
+        if self._metrics:
+            self._metrics.webhook(outcome)
