@@ -16,6 +16,7 @@ import bentoml
 from bentoml.validators import ContentType
 from PIL.Image import Image
 
+from api import tracing
 from api.app import Api
 from api.gateway import Gateway
 from api.responses import choose_format, encode
@@ -38,6 +39,7 @@ class StableDiffusion:
 
     def __init__(self) -> None:
         _log_to_stderr()
+        tracing.configure()
         metrics = Metrics()
         self.runnable = StableDiffusionRunnable(settings, observe=metrics.observe)
         self.api = Api(self.runnable, metrics)

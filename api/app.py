@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import threading
 from typing import Any
 
 from starlette.applications import Starlette
@@ -15,7 +16,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from api import error_forms, forms, openapi, request_id, responses
+from api import error_forms, forms, openapi, request_id, responses, tracing
 from api.drawing import Drawing
 from api.imagine import ImagineRoute
 from api.jobs.jobs import Jobs
@@ -29,6 +30,7 @@ from runnables.parameters import MODELS, Parameters
 from runnables.runnable import StableDiffusionRunnable
 
 logger = logging.getLogger(__name__)
+GAUGE_S = 1.0  # how often the gauges are read
 
 
 class Api:
@@ -38,7 +40,9 @@ class Api:
         self.runnable = runnable
         self.settings = runnable.settings
         self.keys = Keys(self.settings.api_keys)
-        self.jobs = Jobs(runnable)
+        self.jobs = Jobs(runnable, metrics)
+        self._stopped = threading.Event()
+        self._metrics = metrics
         self.drawing = Drawing(runnable, self.keys, self.jobs.requests, metrics)
 
     @property
@@ -57,13 +61,25 @@ class Api:
     def start(self) -> None:
         """To be called once the runnable has started: go on with stored jobs."""
         self.jobs.start()
+        threading.Thread(target=self._gauge, name="gauges", daemon=True).start()
 
     def stop(self) -> None:
         """Finish what was accepted, the runnable included, and let go."""
+        self._stopped.set()
         self.jobs.stop()
         self.runnable.drain()
         self.runnable.close()
         self.jobs.close()
+        tracing.flush()
+
+    def _gauge(self) -> None:
+        """What no event tells: how long the queues are now."""
+        while self._metrics and not self._stopped.wait(GAUGE_S):
+            try:
+                self.drawing.measure()
+                self._metrics.waiting_jobs(self.jobs.counts())
+            except Exception:
+                logger.exception("the gauges could not be read; trying again")
 
     def _routed(self) -> Starlette:
         drawing = [

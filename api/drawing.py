@@ -6,13 +6,14 @@ Whatever a request looks like, it is let in, counted, followed, cancelled and me
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from starlette.requests import Request
 
-from api import request_id
+from api import request_id, tracing
 from api.forms import Form
 from api.jobs.requests import Requests
 from api.keys import Keys
@@ -65,7 +66,7 @@ class Drawing:
             leaves the block are counted.
         """
         try:
-            with self.keys.admitted(request.headers) as owner:
+            with tracing.server_span(request), self.keys.admitted(request.headers) as owner:
                 self.check_ready()
                 yield owner
         except StableDiffusionError as error:
@@ -108,6 +109,9 @@ class Drawing:
     def ended(self, ticket: Ticket) -> Result:
         """The result of a ticket that has ended, counted. Raises what ended it."""
         result = ticket.future.result()
+        tracing.stages(result.timings, time.monotonic() - ticket.submitted)
+        if self._metrics:
+            self._metrics.spent(result)
         reasons = [drawn.finish_reason for drawn in result.images]
         self.count(ticket.parameters.task, 200, reasons)
         return result

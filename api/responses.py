@@ -11,6 +11,7 @@ from typing import Any
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
+from api import tracing
 from runnables import images
 from runnables.engine.request import Drawn, Result
 from runnables.errors import InvalidInput, NotReady, OverCapacity, StableDiffusionError
@@ -101,7 +102,8 @@ async def image_response(
 ) -> Response:
     """One image as its file, or all of them as JSON; encoding happens in a thread."""
     started = time.perf_counter()
-    data = await run_in_threadpool(encode, result, chosen, settings, model)
+    with tracing.stage("format"):
+        data = await run_in_threadpool(encode, result, chosen, settings, model)
     timings = {**result.timings, "format": time.perf_counter() - started}
     kind = "application/json" if chosen == "json" else f"image/{chosen}"
     return Response(data, media_type=kind, headers=_headers(result, timings, request_id))

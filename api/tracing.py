@@ -16,6 +16,10 @@ from typing import Any
 from opentelemetry import propagate, trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, StatusCode
+from starlette.requests import Request
+
+from api import request_id
+from runnables.errors import StableDiffusionError
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 NAME = "stable_diffusion"
@@ -58,9 +62,42 @@ def span(
         carrier: headers with `traceparent`, or none.
     """
     with _tracer().start_as_current_span(
-        name, context=propagate.extract(carrier), kind=kind, attributes=dict(attributes)
+        name,
+        context=propagate.extract(carrier),
+        kind=kind,
+        attributes=dict(attributes),
+        record_exception=False,  # most are the client's mistakes: `failed` tells which are ours
+        set_status_on_exception=False,
     ) as current:
         yield current
+
+
+@contextmanager
+def server_span(request: Request) -> Iterator[None]:
+    """Around the answer to a request that draws, or that asks for a job."""
+    about = {"http.request.method": request.method, "url.path": request.url.path}
+    about["request.id"] = request_id.of(request)
+    name = f"{request.method} {request.url.path}"
+    with span(name, request.headers, SpanKind.SERVER, about) as current:
+        try:
+            yield
+        except Exception as error:
+            status = error.status if isinstance(error, StableDiffusionError) else 500
+            current.set_attribute("http.response.status_code", status)
+            if status >= 500:
+                current.set_status(StatusCode.ERROR, type(error).__name__)
+            raise
+        current.set_attribute("http.response.status_code", 200)
+
+
+@contextmanager
+def stage(name: str) -> Iterator[None]:
+    """Around a piece of work inside the current span."""
+    if not trace.get_current_span().is_recording():
+        yield
+        return
+    with _tracer().start_as_current_span(name):
+        yield
 
 
 def stages(timings: Mapping[str, float], seconds_ago: float, parent: Context | None = None) -> None:
@@ -69,8 +106,10 @@ def stages(timings: Mapping[str, float], seconds_ago: float, parent: Context | N
     Args:
         timings: seconds by stage, in their order.
         seconds_ago: when the first one began.
-        parent: default: the current span.
+        parent: default: the current span, if there is one.
     """
+    if parent is None and not trace.get_current_span().is_recording():
+        return
     tracer = _tracer()
     at = time.time_ns() - _nanoseconds(seconds_ago)
     for stage, seconds in timings.items():

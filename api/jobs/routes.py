@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from api import tracing
 from api.jobs import events, submission
 from api.jobs.job import Job, State
 from api.jobs.jobs import Jobs
@@ -53,6 +54,10 @@ class JobRoutes:
         ]
 
     async def _submit(self, request: Request) -> Response:
+        with tracing.server_span(request):
+            return await self._accept(request)
+
+    async def _accept(self, request: Request) -> Response:
         owner = self._keys.spend(request.headers)
         self._ready()
         asked = await submission.read(request, self._settings)

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 AT_ONCE = 8  # deliveries, so that a slow receiver does not hold up the others
 LOOK_S = 0.5
 LEASE_S = 60.0  # longer than a delivery may take
-TRIES = 18  # 1, 2, 4, ... seconds, then hourly: about eight hours
+TRIES = 18  # 1, 2, 4, ... seconds, then hourly: about six hours
 LONGEST_S = 3600.0
 GONE = 410  # the receiver wants no more
 

@@ -149,7 +149,7 @@ def test_delays_double_up_to_an_hour() -> None:
     delays = [webhooks.delay(tries) for tries in range(1, webhooks.TRIES)]
     assert all(0.75 * 2**i <= delays[i] <= 1.25 * 2**i for i in range(11))
     assert max(delays) <= 1.25 * 3600
-    assert 6 * 3600 < sum(delays) < 12 * 3600
+    assert 4.5 * 3600 < sum(delays) < 8 * 3600  # however the dice fall
 
 
 @pytest.mark.parametrize(
