@@ -6,9 +6,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
+from deploy.ray.__main__ import CONFIG
 from tests.service.server import Server, run
 
 
@@ -24,8 +27,23 @@ def serve_ray(
         yield server
 
 
+def config(folder: Path, drawers: int, **env: str) -> Path:
+    """The config in the tree with a fixed number of drawers."""
+    content: dict[str, Any] = yaml.safe_load(CONFIG.read_text())
+    (app,) = content["applications"]
+    app["runtime_env"]["env_vars"] |= env
+    for deployment in app["deployments"]:
+        if deployment["name"] == "drawer":
+            scaling = deployment["autoscaling_config"]
+            scaling |= {"min_replicas": drawers, "max_replicas": drawers}
+    path = folder / "serve.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The application of deploy/ray/serve.yaml with the embedded model."""
-    with serve_ray(tmp_path_factory.mktemp("ray"), "--cpus", "2") as running:
+    """The application of deploy/ray/serve.yaml with the embedded model and two drawers."""
+    folder = tmp_path_factory.mktemp("ray")
+    with serve_ray(folder, str(config(folder, 2)), "--cpus", "2", "--dashboard") as running:
         yield running

@@ -1,0 +1,83 @@
+"""A closed load over HTTP: each client sends its next request when it has the last answer."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+BODY = {"prompt": "sea", "num_inference_steps": 4}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One request's end. `status` 0: no HTTP answer came; `sent` on time.monotonic's clock."""
+
+    status: int
+    sent: float
+    seconds: float
+    retry_after: str | None = None
+    text: str = ""
+
+
+@dataclass
+class Load:
+    """What `clients` clients have got so far."""
+
+    url: str
+    body: dict[str, Any]
+    answers: list[Answer] = field(default_factory=list)
+    stopped: threading.Event = field(default_factory=threading.Event)
+
+    def statuses(self) -> dict[int, int]:
+        return dict(Counter(answer.status for answer in self.answers))
+
+    def wait_for(self, count: int, timeout: float = 120) -> None:
+        """Until so many answers more have come."""
+        wanted, end = len(self.answers) + count, time.monotonic() + timeout
+        while len(self.answers) < wanted:
+            if time.monotonic() > end:
+                raise TimeoutError(f"{len(self.answers)} of {wanted} answers: {self.statuses()}")
+            time.sleep(0.02)
+
+    def client(self, number: int) -> None:
+        """Send until stopped."""
+        with httpx.Client(timeout=300) as connection:
+            while not self.stopped.is_set():
+                answer = ask(connection, self.url, {**self.body, "seed": number})
+                self.answers.append(answer)
+                if answer.status != 200:
+                    self.stopped.wait(0.2)
+
+
+def ask(connection: httpx.Client, url: str, body: dict[str, Any]) -> Answer:
+    """One request, timed."""
+    sent = time.monotonic()
+    try:
+        response = connection.post(f"{url}/txt2img", json=body)
+    except httpx.TransportError as error:
+        return Answer(0, sent, time.monotonic() - sent, text=repr(error))
+    text = "" if response.status_code == 200 else response.text
+    retry_after = response.headers.get("retry-after")
+    return Answer(response.status_code, sent, time.monotonic() - sent, retry_after, text)
+
+
+@contextmanager
+def load(url: str, clients: int, body: dict[str, Any] | None = None) -> Iterator[Load]:
+    """Clients that send for as long as the block runs; all have their last answer afterwards."""
+    running = Load(url, body or BODY)
+    threads = [threading.Thread(target=running.client, args=(i,)) for i in range(clients)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield running
+    finally:
+        running.stopped.set()
+        for thread in threads:
+            thread.join()
