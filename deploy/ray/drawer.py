@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -14,7 +15,7 @@ import ray
 from ray import serve
 
 from deploy.ray.messages import Message, Observation, Order, Outcome
-from runnables.engine.request import Progress, Ticket
+from runnables.engine.request import Plan, Progress, Ticket
 from runnables.errors import DeadlineExceeded, StableDiffusionError
 from runnables.parameters import Parameters
 from runnables.runnable import StableDiffusionRunnable
@@ -32,6 +33,7 @@ class Drawer:
         self._settings = _fit_threads(Settings.from_environment())
         self._models = models or {}
         self._lock = threading.Lock()
+        self._tickets: dict[str, Ticket] = {}
         self._observations: list[Observation] = []
         self._runnable = self._start(self._settings)
 
@@ -47,7 +49,21 @@ class Drawer:
                 yield progress
         finally:
             ticket.cancel()  # without effect on what is finished
+            self._tickets.pop(ticket.id, None)
         yield Outcome(_ended(ticket), self._take_observations())
+
+    async def plan(self, order: Order, model: str = "") -> Plan | StableDiffusionError:
+        """What an order would be, or why it is refused."""
+        try:
+            runnable = await self._choose(model)
+            return await asyncio.to_thread(runnable.plan, order.parameters, *order.inputs)
+        except StableDiffusionError as error:
+            return error
+
+    async def preview(self, id: str, every: int) -> None:
+        """Broadcast by the front when somebody wants previews of an order, or no longer does."""
+        if id in self._tickets:
+            self._tickets[id].preview_every = every
 
     async def describe(self) -> dict[str, Any]:
         """What the front tells about the model without asking again."""
@@ -74,13 +90,20 @@ class Drawer:
         settings = self._settings.model_copy(update={"model": self._models[model]})
         return await asyncio.to_thread(self._start, settings)
 
+    async def _choose(self, model: str) -> StableDiffusionRunnable:
+        if model not in self._models:
+            return self._runnable
+        loaded: StableDiffusionRunnable = await self._load(model)
+        return loaded
+
     async def _submit(self, order: Order, model: str) -> tuple[Ticket, asyncio.Event]:
-        runnable = await self._load(model) if model in self._models else self._runnable
+        runnable = await self._choose(model)
         loop, changed = asyncio.get_running_loop(), asyncio.Event()
         submit = partial(runnable.submit, on_step=lambda progress: _wake(loop, changed))
         ticket: Ticket = await asyncio.to_thread(
             partial(submit, _less_waiting(order), *order.inputs, **order.options)
         )
+        self._tickets[ticket.id] = ticket
         ticket.future.add_done_callback(lambda _: _wake(loop, changed))
         return ticket, changed
 
@@ -109,14 +132,11 @@ async def _follow(
     told = None
     while not ticket.future.done():
         progress = ticket.progress
-        new = told is None or progress.state != told.state
-        if new or (every_step and progress != told):
+        if told is None or progress.state != told.state or (every_step and progress != told):
             told = progress
             yield progress
-        try:
+        with suppress(TimeoutError):
             await asyncio.wait_for(changed.wait(), POLL_S)
-        except TimeoutError:
-            continue
         changed.clear()
 
 

@@ -46,9 +46,15 @@ class Front:
         """Ray calls it after the constructor."""
         return self.gateway.around(_host())
 
+    async def __del__(self) -> None:
+        """Ray calls it once the requests in flight are answered, or their grace is over."""
+        if hasattr(self, "api"):
+            await asyncio.to_thread(self.api.stop)
+
     def _load(self) -> None:
         try:
             self.runnable.start()
+            self.api.start()
         except Exception as error:
             logger.exception("no drawer could be asked what it draws")
             self.api.failure = str(error)

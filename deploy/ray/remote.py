@@ -14,7 +14,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from deploy.ray.messages import Order, Outcome
-from runnables.engine.request import OnStep, Progress, Result, Ticket
+from runnables.engine.request import OnStep, Plan, Progress, Result, Ticket
 from runnables.errors import Cancelled, NotReady, OverCapacity, StableDiffusionError
 from runnables.parameters import Parameters
 from runnables.runnable import Observe, StableDiffusionRunnable
@@ -108,6 +108,17 @@ class RemoteRunnable(StableDiffusionRunnable):
         self._loop.call_soon_threadsafe(self._begin, ticket, order)
         return ticket
 
+    def plan(
+        self, parameters: Parameters, image: Image | None = None, mask: Image | None = None
+    ) -> Plan:
+        order = Order(parameters, (image, mask), {}, False, time.time())
+        model = _model(parameters)
+        handle = self._drawers.options(multiplexed_model_id=model)
+        planned: Plan | StableDiffusionError = handle.plan.remote(order, model).result()
+        if isinstance(planned, StableDiffusionError):
+            raise planned
+        return planned
+
     def _begin(self, ticket: RemoteTicket, order: Order) -> None:
         ticket.task = self._loop.create_task(self._follow(ticket, order))
 
@@ -138,7 +149,7 @@ class RemoteRunnable(StableDiffusionRunnable):
         return NotReady("the drawers that had this request were lost")
 
     async def _attempt(self, ticket: RemoteTicket, order: Order) -> Result | StableDiffusionError:
-        model = str(getattr(order.parameters, "model", None) or "")
+        model, previews = _model(order.parameters), order.options["preview_every"]
         handle = self._drawers.options(stream=True, multiplexed_model_id=model)
         messages = handle.draw.remote(order, model)
         try:
@@ -146,6 +157,9 @@ class RemoteRunnable(StableDiffusionRunnable):
                 if isinstance(message, Outcome):
                     return self._read(message)
                 _report(ticket, message)
+                if ticket.preview_every != previews:
+                    previews = ticket.preview_every
+                    self._drawers.broadcast("preview", ticket.id, previews)
         except asyncio.CancelledError:
             messages.cancel()
             raise
@@ -174,6 +188,11 @@ class RemoteRunnable(StableDiffusionRunnable):
         states = [(one.progress.state, one.parameters) for one in list(self._tickets)]
         drawing = [p.num_images_per_prompt for state, p in states if state == "drawing"]
         return {"waiting": len(states) - len(drawing), "active": sum(drawing)}
+
+
+def _model(parameters: Parameters) -> str:
+    """The name of a model beside SD_MODEL; "" for that one."""
+    return str(getattr(parameters, "model", None) or "")
 
 
 def _report(ticket: RemoteTicket, progress: Progress) -> None:

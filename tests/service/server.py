@@ -51,7 +51,11 @@ def serve(
 
 @contextmanager
 def run(
-    command: list[str], log: Path, ready: bool, environment: dict[str, str]
+    command: list[str],
+    log: Path,
+    ready: bool,
+    environment: dict[str, str],
+    timeout: float = 120,
 ) -> Iterator[Server]:
     """A host that takes `--host` and `--port`, as its own process."""
     with socket.socket() as probe:
@@ -69,7 +73,7 @@ def run(
     server = Server(f"http://127.0.0.1:{port}", process, log)
     try:
         if ready:
-            wait_ready(server)
+            wait_ready(server, timeout)
         yield server
     finally:
         _end(server)

@@ -23,7 +23,7 @@ def serve_ray(
     environment = {"SD_THREADS": "1", "RAY_AUTH_TOKEN_PATH": str(folder / "token"), **settings}
     (folder / "token").write_text("0" * 64)
     command = [sys.executable, "-m", "deploy.ray", *arguments]
-    with run(command, folder / "log", ready, environment) as server:
+    with run(command, folder / "log", ready, environment, timeout=300) as server:
         yield server
 
 
