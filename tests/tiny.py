@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 import string
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -160,9 +163,14 @@ def _vocabulary() -> dict[str, int]:
 def _tokenizer() -> Any:
     from transformers import CLIPTokenizer
 
-    return CLIPTokenizer(
-        vocab=_vocabulary(), merges=[], unk_token="<|endoftext|>", model_max_length=77
-    )
+    options = {"unk_token": "<|endoftext|>", "model_max_length": 77}
+    if "vocab" in inspect.signature(CLIPTokenizer).parameters:
+        return CLIPTokenizer(vocab=_vocabulary(), merges=[], **options)
+    with TemporaryDirectory() as folder:  # transformers 4, as on Neuron
+        vocabulary, merges = Path(folder) / "vocab.json", Path(folder) / "merges.txt"
+        vocabulary.write_text(json.dumps(_vocabulary()))
+        merges.write_text("#version: 0.2\n")
+        return CLIPTokenizer(str(vocabulary), str(merges), **options)
 
 
 def _scheduler(options: dict[str, Any]) -> Any:

@@ -159,11 +159,16 @@ class RemoteRunnable(StableDiffusionRunnable):
                 _report(ticket, message)
                 if ticket.preview_every != previews:
                     previews = ticket.preview_every
-                    self._drawers.broadcast("preview", ticket.id, previews)
+                    await self._ask_for_previews(ticket.id, previews)
         except asyncio.CancelledError:
             messages.cancel()
             raise
         raise RayActorError()  # a stream that ends without its outcome
+
+    async def _ask_for_previews(self, id: str, every: int) -> None:
+        """All drawers are told: a handle cannot name the one that has the order."""
+        told = self._drawers.broadcast("preview", id, every)
+        await told.results_async(timeout_s=5, return_exceptions=True)
 
     def _read(self, outcome: Outcome) -> Result | StableDiffusionError:
         for observation in outcome.observations:
