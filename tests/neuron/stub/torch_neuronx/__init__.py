@@ -84,3 +84,9 @@ class DataParallel:
         if isinstance(outputs[0], dict):
             return {k: torch.cat([part[k] for part in outputs]) for k in outputs[0]}
         return tuple(torch.cat(tensors) for tensors in zip(*outputs, strict=True))
+
+
+class experimental:
+    @staticmethod
+    def set_neuron_cores(module, start_nc, nc_count):
+        """On the device: choose cores."""
