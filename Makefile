@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 DEPLOY := .venv-deploy
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve ray test lint format bento bench deploy-tools deploy-check lock clean
+.PHONY: help setup serve ray test lint format bento bench queue-demo deploy-tools deploy-check lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -38,6 +38,9 @@ bento: $(VENV)/.serve ## build the Bentos, one a variant
 bench: $(VENV)/.test ## the comparisons in benchmarks/
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks
+
+queue-demo: $(VENV)/.test ## the asynchronous queue on this machine, on a stand-in of AWS
+	$(BIN)/python -m deploy.queue.local.demo
 
 deploy-tools: $(DEPLOY)/.tools ## create .venv-deploy with bentoctl, adapted by deploy/tools
 

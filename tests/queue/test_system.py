@@ -63,9 +63,7 @@ def post(front: Front, path: str, body: Any, key: str = "", **headers: str) -> t
 
 
 def call(front: Front, event: dict[str, Any]) -> tuple[int, Any]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(handler, "front", lambda: front)
-        answer = handler.handler(event, None)
+    answer = handler.answer(front, event)
     return answer["statusCode"], json.loads(answer["body"])
 
 

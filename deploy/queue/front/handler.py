@@ -31,16 +31,24 @@ Event = Mapping[str, Any]
 
 
 def handler(event: Event, context: object) -> dict[str, Any]:
-    """AWS Lambda's entry point. Never raises: every error is an answer."""
+    """AWS Lambda's entry point."""
+    return answer(front(), event, getattr(context, "aws_request_id", "-"))
+
+
+def answer(door: Front, event: Event, number: str = "-") -> dict[str, Any]:
+    """The proxy integration's answer. Never raises: every error is an answer.
+
+    Args:
+        number: by which the log is searched.
+    """
     try:
-        return _answer(200, route(front(), event))
+        return _answer(200, route(door, event))
     except Refused as error:
         return _answer(error.status, _body(str(error), error.loc))
     except StableDiffusionError as error:
         return _answer(error.status, error_body(error))
     except Exception:
         logger.exception("internal error")
-        number = getattr(context, "aws_request_id", "-")
         return _answer(500, _body(f"internal error {number}; the log has the details", ()))
 
 
