@@ -88,6 +88,14 @@ resource "aws_eks_addon" "node" {
   depends_on                  = [aws_eks_pod_identity_association.this]
 }
 
+# The agent would make these itself: for ever, and unencrypted.
+resource "aws_cloudwatch_log_group" "workload" {
+  for_each          = toset(["application", "dataplane", "host", "performance"])
+  name              = "/aws/containerinsights/${local.name}/${each.value}"
+  retention_in_days = var.log_retention_days
+  kms_key_id        = local.key_arn
+}
+
 # After them: what runs on a node.
 resource "aws_eks_addon" "workload" {
   for_each = setunion(
@@ -103,7 +111,7 @@ resource "aws_eks_addon" "workload" {
 
   resolve_conflicts_on_create = "OVERWRITE"
   resolve_conflicts_on_update = "OVERWRITE"
-  depends_on                  = [aws_eks_node_group.system]
+  depends_on                  = [aws_eks_node_group.system, aws_cloudwatch_log_group.workload]
 }
 
 resource "aws_launch_template" "system" {

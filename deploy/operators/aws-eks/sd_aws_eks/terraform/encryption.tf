@@ -42,6 +42,7 @@ data "aws_iam_policy_document" "key" {
       values = [
         "arn:${local.partition}:logs:${var.region}:${local.account}:log-group:/${local.name}/*",
         "arn:${local.partition}:logs:${var.region}:${local.account}:log-group:/aws/eks/${local.name}/*",
+        "arn:${local.partition}:logs:${var.region}:${local.account}:log-group:/aws/containerinsights/${local.name}/*",
       ]
     }
   }

@@ -1,0 +1,51 @@
+"""`python -m sd_aws_eks.describe FILE`: what the install scripts need to know of a configuration.
+
+Prints `name=value` lines; a wrong configuration is told as bentoctl would tell it, with status 1.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import yaml
+
+from sd_aws_eks.spec import EksSpec
+from sd_bentoctl.document import Wrong, check
+
+
+def describe(path: Path) -> dict[str, str]:
+    """Facts by name.
+
+    Raises:
+        Wrong: the configuration is not right.
+    """
+    top, spec = check(yaml.safe_load(path.read_text()), EksSpec)
+    if top.operator.name != "aws-eks":
+        raise Wrong([f"operator.name: is {top.operator.name}; these scripts are for aws-eks"])
+    return {
+        "name": top.name,
+        "region": spec.region,
+        "accelerator": spec.accelerator,
+        "kubernetes_version": spec.kubernetes_version,
+        "image_uri": spec.image_uri or "",
+        "api_keys_parameter": spec.api_keys_parameter or "",
+        "scheme": "https" if spec.certificate_arn else "http",
+    }
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) != 1:
+        print("usage: python -m sd_aws_eks.describe FILE", file=sys.stderr)
+        return 2
+    try:
+        facts = describe(Path(arguments[0]))
+    except (Wrong, OSError, yaml.YAMLError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print("\n".join(f"{name}={value}" for name, value in facts.items()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
