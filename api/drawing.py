@@ -95,6 +95,7 @@ class Drawing:
     async def wait(self, request: Request, ticket: Ticket) -> Result:
         """The ticket's result. Raises as `draw`."""
         drawn = asyncio.wrap_future(ticket.future)
+        drawn.add_done_callback(_seen)
         gone: asyncio.Future[Any] = asyncio.ensure_future(_disconnected(request))
         both: set[asyncio.Future[Any]] = {drawn, gone}
         try:
@@ -130,6 +131,12 @@ class Drawing:
         """How busy the engine is, for the metrics."""
         if self._metrics:
             self._metrics.load(**self.runnable.load())
+
+
+def _seen(drawn: asyncio.Future[Result]) -> None:
+    """An error nobody waits for any more is nothing to log."""
+    if not drawn.cancelled():
+        drawn.exception()
 
 
 async def _disconnected(request: Request) -> None:

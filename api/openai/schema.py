@@ -27,7 +27,7 @@ def paths() -> Schema:
             "description": "The images, or events while `stream` is true",
             "content": {
                 "application/json": {"schema": reference("OpenAIImages")},
-                "text/event-stream": {"schema": {"type": "string"}},
+                "text/event-stream": {"schema": {}},
             },
         }
     }
