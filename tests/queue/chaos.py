@@ -54,7 +54,7 @@ class Report:
     missing_images: int = 0
     unannounced: int = 0
     completions: int = 0
-    buried: Counter[str] = field(default_factory=Counter)  # body -> times
+    buried: Counter[str] = field(default_factory=Counter)  # kind of poison -> times
     kills: int = 0
     terms: int = 0
     attempts: Counter[int] = field(default_factory=Counter)
@@ -247,8 +247,9 @@ def _count(
 
 def _drain(aws: Any, queue: str) -> Counter[str]:
     sqs, found = aws.client("sqs"), Counter[str]()
+    kinds = {body: kind for kind, body in POISON.items()}
     while messages := sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages"):
         for message in messages:
-            found[message["Body"]] += 1
+            found[kinds.get(message["Body"], message["Body"])] += 1
             sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
     return found

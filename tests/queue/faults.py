@@ -88,4 +88,5 @@ def proxy(target: str, share: float, services: set[str]) -> Iterator[tuple[str, 
     threading.Thread(target=serve, daemon=True).start()
     started.wait(30)
     yield f"http://127.0.0.1:{port[0]}", faults
+    asyncio.run_coroutine_threadsafe(faults._client.close(), loop).result(10)
     loop.call_soon_threadsafe(loop.stop)
