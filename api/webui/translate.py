@@ -109,6 +109,7 @@ def parameters(asked: Asked, model: type[Parameters], resolve: Resolve) -> Param
         "width": asked.width,
         "height": asked.height,
         "num_images_per_prompt": asked.batch_size * asked.n_iter,
+        "clip_skip": _clip_skip(asked),
         "scheduler": resolve(sampler, asked.scheduler or "") if sampler else None,
     }
     if issubclass(model, ImageToImage):
@@ -146,3 +147,14 @@ def fitted(image: Image.Image, asked: Asked) -> Image.Image:
 def redrawn(mask: Image.Image, asked: Asked) -> Image.Image:
     """A mask in our polarity: white is redrawn."""
     return ImageOps.invert(mask) if asked.inpainting_mask_invert else mask
+
+
+def _clip_skip(asked: Asked) -> int:
+    """The WebUI counts from 1, which leaves nothing out."""
+    stop = asked.override_settings.get("CLIP_stop_at_last_layers", 1)
+    if not isinstance(stop, int) or not 1 <= stop <= 12:
+        raise InvalidInput(
+            "CLIP_stop_at_last_layers must be a whole number from 1 to 12",
+            loc=("override_settings", "CLIP_stop_at_last_layers"),
+        )
+    return stop - 1
