@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -14,6 +15,9 @@ from PIL import Image
 from runnables.runnable import StableDiffusionRunnable
 from runnables.settings import Settings
 from tests import tiny
+
+if TYPE_CHECKING:
+    from tests.service.server import Server
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 #: jobs of servers that tests start in other ways than tests.service.server does
@@ -65,3 +69,12 @@ def mask() -> Image.Image:
     picture = Image.new("L", (64, 64), 0)
     picture.paste(255, (16, 16, 48, 48))
     return picture
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One real server for all tests: `bentoml serve service:svc` with the embedded model."""
+    from tests.service.server import serve  # what it imports is not in every environment
+
+    with serve(tmp_path_factory.mktemp("server") / "log") as running:
+        yield running
