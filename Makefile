@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 DEPLOY := .venv-deploy
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve ray test lint format bento bench queue-demo deploy-tools deploy-check lock clean
+.PHONY: help setup serve ray test lint format bento bench queue-demo deploy-tools deploy-check deploy-pages lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -47,6 +47,9 @@ deploy-tools: $(DEPLOY)/.tools ## create .venv-deploy with bentoctl, adapted by 
 deploy-check: $(VENV)/.test $(DEPLOY)/.tools ## every ready deployment, up to apply on a stand-in of AWS
 	$(BIN)/python -m deploy.check.manifests
 	$(DEPLOY)/bin/python -m deploy.check
+
+deploy-pages: $(VENV)/.test ## write the generated parts of deploy/README.md anew
+	PYTHONPATH=deploy/tools:deploy/operators/aws-ec2 $(BIN)/python -m deploy.pages
 
 lock: $(VENV)/.test ## write every installed version to requirements/constraints.txt
 	$(BIN)/pip freeze --exclude-editable | sed -E 's/\+cpu$$//' > requirements/constraints.txt
