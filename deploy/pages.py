@@ -80,7 +80,6 @@ PARTS = {
     "costs": costs,
     "fields aws-ec2": fields,
     "diagram aws-ec2": lambda: _diagram("aws-ec2"),
-    "diagram aws-eks": lambda: _diagram("aws-eks"),
 }
 
 
