@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from runnables.parameters import SIZE_MULTIPLE
 
@@ -100,17 +100,19 @@ class Content(BaseModel):
             return value
         return {name: one for name, one in value.items() if name not in WITHOUT_EFFECT}
 
+    @field_validator("width", "height")
+    @classmethod
+    def _check_size(cls, side: int | None) -> int | None:
+        if side is not None and side % SIZE_MULTIPLE:
+            nearest = max(SIZE_MULTIPLE, round(side / SIZE_MULTIPLE) * SIZE_MULTIPLE)
+            raise ValueError(f"not a multiple of {SIZE_MULTIPLE}; the nearest is {nearest}")
+        return side
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         unknown = set(self.override_settings) - {"sd_model_checkpoint"}
         if unknown:
             raise ValueError(f"override_settings.{min(unknown)} is not supported")
-        for side in (self.width, self.height):
-            if side is not None and side % SIZE_MULTIPLE:
-                nearest = max(SIZE_MULTIPLE, round(side / SIZE_MULTIPLE) * SIZE_MULTIPLE)
-                raise ValueError(
-                    f"width and height are multiples of {SIZE_MULTIPLE}: not {side}, but {nearest}"
-                )
         return self
 
     @property

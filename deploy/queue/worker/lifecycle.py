@@ -16,6 +16,7 @@ import time
 from dataclasses import replace
 
 from opentelemetry.trace import Span
+from PIL.Image import Image
 
 from api.responses import encode
 from deploy.queue import keys
@@ -30,11 +31,16 @@ from deploy.queue.worker.models import Models
 from deploy.queue.worker.settings import WorkerSettings
 from deploy.queue.worker.store import Store
 from runnables.engine.request import Result, Ticket
-from runnables.errors import Cancelled, GenerationFailed, InvalidInput
+from runnables.errors import Cancelled, GenerationFailed, InvalidInput, OverCapacity
 from runnables.parameters import Parameters
 from runnables.runnable import StableDiffusionRunnable
 
 logger = logging.getLogger(__name__)
+
+DEADLINE_S = (
+    3600.0  # nobody waits on a connection: the heartbeat keeps the task as long as it takes
+)
+RETRY_S = 1.0
 
 
 class Held:
@@ -125,16 +131,16 @@ class Lifecycle:
         image, mask = self.inputs.of(task)
         parameters = self._parameters(task, held.delivery)
         with self.models.use(task.model) as runnable:
-            held.ticket = runnable.submit(parameters, image, mask)
+            held.ticket = ticket = _submit(held, runnable, parameters, image, mask)
             if held.handed_back:
-                held.ticket.cancel()
-            result = held.ticket.future.result()
+                ticket.cancel()
+            result = ticket.future.result()
             name = str(runnable.describe()["name"])
         return self._stored(task, held.delivery, span, result, name, runnable)
 
     def _parameters(self, task: Task, delivery: Delivery) -> Parameters:
         priority = "high" if delivery.urgent else "normal"
-        return task.parameters().model_copy(update={"priority": priority})
+        return task.parameters().model_copy(update={"priority": priority, "deadline_s": DEADLINE_S})
 
     def _stored(
         self,
@@ -198,3 +204,23 @@ class Lifecycle:
         logger.warning("message %s, try %d: %s", delivery.id, delivery.received, error)
         delivery.release(delay)
         return "retried"
+
+
+def _submit(
+    held: Held,
+    runnable: StableDiffusionRunnable,
+    parameters: Parameters,
+    image: Image | None,
+    mask: Image | None,
+) -> Ticket:
+    """Wait here while the engine is full: handing the task back would cost it a delivery.
+
+    Raises:
+        Cancelled: it was handed back meanwhile.
+    """
+    while not held.handed_back:
+        try:
+            return runnable.submit(parameters, image, mask)
+        except OverCapacity:
+            time.sleep(RETRY_S)
+    raise Cancelled("handed back")
