@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from api import forms
+from api.webui import attention
 from runnables.errors import InvalidInput, UnknownName
 from runnables.parameters import ImageToImage, Inpaint, Parameters, TextToImage
 
@@ -101,8 +102,7 @@ def parameters(asked: Asked, model: type[Parameters], resolve: Resolve) -> Param
     """
     sampler = asked.sampler_name or asked.sampler_index
     native = {
-        "prompt": asked.prompt,
-        "negative_prompt": asked.negative_prompt,
+        **_prompts(asked),
         "seed": asked.seed if asked.seed >= 0 else None,
         "num_inference_steps": asked.steps,
         "guidance_scale": asked.cfg_scale,
@@ -147,6 +147,15 @@ def fitted(image: Image.Image, asked: Asked) -> Image.Image:
 def redrawn(mask: Image.Image, asked: Asked) -> Image.Image:
     """A mask in our polarity: white is redrawn."""
     return ImageOps.invert(mask) if asked.inpainting_mask_invert else mask
+
+
+def _prompts(asked: Asked) -> dict[str, str]:
+    """Both prompts; with weights where one of them has any."""
+    both = [asked.prompt, asked.negative_prompt]
+    weighted = attention.compel(both)
+    syntax = "compel" if weighted else "plain"
+    prompt, negative = weighted or map(attention.plain, both)
+    return {"prompt": prompt, "negative_prompt": negative, "prompt_syntax": syntax}
 
 
 def _clip_skip(asked: Asked) -> int:

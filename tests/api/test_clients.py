@@ -119,6 +119,21 @@ def test_clip_skip_of_the_webui(start: Start) -> None:
     assert drawn[0].json()["images"] != drawn[1].json()["images"]
 
 
+def test_prompt_weights_of_the_webui(start: Start) -> None:
+    served = client(start("sd1"))
+    ask = {"steps": 1, "seed": 1, "width": 64, "height": 64}
+
+    def drawn(prompt: str) -> object:
+        response = served.post("/sdapi/v1/txt2img", json={**ask, "prompt": prompt})
+        assert response.status_code == 200, response.text
+        image = base64.b64decode(response.json()["images"][0])
+        return Image.open(io.BytesIO(image)).tobytes()
+
+    assert drawn("a cat") != drawn("a (cat:1.8)")
+    assert drawn("a (cat)") == drawn("a (cat:1.1)")
+    assert drawn(r"a \(cat\)") != drawn("a (cat)")
+
+
 class Handler(BaseHTTPRequestHandler):
     """Answers an image."""
 
