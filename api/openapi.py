@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 from api import imagine
+from api.jobs import schema as jobs
 from api.openai import schema as openai
 from api.operations import (
     BINARY,
@@ -60,7 +61,7 @@ def document() -> dict[str, Any]:
         "/readyz": {"get": _plain("The model is loaded and warmed up")},
         "/metrics": {"get": _plain("Prometheus metrics")},
     }
-    paths |= openai.paths() | webui.paths() | imagine.paths()
+    paths |= jobs.paths() | openai.paths() | webui.paths() | imagine.paths()
     return {
         "openapi": "3.1.0",
         "info": {
@@ -72,6 +73,7 @@ def document() -> dict[str, Any]:
         "components": {
             "schemas": {model.__name__: _schema(model) for model in MODELS.values()}
             | {"Error": _error_schema()}
+            | jobs.schemas()
             | openai.schemas()
             | webui.schemas(),
             "securitySchemes": SECURITY_SCHEMES,

@@ -1,0 +1,154 @@
+"""`/jobs` in the OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from api.jobs.job import State
+from api.jobs.routes import MAX_LIMIT, MAX_STEPS
+from api.jobs.submission import JobRequest
+from api.operations import (
+    BINARY,
+    DRAWING,
+    LOOKING,
+    Schema,
+    json,
+    operation,
+    path_field,
+    query,
+    reference,
+    schema_of,
+)
+from runnables.parameters import MODELS
+
+TEXT: Schema = {"type": "string"}
+WHOLE: Schema = {"type": "integer"}
+TIME: Schema = {"type": ["string", "null"], "format": "date-time"}
+NUMBER_OR_NULL: Schema = {"type": ["number", "null"]}
+STATE: Schema = {"type": "string", "enum": list(get_args(State))}
+#: what asking for a job can be refused with
+ASKING = (*(status for status in DRAWING if status not in (499, 500, 504)), 409)
+FINDING = (*LOOKING, 404)
+ID = path_field("id", "Of the job, or of a request: its `X-Request-Id`")
+
+
+def paths() -> Schema:
+    """Path -> method -> operation."""
+    return {
+        "/jobs": {"post": _submit(), "get": _list()},
+        "/jobs/{id}": {
+            "get": _one("A job, or a synchronous request by its `X-Request-Id`"),
+            "delete": _one("Cancel it at its next step; what has ended stays as it is"),
+        },
+        "/jobs/{id}/events": {"get": _events()},
+        "/jobs/{id}/images/{index}": {"get": _image()},
+    }
+
+
+def schemas() -> Schema:
+    """What the paths refer to."""
+    asked = schema_of(JobRequest)
+    asked["properties"]["parameters"] = {
+        "description": "As the task's own endpoint takes them.",
+        "anyOf": [reference(model.__name__) for model in MODELS.values()],
+    }
+    return {"JobRequest": asked, "Job": _job()}
+
+
+def _job() -> Schema:
+    properties: dict[str, Any] = {
+        "id": TEXT,
+        "task": {"type": "string", "enum": list(MODELS)},
+        "state": STATE,
+        "step": WHOLE,
+        "steps": WHOLE,
+        "position": {"type": ["integer", "null"], "description": "In the queue; 0 is next"},
+        "eta_s": NUMBER_OR_NULL,
+        "priority": WHOLE,
+        "created_at": TIME,
+        "started_at": TIME,
+        "finished_at": TIME,
+        "deadline_at": TIME,
+        "parameters": {"type": "object", "description": "With every default and the seed"},
+        "images": {"type": "array", "items": _described()},
+        "error": {"type": ["object", "null"]},
+        "webhook": {"type": ["string", "null"]},
+    }
+    return {"type": "object", "required": list(properties), "properties": properties}
+
+
+def _described() -> Schema:
+    text = dict.fromkeys(("url", "finish_reason", "content_type"), TEXT)
+    properties = {**text, **dict.fromkeys(("seed", "width", "height"), WHOLE)}
+    return {"type": "object", "required": list(properties), "properties": properties}
+
+
+def _submit() -> Schema:
+    files = {
+        "img": {**BINARY, "description": "For img2img and inpaint"},
+        "mask": {**BINARY, "description": "For inpaint; white is redrawn"},
+    }
+    asked = reference("JobRequest")
+    form = {"type": "object", "properties": {"data": asked, **files}, "required": ["data"]}
+    body = {
+        "application/json": {"schema": asked},
+        "multipart/form-data": {
+            "schema": form,
+            "encoding": {"data": {"contentType": "application/json"}},
+        },
+    }
+    answers = {
+        "202": json(reference("Job"), "Accepted: it will end, whatever happens to the service"),
+        "200": json(reference("Job"), "The job of this id that is there"),
+    }
+    return operation("Draw later", answers, errors=ASKING, body=body)
+
+
+def _list() -> Schema:
+    listed = {
+        "type": "object",
+        "required": ["jobs", "next"],
+        "properties": {
+            "jobs": {"type": "array", "items": reference("Job")},
+            "next": {"type": ["string", "null"], "description": "The next page's `cursor`"},
+        },
+    }
+    limit = {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": 50}
+    return operation(
+        "Your jobs, newest first",
+        {"200": json(listed)},
+        errors=(*LOOKING, 400),
+        parameters=[
+            query("state", STATE, "Only these"),
+            query("limit", limit, "Jobs a page"),
+            query("cursor", {"type": "string", "pattern": "^[0-9]{1,18}$"}, "From `next`"),
+        ],
+    )
+
+
+def _one(summary: str) -> Schema:
+    found = {"200": json(reference("Job"))}
+    return operation(summary, found, errors=FINDING, parameters=[ID])
+
+
+def _events() -> Schema:
+    text = "`progress` events, and one last named by the final state, with the job"
+    stream = {"description": text, "content": {"text/event-stream": {"schema": TEXT}}}
+    every = {"type": "integer", "minimum": 0, "maximum": MAX_STEPS, "default": 0}
+    return operation(
+        "Progress as server-sent events",
+        {"200": stream},
+        errors=(*FINDING, 400),
+        parameters=[ID, query("preview_every", every, "A preview every so many steps; 0: none")],
+    )
+
+
+def _image() -> Schema:
+    kinds = ("image/jpeg", "image/png", "image/webp")
+    image = {"description": "The image", "content": {kind: {"schema": BINARY} for kind in kinds}}
+    return operation(
+        "An image of a job that has succeeded",
+        {"200": image},
+        errors=(*FINDING, 409),
+        parameters=[ID, path_field("index", "From 0")],
+    )
