@@ -69,6 +69,8 @@ class Runner:
         self._active: dict[int, tuple[Job, Live]] = {}
         self._wake = threading.Event()
         self._stopped = False
+        self._tidy_at = 0.0  # time.monotonic
+        self._reported: dict[int, int] = {}
         self._settlers = ThreadPoolExecutor(2, thread_name_prefix="jobs")
         self._thread = threading.Thread(target=self._run, name="jobs", daemon=True)
 
@@ -106,7 +108,9 @@ class Runner:
     def _run(self) -> None:
         while not self._stopped:
             try:
-                self._tidy()
+                if time.monotonic() > self._tidy_at:
+                    self._tidy()
+                    self._tidy_at = time.monotonic() + TURN_S
                 busy = self._feed()
             except Exception:  # the disk is full, the database is locked: later it may work
                 logger.exception("jobs could not be fed; trying again")
@@ -222,6 +226,7 @@ class Runner:
 
     def _tidy(self) -> None:
         """See to jobs that are expired, cancelled elsewhere, or whose process has died."""
+        self._report()
         for job in self._store.expired():
             late = DeadlineExceeded("not finished by its deadline", loc=("deadline_s",))
             self._end(job, "failed", error=_told(late))
@@ -232,6 +237,14 @@ class Runner:
                     live.cancel()
             elif job.runner == self._lease.id or not self._lease.alive(job.runner or ""):
                 self._recover(job)
+
+    def _report(self) -> None:
+        """Write down how far jobs are, where that has changed: other processes are asked too."""
+        lives = [(number, live.progress) for number, (_, live) in list(self._active.items())]
+        steps = {number: progress.step for number, progress in lives if progress}
+        if steps != self._reported:
+            self._store.report(steps)
+            self._reported = steps
 
     def _recover(self, job: Job) -> None:
         """A job whose process has died is drawn again, unless it was there too often."""

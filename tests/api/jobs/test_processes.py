@@ -1,0 +1,153 @@
+"""Two processes on one folder, and what is left of one that died. Each has its own runnable here;
+what they share is the folder alone, as two processes do."""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from api.jobs.files import ORPHAN_S, Files
+from api.jobs.job import Job
+from api.jobs.lease import Lease
+from api.jobs.runner import ATTEMPTS
+from api.jobs.store import Store
+from tests.api.jobs.conftest import ASK, LONG, Client
+
+Make = Callable[..., Client]
+
+
+def test_either_process_answers_for_the_others_jobs(make: Make) -> None:
+    drawer = make()
+    drawer.post(id="shared", parameters=LONG)
+    drawer.until("shared", "running")
+    other = make(begin=False, jobs_active=1)
+    other.api.start()
+    other.until("shared", "running")
+    end = time.monotonic() + 20
+    while other.get("shared")["step"] == 0:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    other.http.delete("/jobs/shared")
+    assert drawer.until("shared", "cancelled") == other.until("shared", "cancelled")
+
+
+def test_a_stop_hands_jobs_to_the_next_process(make: Make) -> None:
+    first = make(drain_s=0.0)
+    first.post(id="long", parameters=LONG)
+    first.until("long", "running")
+    first.api.stop()
+    second = make()
+    assert second.get("long")["parameters"]["seed"] is not None
+    assert second.until("long", "running", "succeeded")["error"] is None
+    second.http.delete("/jobs/long")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "jobs")
+
+
+def claimed(store: Store, folder: Path, id: str = "left") -> Job:
+    """A job whose process is dead."""
+    files = Files(folder / "files")
+    parameters = {**ASK, "seed": 1, "scheduler": "ddim"}
+    store.add(Job(id, "", "txt2img", parameters, folder=files.new({}), steps=2))
+    dead = Lease(folder / "processes")
+    job = store.claim(dead.id)
+    assert job is not None
+    dead.release()
+    return job
+
+
+def test_a_dead_processs_job_is_drawn_again(make: Make, store: Store, tmp_path: Path) -> None:
+    claimed(store, tmp_path / "jobs")
+    client = make()
+    done = client.until("left", "succeeded")
+    assert Image.open(io.BytesIO(client.http.get(done["images"][0]["url"]).content)).size
+    assert client.api.jobs.get("", "left").attempts == 2  # type: ignore[union-attr]
+
+
+def test_a_job_that_kills_every_process_fails_in_the_end(
+    make: Make, store: Store, tmp_path: Path
+) -> None:
+    job = claimed(store, tmp_path / "jobs")
+    store._connection.execute("UPDATE jobs SET attempts = ?", (ATTEMPTS,))
+    failed = make().until(job.id, "failed")
+    assert failed["error"]["status"] == 500
+    assert str(ATTEMPTS) in failed["error"]["error"]
+
+
+def test_a_job_ends_once(store: Store, tmp_path: Path) -> None:
+    """Whoever comes second, with whatever outcome, changes nothing."""
+    job = claimed(store, tmp_path / "jobs")
+    assert store.end(job, "succeeded", images=[{"seed": 1}])
+    assert not store.end(job, "failed", error={"error": "late"})
+    store.release(job, begun=True)
+    again = store.get("", "left")
+    assert again is not None and again.state == "succeeded" and again.images == [{"seed": 1}]
+    assert store.claim("anybody") is None
+
+
+def test_a_claim_by_another_takes_the_end_away(store: Store, tmp_path: Path) -> None:
+    job = claimed(store, tmp_path / "jobs")
+    store.release(job, begun=True)
+    second = store.claim("second")
+    assert second is not None and second.attempts == 2
+    assert not store.end(job, "succeeded")
+    assert store.end(second, "succeeded")
+
+
+def test_waiting_is_worth_as_much_as_priority(store: Store) -> None:
+    base = Job("", "", "txt2img", {}, steps=1)
+    now = time.time()
+    for id, due in {"low-old": now + 9 * 60 - 600, "high-new": now, "low-new": now + 540}.items():
+        store.add(replace(base, id=id, due=due))
+    order = [job.id for _ in range(3) if (job := store.claim("me"))]
+    assert order == ["low-old", "high-new", "low-new"]
+
+
+def test_leases_tell_the_living_from_the_dead(tmp_path: Path) -> None:
+    mine, other = Lease(tmp_path), Lease(tmp_path)
+    assert mine.alive(other.id) and mine.alive(mine.id)
+    other.release()
+    assert not mine.alive(other.id)
+    assert not mine.alive("never-lived")
+
+
+def test_retention_removes_jobs_and_files(make: Make, tmp_path: Path) -> None:
+    client = make()
+    id = client.until(client.post()["id"], "succeeded")["id"]
+    folder = tmp_path / "jobs" / "files"
+    parts = client.api.jobs._parts
+    assert parts is not None
+    parts.sweep(kept_s=3600)
+    assert len(list(folder.iterdir())) == 1
+    parts.sweep(kept_s=-1)
+    assert list(folder.iterdir()) == []
+    assert client.http.get(f"/jobs/{id}").status_code == 404
+
+
+def test_files_that_no_job_names_are_removed(tmp_path: Path) -> None:
+    files = Files(tmp_path)
+    kept, orphan, new = files.new({}), files.new({}), files.new({})
+    old = time.time() - ORPHAN_S - 1
+    for name in (kept, orphan):
+        os.utime(tmp_path / name, (old, old))
+    assert list(files.orphans({kept})) == [orphan]
+    assert new not in set(files.orphans({kept}))
+
+
+def test_a_folder_that_cannot_be_used_costs_only_the_jobs(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    client = make(jobs_dir=str(tmp_path / "file" / "jobs"))
+    refused = client.http.post("/jobs", json={"task": "txt2img", "parameters": ASK})
+    assert refused.status_code == 503
+    assert "SD_JOBS_DIR" in refused.json()["error"]
+    assert client.http.post("/txt2img", json=ASK).status_code == 200
