@@ -11,6 +11,8 @@ import httpx
 from httpx_sse import EventSource
 
 FINAL = frozenset({"succeeded", "failed", "cancelled"})
+#: statuses of a service that may be there in a moment; 0: not reached at all
+NOT_THERE = (0, 502, 503, 504)
 #: seconds; events and images come when they come
 TIMEOUT = httpx.Timeout(30, read=180)
 Files = Mapping[str, bytes]
@@ -81,7 +83,7 @@ class Service:
 
     async def events(
         self, job: str, key: str = "", *, preview_every: int = 1
-    ) -> AsyncGenerator[tuple[str, dict[str, Any]]]:
+    ) -> AsyncGenerator[tuple[str, dict[str, Any]], None]:
         """(event, data) until the job has ended; the last event is named by its state."""
         request = self._request("GET", f"/jobs/{job}/events?preview_every={preview_every}", key)
         try:

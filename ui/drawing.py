@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from ui.client import FINAL, Files, Service, ServiceError, problem
+from ui.client import FINAL, NOT_THERE, Files, Service, ServiceError, problem
 
 #: previews a drawing, at most about
 PREVIEWS = 15
+#: a lost service is looked for this often, and this many seconds apart
+RECONNECTS, RECONNECT_S = 60, 1.0
+Events = AsyncGenerator[tuple[str, dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -41,10 +45,10 @@ async def run(
     """
     job = await service.submit(task, parameters, files, key)
     ended = False
-    every = max(1, int(parameters.get("num_inference_steps") or PREVIEWS) // PREVIEWS)
+    every = max(1, job["steps"] // PREVIEWS)
     try:
         yield job
-        async with aclosing(service.events(job["id"], key, preview_every=every)) as events:
+        async with aclosing(_follow(service, job["id"], key, every)) as events:
             async for kind, data in events:
                 ended = kind in FINAL
                 yield data
@@ -52,8 +56,22 @@ async def run(
         if not ended:
             with suppress(ServiceError):
                 await service.cancel(job["id"], key)
-    if not ended:
-        raise ServiceError("the service closed the connection before the image was finished")
+
+
+async def _follow(service: Service, job: str, key: str, preview_every: int) -> Events:
+    """All events; a lost connection is taken up again, as jobs outlive it and restarts too."""
+    for _ in range(RECONNECTS):
+        try:
+            async with aclosing(service.events(job, key, preview_every=preview_every)) as events:
+                async for kind, data in events:
+                    yield kind, data
+                    if kind in FINAL:
+                        return
+        except ServiceError as error:
+            if error.status not in NOT_THERE:
+                raise
+        await asyncio.sleep(RECONNECT_S)
+    raise ServiceError("the service was lost while it drew; the image may still get done")
 
 
 async def collect(service: Service, job: Mapping[str, Any], key: str) -> list[Shown]:

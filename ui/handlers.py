@@ -11,11 +11,10 @@ from gradio.processing_utils import save_bytes_to_cache
 from gradio.utils import get_upload_folder
 
 from ui import controls, drawing, form, pictures, recall, stage
-from ui.client import Service, ServiceError
+from ui.client import NOT_THERE, Service, ServiceError
 
 #: images of a session that stay on the page
 GALLERY = 60
-NOT_READY = (0, 502, 503, 504)
 FILTERED = "The safety checker objected to this image."
 Entry = dict[str, Any]  # an image of the session: path, task, finish_reason, parameters
 
@@ -35,7 +34,7 @@ class Handlers:
             catalog = await self._service.catalog(key)
         except ServiceError as error:
             asked = gr.update(visible=True) if error.status == 401 else gr.skip()
-            retry = gr.update(active=error.status in NOT_READY)
+            retry = gr.update(active=error.status in NOT_THERE)
             return [_title(_why(error, key)), asked, retry, *[gr.skip()] * len(form.FIELDS)]
         name = catalog.models[0]["name"]
         return [_title(name), gr.skip(), gr.update(active=False), *controls.fitted(catalog)]

@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from selenium.webdriver import Chrome, ChromeOptions
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.support.wait import WebDriverWait
 
+from tests.service.browser import chromium, hosts, needs_chromium
 from tests.service.server import Server
 
-BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    not (BROWSER and DRIVER), reason="needs Debian's chromium and chromium-driver (.ci/run)"
-)
+pytestmark = needs_chromium
 
 
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[WebDriver]:
-    options = ChromeOptions()
-    options.binary_location = str(BROWSER)
-    for flag in ("headless=new", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run"):
-        options.add_argument(f"--{flag}")
-    for flag in ("disable-background-networking", "disable-component-update", "disable-sync"):
-        options.add_argument(f"--{flag}")
-    options.add_argument(f"--user-data-dir={tmp_path / 'profile'}")
-    options.add_argument("--window-size=1200,2000")
-    driver = Chrome(options, Service(DRIVER))
-    yield driver
-    driver.quit()
+    with chromium(tmp_path / "profile") as driver:
+        yield driver
 
 
 def test_try_it_out_draws_an_image(server: Server, browser: WebDriver, tmp_path: Path) -> None:
@@ -57,3 +43,4 @@ def test_try_it_out_draws_an_image(server: Server, browser: WebDriver, tmp_path:
     assert image.get_property("naturalWidth") == 128
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", image)
     browser.save_screenshot(str(tmp_path / "swagger.png"))
+    assert hosts(browser) == {server.url.removeprefix("http://")}  # it works without the internet
