@@ -101,12 +101,12 @@ def view(shown: list[Entry], chosen: int) -> list[Any]:
     ]
 
 
-def recall_shown(shown: list[Entry], chosen: int) -> list[Any]:
+def recall_shown(shown: list[Entry], chosen: int, model: str | None) -> list[Any]:
     """Task, tab and fields of an image of the session."""
-    return _recalled(shown[chosen]["task"], shown[chosen]["parameters"])
+    return _recalled(shown[chosen]["task"], shown[chosen]["parameters"], model)
 
 
-def recall_file(path: str | None, task: str) -> list[Any]:
+def recall_file(path: str | None, task: str, model: str | None) -> list[Any]:
     """The emptied drop field; task, tab and fields of an image that was dropped."""
     try:
         parameters = recall.read(path or "")
@@ -117,7 +117,7 @@ def recall_file(path: str | None, task: str) -> list[Any]:
     elif task == "txt2img":
         task = "img2img"
     gr.Info("Parameters restored.", duration=3)
-    return [None, *_recalled(task, parameters)]
+    return [None, *_recalled(task, parameters, model)]
 
 
 def go_on(shown: list[Entry], chosen: int) -> list[Any]:
@@ -135,12 +135,14 @@ def task_chosen(task: str) -> tuple[str, Any]:
     return task, gr.update(visible=task != "txt2img")
 
 
-def _recalled(task: str, parameters: dict[str, Any]) -> list[Any]:
+def _recalled(task: str, parameters: dict[str, Any], model: str | None) -> list[Any]:
     values, more = form.to_values(parameters)
     updates = {name: gr.update(value=value) for name, value in values.items()}
     for name in ("num_inference_steps", "guidance_scale", "strength", "num_images_per_prompt"):
         if values[name] is None:  # a slider always has a value
             updates[name] = gr.update()
+    if not model:  # there is none to choose
+        updates["model"] = gr.update()
     updates["scheduler"] = gr.update(value=values["scheduler"] or "")
     updates["strength"] = gr.update(**updates["strength"], visible=task != "txt2img")
     return [task, gr.update(selected=task), *(updates[name] for name in form.FIELDS), more]

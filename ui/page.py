@@ -177,9 +177,13 @@ class Page:
     def _wire_reuse(self, fields: list[Any]) -> None:
         shown = [self._shown, self._chosen]
         filled = [self._task, self._tabs, *fields]
-        self._again.click(handlers.recall_shown, shown, filled, **PRIVATE)
+        model = self._controls["model"]
+        self._again.click(handlers.recall_shown, [*shown, model], filled, **PRIVATE)
         self._file.upload(
-            handlers.recall_file, [self._file, self._task], [self._file, *filled], **PRIVATE
+            handlers.recall_file,
+            [self._file, self._task, model],
+            [self._file, *filled],
+            **PRIVATE,
         )
         self._onward.click(
             handlers.go_on, shown, [self._task, self._tabs, self._picture], **PRIVATE

@@ -1,0 +1,244 @@
+"""The web page in headless Chromium, on a real service."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
+from selenium.webdriver import ActionChains, Chrome
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.wait import WebDriverWait
+
+from tests.service.browser import chromium, hosts, needs_chromium, resize
+from tests.service.server import Server
+
+pytestmark = needs_chromium
+
+PROMPT, STEPS = "#prompt textarea", "#steps input[type=number]"
+DROP = """
+const bytes = Uint8Array.from(atob(arguments[1]), c => c.charCodeAt(0));
+const carried = new DataTransfer();
+carried.items.add(new File([bytes], arguments[2], {type: "image/png"}));
+for (const name of ["dragenter", "dragover", "drop"])
+  arguments[0].dispatchEvent(new DragEvent(name, {dataTransfer: carried, bubbles: true}));
+"""
+
+
+class Page:
+    """The page as a visitor handles it."""
+
+    def __init__(self, driver: Chrome, server: Server) -> None:
+        self.driver, self.server = driver, server
+        stale = [NoSuchElementException, StaleElementReferenceException]
+        self._wait = WebDriverWait(driver, 60, ignored_exceptions=stale)
+
+    def open(self) -> None:
+        self.driver.get(f"{self.server.url}/ui/")
+        self.until(lambda: self.find("#title p").text == "embedded")
+
+    def find(self, selector: str) -> WebElement:
+        return self._wait.until(lambda d: d.find_element(By.CSS_SELECTOR, selector))
+
+    def until(self, condition: Any) -> Any:
+        return self._wait.until(lambda _: condition())
+
+    def shown(self, selector: str) -> bool:
+        found = self.driver.find_elements(By.CSS_SELECTOR, selector)
+        return bool(found) and found[0].is_displayed()
+
+    def fill(self, selector: str, text: str) -> None:
+        field = self.find(selector)
+        field.send_keys(Keys.CONTROL, "a")
+        field.send_keys(text or Keys.DELETE)
+
+    def value(self, selector: str) -> str:
+        return str(self.find(selector).get_property("value"))
+
+    def click(self, selector: str) -> None:
+        self.until(lambda: self.shown(selector))
+        button = self.find(selector)
+        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", button)
+        button.click()
+
+    def tab(self, name: str) -> None:
+        self.click(f"#tasks button[role=tab][data-tab-id={name}]")
+
+    def draw(self) -> np.ndarray:
+        """Click, wait, and look at the new image."""
+        before = self.source() if self.shown("#result img") else ""
+        self.click("#draw")
+        self.until(lambda: self.shown("#result img") and self.source() != before)
+        return self.image()
+
+    def source(self) -> str:
+        return str(self.find("#result img").get_attribute("src"))
+
+    def image(self) -> np.ndarray:
+        data = httpx.get(self.source()).content
+        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+
+    def drop(self, selector: str, data: bytes, name: str = "image.png") -> None:
+        self.driver.execute_script(DROP, self.find(selector), base64.b64encode(data).decode(), name)
+
+    def newest(self) -> dict[str, Any]:
+        return dict(httpx.get(f"{self.server.url}/jobs?limit=1").json()["jobs"][0])
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    with chromium(tmp_path_factory.mktemp("profile"), height=1400) as driver:
+        yield driver
+
+
+@pytest.fixture
+def page(browser: Chrome, server: Server) -> Page:
+    shown = Page(browser, server)
+    resize(browser, 1200, 1400)
+    shown.open()
+    return shown
+
+
+def png(colour: str = "steelblue") -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (128, 128), colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_it_draws_with_progress_and_previews(page: Page) -> None:
+    page.fill(PROMPT, "View of a cyberpunk city")
+    page.fill(STEPS, "60")
+    page.click("#draw")
+    page.until(lambda: page.shown(".stage .preview"))
+    assert "of 60" in page.find(".stage p").text
+    page.until(lambda: page.shown("#result img"))
+    assert page.image().shape == (128, 128, 3)
+    assert not page.shown(".stage") and page.shown("#draw") and not page.shown("#cancel")
+    job = page.newest()
+    assert f"seed {job['parameters']['seed']}" in page.find("#details").text
+    assert hosts(page.driver) == {page.server.url.removeprefix("http://")}
+
+
+def test_cancel_stops_the_job(page: Page) -> None:
+    page.fill(PROMPT, "a forest")
+    page.fill(STEPS, "150")
+    page.click("#draw")
+    page.click("#cancel")
+    page.until(lambda: "Cancelled" in page.find("#stage").text)
+    assert page.newest()["state"] == "cancelled"
+    page.until(lambda: page.shown("#draw"))
+    page.fill(STEPS, "4")
+    page.draw()
+
+
+def test_closing_the_page_stops_the_job(page: Page) -> None:
+    page.fill(PROMPT, "a forest")
+    page.fill("#more textarea", '{"num_inference_steps": 150, "num_images_per_prompt": 4}')
+    page.click("#draw")
+    page.until(lambda: page.shown(".stage .bar"))
+    page.driver.get("about:blank")
+    page.until(lambda: page.newest()["state"] == "cancelled")
+
+
+def test_parameters_are_used_again(page: Page) -> None:
+    page.fill(PROMPT, "a red circle on a blue background")
+    page.fill(STEPS, "4")
+    page.fill("#more textarea", '{"guidance_rescale": 0.5}')
+    page.fill("#images input[type=number]", "2")
+    first = page.draw()
+    assert len(page.driver.find_elements(By.CSS_SELECTOR, "#gallery .thumbnail-item")) == 2
+    for selector in (PROMPT, "#more textarea"):
+        page.fill(selector, "")
+    page.fill(PROMPT, "something else")
+    page.click("#gallery .thumbnail-item:last-of-type")
+    page.click("#again")
+    page.until(lambda: page.value(PROMPT) == "a red circle on a blue background")
+    assert page.value("#seed input, #seed textarea") != ""
+    assert "guidance_rescale" in page.value("#more textarea")
+    again = page.draw()
+    assert np.abs(first - again).max() <= 2
+
+
+def test_a_dropped_image_restores_its_parameters(page: Page) -> None:
+    given = {"prompt": "two hills", "seed": 7, "num_inference_steps": 3, "width": 64}
+    drawn = httpx.post(
+        f"{page.server.url}/txt2img", json=given, headers={"accept": "image/png"}
+    ).content
+    page.drop("#restore button", drawn)
+    page.until(lambda: page.value(PROMPT) == "two hills")
+    assert page.value("#seed input, #seed textarea") == "7"
+    again = page.draw()
+    assert np.abs(again - np.asarray(Image.open(io.BytesIO(drawn)).convert("RGB"))).max() <= 2
+    page.drop("#restore button", png())
+    page.until(lambda: "carries no parameters" in page.find(".toast-wrap").text)
+
+
+def test_an_image_is_drawn_from_an_image(page: Page) -> None:
+    page.fill(PROMPT, "a green square")
+    page.fill(STEPS, "4")
+    page.draw()
+    page.click("#onward")
+    page.until(lambda: page.shown("#picture img"))
+    page.draw()
+    job = page.newest()
+    assert (job["task"], job["state"]) == ("img2img", "succeeded")
+    assert job["parameters"]["strength"] == 0.8
+
+
+def test_what_is_painted_over_is_redrawn_and_nothing_else(page: Page, tmp_path: Path) -> None:
+    page.tab("inpaint")
+    path = tmp_path / "photo.png"
+    path.write_bytes(png())
+    page.find("#editor input[type=file]").send_keys(str(path))
+    canvas = page.until(lambda: page.shown("#editor canvas") and page.find("#editor canvas"))
+    page.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", canvas)
+    page.until(lambda: page.shown("#editor .brush, #editor [aria-label=Brush], #editor canvas"))
+    stroke = ActionChains(page.driver).move_to_element(canvas).click_and_hold()
+    for _ in range(4):
+        stroke = stroke.move_by_offset(6, 3)
+    stroke.release().perform()
+    page.fill(PROMPT, "a yellow circle")
+    page.fill(STEPS, "6")
+    drawn = page.draw()
+    assert page.newest()["task"] == "inpaint"
+    red, _, blue = drawn[:16, :16].reshape(-1, 3).T
+    assert (blue > red + 60).all()  # still blue, as the VAE sees it
+    red, _, blue = drawn[60:68, 60:68].reshape(-1, 3).T
+    assert (red > blue).all()
+
+
+def test_errors_name_the_field_and_nothing_is_lost(page: Page) -> None:
+    page.fill(PROMPT, "a sunset")
+    page.fill(STEPS, "4")
+    page.fill("#width input, #width textarea", "130")
+    page.click("#draw")
+    toast = page.find(".toast-wrap")
+    page.until(lambda: "128" in toast.text)
+    assert "width" in toast.text.lower()
+    assert "128" in page.find(".stage.error").text
+    page.fill("#width input, #width textarea", "128")
+    page.draw()
+
+
+def test_it_fits_a_phone(page: Page) -> None:
+    resize(page.driver, 390, 844)
+    page.open()
+    page.fill(PROMPT, "a city at night")
+    page.draw()
+    for task in ("txt2img", "img2img", "inpaint"):
+        page.tab(task)
+        assert page.driver.execute_script("return document.documentElement.scrollWidth") <= 390
+    page.click("#settings button")
+    assert page.driver.execute_script("return document.documentElement.scrollWidth") <= 390
+    button = page.find("#draw")
+    assert button.size["height"] >= 44 and button.size["width"] >= 300
+    assert page.find("#result img").size["width"] >= 300
