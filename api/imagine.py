@@ -11,12 +11,12 @@ from starlette.routing import Route
 from api import forms, request_id, responses
 from api.drawing import Drawing
 from api.forms import Form
-from api.operations import BINARY, DRAWING, Schema, operation, query, schema_of
+from api.operations import BINARY, DRAWING, Schema, is_plain, operation, query, schema_of
 from runnables.errors import InvalidInput
 from runnables.parameters import MAX_SIZE, TextToImage
 
-#: what has no place in a query, or only one value here
-NOT_IN_QUERY = {"guidance_interval", "num_images_per_prompt", "output_format"}
+#: what has only one value here
+NOT_IN_QUERY = {"num_images_per_prompt", "output_format"}
 
 
 class ImagineRoute:
@@ -57,7 +57,11 @@ def _parameters(request: Request) -> TextToImage:
 def paths() -> Schema:
     """Path -> method -> operation, for the OpenAPI document."""
     fields = schema_of(TextToImage)["properties"]
-    kept = {name: field for name, field in fields.items() if name not in NOT_IN_QUERY}
+    kept = {
+        name: field
+        for name, field in fields.items()
+        if is_plain(field) and name not in NOT_IN_QUERY
+    }
     size = {"type": "integer", "minimum": 8, "maximum": MAX_SIZE}
     parameters = [
         query(name, field, field.get("description", ""), name == "prompt")

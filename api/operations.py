@@ -75,8 +75,28 @@ def reference(name: str) -> Schema:
 
 
 def schema_of(model: type[BaseModel]) -> Schema:
-    """A model's JSON schema."""
-    return model.model_json_schema(ref_template="#/components/schemas/{model}")
+    """A model's JSON schema, complete in itself: models inside it stand where they are used."""
+    schema = model.model_json_schema()
+    parts = schema.pop("$defs", {})
+    whole: Schema = _inlined(schema, parts)
+    return whole
+
+
+def _inlined(part: Any, parts: Schema) -> Any:
+    if isinstance(part, list):
+        return [_inlined(one, parts) for one in part]
+    if not isinstance(part, dict):
+        return part
+    if "$ref" in part:
+        name = str(part["$ref"]).removeprefix("#/$defs/")
+        part = {**parts[name], **{key: one for key, one in part.items() if key != "$ref"}}
+    return {key: _inlined(one, parts) for key, one in part.items()}
+
+
+def is_plain(schema: Schema) -> bool:
+    """Whether a field can stand in a query: no list, no object."""
+    kinds = {one.get("type") for one in (schema, *schema.get("anyOf", ()))}
+    return not kinds & {"array", "object"}
 
 
 def query(name: str, schema: Schema, text: str, required: bool = False) -> Schema:
