@@ -9,16 +9,15 @@ from pathlib import Path
 from models import manifest
 from models.catalog import CATALOG, FOLDER
 from models.importing import ImportFailed, import_model
+from models.neuron import Compilation, CompilationFailed, compile_neuron
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command. Returns the exit code: 0, or 1 with a message on standard error."""
     chosen = _parser().parse_args(arguments)
     try:
-        {"import": _import, "list": _list, "verify": _verify, "catalog": _catalog}[chosen.command](
-            chosen
-        )
-    except (ImportFailed, manifest.Damaged) as error:
+        COMMANDS[chosen.command](chosen)
+    except (ImportFailed, manifest.Damaged, CompilationFailed, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
@@ -39,7 +38,28 @@ def _parser() -> argparse.ArgumentParser:
     verifying = commands.add_parser("verify", help="compare a model with its manifest")
     verifying.add_argument("name")
     commands.add_parser("catalog", help="the models that `import` knows by name")
+    compiling = commands.add_parser("compile-neuron", help="compile for Inferentia2")
+    compiling.add_argument("source", help="a diffusers folder or Hub id")
+    compiling.add_argument("into", type=Path, help="the folder to write")
+    compiling.add_argument(
+        "--size", type=_size, action="append", help="such as 512x512; may repeat"
+    )
+    compiling.add_argument("--rows", type=int, default=4, help="UNet rows a step, even")
+    compiling.add_argument("--cast", choices=("none", "matmul", "all"), default="matmul")
+    compiling.add_argument("--instance", choices=("inf2", "trn1", "trn1n", "trn2"), default="inf2")
     return parser
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    return int(height), int(width)
+
+
+def _compile(chosen: argparse.Namespace) -> None:
+    sizes = tuple(chosen.size or [(512, 512)])
+    what = Compilation(chosen.source, sizes, chosen.rows, chosen.cast, chosen.instance)
+    folder = compile_neuron(what, chosen.into)
+    print(f"compiled to {folder}; serve it with SD_DEVICE=neuron SD_MODEL={folder}")
 
 
 def _import(chosen: argparse.Namespace) -> None:
@@ -81,6 +101,14 @@ def _catalog(chosen: argparse.Namespace) -> None:
             f"{entry.repository:50} {entry.licence}"
         )
 
+
+COMMANDS = {
+    "import": _import,
+    "list": _list,
+    "verify": _verify,
+    "catalog": _catalog,
+    "compile-neuron": _compile,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -22,7 +22,6 @@ from runnables.engine.row import Row
 from runnables.errors import ConfigurationError
 from runnables.parameters import Inpaint, Parameters, TextToImage
 from runnables.pipelines.base import Pipeline
-from runnables.pipelines.loading import load
 from runnables.pipelines.registry import PIPELINES
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ def _tiny_vae(folder: str | None, base: Pipeline, accelerator: Accelerator) -> A
 def load_pipeline(source: str, accelerator: Accelerator, config: str | None = None) -> Pipeline:
     """Load a model and prepare it for the accelerator."""
     started = time.monotonic()
-    checkpoint = load(source, dtype=accelerator.dtype, config=config)
+    checkpoint = accelerator.load(source, config)
     pipeline = PIPELINES[checkpoint.family](checkpoint, accelerator.device, accelerator.dtype)
     accelerator.prepare(pipeline)
     logger.info("loaded %s in %.1f s", checkpoint.name, time.monotonic() - started)
@@ -82,7 +81,8 @@ def warm_up(planner: Planner, accelerator: Accelerator) -> None:
     cost, memory = planner.cost, planner.memory
     samples: list[tuple[int, int, float]] = []
     started = time.perf_counter()
-    for images in (1, 1, 4):  # the first call pays for initialisation, the second is measured
+    most = min(4, max(accelerator.buckets, default=8) // 2)  # guided images take two rows
+    for images in (1, 1, most):  # the first call pays for initialisation, the second is measured
         step = partial(_timed_step, _rows(planner, images), accelerator)
         sample, held = accelerator.measure(step)
         samples = [*samples, sample][-2:]

@@ -173,6 +173,9 @@ class StableDiffusionRunnable:
             "width": width,
             "defaults": checkpoint.profile.model_dump(exclude={"height", "width"}),
             "device": str(self._base.device),
+            "sizes": [list(size) for size in checkpoint.compiled.sizes]
+            if checkpoint.compiled
+            else None,
             "precision": str(self._base.dtype).removeprefix("torch."),
         }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,11 +23,21 @@ def _cuda(settings: Settings) -> Accelerator:
     return Cuda(settings)
 
 
-ACCELERATORS: dict[str, Callable[[Settings], Accelerator]] = {"cpu": _cpu, "cuda": _cuda}
+def _neuron(settings: Settings) -> Accelerator:
+    from runnables.accelerators.neuron import Neuron
+
+    return Neuron(settings)
+
+
+ACCELERATORS: dict[str, Callable[[Settings], Accelerator]] = {
+    "cpu": _cpu,
+    "cuda": _cuda,
+    "neuron": _neuron,
+}
 
 
 def choose(settings: Settings) -> Accelerator:
-    """The accelerator SD_DEVICE names; `auto` takes CUDA where there is one.
+    """The accelerator SD_DEVICE names; `auto` takes CUDA, then Neuron, then the CPU.
 
     Raises:
         ConfigurationError: the device is not there, or cannot run in SD_PRECISION.
@@ -37,10 +48,14 @@ def choose(settings: Settings) -> Accelerator:
 
     name = settings.device
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "neuron" if _has_neuron() else "cpu"
     if name not in ACCELERATORS:
         raise ConfigurationError(
             f"SD_DEVICE={name} is not supported here; known: {', '.join(ACCELERATORS)}",
             loc=("SD_DEVICE",),
         )
     return ACCELERATORS[name](settings)
+
+
+def _has_neuron() -> bool:
+    return Path("/dev/neuron0").exists()

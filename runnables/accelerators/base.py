@@ -11,6 +11,7 @@ import torch
 
 if TYPE_CHECKING:
     from runnables.pipelines.base import Pipeline
+    from runnables.pipelines.checkpoint import Checkpoint
     from runnables.settings import Settings
 
 T = TypeVar("T")
@@ -31,6 +32,16 @@ class Accelerator:
         self.device = device
         self.dtype = dtype
         self.settings = settings
+
+    def load(self, source: str, config: str | None) -> Checkpoint:
+        """The model SD_MODEL names, in this device's number format, on the CPU.
+
+        Raises:
+            ConfigurationError: saying what is missing, damaged or not supported.
+        """
+        from runnables.pipelines.loading import load
+
+        return load(source, dtype=self.dtype, config=config)
 
     def prepare(self, pipeline: Pipeline) -> None:
         """Move the modules to the device and make the UNet fast there, once, before serving."""

@@ -109,6 +109,7 @@ class Planner:
         assert isinstance(parameters, TextToImage)
         self._check_task(parameters)
         size = self._size(parameters, image)
+        self._check_static(parameters, size)
         parameters = parameters.model_copy(
             update={"height": size[0], "width": size[1], "scheduler": self._sampler(parameters)}
         )
@@ -150,6 +151,19 @@ class Planner:
             )
 
         self._check_text(parameters)
+
+    def _check_static(self, parameters: TextToImage, size: tuple[int, int]) -> None:
+        """What a compiled model has no graph for is refused."""
+        compiled = self.base.checkpoint.compiled
+        if compiled is None:
+            return
+        compiled.check(size)
+        if parameters.deep_cache_interval > 1 or parameters.prompt_syntax != "plain":
+            name = "prompt_syntax" if parameters.deep_cache_interval == 1 else "deep_cache_interval"
+            raise InvalidInput(f"{name} needs a model that is not compiled", loc=(name,))
+        for name in ("prompt", "negative_prompt"):
+            if not all(encoder.fits(getattr(parameters, name)) for encoder in self.base.encoders):
+                raise InvalidInput(f"{name} is longer than the compiled 77 tokens", loc=(name,))
 
     def _check_text(self, parameters: TextToImage) -> None:
         deepest = min(encoder.deepest_skip for encoder in self.base.encoders)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from models.catalog import FAMILY_DEFAULTS, LATENT_CONSISTENCY, Family
+from runnables.errors import InvalidInput
 from runnables.parameters import Profile
 from runnables.pipelines.components import refusal
 
@@ -22,6 +23,28 @@ FAMILIES: dict[str, Family] = {
 }
 
 
+@dataclass(frozen=True)
+class Compiled:
+    """What a compiled model takes.
+
+    Attributes:
+        sizes: (height, width) in pixels.
+        rows: UNet rows of every call.
+    """
+
+    sizes: tuple[tuple[int, int], ...]
+    rows: int
+
+    def check(self, size: tuple[int, int]) -> None:
+        """Raises InvalidInput where this (height, width) is not compiled, naming those that are."""
+        if size not in self.sizes:
+            named = ", ".join(f"{height}x{width}" for height, width in self.sizes)
+            raise InvalidInput(
+                f"{size[0]}x{size[1]} (height x width) is not compiled; compiled are {named}",
+                loc=("height",),
+            )
+
+
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
     """A loaded model, on the CPU, in evaluation mode, without gradients.
@@ -33,6 +56,7 @@ class Checkpoint:
         safety_checker, feature_extractor: None where the model ships none.
         profile: defaults of the parameters that requests leave out.
         config: model_index.json.
+        compiled: what it takes, where its shapes are static.
     """
 
     name: str
@@ -46,6 +70,7 @@ class Checkpoint:
     feature_extractor: Any
     profile: Profile
     config: dict[str, Any]
+    compiled: Compiled | None = None
 
 
 def family_of(index: Mapping[str, Any]) -> Family:
