@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 DEPLOY := .venv-deploy
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve ray test lint format bento bench queue-demo deploy-tools deploy-check deploy-pages lock clean
+.PHONY: help setup serve ray neuron-tools neuron-check test lint format bento bench queue-demo deploy-tools deploy-check deploy-pages lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -50,6 +50,17 @@ deploy-check: $(VENV)/.test $(DEPLOY)/.tools ## every ready deployment, up to ap
 
 deploy-pages: $(VENV)/.test ## write the generated parts of deploy/README.md anew
 	PYTHONPATH=deploy/tools:deploy/operators/aws-ec2 $(BIN)/python -m deploy.pages
+
+neuron-tools: .venv-neuron/.done ## optimum-neuron in an environment of its own, to compile and test
+
+neuron-check: neuron-tools ## compile and draw over a stand-in of the Neuron SDK
+	PYTHONPATH=tests/neuron/stub .venv-neuron/bin/python -m pytest tests/neuron/compiled
+
+.venv-neuron/.done: requirements/neuron.txt
+	$(PYTHON) -m venv .venv-neuron
+	.venv-neuron/bin/pip install --quiet $$(grep '^torch==' requirements/neuron.txt)
+	.venv-neuron/bin/pip install --quiet -r requirements/neuron.txt
+	@touch $@
 
 lock: $(VENV)/.test ## write every installed version to requirements/constraints.txt
 	$(BIN)/pip freeze --exclude-editable | sed -E 's/\+cpu$$//' > requirements/constraints.txt

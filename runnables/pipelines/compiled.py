@@ -42,7 +42,11 @@ def load_compiled(source: str) -> Checkpoint:
         name=folder.name,
         family=family,
         tokenizers=tuple(one for one in tokenizers if one is not None),
-        text_encoders=tuple(CompiledTextEncoder(one) for one in encoders if one is not None),
+        text_encoders=tuple(
+            CompiledTextEncoder(one, family != "stable-diffusion")
+            for one in encoders
+            if one is not None
+        ),
         unet=CompiledUnet({_latent_size(one): one.unet for one in pipelines}),
         vae=CompiledVae({_latent_size(one): one for one in pipelines}),
         scheduler_config=scheduler_config,
@@ -124,10 +128,10 @@ class CompiledTextEncoder:
 
     device = torch.device("cpu")
 
-    def __init__(self, part: Any) -> None:
+    def __init__(self, part: Any, xl: bool) -> None:
         self._part = part
-        # no layer can be skipped: SDXL's own choice of layer is the only one that is wanted
-        self.config = SimpleNamespace(num_hidden_layers=0, use_attention_mask=False)
+        # no layer can be skipped; SDXL's own choice, the one before the last, counts as one
+        self.config = SimpleNamespace(num_hidden_layers=int(xl), use_attention_mask=False)
 
     def __call__(
         self,
