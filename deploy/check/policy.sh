@@ -5,7 +5,7 @@
 # usage: deploy/check/policy.sh [CHECKOV_VERSION]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-version=${1:-CKVERSION}
+version=${1:-3.3.30}
 if [ ! -x .venv-checkov/bin/checkov ]; then
   "${PYTHON:-python3}" -m venv .venv-checkov
   .venv-checkov/bin/pip install --quiet "checkov==$version"

@@ -71,7 +71,7 @@ def test_every_configuration_validates(checked: Callable[..., Reports]) -> None:
     assert len(found) >= 8
 
 
-@pytest.mark.parametrize(("name", "kinds"), [("https", 16), ("inf2", 31)])
+@pytest.mark.parametrize(("name", "kinds"), [("https", 18), ("inf2", 31)])
 def test_boot_script_of_a_plan(checked: Callable[..., Reports], name: str, kinds: int) -> None:
     """Existing network, TLS, keys and a model in S3; and Inferentia2."""
     (report,) = checked("--config", f"ec2/{name}.yaml", "--until", "plan").values()

@@ -1,4 +1,5 @@
 data "aws_availability_zones" "available" {
+  # checkov:skip=CKV_AWS_394:a zone that AWS adds moves nothing: subnets ignore changes of their zone
   state = "available"
 
   filter {
@@ -56,6 +57,10 @@ resource "aws_subnet" "public" {
   cidr_block        = cidrsubnet(var.vpc_cidr, 4, count.index)
 
   tags = { Name = "${local.name}-public-${count.index}" }
+
+  lifecycle {
+    ignore_changes = [availability_zone]
+  }
 }
 
 resource "aws_subnet" "private" {
@@ -66,6 +71,10 @@ resource "aws_subnet" "private" {
   cidr_block        = cidrsubnet(var.vpc_cidr, 2, count.index + 1)
 
   tags = { Name = "${local.name}-private-${count.index}" }
+
+  lifecycle {
+    ignore_changes = [availability_zone]
+  }
 }
 
 # One gateway for both zones: instances need it to boot (models from the Hub, SSM, logs), not to serve,
