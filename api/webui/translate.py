@@ -6,6 +6,7 @@ what it does not know. What would give another image than asked for is refused.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +30,7 @@ REFUSED = {
     "seed_resize_from_h": "seeds are not resized here",
     "seed_resize_from_w": "seeds are not resized here",
 }
+_LORA = re.compile(r"<lora:([^:>]+)(?::([^:>]*))?[^>]*>")
 RESIZES = {0: "just resize", 1: "crop and resize"}
 
 
@@ -102,6 +104,7 @@ def parameters(asked: Asked, model: type[Parameters], resolve: Resolve) -> Param
     """
     sampler = asked.sampler_name or asked.sampler_index
     native = {
+        **_loras(asked.prompt),
         **_prompts(asked),
         "seed": asked.seed if asked.seed >= 0 else None,
         "num_inference_steps": asked.steps,
@@ -149,9 +152,16 @@ def redrawn(mask: Image.Image, asked: Asked) -> Image.Image:
     return ImageOps.invert(mask) if asked.inpainting_mask_invert else mask
 
 
+def _loras(prompt: str) -> dict[str, Any]:
+    """`<lora:name:weight>` in the prompt, as our parameter, which says what is wrong with it."""
+    tags = _LORA.findall(prompt)
+    named = [{"name": name, "weight": weight or 1} for name, weight in tags]
+    return {"loras": named} if named else {}
+
+
 def _prompts(asked: Asked) -> dict[str, str]:
     """Both prompts; with weights where one of them has any."""
-    both = [asked.prompt, asked.negative_prompt]
+    both = [_LORA.sub("", asked.prompt), asked.negative_prompt]
     weighted = attention.compel(both)
     syntax = "compel" if weighted else "plain"
     prompt, negative = weighted or map(attention.plain, both)

@@ -134,6 +134,13 @@ def test_prompt_weights_of_the_webui(start: Start) -> None:
     assert drawn(r"a \(cat\)") != drawn("a (cat)")
 
 
+def test_a_lora_of_the_webui_is_ours(start: Start) -> None:
+    ask = {"prompt": "a cat <lora:sketch:0.5>", "steps": 1, "width": 64, "height": 64}
+    response = client(start("sd1")).post("/sdapi/v1/txt2img", json=ask)
+    assert response.status_code in (400, 404), "none is installed here"
+    assert "lora" in response.text
+
+
 class Handler(BaseHTTPRequestHandler):
     """Answers an image."""
 
