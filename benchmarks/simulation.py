@@ -57,7 +57,7 @@ class Assumptions:
     poll_s: float = 5.0
     per_replica: int = 10
     most: int = 20
-    cooldown_s: float = 300.0
+    cooldown_s: float = 60.0
     interruptions: float = 0.05
     noticed: float = 0.95
     visibility_s: float = 60.0
@@ -209,14 +209,14 @@ RATES = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 REPLICAS = (5, 10, 20, 50, 100)
 BASE = Assumptions()
 VARIANTS = {
-    "recommended": BASE,
+    "as in the overlay": BASE,
     "one task at a time": replace(BASE, batch=1, in_flight=1),
     "image pulled, not from a snapshot": replace(BASE, image_s=60.0),
     "target of 2 tasks a replica": replace(BASE, per_replica=2),
     "target of 40 tasks a replica": replace(BASE, per_replica=40),
     "KEDA polls every 30 s": replace(BASE, poll_s=30.0),
-    "cooldown of 60 s": replace(BASE, cooldown_s=60.0),
-    "5 interruptions an hour and node": replace(BASE, interruptions=5.0),
+    "cooldown of 300 s": replace(BASE, cooldown_s=300.0),
+    "20 interruptions an hour and node": replace(BASE, interruptions=20.0),
 }
 
 
