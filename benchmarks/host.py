@@ -19,12 +19,17 @@ import psutil
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def free_port() -> int:
+    """Of the loopback interface, at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 @contextmanager
 def served(model: str) -> Iterator[tuple[str, psutil.Process]]:
     """The address of a ready service, and its process; nothing of it is left afterwards."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     command = [sys.executable, "-m", "bentoml", "serve", "service:svc", "--host", "127.0.0.1"]
     settings = {"SD_MODEL": model, "BENTOML_CONFIG": str(ROOT / "configuration.yaml")}
     jobs = tempfile.TemporaryDirectory(prefix="jobs-")

@@ -6,6 +6,7 @@ Tensors between the compiled parts live on the CPU, as optimum-neuron's do.
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from runnables.pipelines.checkpoint import Checkpoint
     from runnables.settings import Settings
 
+logger = logging.getLogger(__name__)
+
 CORES = "NEURON_RT_VISIBLE_CORES"
 
 
@@ -27,11 +30,7 @@ class Neuron(Accelerator):
 
     def __init__(self, settings: Settings) -> None:
         if settings.precision != "auto":
-            raise ConfigurationError(
-                "SD_PRECISION cannot be chosen on Neuron: the compiler has fixed it "
-                "(compile-neuron --cast)",
-                loc=("SD_PRECISION",),
-            )
+            logger.warning("SD_PRECISION=%s: on Neuron the compiler's --cast says", settings.precision)
         if settings.refiner:
             raise ConfigurationError("SD_REFINER is not supported on Neuron", loc=("SD_REFINER",))
         if importlib.util.find_spec("torch_neuronx") is None:

@@ -36,7 +36,9 @@ def compiled(
     into = tmp_path_factory.mktemp("compiled") / request.param
     what = Compilation(str(source), ((64, 64),), rows=6, cast="none")
     compile_neuron(what, into, "--disable_neuron_cache")
-    runnable = StableDiffusionRunnable(Settings(model=str(into), device="neuron"))
+    runnable = StableDiffusionRunnable(
+        Settings(model=str(into), device="neuron", max_queue_s=1e6, request_timeout_s=1e6)
+    )
     runnable.start()
     yield source, runnable
     runnable.close()
