@@ -30,7 +30,9 @@ class Neuron(Accelerator):
 
     def __init__(self, settings: Settings) -> None:
         if settings.precision != "auto":
-            logger.warning("SD_PRECISION=%s: on Neuron the compiler's --cast says", settings.precision)
+            logger.warning(
+                "SD_PRECISION=%s: on Neuron the compiler's --cast says", settings.precision
+            )
         if settings.refiner:
             raise ConfigurationError("SD_REFINER is not supported on Neuron", loc=("SD_REFINER",))
         if importlib.util.find_spec("torch_neuronx") is None:
