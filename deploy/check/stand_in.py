@@ -11,11 +11,12 @@ import subprocess
 import sys
 import time
 import urllib.request
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from deploy.check.ready import Ready
+from deploy.check.ready import DEPLOY, Ready
 
 
 class StandIn:
@@ -92,6 +93,12 @@ class Overrides:
         """Copy the override files."""
         for path in self.folder.glob("*_override.tf"):
             shutil.copy(path, target)
+        if (target / "queue").is_dir():
+            for path in (DEPLOY / "queue" / "terraform" / "stand_in").glob("*_override.tf"):
+                shutil.copy(path, target / "queue")
+            # in the place of the front door's package, which pip would have to fetch
+            with zipfile.ZipFile(target / "front.zip", "w") as package:
+                package.writestr("front.py", "")
 
     def prepare(self, document: dict[str, Any], client: Callable[[str], Any]) -> dict[str, Any]:
         """The configuration, fit for the stand-in."""

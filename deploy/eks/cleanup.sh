@@ -107,6 +107,16 @@ else
   fi
 fi
 
+if $queue; then
+  # Terraform deletes no bucket that holds something
+  if $dry_run; then
+    run aws s3 rm s3://RESULTS --recursive --quiet
+  elif bucket=$(terraform -chdir="$folder" output -raw results_bucket 2>/dev/null); then
+    confirm "Delete all results in s3://$bucket?"
+    aws s3 rm "s3://$bucket" --recursive --quiet || say "    (no bucket $bucket)"
+  fi
+fi
+
 begin "AWS: cluster, network, rights (about 15 minutes)"
 if $keep_images; then
   in_folder terraform destroy -input=false -auto-approve -var-file=bentoctl.tfvars

@@ -46,6 +46,8 @@ if [ -z "$bento" ]; then
   esac
 fi
 
+queue_mode=$queue # below, $queue is Karpenter's
+
 # chart CHART VERSION NAMESPACE NAME [--set ...]: installs or upgrades it, and waits.
 chart() {
   local source=$1 version=$2 namespace=$3 release=$4
@@ -72,6 +74,13 @@ else
 fi
 if ! $dry_run && grep -q 'newTag: not-built' "$folder/kubernetes/deployment/kustomization.yaml"; then
   fail "the manifests name no image; see what bentoctl build said"
+fi
+
+if $queue_mode; then
+  say "    the front door's package"
+  # it names the service's samplers: so it is made in the service's environment
+  [ -x "$ROOT/.venv/bin/python" ] || $dry_run || fail "run \`make setup\` first"
+  run env "PYTHONPATH=$ROOT" "$ROOT/.venv/bin/python" -m deploy.queue.front.package "$folder/front.zip"
 fi
 
 begin "AWS: network, cluster, rights (about 15 minutes the first time)"
@@ -119,8 +128,27 @@ if [ -n "$api_keys_parameter" ]; then
       | kubectl apply --server-side -f -
   fi
 fi
+if $queue_mode; then
+  if $dry_run; then
+    say "    terraform output -raw workers > $folder/kubernetes/deployment/workers.env"
+  else
+    terraform -chdir="$folder" output -raw workers >"$folder/kubernetes/deployment/workers.env"
+  fi
+fi
+
 run kubectl apply --server-side -k "$folder/kubernetes/deployment"
 
+if $queue_mode; then
+  begin "Done: workers start with the first task"
+  if $dry_run; then
+    say "dry run: nothing was changed"
+    exit
+  fi
+  say "Tasks: POST $(terraform -chdir="$folder" output -raw tasks_url)/v1alpha2, with the header x-api-key"
+  say "Keys:  terraform -chdir=$folder output -json api_keys"
+  say "What tasks look like: docs/queue.md. Remove it all: deploy/eks/cleanup.sh $configuration"
+  exit
+fi
 begin "Waiting for a node, the image and the model (up to 30 minutes)"
 run kubectl rollout status "deployment/stable-diffusion" --namespace "$NAMESPACE" --timeout=30m
 run kubectl wait gateway/stable-diffusion --namespace "$NAMESPACE" --for=condition=Programmed \

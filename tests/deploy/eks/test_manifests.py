@@ -127,6 +127,20 @@ def test_the_specs_values_arrive() -> None:
     assert (scaling["minReplicaCount"], scaling["maxReplicaCount"]) == (2, 20)
 
 
+def test_workers_of_a_queue() -> None:
+    documents = rendered(ROOT / "deploy" / "eks" / "queue.yaml")
+    kinds = {document["kind"] for document in documents}
+    assert kinds.isdisjoint({"Service", "Gateway", "HTTPRoute"})
+    scaling = one(documents, "ScaledObject")["spec"]
+    assert scaling["minReplicaCount"] == 0
+    settings = one(documents, "ConfigMap")["data"]
+    for trigger in scaling["triggers"]:
+        # KEDA reads it of the workers' environment
+        assert trigger["metadata"]["queueURLFromEnv"] in settings
+        assert "queueURL" not in trigger["metadata"]
+    assert pod(documents)["terminationGracePeriodSeconds"] == 115
+
+
 def test_settings_are_those_of_the_service() -> None:
     from runnables.settings import Settings
 

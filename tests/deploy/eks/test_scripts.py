@@ -112,6 +112,15 @@ def test_install_in_order_and_again(desk: Desk) -> None:
     assert sorted(desk.calls()) == sorted(first)
 
 
+def test_a_queue_has_no_balancer(desk: Desk) -> None:
+    desk.configuration.write_text((EKS / "queue.yaml").read_text())
+    done = desk.run("install.sh", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    steps = re.findall(r"^\[(\d)/8 ", done.stdout, re.M)
+    assert steps == list("12345678")
+    assert "deploy.queue.front.package" in done.stdout and "gateway/stable" not in done.stdout
+
+
 def test_install_stops_where_terraform_fails(desk: Desk) -> None:
     done = desk.run("install.sh", "--yes", FAIL_ON="terraform apply")
     assert done.returncode != 0

@@ -33,7 +33,7 @@ WRONG: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"kubernetes_version": "1.29"}, ("kubernetes_version:", "1.35")),
     ({"capacity": "spott"}, ("spec.capacity:", "'spot-first'")),
     ({"min_replicas": 5, "max_replicas": 2}, ("max_replicas:", "raise it")),
-    ({"min_replicas": 0}, ("min_replicas:", "pods at least")),
+    ({"min_replicas": 0}, ("min_replicas:", "async: true")),
     ({"drain_s": 110}, ("drain_s:", "85")),
     ({"vpc_cidr": "10.0.0.0/24"}, ("vpc_cidr:", "10.42.0.0/16")),
     ({"api_allowed_cidrs": ["0.0.0.0/0"]}, ("api_allowed_cidrs:", "name your networks")),
@@ -48,6 +48,10 @@ WRONG: list[tuple[dict[str, Any], tuple[str, ...]]] = [
         {"image_uri": "123456789012.dkr.ecr.eu-west-1.amazonaws.com/a:1"},
         ("image_uri:", "push it there"),
     ),
+    ({"async": True, "allowed_cidrs": ["10.0.0.0/8"]}, ("allowed_cidrs:", "leave it out")),
+    ({"clients": {"me": "standard"}}, ("clients:", "async: true")),
+    ({"async": True, "clients": {"me": "gold"}}, ("clients.me:", "'standard'")),
+    ({"async": True, "runtime": "legacy"}, ("runtime:", "sdxl")),
     ({"instance_type": "g5.xlarge"}, ("instance_type:", "did you mean instance_types?")),
 ]
 

@@ -30,6 +30,7 @@ def describe(path: Path) -> dict[str, str]:
         "kubernetes_version": spec.kubernetes_version,
         "image_uri": spec.image_uri or "",
         "api_keys_parameter": spec.api_keys_parameter or "",
+        "queue": "true" if spec.async_ else "false",
         "scheme": "https" if spec.certificate_arn else "http",
     }
 

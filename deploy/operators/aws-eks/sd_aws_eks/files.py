@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from sd_aws_eks.spec import EksSpec
 from sd_bentoctl import generate as files
 
 TERRAFORM = Path(__file__).parent / "terraform"
+ASYNCHRONOUS = Path(__file__).parent / "asynchronous"
+QUEUE = Path(__file__).resolve().parents[3] / "queue" / "terraform"
 #: Fields that Terraform takes as they are.
 _PASSED = {
     "region",
@@ -36,6 +39,8 @@ def generate(
     written = files.write(
         TERRAFORM, folder, values(name, checked, spec.get("image_tag")), values_only=values_only
     )
+    if checked.async_:
+        written += _queue(folder)
     image = spec.get("image_tag") or checked.image_uri
     return written + manifests.write(folder / "kubernetes", name, checked, image, spec.get("env"))
 
@@ -47,10 +52,26 @@ def checked_spec(given: dict[str, Any]) -> EksSpec:
 
 def values(name: str, spec: EksSpec, image: str | None = None) -> dict[str, Any]:
     """Terraform's variables."""
+    queue = {
+        "runtime": spec.runtime,
+        "checkpoint": spec.checkpoint or spec.runtime,
+        "clients": spec.clients,
+    }
     return {
         "deployment_name": name,
         **spec.model_dump(mode="json", include=_PASSED),
         "model_bucket": spec.model_bucket,
         "model_prefix": spec.model_prefix,
         "image_uri": image or spec.image_uri,
+        **(queue if spec.async_ else {}),
     }
+
+
+def _queue(folder: Path) -> list[str]:
+    """The queue's module, and its call."""
+    (folder / "queue").mkdir(exist_ok=True)
+    targets = {path: folder / path.name for path in ASYNCHRONOUS.glob("*.tf")}
+    targets |= {path: folder / "queue" / path.name for path in QUEUE.glob("*.tf")}
+    for path, target in targets.items():
+        shutil.copyfile(path, target)
+    return sorted(map(str, targets.values()))

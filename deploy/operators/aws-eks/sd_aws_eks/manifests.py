@@ -13,6 +13,9 @@ from sd_aws_eks.spec import END_S, FORGET_S, EksSpec
 KUBERNETES = Path(__file__).resolve().parents[3] / "kubernetes"
 #: The image's name in the manifests, which stands until one is built: no registry holds it.
 UNBUILT = "stable-diffusion:not-built"
+#: What only Terraform knows of a queue; install.sh writes its output `workers` there.
+WORKERS = "workers.env"
+_UNKNOWN = ("WORKER_QUEUE_URLS", "QUEUE_URL", "QUEUE_URL_PRIORITY")
 HEADER = "# Written by bentoctl generate and bentoctl build: the next of them overwrites edits.\n"
 _CAPACITY = {"spot-first": ["spot", "on-demand"], "spot": ["spot"], "on-demand": ["on-demand"]}
 _RESOURCES = {"nvidia": "nvidia.com/gpu", "neuron": "aws.amazon.com/neuron"}
@@ -27,6 +30,9 @@ def write(
     target = folder / "deployment" / "kustomization.yaml"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(HEADER + _dump(kustomization(name, spec, image, env)), encoding="utf-8")
+    workers = target.with_name(WORKERS)
+    if spec.async_ and not workers.exists():
+        workers.write_text("".join(f"{name}=unknown-yet\n" for name in _UNKNOWN))
     return [str(target)]
 
 
@@ -45,6 +51,7 @@ def kustomization(
                 "namespace": "stable-diffusion",
                 "behavior": "merge",
                 "literals": [f"{key}={value}" for key, value in settings(spec, env).items()],
+                **({"envs": [WORKERS]} if spec.async_ else {}),
             }
         ],
         "images": [_image(image or UNBUILT)],
@@ -57,8 +64,9 @@ def components(spec: EksSpec) -> list[str]:
     """Which parts of the tree this deployment takes."""
     chosen = {
         spec.accelerator: True,
-        "gateway": True,
-        "scaling": True,
+        "gateway": not spec.async_,
+        "scaling": not spec.async_,
+        "queue": spec.async_,
         "model-s3": spec.model_bucket is not None,
         "api-keys": spec.api_keys_parameter is not None,
     }
@@ -80,9 +88,12 @@ def patches(name: str, spec: EksSpec) -> list[dict[str, Any]]:
         _patch("NodePool", *_node_pool(spec)),
         _patch("Deployment", *_deployment(spec)),
         _patch("ScaledObject", *_scaling(spec)),
-        _patch("LoadBalancerConfiguration", *_balancer(spec)),
-        _patch("TargetGroupConfiguration", *_targets(spec)),
     ]
+    if not spec.async_:
+        chosen += [
+            _patch("LoadBalancerConfiguration", *_balancer(spec)),
+            _patch("TargetGroupConfiguration", *_targets(spec)),
+        ]
     if spec.certificate_arn:
         chosen.append(_patch("Gateway", *_encrypted()))
     if spec.model_bucket:
@@ -122,18 +133,38 @@ def _deployment(spec: EksSpec) -> list[tuple[str, Any]]:
     container = "/spec/template/spec/containers/0"
     smallest = spec.instances[0]
     share = smallest.memory_gib // smallest.devices
-    return [
+    memory = [
         (f"{container}/resources/requests/memory", f"{round(0.7 * share)}Gi"),
         (f"{container}/resources/limits/memory", f"{round(0.8 * share)}Gi"),
-        ("/spec/template/spec/terminationGracePeriodSeconds", FORGET_S + spec.drain_s + END_S),
     ]
+    if spec.async_:  # a worker hands back what it cannot finish: its grace is the component's
+        return memory
+    grace = "/spec/template/spec/terminationGracePeriodSeconds"
+    return [*memory, (grace, FORGET_S + spec.drain_s + END_S)]
 
 
 def _scaling(spec: EksSpec) -> list[tuple[str, Any]]:
-    return [
+    numbers = [
         ("/spec/minReplicaCount", spec.min_replicas),
         ("/spec/maxReplicaCount", spec.max_replicas),
-        ("/spec/triggers/0/metadata/targetValue", str(spec.waiting_per_replica)),
+    ]
+    if not spec.async_:
+        target = "/spec/triggers/0/metadata/targetValue"
+        return [*numbers, (target, str(spec.waiting_per_replica))]
+    return [
+        *numbers,
+        *_queue_trigger(0, "QUEUE_URL", spec),
+        *_queue_trigger(1, "QUEUE_URL_PRIORITY", spec),
+    ]
+
+
+def _queue_trigger(index: int, variable: str, spec: EksSpec) -> list[tuple[str, Any]]:
+    """The queue's address from the workers' environment: it has the account's number in it."""
+    metadata = f"/spec/triggers/{index}/metadata"
+    return [
+        (f"{metadata}/queueURL", None),
+        (f"{metadata}/queueURLFromEnv", variable),
+        (f"{metadata}/awsRegion", spec.region),
     ]
 
 
@@ -176,8 +207,13 @@ def _volume(spec: EksSpec) -> list[tuple[str, Any]]:
 
 
 def _patch(kind: str, *changes: tuple[str, Any]) -> dict[str, Any]:
-    """A JSON patch on the one object of this kind. `add` also replaces what is there."""
-    operations = [{"op": "add", "path": path, "value": value} for path, value in changes]
+    """A JSON patch on the one object of this kind: `add` also replaces, None removes."""
+    operations = [
+        {"op": "remove", "path": path}
+        if value is None
+        else {"op": "add", "path": path, "value": value}
+        for path, value in changes
+    ]
     return {"target": {"kind": kind}, "patch": _dump(operations)}
 
 

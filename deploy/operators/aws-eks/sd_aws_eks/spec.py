@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from sd_bentoctl.instances import INF2_REGIONS, INSTANCES, InstanceType
 from sd_bentoctl.spec import (
@@ -53,8 +53,16 @@ SystemInstance = Annotated[
 ]
 
 
+RuntimeName = Annotated[
+    str, pattern(r"(?!legacy$|dynamic$)[a-z0-9][a-z0-9-]{0,29}", "sdxl (a-z, 0-9, -; not legacy)")
+]
+
+
 class EksSpec(Spec):
     """The `spec` of operator aws-eks."""
+
+    # `async` is a word of Python's: the field is async_ here, and async in configurations
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
 
     region: Region = Field(description="the AWS region, like us-east-1")
     instance_types: tuple[Annotated[str, AfterValidator(_instance)], ...] = Field(
@@ -77,7 +85,19 @@ class EksSpec(Spec):
     image_uri: ImageUri | None = Field(
         None, description="an image already pushed; nothing: the one bentoctl build pushes"
     )
-    min_replicas: int = Field(1, ge=1, le=100, description="pods at least, one accelerator each")
+    async_: bool = Field(
+        False, alias="async", description="tasks through a queue instead of a load balancer"
+    )
+    runtime: RuntimeName = Field("sd", description="async: what tasks call these workers")
+    checkpoint: str | None = Field(
+        None, description="async: the model file that tasks of the older form name"
+    )
+    clients: dict[str, Literal["standard", "priority"]] = Field(
+        {}, description="async: API keys to make, client to tier"
+    )
+    min_replicas: int = Field(
+        1, ge=0, le=100, description="pods at least, one accelerator each; 0 with async only"
+    )
     max_replicas: int = Field(4, ge=1, le=100, description="pods at most")
     waiting_per_replica: int = Field(
         4, ge=1, le=1000, description="waiting requests a pod; above, one more is started"
@@ -158,6 +178,22 @@ class EksSpec(Spec):
                 f"max_replicas: {self.max_replicas} is below min_replicas {self.min_replicas}; "
                 "raise it"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _front(self) -> EksSpec:
+        if self.async_:
+            for name in ("allowed_cidrs", "certificate_arn", "api_keys_parameter", "internal"):
+                if getattr(self, name):
+                    raise ValueError(
+                        f"{name}: is for the load balancer, and async tasks come through API "
+                        "Gateway with a key each; leave it out"
+                    )
+            return self
+        if not self.min_replicas:
+            raise ValueError("min_replicas: a load balancer needs 1 at least; 0 is for async: true")
+        if self.clients:
+            raise ValueError("clients: are API Gateway's; set async: true, or api_keys_parameter")
         return self
 
     @model_validator(mode="after")

@@ -36,6 +36,19 @@ mock_provider "aws" {
   }
 }
 
+# With `async: true` there is this module beside; it has tests of its own.
+override_module {
+  target = module.queue
+  outputs = {
+    url           = "https://mock"
+    api_keys      = {}
+    bucket        = "mock"
+    results_topic = "mock"
+    queues        = { sd = "https://sqs/sd", "sd-priority" = "https://sqs/sd-priority" }
+    workers       = { sd = { WORKER_BUCKET = "mock" } }
+  }
+}
+
 variables {
   deployment_name      = "drawing"
   region               = "us-east-1"
