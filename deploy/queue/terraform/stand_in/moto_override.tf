@@ -17,3 +17,8 @@ resource "aws_s3_bucket_policy" "results" {
 resource "aws_sqs_queue_redrive_allow_policy" "dead_letters" {
   count = 0
 }
+
+# moto's EKS has no pod identities
+resource "aws_eks_pod_identity_association" "this" {
+  for_each = {}
+}
