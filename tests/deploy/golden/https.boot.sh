@@ -1,0 +1,64 @@
+#!/bin/bash
+# Boot of an instance: settings, model, and the container as a systemd unit. Written by Terraform.
+# Every step can be repeated; the unit starts again by itself, and at every later boot.
+set -euo pipefail
+
+command -v docker > /dev/null || { apt-get update -qq && apt-get install -y -qq docker.io; }
+command -v aws > /dev/null || snap install aws-cli --classic
+
+install -d -m 0700 /etc/stable-diffusion
+install -d -m 0755 /opt/stable-diffusion/models
+base64 -d > /etc/stable-diffusion/env <<'SETTINGS'
+U0RfREVWSUNFPWN1ZGEKU0RfRFJBSU5fUz03MApTRF9MT0dfRk9STUFUPWpzb24KU0RfTUVUQURBVEE9bWluaW1hbApTRF9NT0RFTD0vbW9kZWxzL2N1cnJlbnQKU0RfUFJFQ0lTSU9OPWZwMTYK
+SETTINGS
+
+cat > /usr/local/sbin/stable-diffusion-prepare <<'PREPARE'
+#!/bin/bash
+# Before every start: what may have changed since the last one.
+set -euo pipefail
+export AWS_DEFAULT_REGION=us-east-1
+install -m 0600 /etc/stable-diffusion/env /etc/stable-diffusion/env.run
+printf 'SD_API_KEYS=%s\n' "$(aws ssm get-parameter --with-decryption --name '/stable-diffusion/api-keys' \
+  --query Parameter.Value --output text)" >> /etc/stable-diffusion/env.run
+aws s3 sync --only-show-errors --delete 's3://my-models/stable-diffusion-xl/' /opt/stable-diffusion/models/current/
+aws ecr get-login-password | docker login --username AWS --password-stdin '123456789012.dkr.ecr.us-east-1.amazonaws.com'
+docker image inspect '123456789012.dkr.ecr.us-east-1.amazonaws.com/sd-public:check' > /dev/null 2>&1 || docker pull --quiet '123456789012.dkr.ecr.us-east-1.amazonaws.com/sd-public:check'
+docker rm --force stable-diffusion > /dev/null 2>&1 || true
+PREPARE
+chmod 0755 /usr/local/sbin/stable-diffusion-prepare
+
+cat > /etc/systemd/system/stable-diffusion.service <<'UNIT'
+[Unit]
+Description=Stable Diffusion service
+Wants=network-online.target
+After=network-online.target docker.service
+Requires=docker.service
+StartLimitIntervalSec=0
+
+[Service]
+Restart=always
+RestartSec=10
+TimeoutStartSec=infinity
+TimeoutStopSec=90
+ExecStartPre=/usr/local/sbin/stable-diffusion-prepare
+ExecStart=/usr/bin/docker run --rm --name stable-diffusion --gpus all \
+  --publish 3000:3000 \
+  --env-file /etc/stable-diffusion/env.run \
+  --volume /opt/stable-diffusion/models:/models:ro \
+  --stop-timeout 75 \
+  --shm-size 1g \
+  --security-opt no-new-privileges \
+  --cap-drop ALL \
+  --log-driver awslogs \
+  --log-opt awslogs-region=us-east-1 \
+  --log-opt awslogs-group=/stable-diffusion/sd-public \
+  --log-opt mode=non-blocking \
+  123456789012.dkr.ecr.us-east-1.amazonaws.com/sd-public:check
+ExecStop=/usr/bin/docker stop --time 75 stable-diffusion
+
+[Install]
+WantedBy=multi-user.target
+UNIT
+
+systemctl daemon-reload
+systemctl enable --now --no-block stable-diffusion.service
