@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from starlette.requests import Request
@@ -94,8 +94,7 @@ class Drawing:
 
     async def wait(self, request: Request, ticket: Ticket) -> Result:
         """The ticket's result. Raises as `draw`."""
-        drawn = asyncio.wrap_future(ticket.future)
-        drawn.add_done_callback(_seen)
+        drawn = _end_of(ticket)
         gone: asyncio.Future[Any] = asyncio.ensure_future(_disconnected(request))
         both: set[asyncio.Future[Any]] = {drawn, gone}
         try:
@@ -133,12 +132,27 @@ class Drawing:
             self._metrics.load(**self.runnable.load())
 
 
-def _seen(drawn: asyncio.Future[Result]) -> None:
-    """An error nobody waits for any more is nothing to log."""
-    if not drawn.cancelled():
-        drawn.exception()
-
-
 async def _disconnected(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+def _end_of(ticket: Ticket) -> asyncio.Future[None]:
+    """Done when the ticket has ended, however.
+
+    (`asyncio.wrap_future` ties the two futures into a cycle: the images of every request would stay
+    in memory until Python looks for such cycles, which it does rarely.)
+    """
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[None] = loop.create_future()
+
+    def tell() -> None:
+        if not ended.done():
+            ended.set_result(None)
+
+    def from_engine(_: object) -> None:
+        with suppress(RuntimeError):  # the loop is closed, and nobody waits any more
+            loop.call_soon_threadsafe(tell)
+
+    ticket.future.add_done_callback(from_engine)
+    return ended

@@ -95,14 +95,23 @@ class Live:
 
     @property
     def progress(self) -> Progress | None:
-        return self.ticket.progress if self.ticket else None
+        ticket = self.ticket
+        return ticket.progress if ticket else None
 
     def on_step(self, progress: Progress) -> None:
         """The ticket's hook, on the engine's thread."""
-        if self.ticket is not None:
-            self.ticket.preview_every = self._hub.every(self.key)
+        if (ticket := self.ticket) is not None:
+            ticket.preview_every = self._hub.every(self.key)
         self._hub.changed(self.key, progress)
 
+    def release(self) -> Ticket | None:
+        """Let go of a ticket that has ended, so that its images are freed with the last user.
+
+        The ticket holds `on_step` and so this: without it they would hold each other.
+        """
+        ticket, self.ticket = self.ticket, None
+        return ticket
+
     def cancel(self) -> None:
-        if self.ticket is not None:
-            self.ticket.cancel()
+        if (ticket := self.ticket) is not None:
+            ticket.cancel()

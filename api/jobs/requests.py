@@ -42,14 +42,17 @@ class Requests:
             self._jobs[live.key] = (job, live)
             self._jobs.move_to_end(live.key)
             self._forget()
-        ticket.future.add_done_callback(lambda _: self._end(job, live, ticket))
+        ticket.future.add_done_callback(lambda _: self._end(job, live))
 
     def find(self, owner: str, id: str) -> tuple[Job, Live] | None:
         """A request, and its ticket while it has one."""
         with self._lock:
             return self._jobs.get((owner, id))
 
-    def _end(self, job: Job, live: Live, ticket: Ticket) -> None:
+    def _end(self, job: Job, live: Live) -> None:
+        ticket = live.release()
+        if ticket is None:
+            return
         error = ticket.future.exception()
         ended = replace(
             job,

@@ -156,17 +156,18 @@ class Runner:
             self._end(job, "failed", error=_told(error))
             return True
         self._active[job.number] = (job, live)
-        live.ticket.future.add_done_callback(partial(self._ended, job, live.ticket))
+        live.ticket.future.add_done_callback(partial(self._ended, job, live))
         self._hub.changed(live.key)
         return True
 
     # -- how jobs end -----------------------------------------------------------------------
 
-    def _ended(self, job: Job, ticket: Ticket, _: object) -> None:
-        self._settlers.submit(self._settle, job, ticket)
+    def _ended(self, job: Job, live: Live, _: object) -> None:
+        self._settlers.submit(self._settle, job, live)
 
-    def _settle(self, job: Job, ticket: Ticket) -> None:
-        assert job.number is not None
+    def _settle(self, job: Job, live: Live) -> None:
+        ticket = live.release()
+        assert job.number is not None and ticket is not None
         try:
             self._write_down(job, ticket)
         except Exception:  # it is still `running` in the store, and will be tried again

@@ -84,7 +84,8 @@ class Engine:
         request = self._planner.plan(ticket, image, mask)
         ticket.future.set_running_or_notify_cancel()  # from here on only the engine ends it
         self._open.add(ticket.id)
-        ticket.future.add_done_callback(lambda _: self._open.discard(ticket.id))
+        id = ticket.id  # not the ticket: its future would hold it for ever
+        ticket.future.add_done_callback(lambda _: self._open.discard(id))
         try:
             self._queue.admit(request)
         except StableDiffusionError:
@@ -269,6 +270,7 @@ class Engine:
             logger.error("drawing failed", exc_info=error)
             error = _as_failure(error, self._accelerator)
         _settle(request.ticket, error)
+        request.release()
 
     def _abandon(self) -> None:
         while request := self._queue.take():
@@ -339,6 +341,8 @@ def _deliver(
     except Exception as error:
         logger.exception("an image could not be made")
         _settle(request.ticket, GenerationFailed(f"the image could not be made: {error}"))
+    finally:
+        request.release()
 
 
 def _settle(ticket: Ticket, outcome: Result | BaseException) -> None:

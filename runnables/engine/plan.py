@@ -85,6 +85,11 @@ class Request:
         """UNet rows of one image."""
         return 2 if self.guided else 1
 
+    def release(self) -> None:
+        """Let go of tensors at the end: rows and request hold each other, and would stay on."""
+        self.rows, self.finished = [], {}
+        self.pixels = self.mask = None
+
     @property
     def cost_units(self) -> float:
         """UNet rows in all, in units of 64x64 latent positions."""
