@@ -69,6 +69,7 @@ class Drawer:
         """What the front tells about the model without asking again."""
         return {
             "model": self._runnable.describe(),
+            "capacity": self._runnable.capacity,
             "samplers": await asyncio.to_thread(self._runnable.samplers),
         }
 

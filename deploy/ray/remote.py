@@ -183,6 +183,11 @@ class RemoteRunnable(StableDiffusionRunnable):
     def describe(self) -> dict[str, Any]:
         return dict(self._about("model"))
 
+    @property
+    def capacity(self) -> int:
+        """Of one drawer: how many there are is Ray's affair."""
+        return int(self._about("capacity"))
+
     def _about(self, what: str) -> Any:
         if self._known is None:
             raise NotReady("the model is still loading")
