@@ -20,6 +20,7 @@ CONFIG = Path(__file__).with_name("serve.yaml")
 DEFAULTS = {
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # a busy machine starts slowly
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "deploy.ray.proxy.middlewares",
     "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
 }
