@@ -29,6 +29,15 @@ Interval = Annotated[
 ]
 
 
+class LoraUse(BaseModel):
+    """A LoRA and how strongly it acts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    name: str = Field(min_length=1, max_length=200, description="A name from `GET /loras`.")
+    weight: float = Field(1.0, ge=-4, le=4)
+
+
 class Profile(BaseModel):
     """What suits one model: the defaults of the parameters a request leaves out."""
 
@@ -69,6 +78,9 @@ class Parameters(BaseModel):
         le=32,
         description="Layers of the text encoders left out at the end for the prompt, counted as "
         "diffusers does (WebUI's Clip skip 2 is 1 here).",
+    )
+    loras: tuple[LoraUse, ...] = Field(
+        (), max_length=8, description="LoRAs, each with its weight; for this request alone."
     )
     guidance_scale: float | None = Field(
         None,

@@ -48,6 +48,12 @@ class Settings(BaseSettings):
     device: DeviceName = Field("auto", description="auto takes CUDA, then Neuron, then the CPU")
     precision: Precision = Field("auto", description="auto is fp16 on CUDA, else fp32")
     refiner: str | None = Field(None, description="An SDXL refiner run after the base model")
+    lora_dir: str | None = Field(
+        None, description="A folder of LoRAs (.safetensors) that requests may name"
+    )
+    adapters_memory_mb: float = Field(
+        2048, ge=0, description="Memory for loaded LoRAs and as much for ControlNets"
+    )
     preview_vae: str | None = Field(
         None,
         description="A folder with an AutoencoderTiny (TAESD) of this model's family: sharper "

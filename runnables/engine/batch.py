@@ -13,6 +13,7 @@ from runnables.engine.row import Row
 from runnables.pipelines.base import Conditioning
 from runnables.pipelines.deep_cache import kept_features, predict_shallow
 from runnables.pipelines.guidance import guide
+from runnables.pipelines.lora import applied, uses
 from runnables.pipelines.start import draw_noise
 from runnables.samplers import SamplerTable, advance, pad_depth
 
@@ -39,6 +40,7 @@ class Batch:
         order = [*range(len(self.rows)), *range(self.guided), *([0] * padding)]
         self._order = torch.tensor(order, device=accelerator.device)
         self._conditioning = self._stack_conditioning(padding)
+        self._loras = uses([self.rows[i].stage.loras for i in order], accelerator.device)
         self._channels = self._stack_channels()
         self._scale = self._column(row.stage.guidance_scale for row in self.rows[: self.guided])
         self._rescale = self._column(row.stage.guidance_rescale for row in self.rows[: self.guided])
@@ -56,7 +58,8 @@ class Batch:
         sample = (self.buffer[:, 0] * input_scale.view(-1, 1, 1, 1))[self._order]
         if self._channels is not None:
             sample = torch.cat([sample, self._channels], dim=1)
-        output = self._predict(sample, timesteps[self._order])
+        with applied(self._pipeline.unet, "unet", self._loras):
+            output = self._predict(sample, timesteps[self._order])
         self.buffer[:, self._depth] = self._guide(output.float())
         self._draw_noise()
         self.buffer[:, : self._depth] = advance(self.buffer, coefficients)

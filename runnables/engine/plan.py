@@ -15,7 +15,9 @@ from runnables.engine.memory import MemoryModel
 from runnables.engine.request import Ticket
 from runnables.errors import InvalidInput, PayloadTooLarge, UnknownName
 from runnables.parameters import MAX_SIZE, ImageToImage, Inpaint, Parameters, Priority, TextToImage
+from runnables.pipelines.adapters import Adapters
 from runnables.pipelines.base import Pipeline
+from runnables.pipelines.lora import LoraSet
 from runnables.pipelines.start import image_to_pixels, mask_to_pixels
 from runnables.samplers import SamplerTable, UnknownSampler, compile_table, resolve
 
@@ -53,6 +55,7 @@ class Request:
     cost: float
     urgency: float
     expires: float
+    loras: LoraSet = ()
     rows: list[Row] = field(default_factory=list)
     finished: dict[int, Tensor] = field(default_factory=dict)
     clock: dict[str, float] = field(default_factory=dict)
@@ -62,6 +65,10 @@ class Request:
         """Latent positions of one image."""
         factor = self.stages[0][0].scale_factor
         return self.size[0] * self.size[1] // factor**2
+
+    def loras_of(self, pipeline: Pipeline) -> LoraSet:
+        """Those of a stage: a refiner is drawn with none."""
+        return self.loras if pipeline is self.stages[0][0] else ()
 
     @property
     def steps(self) -> int:
@@ -100,13 +107,19 @@ class Planner:
     """Plans requests for one base model and, where there is one, its refiner."""
 
     def __init__(
-        self, base: Pipeline, refiner: Pipeline | None, settings: Settings, cost: CostModel
+        self,
+        base: Pipeline,
+        refiner: Pipeline | None,
+        settings: Settings,
+        cost: CostModel,
+        adapters: Adapters | None = None,
     ) -> None:
         self.base = base
         self.refiner = refiner
         self.settings = settings
         self.cost = cost
         self.memory = MemoryModel()
+        self.adapters = adapters or Adapters(settings, base)
 
     def plan(self, ticket: Ticket, image: Image | None, mask: Image | None) -> Request:
         """Raises InvalidInput (400, 404, 413) naming the field that cannot be served."""
@@ -129,6 +142,7 @@ class Planner:
             cost=0.0,
             urgency=0.0,
             expires=0.0,
+            loras=self.adapters.lora_set(parameters.loras),
         )
         self.memory.check(request.area, request.unet_rows)
         self._schedule(request)

@@ -48,7 +48,7 @@ class Preparer:
         missing: dict[int, tuple[Pipeline, dict[Text, None]]] = {}
         for request in requests:
             for pipeline, _ in request.stages:
-                for text in _texts(request):
+                for text in _texts(request, pipeline):
                     if (pipeline.number, text) not in self._embeddings:
                         missing.setdefault(pipeline.number, (pipeline, {}))[1][text] = None
         for number, (pipeline, texts) in missing.items():
@@ -64,7 +64,7 @@ class Preparer:
 
     def _pair(self, pipeline: Pipeline, request: Request) -> tuple[Embedding, Embedding | None]:
         """The prompt and, where it is guided, the negative prompt, of one length."""
-        prompt, *rest = _texts(request)
+        prompt, *rest = _texts(request, pipeline)
         text = self._embedding(pipeline, prompt)
         if not rest:
             return text, None
@@ -108,16 +108,18 @@ class Preparer:
                     parameters.guidance_rescale or 0.0,
                     parameters.guidance_interval or (0.0, 1.0),
                     parameters.deep_cache_interval,
+                    request.loras_of(pipeline),
                 )
             )
         return stages
 
 
-def _texts(request: Request) -> list[Text]:
+def _texts(request: Request, pipeline: Pipeline) -> list[Text]:
     """The prompt and, where the request is guided, the negative prompt, which skips no layers."""
-    parameters, syntax = request.parameters, request.parameters.prompt_syntax
-    prompt = Text(parameters.prompt, syntax, parameters.clip_skip)
-    return [prompt, Text(parameters.negative_prompt, syntax)] if request.guided else [prompt]
+    parameters, loras = request.parameters, request.loras_of(pipeline)
+    prompt = Text(parameters.prompt, parameters.prompt_syntax, parameters.clip_skip, loras)
+    negative = Text(parameters.negative_prompt, parameters.prompt_syntax, loras=loras)
+    return [prompt, negative] if request.guided else [prompt]
 
 
 def _start(request: Request, seed: int) -> Start:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from runnables.engine.batch_key import BatchKey
 from runnables.pipelines.base import Conditioning, Pipeline
+from runnables.pipelines.lora import LoraSet
 from runnables.pipelines.start import Start
 from runnables.samplers import SamplerTable
 
@@ -30,6 +31,7 @@ class Stage:
     guidance_rescale: float
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     deep_cache_interval: int = 1
+    loras: LoraSet = ()
 
     def guided(self, step: int) -> bool:
         """Whether this UNet call runs a second, unconditional row."""

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from runnables.pipelines.lora import LoraSet, applied, everywhere
+
 Syntax = Literal["plain", "compel"]
+COMPONENTS = ("text_encoder", "text_encoder_2")  # as model_index.json and LoRA files name them
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,7 @@ class Text:
     prompt: str
     syntax: Syntax = "plain"
     clip_skip: int = 0
+    loras: LoraSet = ()
 
     def emptied(self) -> Text:
         """What lengthens it: "", encoded as it is."""
@@ -89,11 +94,26 @@ def encode(
 ) -> list[Embedding]:
     """Every text encoded by all encoders, side by side along the features.
 
-    Plain texts that fit are encoded in one call of each encoder for every `clip_skip`.
+    Plain texts that fit are encoded in one call of each encoder for every `clip_skip` and set of
+    LoRAs.
 
     Args:
         pooled: keep the last encoder's projection.
     """
+    done: dict[Text, Embedding] = {}
+    for loras in {text.loras: None for text in texts}:
+        alike = [text for text in texts if text.loras == loras]
+        with ExitStack() as stack:
+            for name, encoder in zip(COMPONENTS, encoders, strict=False):
+                active = everywhere(loras, encoder.model.device)
+                stack.enter_context(applied(encoder.model, name, active))
+            done |= _encoded(encoders, alike, dtype, pooled=pooled)
+    return [done[text] for text in texts]
+
+
+def _encoded(
+    encoders: Sequence[ClipEncoder], texts: Sequence[Text], dtype: torch.dtype, *, pooled: bool
+) -> dict[Text, Embedding]:
     done: dict[Text, Embedding] = {}
     plain = [text for text in texts if _is_plain(encoders, text)]
     for clip_skip in {text.clip_skip for text in plain}:
@@ -107,7 +127,7 @@ def encode(
     for text in texts:
         if text not in done:
             done[text] = _composed(encoders, text, dtype, pooled=pooled)
-    return [done[text] for text in texts]
+    return done
 
 
 def lengthen(embedding: Embedding, tokens: int, filler: Embedding) -> Embedding:

@@ -1,0 +1,48 @@
+"""What requests may add to one model: everything the operator has put into its folders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from runnables.pipelines.library import Library
+from runnables.pipelines.lora import Lora, LoraSet
+from runnables.pipelines.lora_file import read
+
+if TYPE_CHECKING:
+    from runnables.parameters import LoraUse
+    from runnables.pipelines.base import Pipeline
+    from runnables.settings import Settings
+
+
+class Adapters:
+    """The libraries of one pipeline.
+
+    Args:
+        adopt: brings a module to the accelerator.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        pipeline: Pipeline,
+        adopt: Callable[[nn.Module], None] = lambda module: None,
+    ) -> None:
+        budget = settings.adapters_memory_mb * 1e6
+        self.loras: Library[Lora] = Library(
+            settings.lora_dir,
+            "*.safetensors",
+            lambda name, path: read(name, path, pipeline),
+            field=("loras", "SD_LORA_DIR"),
+            budget=budget,
+        )
+
+    def lora_set(self, wanted: Sequence[LoraUse]) -> LoraSet:
+        """Raises UnknownName, or InvalidInput where one is for another model."""
+        weights: dict[Lora, float] = {}
+        for use in wanted:
+            lora = self.loras.get(use.name)
+            weights[lora] = weights.get(lora, 0.0) + use.weight
+        return tuple(weights.items())

@@ -1,0 +1,91 @@
+"""A folder of things requests may name: listed afresh, loaded when first used, the oldest let go."""
+
+from __future__ import annotations
+
+import difflib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+from runnables.errors import ConfigurationError, UnknownName
+
+
+class Sized(Protocol):
+    """What can be kept within a budget."""
+
+    @property
+    def nbytes(self) -> int: ...
+
+
+T = TypeVar("T", bound=Sized)
+Key = tuple[str, float]
+
+
+class Library(Generic[T]):
+    """Thread-safe. What has been let go stays alive for as long as a request still uses it.
+
+    Args:
+        folder: None: there is nothing in it.
+        pattern: of the files or folders that count; the name is the path's stem.
+        load: called as load(name, path); its errors go to the request that asks first.
+        field: the parameter that names it, and the setting of its folder, for messages.
+        budget: bytes kept beside the last one used.
+    """
+
+    def __init__(
+        self,
+        folder: str | None,
+        pattern: str,
+        load: Callable[[str, Path], T],
+        *,
+        field: tuple[str, str],
+        budget: float,
+    ) -> None:
+        self._field, self._setting = field
+        if folder is not None and not Path(folder).expanduser().is_dir():
+            raise ConfigurationError(f"{self._setting}={folder}: no such folder")
+        self._folder = Path(folder).expanduser() if folder else None
+        self._pattern = pattern
+        self._load = load
+        self._budget = budget
+        self._loaded: OrderedDict[Key, T] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def paths(self) -> dict[str, Path]:
+        """Every name with its path, as the folder is now."""
+        found = sorted(self._folder.glob(self._pattern)) if self._folder else []
+        return {_name(path): path for path in found}
+
+    def get(self, name: str) -> T:
+        """Load it, or take it as it was loaded before.
+
+        Raises:
+            UnknownName: with the names that there are.
+        """
+        path = self.paths().get(name)
+        if path is None:
+            raise UnknownName(self._unknown(name), loc=(self._field,))
+        key = (name, path.stat().st_mtime)
+        with self._lock:
+            if key not in self._loaded:
+                self._loaded[key] = self._load(name, path)
+            self._loaded.move_to_end(key)
+            self._trim()
+            return self._loaded[key]
+
+    def _trim(self) -> None:
+        while len(self._loaded) > 1 and sum(x.nbytes for x in self._loaded.values()) > self._budget:
+            self._loaded.popitem(last=False)
+
+    def _unknown(self, name: str) -> str:
+        names = list(self.paths())
+        close = difflib.get_close_matches(name, names, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        known = ", ".join(names) or f"none (the operator's {self._setting} is empty)"
+        return f"there is no {self._field} {name!r}{hint} known: {known}"
+
+
+def _name(path: Path) -> str:
+    return path.parent.name if path.name == "config.json" else path.stem

@@ -1,0 +1,146 @@
+"""Low-rank adaptation (arXiv:2106.09685), row by row: rows with different LoRAs share a UNet call.
+
+The model's weights stay as they are. While a call runs, hooks on the adapted layers add each LoRA's
+low-rank product to the rows that asked for it, and to no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+@dataclass(frozen=True, eq=False)
+class Factors:
+    """Two matrices, or convolutions, whose product is added to a layer; any scale lies in `up`.
+
+    Attributes:
+        down: (rank, in, ...), up: (out, rank, ...).
+    """
+
+    down: Tensor
+    up: Tensor
+
+    def __call__(self, layer: nn.Module, rows: Tensor) -> Tensor:
+        """The product's output for rows of the layer's input."""
+        if not isinstance(layer, nn.Conv2d):
+            return functional.linear(functional.linear(rows, self.down), self.up)
+        narrow = functional.conv2d(rows, self.down, None, layer.stride, layer.padding)
+        return functional.conv2d(narrow, self.up)
+
+
+@dataclass(frozen=True, eq=False)
+class Lora:
+    """A LoRA for one pipeline, on its device and in its dtype.
+
+    Attributes:
+        parts: component ("unet", "text_encoder", "text_encoder_2") -> layer's path -> factors.
+    """
+
+    name: str
+    parts: Mapping[str, Mapping[str, Factors]]
+
+    @property
+    def nbytes(self) -> int:
+        every = (factors for part in self.parts.values() for factors in part.values())
+        return sum(factors.down.nbytes + factors.up.nbytes for factors in every)
+
+
+#: the LoRAs of one request with their weights
+LoraSet = tuple[tuple[Lora, float], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Use:
+    """Which rows of a call a LoRA acts on: `rows` (n,) indices, or None: all; `weights` (n,)."""
+
+    lora: Lora
+    rows: Tensor | None
+    weights: Tensor
+
+
+def uses(sets: Sequence[LoraSet], device: torch.device) -> list[Use]:
+    """For every row of a call its LoRAs -> for every LoRA its rows."""
+    rows: dict[Lora, list[tuple[int, float]]] = {}
+    for index, loras in enumerate(sets):
+        for lora, weight in loras:
+            rows.setdefault(lora, []).append((index, weight))
+    return [
+        Use(
+            lora,
+            torch.tensor([index for index, _ in pairs], device=device),
+            torch.tensor([weight for _, weight in pairs], device=device),
+        )
+        for lora, pairs in rows.items()
+    ]
+
+
+def everywhere(loras: LoraSet, device: torch.device) -> list[Use]:
+    """These LoRAs on all rows of calls, however many those have."""
+    return [Use(lora, None, torch.tensor([weight], device=device)) for lora, weight in loras]
+
+
+@contextmanager
+def applied(module: nn.Module, component: str, active: Sequence[Use]) -> Iterator[None]:
+    """While open, calls of `module` draw each row with its LoRAs."""
+    work: dict[str, list[tuple[Use, Factors]]] = {}
+    for use in active:
+        for path, factors in use.lora.parts.get(component, {}).items():
+            work.setdefault(path, []).append((use, factors))
+    if not work:
+        yield
+        return
+    layers = dict(module.named_modules())
+    handles = []
+    for path, parts in work.items():
+        layer, columns = _site(layers, path)
+        handles.append(layer.register_forward_hook(partial(_add, layers[path], columns, parts)))
+    try:
+        with torch.compiler.set_stance("force_eager"):  # compiled code knows no hooks
+            yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _add(
+    layer: nn.Module,
+    columns: slice | None,
+    parts: Sequence[tuple[Use, Factors]],
+    _called: nn.Module,
+    given: tuple[Tensor, ...],
+    output: Tensor,
+) -> None:
+    """A forward hook: add the products to the layer's output, in place."""
+    target = output if columns is None else output[..., columns]
+    for use, factors in parts:
+        product = factors(layer, given[0] if use.rows is None else given[0][use.rows])
+        weighted = (product * use.weights.view(-1, *[1] * (product.ndim - 1))).to(target.dtype)
+        if use.rows is None:
+            target.add_(weighted)
+        else:
+            target.index_add_(0, use.rows, weighted)
+
+
+def _site(layers: Mapping[str, nn.Module], path: str) -> tuple[nn.Module, slice | None]:
+    """The layer that is called for this path, and the path's columns where it is fused."""
+    parent, _, leaf = path.rpartition(".")
+    attention: Any = layers.get(parent)
+    names: tuple[str, ...] = ("to_q", "to_k", "to_v")
+    if leaf not in names or not getattr(attention, "fused_projections", False):
+        return layers[path], None
+    fused = getattr(attention, "to_qkv", None)
+    if fused is None:  # cross attention: queries come from elsewhere
+        names, fused = names[1:], attention.to_kv
+        if leaf == "to_q":
+            return layers[path], None
+    widths = [getattr(attention, name).out_features for name in names]
+    first = sum(widths[: names.index(leaf)])
+    return fused, slice(first, first + widths[names.index(leaf)])
