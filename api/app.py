@@ -96,6 +96,7 @@ class Api:
                 *WebUIRoutes(self.drawing, self.jobs.hub).routes(),
                 *ImagineRoute(self.drawing).routes(),
                 Route("/samplers", self._samplers),
+                Route("/loras", self._loras),
                 Route("/models", self._models),
                 Route("/healthz", _alive),
                 Route("/livez", _alive),
@@ -140,6 +141,10 @@ class Api:
     async def _samplers(self, request: Request) -> Response:
         self.keys.check(request.headers)
         return JSONResponse(await asyncio.to_thread(self.runnable.samplers))
+
+    async def _loras(self, request: Request) -> Response:
+        self.keys.check(request.headers)
+        return JSONResponse(await asyncio.to_thread(self.runnable.loras))
 
     async def _models(self, request: Request) -> Response:
         self.keys.check(request.headers)

@@ -10,6 +10,7 @@ import logging
 import threading
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runnables.engine.request import OnStep, Plan, Result, Ticket
@@ -134,6 +135,12 @@ class StableDiffusionRunnable:
         return self.submit(parameters, image, mask).future.result()
 
     # -- what there is ----------------------------------------------------------------------
+
+    def loras(self) -> list[dict[str, Any]]:
+        """Every LoRA a request may name; some may be for other models."""
+        folder = self.settings.lora_dir
+        found = sorted(Path(folder).expanduser().glob("*.safetensors")) if folder else []
+        return [{"name": path.stem} for path in found]
 
     def samplers(self) -> list[dict[str, Any]]:
         """Every sampler a request may name."""

@@ -177,9 +177,10 @@ class Planner:
         if compiled is None:
             return
         compiled.check(size)
-        if parameters.deep_cache_interval > 1 or parameters.prompt_syntax != "plain":
-            name = "prompt_syntax" if parameters.deep_cache_interval == 1 else "deep_cache_interval"
-            raise InvalidInput(f"{name} needs a model that is not compiled", loc=(name,))
+        plain = {"deep_cache_interval": 1, "prompt_syntax": "plain", "loras": ()}
+        for name, value in plain.items():
+            if getattr(parameters, name) != value:
+                raise InvalidInput(f"{name} needs a model that is not compiled", loc=(name,))
         for name in ("prompt", "negative_prompt"):
             if not all(encoder.fits(getattr(parameters, name)) for encoder in self.base.encoders):
                 raise InvalidInput(f"{name} is longer than the compiled 77 tokens", loc=(name,))

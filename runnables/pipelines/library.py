@@ -1,4 +1,4 @@
-"""A folder of things requests may name: listed afresh, loaded when first used, the oldest let go."""
+"""A folder of things requests may name: listed afresh, loaded at first use, the oldest let go."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads LoRA files, kohya's and diffusers' and peft's naming alike, by diffusers' own converters."""
+"""Reads LoRA files, in the naming of kohya, diffusers and peft, by diffusers' own converters."""
 
 from __future__ import annotations
 

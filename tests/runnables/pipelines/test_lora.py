@@ -1,0 +1,143 @@
+"""LoRAs a request: as diffusers' load_lora_weights and set_adapters draw them, in mixed batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from runnables.errors import InvalidInput, UnknownName
+from runnables.parameters import LoraUse, TextToImage
+from runnables.runnable import StableDiffusionRunnable
+from tests.runnables.engine import reference
+
+Start = Callable[..., StableDiffusionRunnable]
+TinyModel = Callable[[str], Path]
+UNET = ("to_q", "to_k", "to_v", "to_out.0", "proj_in", "conv1", "ff.net.2")
+TEXT = ("q_proj", "v_proj", "out_proj", "fc1")
+RANK = 3
+
+
+def write(folder: Path, name: str, model: Path, *, kohya: bool = False, seed: int = 0) -> None:
+    """A LoRA for the model's UNet and text encoders, in diffusers' or in kohya's naming."""
+    pipeline = reference.pipeline(model, TextToImage)
+    generator = torch.Generator().manual_seed(seed)
+    weights: dict[str, torch.Tensor] = {}
+    for component in ("unet", "text_encoder", "text_encoder_2"):
+        module = getattr(pipeline, component, None)
+        for path, layer in module.named_modules() if module is not None else ():
+            if path.endswith(UNET if component == "unet" else TEXT):
+                _factors(weights, component, path, layer, generator, kohya)
+    save_file(weights, folder / f"{name}.safetensors")
+
+
+def _factors(
+    weights: dict[str, torch.Tensor],
+    component: str,
+    path: str,
+    layer: Any,
+    generator: torch.Generator,
+    kohya: bool,
+) -> None:
+    out, into, *kernel = layer.weight.shape
+    down = torch.randn(RANK, into, *kernel, generator=generator) * 0.3
+    up = torch.randn(out, RANK, *[1] * len(kernel), generator=generator) * 0.3
+    if not kohya:
+        weights |= {
+            f"{component}.{path}.lora_A.weight": down,
+            f"{component}.{path}.lora_B.weight": up,
+        }
+        return
+    prefix = {"unet": "lora_unet_", "text_encoder": "lora_te_text_model_"}[component]
+    stem = prefix + path.replace(".", "_")
+    weights |= {
+        f"{stem}.lora_down.weight": down,
+        f"{stem}.lora_up.weight": up,
+        f"{stem}.alpha": torch.tensor(1.5),
+    }
+
+
+def wanted(*loras: tuple[str, float], seed: int = 1, **options: Any) -> TextToImage:
+    given = {"prompt": "a cat", "num_inference_steps": 4, "guidance_scale": 5.0, "seed": seed}
+    uses = tuple(LoraUse(name=name, weight=weight) for name, weight in loras)
+    return TextToImage(**(given | options), loras=uses)
+
+
+def expected(model: Path, folder: Path, one: TextToImage) -> np.ndarray:
+    """diffusers' own, with peft."""
+    pipeline = reference.pipeline(model, TextToImage)
+    try:
+        for use in one.loras:
+            file = f"{use.name}.safetensors"
+            pipeline.load_lora_weights(str(folder), weight_name=file, adapter_name=use.name)
+        if one.loras:
+            names, weights = zip(*((use.name, use.weight) for use in one.loras), strict=True)
+            pipeline.set_adapters(list(names), list(weights))
+        return reference.draw(model, one).astype(int)
+    finally:
+        pipeline.unload_lora_weights()
+
+
+def difference(image: Any, pixels: np.ndarray) -> int:
+    return int(np.abs(np.asarray(image).astype(int) - pixels).max())
+
+
+@pytest.mark.parametrize("kind", ["sd1", "sdxl"])
+def test_mixed_loras_in_one_batch_equal_diffusers(
+    kind: str, start: Start, tiny_model: TinyModel, tmp_path: Path
+) -> None:
+    model = tiny_model(kind)
+    write(tmp_path, "one", model)
+    write(tmp_path, "two", model, seed=1, kohya=kind == "sd1")
+    runnable = start(kind, lora_dir=str(tmp_path))
+    every = [
+        wanted(),
+        wanted(("one", 0.8)),
+        wanted(("one", -0.4), ("two", 1.0), seed=2),
+        wanted(("two", 0.5), guidance_scale=1.0),
+        wanted(("one", 0.8), prompt_syntax="plain", deep_cache_interval=1, seed=3),
+    ]
+    tickets = [runnable.submit(one) for one in every]
+    for one, ticket in zip(every, tickets, strict=True):
+        result = ticket.future.result(timeout=120)
+        pixels = expected(model, tmp_path, result.parameters)
+        assert difference(result.images[0].image, pixels) <= 2, one.loras
+    plain = expected(model, tmp_path, tickets[0].future.result().parameters)
+    assert difference(tickets[1].future.result().images[0].image, plain) > 2
+    assert difference(runnable.txt2img(every[0]).images[0].image, plain) <= 2
+
+
+def test_fused_attention_is_adapted_the_same(
+    start: Start, tiny_model: TinyModel, tmp_path: Path
+) -> None:
+    write(tmp_path, "one", tiny_model("sd1"))
+    runnable = start("sd1", lora_dir=str(tmp_path))
+    before = runnable.txt2img(wanted(("one", 1.0))).images[0].image
+    assert runnable._base is not None
+    runnable._base.unet.fuse_qkv_projections()
+    after = runnable.txt2img(wanted(("one", 1.0))).images[0].image
+    assert difference(before, np.asarray(after).astype(int)) <= 2
+
+
+def test_what_is_not_there_or_does_not_fit_is_refused(
+    start: Start, tiny_model: TinyModel, tmp_path: Path
+) -> None:
+    write(tmp_path, "one", tiny_model("sd1"))
+    write(tmp_path, "large", tiny_model("sdxl"))
+    (tmp_path / "broken.safetensors").write_bytes(b"nothing")
+    runnable = start("sd1", lora_dir=str(tmp_path))
+    assert [each["name"] for each in runnable.loras()] == ["broken", "large", "one"]
+    with pytest.raises(UnknownName, match="did you mean 'one'"):
+        runnable.submit(wanted(("oen", 1.0)))
+    for name in ("../one", str(tmp_path / "one")):
+        with pytest.raises(UnknownName):
+            runnable.submit(wanted((name, 1.0)))
+    for name in ("large", "broken"):
+        with pytest.raises(InvalidInput, match=name):
+            runnable.submit(wanted((name, 1.0)))
+    assert runnable.txt2img(wanted(("one", 1.0))).images
