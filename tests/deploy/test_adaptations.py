@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.deploy.conftest import ROOT, Run
+from tests.deploy.conftest import ROOT, Run, needs_terraform
 from tests.deploy.test_document import RIGHT, with_spec
 
 OPERATOR = str(ROOT / "deploy/operators/aws-ec2")
@@ -69,6 +69,7 @@ def test_generating_twice_is_no_error_but_overwriting_is(installed: Run, tmp_pat
     assert (tmp_path / "main.tf").read_text() == "# mine\n"
 
 
+@needs_terraform
 def test_honest_terraform(installed: Run, tmp_path: Path) -> None:
     configure(tmp_path)
     (tmp_path / "bentoctl.tfvars").write_text("")
@@ -175,6 +176,7 @@ def test_a_failed_build_is_an_error(
     assert "`podman build` failed with status 3" in done.stderr
 
 
+@needs_terraform
 def test_values_are_text_to_terraform_too(tmp_path: Path, run: Run) -> None:
     from sd_bentoctl import tfvars
 
