@@ -19,6 +19,7 @@ from deploy.queue.front import handler
 from deploy.queue.front.publish import Front
 from deploy.queue.local import stand_in, workers
 from deploy.queue.local.topology import Topology
+from deploy.queue.messages import read
 from tests.queue import tasks
 from tests.queue.conftest import PAYING
 
@@ -181,6 +182,34 @@ def test_a_task_sent_twice_is_drawn_once(system: Any, aws: Any) -> None:
     assert len(listed["Contents"]) == 3  # claim, image, manifest
     code, told = post(front, "/v1alpha2", tasks.newer("t-1", prompt="something else"))
     assert code == 409 and told["detail"][0]["loc"] == ["id"]
+
+
+def test_a_cancelled_task_is_not_drawn(system: Any, aws: Any) -> None:
+    topology, front, _, _ = system
+    assert status(front, "c-1", method="DELETE")[0] == 404
+    front._claim(read(tasks.newer("c-1")))  # accepted, but not delivered yet
+    assert status(front, "c-1")[1]["status"] == "queued"
+    assert status(front, "c-1", method="DELETE") == (200, {"id": "c-1", "status": "cancelling"})
+    assert post(front, "/v1alpha2", tasks.newer("c-1"))[0] == 200
+    assert wait_for(front, "c-1")["status"] == "cancelled"
+    done, _ = completions(aws, topology, "c-1")
+    assert done["result"] is False and done["status"] == "cancelled"
+    assert status(front, "c-1", method="DELETE")[0] == 409
+
+
+def test_what_no_queue_would_take_is_refused_at_the_door(make_system: Any) -> None:
+    _, front = make_system()
+    strange = tasks.newer("u-1")
+    strange["task"]["metadata"]["runtime"] = "nowhere"
+    for body, code, field in (
+        (strange, 404, "runtime"),
+        (tasks.newer("u-2", steps=1000), 400, "steps"),
+        ("{", 400, "body"),
+        ("x" * 300_000, 413, "body"),
+    ):
+        answered, told = post(front, "/v1alpha2", body)
+        assert (answered, told["detail"][0]["loc"][-1]) == (code, field)
+    assert post(front, "/v1", {})[0] == 404
 
 
 def test_paying_users_go_by_the_priority_queue(make_system: Any, aws: Any) -> None:
