@@ -20,6 +20,7 @@ from api import tracing
 from api.app import Api
 from api.gateway import Gateway
 from api.responses import choose_format, encode
+from api.stopping import stopping
 from runnables import images
 from runnables.metrics import Metrics
 from runnables.parameters import ImageToImage, Inpaint, Parameters, TextToImage
@@ -46,7 +47,7 @@ class StableDiffusion:
         app = self.api.app()
         gateway.serve(app)
         if settings.ui:
-            gateway.page = Mounted(app, max_upload_mb=settings.max_body_mb)
+            gateway.page = Mounted(app, max_upload_mb=settings.max_body_mb, stopping=stopping)
         threading.Thread(target=self._load, name="load", daemon=True).start()
 
     def _load(self) -> None:

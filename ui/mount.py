@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Scope = Any
+#: seconds between looks for a stop, and how long an answer may go on after it
+LOOK_S, GRACE_S = 1.0, 1.0
 #: shown while the page is built, and asks for it again
 OPENING = b"""<!doctype html><html lang="en"><head><meta charset="utf-8">
 <meta http-equiv="refresh" content="1"><title>Stable Diffusion</title>
@@ -30,10 +32,19 @@ class Mounted:
         api: the service's application; the page calls it in this process.
         path: where the page lies, such as `/ui`.
         max_upload_mb: largest picture a visitor may bring.
+        stopping: whether the host has been told to stop.
     """
 
-    def __init__(self, api: Asgi, *, path: str = "/ui", max_upload_mb: float = 25.0) -> None:
+    def __init__(
+        self,
+        api: Asgi,
+        *,
+        path: str = "/ui",
+        max_upload_mb: float = 25.0,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._api, self._path, self._max_upload_mb = api, path, max_upload_mb
+        self._stopping = stopping
         self._app: Asgi | None = None
         self._building = asyncio.Lock()
         self._opening: asyncio.Future[Asgi] | None = None
@@ -54,7 +65,21 @@ class Mounted:
             return
         app = await self._built()
         below = {**scope, "root_path": scope.get("root_path", "") + self._path}
-        await app(below, receive, send)
+        await self._until_stopping(app(below, receive, send))
+
+    async def _until_stopping(self, answer: Coroutine[Any, Any, None]) -> None:
+        """Gradio's streams last as long as the page is open: a stop must not wait for them."""
+        task = asyncio.ensure_future(answer)
+        try:
+            while not task.done() and not self._stopping():
+                await asyncio.wait([task], timeout=LOOK_S)
+            if not task.done():
+                await asyncio.wait([task], timeout=GRACE_S)
+        finally:
+            if not task.done():
+                task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
     async def _built(self) -> Asgi:
         async with self._building:

@@ -40,9 +40,11 @@ def chromium(profile: Path, *, width: int = 1200, height: int = 2000) -> Iterato
     options.add_argument(f"--user-data-dir={profile}")
     options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
     driver = Chrome(options, Service(DRIVER))
-    resize(driver, width, height)
-    yield driver
-    driver.quit()
+    try:
+        resize(driver, width, height)
+        yield driver
+    finally:
+        driver.quit()
 
 
 def resize(driver: Chrome, width: int, height: int) -> None:
