@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import time
 
+import httpx
 import numpy as np
 import openai
 import pytest
@@ -96,6 +98,22 @@ def test_stream_without_partial_images(client: openai.OpenAI) -> None:
     with client.images.generate(prompt=PROMPT, stream=True, n=2, extra_body=QUICK) as stream:
         events = list(stream)
     assert [event.type for event in events] == ["image_generation.completed"] * 2
+
+
+def test_a_stream_that_is_closed_is_cancelled(client: openai.OpenAI, server: Server) -> None:
+    long = {"num_inference_steps": 150, "seed": 1}
+    with client.images.generate(
+        prompt=PROMPT, stream=True, partial_images=3, n=4, extra_body=long
+    ) as stream:
+        next(iter(stream))
+        id = stream.response.headers["x-request-id"]
+        assert httpx.get(f"{server.url}/jobs/{id}").json()["state"] == "running"
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        if (state := httpx.get(f"{server.url}/jobs/{id}").json()["state"]) != "running":
+            break
+        time.sleep(0.1)
+    assert state == "cancelled"
 
 
 def test_edit_redraws_what_is_transparent(client: openai.OpenAI) -> None:
