@@ -33,7 +33,7 @@ def main() -> int:
     ray.init(address=cluster.address, namespace="serve")
     schema = ServeDeploySchema.model_validate(_config())
     client = serve_start(http_options=schema.http_options.model_dump())
-    client.deploy_apps(schema, _blocking=True)
+    client.deploy_apps(schema, _blocking=False)
     url = f"http://127.0.0.1:{schema.http_options.port}"
     with load(url, 4) as running:
         while not [one for one in running.answers if one.status == 200]:
