@@ -11,7 +11,6 @@ EMPTY: dict[str, Any] = {
     "upscalers": [],
     "latent-upscale-modes": [],
     "sd-vae": [],
-    "loras": [],
     "hypernetworks": [],
     "face-restorers": [],
     "realesrgan-models": [],
@@ -36,6 +35,11 @@ def scheduler_list(spacings: list[dict[str, str]]) -> list[dict[str, Any]]:
     """Spacings of noise levels."""
     unknown = {"aliases": None, "default_rho": -1.0, "need_inner_model": False}
     return [{**spacing, **unknown} for spacing in spacings]
+
+
+def lora_list(loras: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those that `<lora:name:weight>` may name."""
+    return [{"name": lora["name"], "alias": lora["name"], "metadata": {}} for lora in loras]
 
 
 def model_list(name: str) -> list[dict[str, Any]]:

@@ -51,6 +51,7 @@ class WebUIRoutes:
         reads: dict[str, Callable[[], Any]] = {
             "samplers": lambda: catalog.sampler_list(runnable.samplers()),
             "schedulers": lambda: catalog.scheduler_list(runnable.spacings()),
+            "loras": lambda: catalog.lora_list(runnable.loras()),
             "sd-models": lambda: catalog.model_list(self._drawing.model),
             "options": lambda: catalog.options(self._drawing.model),
             **{name: partial(dict.get, catalog.EMPTY, name) for name in catalog.EMPTY},

@@ -13,6 +13,7 @@ FORM = "WebUIError"
 LISTS = {
     "samplers": "Samplers",
     "schedulers": "Spacings of noise levels",
+    "loras": "LoRAs",
     "sd-models": "Models",
 }
 
