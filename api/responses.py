@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from api import tracing
-from runnables import images
+from runnables import images, provenance
 from runnables.engine.request import Drawn, Result
 from runnables.errors import InvalidInput, NotReady, OverCapacity, StableDiffusionError
 from runnables.parameters import OutputFormat, Parameters
@@ -93,8 +93,9 @@ def encode(result: Result, chosen: OutputFormat, settings: Settings, model: str)
 def image_file(
     result: Result, drawn: Drawn, kind: images.Format, settings: Settings, model: str
 ) -> bytes:
-    """One image's file, with what the policy lets it tell."""
-    return images.encode(drawn.image, kind, _described(result, drawn, settings, model))
+    """One image's file, with what the policy lets it tell; signed where a certificate is set."""
+    data = images.encode(drawn.image, kind, _described(result, drawn, settings, model))
+    return provenance.sign(data, kind, settings)
 
 
 async def image_response(

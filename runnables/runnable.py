@@ -52,10 +52,12 @@ class StableDiffusionRunnable:
         Raises:
             ConfigurationError: the settings or the model folder are wrong.
         """
+        from runnables import provenance
         from runnables.assembly import assemble
 
         with self._starting:
             if self._engine is None:
+                provenance.check(self.settings)
                 engine, self._base = assemble(self.settings, self._observe)
                 engine.start()
                 self._engine = engine

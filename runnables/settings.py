@@ -106,6 +106,16 @@ class Settings(BaseSettings):
     metadata: Literal["full", "minimal", "none"] = Field(
         "full", description="Parameters written into the images"
     )
+    c2pa_cert: str | None = Field(
+        None, description="PEM file, the certificate chain that images are signed with (C2PA)"
+    )
+    c2pa_key: str | None = Field(None, description="PEM file (PKCS #8), its private key")
+    c2pa_alg: Literal["es256", "es384", "es512", "ps256", "ps384", "ps512", "ed25519"] = Field(
+        "es256", description="The key's algorithm"
+    )
+    c2pa_timestamps: str | None = Field(
+        None, description="Address of a timestamp authority (RFC 3161); default: none"
+    )
     safety: Literal["off", "flag", "blur", "block"] = Field(
         "block", description="What happens to flagged images where the model ships a safety checker"
     )
