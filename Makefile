@@ -19,7 +19,7 @@ serve: $(VENV)/.serve ## serve on $(HOST):$(PORT); Swagger UI at /
 	BENTOML_CONFIG=configuration.yaml $(BIN)/bentoml serve service:svc --host $(HOST) --port $(PORT)
 
 test: lint deploy-tools ## lint, types and every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 3 --dist loadfile  # much of it waits for other processes
 
 lint: $(VENV)/.test ## ruff and mypy
 	$(BIN)/ruff check .

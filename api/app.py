@@ -74,12 +74,14 @@ class Api:
 
     def _gauge(self) -> None:
         """What no event tells: how long the queues are now."""
-        while self._metrics and not self._stopped.wait(GAUGE_S):
+        while self._metrics:
             try:
                 self.drawing.measure()
                 self._metrics.waiting_jobs(self.jobs.counts())
             except Exception:
                 logger.exception("the gauges could not be read; trying again")
+            if self._stopped.wait(GAUGE_S):
+                return
 
     def _routed(self) -> Starlette:
         drawing = [

@@ -47,6 +47,8 @@ def settings(device: str, precision: str, compile: bool) -> Any:
         max_pixels=4096 * 4096,
         prompt_cache=64,
         safety="off",
+        lora_dir=None,
+        adapters_memory_mb=0,
     )
 
 

@@ -43,6 +43,7 @@ def serve(
     settings = {
         "BENTOML_CONFIG": str(ROOT / "configuration.yaml"),
         "BENTOML_DO_NOT_TRACK": "1",
+        "BENTOML_HOME": f"{log}-home",  # a service that starts empties the metrics kept in it
         "SD_THREADS": "1",
     }
     with run(command, log, ready, {**settings, **environment}) as server:

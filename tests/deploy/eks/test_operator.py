@@ -76,7 +76,7 @@ def test_values_only_brings_the_built_image(tmp_path: Path) -> None:
 
 def test_a_wrong_one_is_refused_before_terraform(run: Run, tmp_path: Path) -> None:
     document = yaml.safe_load(READY[0].read_text())
-    document["spec"] |= {"region": "us-eats-1", "min_replicas": 0}
+    document["spec"] |= {"region": "us-eats-1", "min_replicas": -1}
     (tmp_path / "deployment_config.yaml").write_text(yaml.safe_dump(document))
     run("bentoctl", "operator", "install", OPERATOR)
     done = run("bentoctl", "generate")
