@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -201,11 +202,24 @@ def test_what_is_painted_over_is_redrawn_and_nothing_else(page: Page, tmp_path: 
     page.find("#editor input[type=file]").send_keys(str(path))
     canvas = page.until(lambda: page.shown("#editor canvas") and page.find("#editor canvas"))
     page.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", canvas)
-    page.until(lambda: page.shown("#editor .brush, #editor [aria-label=Brush], #editor canvas"))
-    stroke = ActionChains(page.driver).move_to_element(canvas).click_and_hold()
-    for _ in range(4):
-        stroke = stroke.move_by_offset(6, 3)
-    stroke.release().perform()
+
+    def settled() -> bool:
+        before = canvas.screenshot_as_base64
+        time.sleep(0.5)
+        return canvas.screenshot_as_base64 == before
+
+    def painted() -> bool:
+        """The editor takes strokes only when it is ready; the pointer ends outside."""
+        before = canvas.screenshot_as_base64
+        stroke = ActionChains(page.driver).move_to_element(canvas).click_and_hold()
+        for _ in range(4):
+            stroke = stroke.move_by_offset(6, 3)
+        stroke.release().w3c_actions.pointer_action.move_to_location(2, 2)
+        stroke.perform()
+        return settled() and canvas.screenshot_as_base64 != before
+
+    page.until(settled)
+    page.until(painted)
     page.fill(PROMPT, "a yellow circle")
     page.fill(STEPS, "6")
     drawn = page.draw()
