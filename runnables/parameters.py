@@ -63,6 +63,12 @@ class Parameters(BaseModel):
     task: ClassVar[Task]
 
     prompt: str = Field(min_length=1, max_length=4000, description="What to draw.")
+    model: str | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        description="Which model draws, a name from `GET /models`. Default: the first of them.",
+    )
     negative_prompt: str = Field(
         "", max_length=4000, description="What to keep out; acts through guidance."
     )

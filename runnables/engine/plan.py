@@ -125,11 +125,17 @@ class Planner:
         """Raises InvalidInput (400, 404, 413) naming the field that cannot be served."""
         parameters = ticket.parameters.resolve(self.base.checkpoint.profile)
         assert isinstance(parameters, TextToImage)
+        self._check_model(parameters)
         self._check_task(parameters)
         size = self._size(parameters, image)
         self._check_static(parameters, size)
         parameters = parameters.model_copy(
-            update={"height": size[0], "width": size[1], "scheduler": self._sampler(parameters)}
+            update={
+                "model": self.base.checkpoint.name,
+                "height": size[0],
+                "width": size[1],
+                "scheduler": self._sampler(parameters),
+            }
         )
         stages = self._stages(parameters)
         request = Request(
@@ -158,6 +164,13 @@ class Planner:
         wait = PATIENCE[parameters.priority] * request.cost
         request.urgency = min(submitted + wait, request.expires - request.cost)
         request.clock["planned"] = time.monotonic()
+
+    def _check_model(self, parameters: TextToImage) -> None:
+        served = self.base.checkpoint.name
+        if parameters.model not in (None, served):
+            raise UnknownName(
+                f"there is no model {parameters.model!r}; known: {served}", loc=("model",)
+            )
 
     def _check_task(self, parameters: TextToImage) -> None:
         if self.base.inpaints_only and not isinstance(parameters, Inpaint):
