@@ -52,8 +52,8 @@ class WebUIRoutes:
             "samplers": lambda: catalog.sampler_list(runnable.samplers()),
             "schedulers": lambda: catalog.scheduler_list(runnable.spacings()),
             "loras": lambda: catalog.lora_list(runnable.loras()),
-            "sd-models": lambda: catalog.model_list(self._drawing.model),
-            "options": lambda: catalog.options(self._drawing.model),
+            "sd-models": lambda: catalog.model_list(self._drawing.models),
+            "options": lambda: catalog.options(self._drawing.models[0]),
             **{name: partial(dict.get, catalog.EMPTY, name) for name in catalog.EMPTY},
         }
         posts: dict[str, Callable[[Request], Awaitable[Response]]] = {
@@ -86,7 +86,6 @@ class WebUIRoutes:
         sent = forms.json_object(await request.body())
         asked = forms.validated(Asked, sent)
         translate.check(asked)
-        catalog.check_options(asked.override_settings, drawing.model, "override_settings")
         form = await self._form(asked, image)
         key = (owner, request_id.of(request))
         with self._hub.listening(key, 0) as listener:
@@ -104,6 +103,10 @@ class WebUIRoutes:
     async def _form(self, asked: Asked, image: bool) -> Form:
         model = translate.task_of(asked, image)
         parameters = translate.parameters(asked, model, self._drawing.runnable.webui_sampler)
+        chosen = catalog.check_model(
+            asked.override_settings, self._drawing.models, "override_settings"
+        )
+        parameters = parameters.model_copy(update={"model": chosen})
         if not image:
             return Form(parameters)
         settings = self._drawing.settings
@@ -141,7 +144,7 @@ class WebUIRoutes:
 
     async def _set_options(self, request: Request) -> Response:
         self._drawing.keys.check(request.headers)
-        catalog.check_options(forms.json_object(await request.body()), self._drawing.model)
+        catalog.check_options(forms.json_object(await request.body()), self._drawing.models)
         return JSONResponse(None)
 
     async def _nothing(self, request: Request) -> Response:

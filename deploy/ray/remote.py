@@ -183,6 +183,9 @@ class RemoteRunnable(StableDiffusionRunnable):
     def describe(self) -> dict[str, Any]:
         return dict(self._about("model"))
 
+    def models(self) -> list[dict[str, Any]]:
+        return [self.describe()]
+
     @property
     def capacity(self) -> int:
         """Of one drawer: how many there are is Ray's affair."""
