@@ -21,6 +21,7 @@ from runnables.engine.request import Ticket
 from runnables.engine.row import Row
 from runnables.errors import ConfigurationError
 from runnables.parameters import Inpaint, Parameters, TextToImage
+from runnables.pipelines.adapters import Adapters
 from runnables.pipelines.base import Pipeline
 from runnables.pipelines.registry import PIPELINES
 
@@ -45,7 +46,8 @@ def assemble(
     if refiner and not refiner.checkpoint.config.get("requires_aesthetics_score"):
         raise ConfigurationError(f"SD_REFINER={settings.refiner} is not an SDXL refiner")
     cost = CostModel()
-    planner = Planner(base, refiner, settings, cost)
+    adopt = partial(accelerator.adopt, size=base.latent_size)
+    planner = Planner(base, refiner, settings, cost, Adapters(settings, base, adopt))
     with accelerator.session():
         warm_up(planner, accelerator)
     previewer = Previewer(_tiny_vae(settings.preview_vae, base, accelerator))

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
+from torch import nn
 
 if TYPE_CHECKING:
     from runnables.pipelines.base import Pipeline
@@ -49,6 +50,14 @@ class Accelerator:
         modules = [checkpoint.unet, checkpoint.vae, *checkpoint.text_encoders]
         for module in filter(None, [*modules, checkpoint.safety_checker]):
             module.to(self.device)
+
+    def adopt(self, module: nn.Module, size: tuple[int, int]) -> None:
+        """Move a module that is run beside the UNet to the device, and make it fast there.
+
+        Args:
+            size: (height, width) of most of its inputs.
+        """
+        module.to(self.device)
 
     @contextmanager
     def session(self) -> Iterator[None]:

@@ -75,13 +75,19 @@ class Engine:
     def start(self) -> None:
         self._thread.start()
 
-    def submit(self, ticket: Ticket, image: Image | None, mask: Image | None) -> None:
+    def submit(
+        self,
+        ticket: Ticket,
+        image: Image | None,
+        mask: Image | None,
+        controls: Sequence[Image] = (),
+    ) -> None:
         """Plan and admit; the ticket's future ends later.
 
         Raises:
             InvalidInput, OverCapacity, NotReady: refused, the future is left alone.
         """
-        request = self._planner.plan(ticket, image, mask)
+        request = self._planner.plan(ticket, image, mask, controls)
         ticket.future.set_running_or_notify_cancel()  # from here on only the engine ends it
         self._open.add(ticket.id)
         id = ticket.id  # not the ticket: its future would hold it for ever
@@ -92,9 +98,15 @@ class Engine:
             self._open.discard(ticket.id)
             raise
 
-    def plan(self, ticket: Ticket, image: Image | None, mask: Image | None) -> Plan:
+    def plan(
+        self,
+        ticket: Ticket,
+        image: Image | None,
+        mask: Image | None,
+        controls: Sequence[Image] = (),
+    ) -> Plan:
         """What `submit` would do. Raises InvalidInput as it does."""
-        request = self._planner.plan(ticket, image, mask)
+        request = self._planner.plan(ticket, image, mask, controls)
         return Plan(request.parameters, request.steps, self._share_s(request))
 
     def drain(self, timeout_s: float) -> bool:
@@ -167,8 +179,8 @@ class Engine:
 
     def _has_room(self, taken: Sequence[Request]) -> bool:
         """Room for another request: twice as much for one that is more urgent than some row."""
-        rows = sum(row.unet_rows for row in self._rows)
-        rows += sum(len(request.seeds) * request.unet_rows for request in taken)
+        rows = sum(row.load for row in self._rows)
+        rows += sum(len(request.seeds) * request.load for request in taken)
         areas = [row.key.area for row in self._rows[:1]] + [request.area for request in taken[:1]]
         room = AHEAD * self._accelerator.row_limit(max(areas, default=1))
         overtakes = any(self._queue.first_urgency < row.urgency for row in self._rows)
@@ -177,6 +189,7 @@ class Engine:
     def _step(self, rows: list[Row]) -> None:
         """One UNet call; when it fails, its rows are retried alone, and only the bad one ends."""
         started = time.perf_counter()
+        unet_rows, load = sum(row.unet_rows for row in rows), sum(row.load for row in rows)
         try:
             batch = self._stacked(rows)
             done = batch.step()
@@ -185,7 +198,9 @@ class Engine:
             self._batch = None
             self._recover(error, rows)
             return
-        self._note("denoise", started, sum(row.unet_rows for row in rows), rows[0].key)
+        seconds = time.perf_counter() - started
+        self._cost.observe_step(load, rows[0].key.area, seconds)
+        self._observe("denoise", seconds, unet_rows)
         for request in {id(row.request): row.request for row in rows}.values():
             self._report(request, batch)
         if done:
@@ -291,7 +306,7 @@ class Engine:
 
     def _share_s(self, request: Request) -> float:
         """Seconds of work in a request that waits."""
-        rows = request.steps * request.unet_rows * len(request.seeds)
+        rows = request.steps * request.load * len(request.seeds)
         return self._cost.share(rows, request.area)
 
     def _report(self, request: Request, batch: Batch) -> None:
@@ -317,11 +332,6 @@ class Engine:
         except Exception:  # a preview must never cost the image
             logger.exception("a preview could not be drawn")
             return None
-
-    def _note(self, stage: str, started: float, rows: int, key: BatchKey) -> None:
-        seconds = time.perf_counter() - started
-        self._cost.observe_step(rows, key.area, seconds)
-        self._observe(stage, seconds, rows)
 
 
 def _deliver(

@@ -75,8 +75,13 @@ class Library(Generic[T]):
             self._trim()
             return self._loaded[key]
 
+    @property
+    def nbytes(self) -> int:
+        """Of what is loaded."""
+        return sum(one.nbytes for one in list(self._loaded.values()))
+
     def _trim(self) -> None:
-        while len(self._loaded) > 1 and sum(x.nbytes for x in self._loaded.values()) > self._budget:
+        while len(self._loaded) > 1 and self.nbytes > self._budget:
             self._loaded.popitem(last=False)
 
     def _unknown(self, name: str) -> str:
