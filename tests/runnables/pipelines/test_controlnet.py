@@ -28,23 +28,6 @@ BOUND = 2
 
 
 @pytest.fixture(scope="module")
-def nets(tiny_model: TinyModel, tmp_path_factory: pytest.TempPathFactory) -> Nets:
-    """nets(kind) is a folder of ControlNets "one", "two", "pooled" for this kind's model."""
-    root = tmp_path_factory.mktemp("controlnets")
-
-    def folder(kind: str) -> Path:
-        path = root / kind
-        if not path.exists():
-            tiny.build_controlnet(path / "one", tiny_model(kind))
-            tiny.build_controlnet(path / "two", tiny_model(kind), seed=1)
-            pooled = {"global_pool_conditions": True}
-            tiny.build_controlnet(path / "pooled", tiny_model(kind), seed=2, **pooled)
-        return path
-
-    return folder
-
-
-@pytest.fixture(scope="module")
 def edges() -> list[Image.Image]:
     """Two control images, neither of the size that is drawn."""
     pixels = np.random.default_rng(3).integers(0, 2, (2, 24, 40, 3), dtype=np.uint8) * 255
@@ -74,8 +57,8 @@ def expected(
     folder: Path,
     one: TextToImage,
     controls: list[Image.Image],
-    image: Image.Image | None,
-    mask: Image.Image | None,
+    image: Image.Image | None = None,
+    mask: Image.Image | None = None,
 ) -> np.ndarray:
     """diffusers' own image, (H, W, 3)."""
     if not one.controlnets:
@@ -142,12 +125,12 @@ def test_mixed_controlnets_in_one_batch_equal_diffusers(
     kind: str,
     start: Start,
     tiny_model: TinyModel,
-    nets: Nets,
+    controlnets: Nets,
     edges: list[Image.Image],
     photo: Image.Image,
     mask: Image.Image,
 ) -> None:
-    runnable = start(kind, controlnet_dir=str(nets(kind)))
+    runnable = start(kind, controlnet_dir=str(controlnets(kind)))
     tickets = []
     for one in MIXED:
         controls = edges[: len(one.controlnets)]
@@ -156,7 +139,7 @@ def test_mixed_controlnets_in_one_batch_equal_diffusers(
         result = ticket.future.result(timeout=300)
         given = inputs(one, photo, mask)
         controls = edges[: len(one.controlnets)]
-        pixels = expected(tiny_model(kind), nets(kind), result.parameters, controls, *given)  # type: ignore[arg-type]
+        pixels = expected(tiny_model(kind), controlnets(kind), result.parameters, controls, *given)
         assert difference(result.images[0].image, pixels) <= BOUND, (one.task, one.controlnets)
         if one.controlnets:
             without = one.model_copy(update={"controlnets": ()})
@@ -165,46 +148,39 @@ def test_mixed_controlnets_in_one_batch_equal_diffusers(
 
 
 def test_alone_as_in_company(
-    start: Start, tiny_model: TinyModel, nets: Nets, edges: list[Image.Image]
+    start: Start, tiny_model: TinyModel, controlnets: Nets, edges: list[Image.Image]
 ) -> None:
-    runnable = start("sd1", controlnet_dir=str(nets("sd1")), max_batch=2)
+    runnable = start("sd1", controlnet_dir=str(controlnets("sd1")), max_batch=2)
     one = wanted(use("two"), use("one", 0.5), num_images_per_prompt=2)
     drawn = runnable.submit(one, controls=edges).future.result(timeout=60).images
     for image, seed in zip(drawn, (1, 2), strict=True):
         alone = one.model_copy(update={"num_images_per_prompt": 1, "seed": seed})
-        pixels = expected(
-            tiny_model("sd1"),
-            nets("sd1"),
-            alone,
-            edges,
-            None,
-            None,
-        )
+        pixels = expected(tiny_model("sd1"), controlnets("sd1"), alone, edges)
         assert difference(image.image, pixels) <= BOUND
 
 
 def test_an_inpainting_unet_of_nine_channels(
     start: Start,
     tiny_model: TinyModel,
-    nets: Nets,
+    controlnets: Nets,
     edges: list[Image.Image],
     photo: Image.Image,
     mask: Image.Image,
 ) -> None:
     kind = "sd1-inpaint"
     one = wanted(use("one"), task=Inpaint, strength=1.0)
-    runnable = start(kind, controlnet_dir=str(nets(kind)))
+    runnable = start(kind, controlnet_dir=str(controlnets(kind)))
     drawn = runnable.submit(one, photo, mask, controls=edges[:1]).future.result(timeout=60)
-    pixels = expected(tiny_model(kind), nets(kind), one, edges[:1], photo, mask)
+    pixels = expected(tiny_model(kind), controlnets(kind), one, edges[:1], photo, mask)
     assert difference(drawn.images[0].image, pixels) <= BOUND
 
 
 def test_a_refiner_has_none_and_leaves_the_fractions_as_they_are(
-    start: Start, tiny_model: TinyModel, nets: Nets, edges: list[Image.Image]
+    start: Start, tiny_model: TinyModel, controlnets: Nets, edges: list[Image.Image]
 ) -> None:
     import diffusers
 
-    folder, refiner = nets("sdxl"), tiny_model("sdxl-refiner")
+    folder, refiner = controlnets("sdxl"), tiny_model("sdxl-refiner")
     runnable = start("sdxl", refiner=str(refiner), controlnet_dir=str(folder))
     one = wanted(use("one", end=0.5), num_inference_steps=10)
     drawn = runnable.submit(one, controls=edges[:1]).future.result(timeout=60)
@@ -241,8 +217,8 @@ def test_when_it_acts_is_diffusers_rule(start: float, end: float) -> None:
 
 
 @pytest.fixture
-def sd1(start: Start, nets: Nets) -> StableDiffusionRunnable:
-    return start("sd1", controlnet_dir=str(nets("sd1")))
+def sd1(start: Start, controlnets: Nets) -> StableDiffusionRunnable:
+    return start("sd1", controlnet_dir=str(controlnets("sd1")))
 
 
 def test_it_is_run_only_where_it_acts(
@@ -317,9 +293,9 @@ def test_deep_cache_is_refused(sd1: StableDiffusionRunnable, edges: list[Image.I
 
 
 def test_what_is_not_there_or_does_not_fit_is_refused(
-    start: Start, tiny_model: TinyModel, nets: Nets, edges: list[Image.Image], tmp_path: Path
+    start: Start, tiny_model: TinyModel, controlnets: Nets, edges: list[Image.Image], tmp_path: Path
 ) -> None:
-    shutil.copytree(nets("sd1") / "one", tmp_path / "one")
+    shutil.copytree(controlnets("sd1") / "one", tmp_path / "one")
     tiny.build_controlnet(tmp_path / "xl", tiny_model("sdxl"))
     tiny.build_controlnet(tmp_path / "nine", tiny_model("sd1"), in_channels=9)
     tiny.build_controlnet(
@@ -358,9 +334,9 @@ def test_a_folder_that_is_not_there_stops_the_start(start: Start) -> None:
 
 
 def test_the_oldest_is_let_go(
-    start: Start, tiny_model: TinyModel, nets: Nets, edges: list[Image.Image]
+    start: Start, tiny_model: TinyModel, controlnets: Nets, edges: list[Image.Image]
 ) -> None:
-    runnable = start("sd1", controlnet_dir=str(nets("sd1")), adapters_memory_mb=0)
+    runnable = start("sd1", controlnet_dir=str(controlnets("sd1")), adapters_memory_mb=0)
     assert runnable._engine is not None
     planner = runnable._engine._planner
     one = runnable.submit(wanted(use("one")), controls=edges[:1])
@@ -370,12 +346,5 @@ def test_the_oldest_is_let_go(
     for name, ticket in (("one", one), ("two", two)):
         image = ticket.future.result(timeout=60).images[0].image
         parameters = ticket.future.result().parameters
-        pixels = expected(
-            tiny_model("sd1"),
-            nets("sd1"),
-            parameters,  # type: ignore[arg-type]
-            edges[:1],
-            None,
-            None,
-        )
+        pixels = expected(tiny_model("sd1"), controlnets("sd1"), parameters, edges[:1])
         assert difference(image, pixels) <= BOUND, name
