@@ -56,7 +56,8 @@ class Drawer:
         """What an order would be, or why it is refused."""
         try:
             runnable = await self._choose(model)
-            return await asyncio.to_thread(runnable.plan, order.parameters, *order.inputs)
+            plan = partial(runnable.plan, order.parameters, *order.inputs, **order.options)
+            return await asyncio.to_thread(plan)
         except StableDiffusionError as error:
             return error
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +93,7 @@ class RemoteRunnable(StableDiffusionRunnable):
         image: Image | None = None,
         mask: Image | None = None,
         *,
+        controls: Sequence[Image] = (),
         id: str | None = None,
         on_step: OnStep | None = None,
         preview_every: int = 0,
@@ -101,7 +103,7 @@ class RemoteRunnable(StableDiffusionRunnable):
         ticket = RemoteTicket(
             parameters, id or uuid.uuid4().hex, on_step=on_step, preview_every=preview_every
         )
-        options = {"id": ticket.id, "preview_every": preview_every}
+        options = {"id": ticket.id, "preview_every": preview_every, "controls": controls}
         order = Order(parameters, (image, mask), options, on_step is not None, time.time())
         ticket.future.set_running_or_notify_cancel()  # from here on only `_follow` ends it
         self._tickets.add(ticket)
@@ -109,9 +111,14 @@ class RemoteRunnable(StableDiffusionRunnable):
         return ticket
 
     def plan(
-        self, parameters: Parameters, image: Image | None = None, mask: Image | None = None
+        self,
+        parameters: Parameters,
+        image: Image | None = None,
+        mask: Image | None = None,
+        *,
+        controls: Sequence[Image] = (),
     ) -> Plan:
-        order = Order(parameters, (image, mask), {}, False, time.time())
+        order = Order(parameters, (image, mask), {"controls": controls}, False, time.time())
         model = _model(parameters)
         handle = self._drawers.options(multiplexed_model_id=model)
         planned: Plan | StableDiffusionError = handle.plan.remote(order, model).result()
