@@ -237,6 +237,20 @@ def test_it_is_run_only_where_it_acts(
     assert rows == [2, 2], "never with weight 0"
 
 
+def test_rows_with_and_without_share_a_call(
+    sd1: StableDiffusionRunnable, edges: list[Image.Image]
+) -> None:
+    assert sd1._base is not None
+    rows: list[int] = []
+    sd1._base.unet.conv_in.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
+    every = [wanted(), wanted(use("one")), wanted(use("two")), wanted(use("two"), use("one"))]
+    long = [one.model_copy(update={"num_inference_steps": 40}) for one in every]
+    tickets = [sd1.submit(one, controls=edges[: len(one.controlnets)]) for one in long]
+    for ticket in tickets:
+        ticket.future.result(timeout=120)
+    assert max(rows) == 8
+
+
 def test_a_request_with_controlnets_costs_more(
     sd1: StableDiffusionRunnable, edges: list[Image.Image]
 ) -> None:
