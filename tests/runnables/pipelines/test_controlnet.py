@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from PIL import Image
 from runnables.accelerators.packed import PackedConv2d
 from runnables.errors import ConfigurationError, GenerationFailed, InvalidInput, UnknownName
 from runnables.parameters import ControlNetUse, ImageToImage, Inpaint, TextToImage
+from runnables.pipelines.checkpoint import Compiled
 from runnables.pipelines.controlnet import kept
 from runnables.runnable import StableDiffusionRunnable
 from tests import tiny
@@ -235,6 +237,20 @@ def test_it_is_run_only_where_it_acts(
     assert rows == [2, 2], "never with weight 0"
 
 
+def test_rows_with_and_without_share_a_call(
+    sd1: StableDiffusionRunnable, edges: list[Image.Image]
+) -> None:
+    assert sd1._base is not None
+    rows: list[int] = []
+    sd1._base.unet.conv_in.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
+    every = [wanted(), wanted(use("one")), wanted(use("two")), wanted(use("two"), use("one"))]
+    long = [one.model_copy(update={"num_inference_steps": 40}) for one in every]
+    tickets = [sd1.submit(one, controls=edges[: len(one.controlnets)]) for one in long]
+    for ticket in tickets:
+        ticket.future.result(timeout=120)
+    assert max(rows) == 8
+
+
 def test_a_request_with_controlnets_costs_more(
     sd1: StableDiffusionRunnable, edges: list[Image.Image]
 ) -> None:
@@ -290,6 +306,32 @@ def test_deep_cache_is_refused(sd1: StableDiffusionRunnable, edges: list[Image.I
     with pytest.raises(InvalidInput) as caught:
         sd1.submit(wanted(use("one"), deep_cache_interval=2), controls=edges[:1])
     assert caught.value.loc == ("deep_cache_interval",)
+
+
+def test_compiled_models_take_none(
+    sd1: StableDiffusionRunnable, edges: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert sd1._base is not None
+    compiled = replace(sd1._base.checkpoint, compiled=Compiled(sizes=((64, 64),), rows=2))
+    monkeypatch.setattr(sd1._base, "checkpoint", compiled)
+    with pytest.raises(InvalidInput, match="not compiled") as caught:
+        sd1.submit(wanted(use("one")), controls=edges[:1])
+    assert caught.value.loc == ("controlnets",)
+
+
+def test_compiled_code_is_not_run_with_them(
+    sd1: StableDiffusionRunnable, edges: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As torch.compile leaves the UNet with SD_COMPILE: another graph would take minutes."""
+    assert sd1._base is not None
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("the compiled graph")
+
+    monkeypatch.setattr(sd1._base.unet, "_compiled_call_impl", fail)
+    assert sd1.submit(wanted(use("one")), controls=edges[:1]).future.result(timeout=60)
+    with pytest.raises(GenerationFailed):
+        sd1.submit(wanted()).future.result(timeout=60)
 
 
 def test_what_is_not_there_or_does_not_fit_is_refused(
