@@ -99,6 +99,7 @@ class Api:
                 *ImagineRoute(self.drawing).routes(),
                 Route("/samplers", self._samplers),
                 Route("/loras", self._loras),
+                Route("/embeddings", self._embeddings),
                 Route("/models", self._models),
                 Route("/healthz", _alive),
                 Route("/livez", _alive),
@@ -147,6 +148,10 @@ class Api:
     async def _loras(self, request: Request) -> Response:
         self.keys.check(request.headers)
         return JSONResponse(await asyncio.to_thread(self.runnable.loras))
+
+    async def _embeddings(self, request: Request) -> Response:
+        self.keys.check(request.headers)
+        return JSONResponse(await asyncio.to_thread(self.runnable.embeddings))
 
     async def _models(self, request: Request) -> Response:
         self.keys.check(request.headers)

@@ -48,6 +48,7 @@ def settings(device: str, precision: str, compile: bool) -> Any:
         prompt_cache=64,
         safety="off",
         lora_dir=None,
+        embeddings_dir=None,
         adapters_memory_mb=0,
     )
 

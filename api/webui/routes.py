@@ -52,6 +52,7 @@ class WebUIRoutes:
             "samplers": lambda: catalog.sampler_list(runnable.samplers()),
             "schedulers": lambda: catalog.scheduler_list(runnable.spacings()),
             "loras": lambda: catalog.lora_list(runnable.loras()),
+            "embeddings": lambda: catalog.embedding_list(runnable.embeddings()),
             "sd-models": lambda: catalog.model_list(self._drawing.model),
             "options": lambda: catalog.options(self._drawing.model),
             **{name: partial(dict.get, catalog.EMPTY, name) for name in catalog.EMPTY},
@@ -102,8 +103,9 @@ class WebUIRoutes:
         return JSONResponse(await run_in_threadpool(answers.body, result, asked, sent, drawing))
 
     async def _form(self, asked: Asked, image: bool) -> Form:
-        model = translate.task_of(asked, image)
-        parameters = translate.parameters(asked, model, self._drawing.runnable.webui_sampler)
+        model, runnable = translate.task_of(asked, image), self._drawing.runnable
+        words = [one["name"] for one in await asyncio.to_thread(runnable.embeddings)]
+        parameters = translate.parameters(asked, model, runnable.webui_sampler, words)
         if not image:
             return Form(parameters)
         settings = self._drawing.settings

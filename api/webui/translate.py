@@ -7,7 +7,7 @@ what it does not know. What would give another image than asked for is refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from PIL import Image, ImageOps
@@ -93,11 +93,14 @@ def _wanted(script: object) -> bool:
     return bool(arguments) and arguments != [False]
 
 
-def parameters(asked: Asked, model: type[Parameters], resolve: Resolve) -> Parameters:
+def parameters(
+    asked: Asked, model: type[Parameters], resolve: Resolve, embeddings: Sequence[str]
+) -> Parameters:
     """The drawing that is asked for.
 
     Args:
         resolve: the WebUI's names of a sampler and of a spacing to ours.
+        embeddings: names that ask for a textual inversion where they are words of a prompt.
 
     Raises:
         InvalidInput: naming the field.
@@ -106,6 +109,7 @@ def parameters(asked: Asked, model: type[Parameters], resolve: Resolve) -> Param
     native = {
         **_loras(asked.prompt),
         **_prompts(asked),
+        "embeddings": _embeddings(asked, embeddings),
         "seed": asked.seed if asked.seed >= 0 else None,
         "num_inference_steps": asked.steps,
         "guidance_scale": asked.cfg_scale,
@@ -157,6 +161,17 @@ def _loras(prompt: str) -> dict[str, Any]:
     tags = _LORA.findall(prompt)
     named = [{"name": name, "weight": weight or 1} for name, weight in tags]
     return {"loras": named} if named else {}
+
+
+def _embeddings(asked: Asked, names: Sequence[str]) -> list[str]:
+    """The names that are whole words of either prompt, in any letter case; the longest first."""
+    ordered = sorted(names, key=len, reverse=True)
+    pattern = "|".join(rf"(?<!\w)({re.escape(name)})(?!\w)" for name in ordered)
+    if not pattern:
+        return []
+    text = _LORA.sub("", asked.prompt) + "\n" + asked.negative_prompt
+    found = re.finditer(pattern, text, re.IGNORECASE)
+    return list(dict.fromkeys(ordered[(one.lastindex or 1) - 1] for one in found))
 
 
 def _prompts(asked: Asked) -> dict[str, str]:

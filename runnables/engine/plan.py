@@ -17,6 +17,7 @@ from runnables.errors import InvalidInput, PayloadTooLarge, UnknownName
 from runnables.parameters import MAX_SIZE, ImageToImage, Inpaint, Parameters, Priority, TextToImage
 from runnables.pipelines.adapters import Adapters
 from runnables.pipelines.base import Pipeline
+from runnables.pipelines.inversion import Concepts
 from runnables.pipelines.lora import LoraSet
 from runnables.pipelines.start import image_to_pixels, mask_to_pixels
 from runnables.samplers import SamplerTable, UnknownSampler, compile_table, resolve
@@ -56,6 +57,7 @@ class Request:
     urgency: float
     expires: float
     loras: LoraSet = ()
+    concepts: Concepts = ()
     rows: list[Row] = field(default_factory=list)
     finished: dict[int, Tensor] = field(default_factory=dict)
     clock: dict[str, float] = field(default_factory=dict)
@@ -69,6 +71,10 @@ class Request:
     def loras_of(self, pipeline: Pipeline) -> LoraSet:
         """Those of a stage: a refiner is drawn with none."""
         return self.loras if pipeline is self.stages[0][0] else ()
+
+    def concepts_of(self, pipeline: Pipeline) -> Concepts:
+        """Those of a stage: to a refiner their names are ordinary words."""
+        return self.concepts if pipeline is self.stages[0][0] else ()
 
     @property
     def steps(self) -> int:
@@ -149,6 +155,7 @@ class Planner:
             urgency=0.0,
             expires=0.0,
             loras=self.adapters.lora_set(parameters.loras),
+            concepts=self.adapters.concepts(parameters),
         )
         self.memory.check(request.area, request.unet_rows)
         self._schedule(request)
@@ -190,7 +197,7 @@ class Planner:
         if compiled is None:
             return
         compiled.check(size)
-        plain = {"deep_cache_interval": 1, "prompt_syntax": "plain", "loras": ()}
+        plain = {"deep_cache_interval": 1, "prompt_syntax": "plain", "loras": (), "embeddings": ()}
         for name, value in plain.items():
             if getattr(parameters, name) != value:
                 raise InvalidInput(f"{name} needs a model that is not compiled", loc=(name,))
