@@ -68,23 +68,19 @@ class Vocabulary:
         self._first = len(tokenizer)
         self._vectors = torch.cat([concept.vectors[index] for concept in concepts])
         self._spans = _spans(concepts, self._first)
-        self._known = sorted(known, key=len, reverse=True)
-        self._pattern = re.compile("|".join(f"({re.escape(one)})" for one in self._known), re.I)
+        self._meant = {concept.name.lower(): " ".join(concept.words) for concept in concepts}
+        longest_first = sorted(known, key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(re.escape, longest_first)), re.IGNORECASE)
 
     def convert(self, prompt: str) -> str:
-        """Every name followed by its further words, by diffusers' own function.
+        """Every name followed by its further words, as diffusers' `maybe_convert_prompt` has it.
 
-        It is called for one word at a time: in a whole prompt it takes a name for the beginning of
-        another, and forgets the further words of a name in other letter case.
+        That function takes a name for the beginning of another, forgets the further words of a name
+        with capitals or in other letter case, and takes 0.1 s for one of 75 vectors.
         """
-        from diffusers.loaders import TextualInversionLoaderMixin
-
-        convert = TextualInversionLoaderMixin().maybe_convert_prompt
-
-        def converted(found: re.Match[str]) -> str:
-            return str(convert(self._known[(found.lastindex or 1) - 1], self.tokenizer))
-
-        return self._pattern.sub(converted, prompt)
+        return self._pattern.sub(
+            lambda found: self._meant.get(found.group().lower(), found.group()), prompt
+        )
 
     def expand(self, ids: Iterable[int]) -> list[int]:
         """The same for token ids: a name's followed by those of its further words."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections.abc import Callable, Iterable
@@ -22,10 +23,10 @@ from runnables.parameters import LoraUse, TextToImage
 from runnables.pipelines.adapters import Adapters
 from runnables.pipelines.base import Pipeline
 from runnables.pipelines.checkpoint import Compiled
-from runnables.pipelines.inversion import MAX_VECTORS
+from runnables.pipelines.inversion import MAX_VECTORS, Concept, Vocabulary, _twin
 from runnables.pipelines.text import Text
 from runnables.runnable import StableDiffusionRunnable
-from runnables.settings import Settings
+from runnables.settings import EMBEDDED_MODEL, Settings
 from tests.insides import base_of
 from tests.runnables.engine import reference
 from tests.runnables.pipelines import test_lora
@@ -34,7 +35,7 @@ from tests.tiny import TEXT_WIDTH, TEXT_WIDTH_2
 Start = Callable[..., StableDiffusionRunnable]
 TinyModel = Callable[[str], Path]
 KINDS = ["sd1", "sd2", "sdxl"]
-VECTORS = {"<toy>": 1, "bad-hands-5": 3, "Style.One": 2}
+VECTORS = {"<toy>": 1, "bad-hands-5": 3, "style.one": 2}
 LONG = "a red <toy>, " * 12 + "sitting on a green bad-hands-5 mat. " * 3
 SHAPES = {"clip_l": TEXT_WIDTH, "clip_g": TEXT_WIDTH_2}
 
@@ -98,6 +99,12 @@ def encoded(pipeline: Pipeline, folder: Path, prompts: list[str], **options: Any
         )
 
 
+def _encode(diffuser: Any, prompt: str) -> Any:
+    """diffusers' own: hidden states first, SDXL's pooled projection third."""
+    options = {"num_images_per_prompt": 1, "do_classifier_free_guidance": False}
+    return diffuser.encode_prompt(prompt, device="cpu", **options)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_mixed_embeddings_in_one_batch_equal_diffusers(
     kind: str, start: Start, tiny_model: TinyModel, tmp_path: Path
@@ -109,7 +116,7 @@ def test_mixed_embeddings_in_one_batch_equal_diffusers(
         wanted("<toy>", prompt="a <toy>, red"),
         wanted("bad-hands-5", negative_prompt="bad-hands-5 dog", seed=2),
         wanted("<toy>", "bad-hands-5", prompt="my<toy>s", negative_prompt="x, bad-hands-5"),
-        wanted("Style.One", prompt="Style.One Style.One", guidance_scale=1.0),
+        wanted("style.one", prompt="style.one style.one", guidance_scale=1.0),
         wanted(prompt="a <toy>, red", negative_prompt="bad-hands-5 dog"),
         wanted("bad-hands-5", "<toy>", prompt="bad-hands-5 <toy>", clip_skip=1, seed=3),
     ]
@@ -133,14 +140,11 @@ def test_encodings_equal_diffusers(
 ) -> None:
     write(tmp_path, kind)
     base = base_of(start(kind))
-    assert base is not None
-    prompts = ["a <toy>", "bad-hands-5", "Style.One, <toy>; bad-hands-5 bad-hands-5", "", "a cat"]
+    prompts = ["a <toy>", "bad-hands-5", "style.one, <toy>; bad-hands-5 bad-hands-5", "", "a cat"]
     folder = learned(tiny_model(kind), tmp_path, VECTORS, tmp_path / "model")
     diffuser = reference.pipeline(folder, TextToImage)
     for prompt, ours in zip(prompts, encoded(base, tmp_path, prompts), strict=True):
-        theirs = diffuser.encode_prompt(
-            prompt, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=False
-        )
+        theirs = _encode(diffuser, prompt)
         assert (ours.hidden_states - theirs[0][0]).abs().max() < 1e-5
         if kind == "sdxl":
             assert (ours.pooled - theirs[2][0]).abs().max() < 1e-5
@@ -168,7 +172,6 @@ def test_weights_and_lengths_equal_compel(
 
     write(tmp_path, kind)
     base = base_of(start(kind))
-    assert base is not None
     folder = learned(tiny_model(kind), tmp_path, VECTORS, tmp_path / "model")
     diffuser = reference.pipeline(folder, TextToImage)
     compel = (CompelForSDXL if kind == "sdxl" else CompelForSD)(
@@ -179,10 +182,10 @@ def test_weights_and_lengths_equal_compel(
         for prompt, ours in zip(
             prompts, encoded(base, tmp_path, prompts, syntax=syntax), strict=True
         ):
-            theirs = compel(prompt)
-            assert (ours.hidden_states - theirs.embeds[0]).abs().max() < 1e-5, prompt
-            if kind == "sdxl":
-                assert (ours.pooled - theirs.pooled_embeds[0]).abs().max() < 1e-5, prompt
+            theirs = compel(prompt).embeds[0]
+            assert (ours.hidden_states - theirs).abs().max() < 1e-5, prompt
+            if kind == "sdxl":  # knows no weights, and what diffusers reads
+                assert (ours.pooled - _encode(diffuser, prompt)[2][0]).abs().max() < 1e-5, prompt
 
 
 def test_a_lora_and_an_embedding_together_equal_diffusers(
@@ -196,6 +199,33 @@ def test_a_lora_and_an_embedding_together_equal_diffusers(
     image = drawn(start("sd1", embeddings_dir=str(tmp_path), lora_dir=str(loras)), one)
     folder = learned(model, tmp_path, one.embeddings, tmp_path / "model")
     assert difference(image, test_lora.expected(folder, loras, one)) <= 2
+
+
+def test_prompts_are_converted_as_diffusers_does(start: Start) -> None:
+    from diffusers.loaders import TextualInversionLoaderMixin
+
+    base = base_of(start("sd1"))
+    concepts = tuple(Concept(name, (torch.zeros(n, 4),)) for name, n in VECTORS.items())
+    vocabulary = Vocabulary(base.encoders[0].tokenizer, concepts, 0)
+    loader = TextualInversionLoaderMixin()
+    for prompt in ("", "a cat", "a <toy>bad-hands-5, style.one", "bad-hands-5_1 style.one_2", LONG):
+        theirs = loader.maybe_convert_prompt(prompt, vocabulary.tokenizer)
+        assert vocabulary.convert(prompt) == theirs
+
+
+def test_a_twin_tokenizes_as_a_copy_does() -> None:
+    from transformers import CLIPTokenizer
+
+    own = CLIPTokenizer.from_pretrained(f"{EMBEDDED_MODEL}/tokenizer")
+    twin, copied = _twin(own), copy.deepcopy(own)
+    whole = {"padding": "max_length", "max_length": 77, "truncation": True}
+    for tokenizer in (twin, copied):
+        tokenizer.add_tokens(["<toy>", "Big-Hands"])
+    for prompt in ("", "A red circle", "it's a<toy> big-hands <|endoftext|> x", "word " * 100):
+        assert twin.tokenize(prompt) == copied.tokenize(prompt)
+        assert twin(prompt, **whole).input_ids == copied(prompt, **whole).input_ids
+        assert "<toy>" not in own.tokenize(prompt)
+    assert (len(twin), len(own)) == (len(copied), len(copied) - 2)
 
 
 def test_to_a_refiner_the_names_are_ordinary_words(
@@ -252,6 +282,11 @@ def test_a_name_may_begin_another_and_have_any_letter_case(start: Start, tmp_pat
     alike = wanted("toy-dog", "toy-dogs", prompt="a toy-dogs toy-dog x")
     apart = wanted("<one>", "<two>", prompt="a <two> <one> x")
     assert difference(drawn(runnable, alike), drawn(runnable, apart)) == 0
+    for name in ("one", "two"):  # diffusers reads only the first vector of a name with capitals
+        shutil.copy(tmp_path / f"<{name}>.safetensors", tmp_path / f"My-{name}.safetensors")
+    for prompt in ("a My-two My-one x", "a my-two MY-ONE x"):
+        capital = wanted("My-one", "My-two", prompt=prompt)
+        assert difference(drawn(runnable, capital), drawn(runnable, apart)) == 0
     upper = wanted("<two>", "<one>", prompt="A <TWO> <One> X")
     assert difference(drawn(runnable, upper), drawn(runnable, apart)) == 0
     weighted = {"prompt": "a (<TWO>)1.2 <One>", "prompt_syntax": "compel"}
@@ -269,7 +304,6 @@ def test_nothing_is_left_behind(start: Start, tmp_path: Path) -> None:
     write(tmp_path, "sdxl")
     runnable = start("sdxl", embeddings_dir=str(tmp_path))
     base = base_of(runnable)
-    assert base is not None
 
     def state() -> list[Any]:
         return [
@@ -354,7 +388,6 @@ def test_what_does_not_go_together_is_refused(start: Start, tmp_path: Path) -> N
 def test_a_compiled_model_takes_none(start: Start, tmp_path: Path) -> None:
     write(tmp_path, "sd1")
     base = base_of(start("sd1"))
-    assert base is not None
     pipeline = type(base)(base.checkpoint, base.device, base.dtype)
     pipeline.checkpoint = replace(base.checkpoint, compiled=Compiled(((64, 64),), 2))
     planner = Planner(pipeline, None, Settings(embeddings_dir=str(tmp_path)), CostModel())
