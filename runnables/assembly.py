@@ -101,7 +101,7 @@ def warm_up(planner: Planner, accelerator: Accelerator) -> None:
     logger.info(
         "warm: a step takes %.1f ms, %.2f ms more a row",
         1000 * cost.step(2, area),
-        1000 * cost.share(1, area),
+        1000 * cost.share(area),
     )
 
 

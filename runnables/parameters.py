@@ -16,7 +16,7 @@ MAX_SEED = 2**53 - 1  # the largest integer that JavaScript holds exactly
 SIZE_MULTIPLE = 8  # the VAE halves the image three times
 MAX_SIZE = 4096
 
-Task = Literal["txt2img", "img2img", "inpaint"]
+Task = Literal["txt2img", "img2img", "inpaint", "upscale"]
 OutputFormat = Literal["png", "jpeg", "webp", "json"]
 Priority = Literal["low", "normal", "high"]
 Syntax = Literal["plain", "compel"]
@@ -36,6 +36,29 @@ class LoraUse(BaseModel):
 
     name: str = Field(min_length=1, max_length=200, description="A name from `GET /loras`.")
     weight: float = Field(1.0, ge=-4, le=4)
+
+
+class Hires(BaseModel):
+    """A second pass: what was drawn is enlarged, and redrawn at the larger size."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    scale: float = Field(
+        2.0, gt=1, le=4, description="Times the size of the first pass, rounded to a valid size."
+    )
+    strength: float = Field(
+        0.7, gt=0, le=1, description="How much the second pass changes, as img2img's `strength`."
+    )
+    num_inference_steps: int | None = Field(
+        None, ge=1, le=150, description="Of the second pass. Default: those of the first."
+    )
+    upscaler: str = Field(
+        "latent",
+        min_length=1,
+        max_length=200,
+        description="latent enlarges the latents (bilinear); other names, those of "
+        "`GET /upscalers`, enlarge the decoded picture.",
+    )
 
 
 class Profile(BaseModel):
@@ -160,6 +183,11 @@ class TextToImage(Parameters):
     width: Size | None = Field(
         None, description="Pixels, a multiple of 8. Default: the model's native size."
     )
+    hires: Hires | None = Field(
+        None,
+        description="A second pass at a larger size; height and width are the first one's. "
+        "Default: none.",
+    )
 
 
 class ImageToImage(TextToImage):
@@ -184,8 +212,36 @@ class Inpaint(ImageToImage):
     """`/inpaint`: redraw the white area of the mask, keep the rest."""
 
     task: ClassVar[Task] = "inpaint"
+    hires: None = Field(None, description="There is no second pass here.")
 
 
-MODELS: dict[Task, type[Parameters]] = {
-    model.task: model for model in (TextToImage, ImageToImage, Inpaint)
+class Upscale(BaseModel):
+    """`/upscale`: enlarge an image as it is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    task: ClassVar[Task] = "upscale"
+    num_images_per_prompt: ClassVar[int] = 1
+
+    upscaler: str = Field(
+        "lanczos", min_length=1, max_length=200, description="A name from `GET /upscalers`."
+    )
+    scale: float | None = Field(
+        None,
+        gt=1,
+        le=4,
+        description="Times the input's size. Default: the upscaler's own, 2 for lanczos.",
+    )
+    priority: Priority = Field("normal", description="Which requests are served first.")
+    deadline_s: float | None = Field(
+        None, gt=0, le=3600, description="Give up (504) when not finished after this many seconds."
+    )
+    output_format: OutputFormat | None = Field(
+        None,
+        description="png, jpeg, webp, or json (base64). Default: the `Accept` header, else jpeg.",
+    )
+
+
+AnyParameters = Parameters | Upscale
+MODELS: dict[Task, type[AnyParameters]] = {
+    model.task: model for model in (TextToImage, ImageToImage, Inpaint, Upscale)
 }

@@ -30,9 +30,9 @@ class CostModel:
         decode = self.decode_rate * area * images
         return steps * self.step(unet_rows * images, area) + decode
 
-    def share(self, unet_rows: int, area: int) -> float:
-        """Seconds that this many UNet rows add to a machine that is already busy."""
-        return self.rate * unet_rows * area
+    def share(self, work: int) -> float:
+        """Seconds that so many UNet rows x latent positions add to a machine already busy."""
+        return self.rate * work
 
     def calibrate(self, samples: list[tuple[int, int, float]]) -> None:
         """Fit overhead and rate to (UNet rows, area, seconds) of a few calls of different size."""

@@ -212,6 +212,23 @@ class Engine:
         """Decode denoised rows together, and end the requests that are complete."""
         for row in done:
             self._rows.remove(row)
+        if last := [row for row in done if row.second_pass is None]:
+            self._decode(last)
+        self._enlarge([row for row in done if row not in last])
+
+    def _enlarge(self, rows: list[Row]) -> None:
+        """Rows that have ended their first pass begin the second."""
+        for row in rows:
+            second = row.second_pass
+            if second is None or row.request.ticket.future.done():
+                continue
+            try:
+                row.begin_next(second.from_latents(row.latents, row.start.generator))
+                self._rows.append(row)
+            except Exception as error:
+                self._fail(row.request, error)
+
+    def _decode(self, done: list[Row]) -> None:
         started = time.perf_counter()
         for row, pixels in decode(done, self._accelerator, self._planner.memory):
             if row.request.ticket.future.done():
@@ -287,18 +304,17 @@ class Engine:
 
     def _busy_s(self) -> float:
         """Seconds of work left in the rows that are being drawn."""
-        return sum(self._cost.share(row.remaining, row.key.area) for row in list(self._rows))
+        return sum(self._cost.share(row.remaining) for row in list(self._rows))
 
     def _share_s(self, request: Request) -> float:
         """Seconds of work in a request that waits."""
-        rows = request.steps * request.unet_rows * len(request.seeds)
-        return self._cost.share(rows, request.area)
+        return self._cost.share(request.work)
 
     def _report(self, request: Request, batch: Batch) -> None:
         rows = request.rows
         step = min(row.done for row in rows)
         left = max(row.remaining for row in rows)
-        eta = self._cost.share(left, request.area)
+        eta = self._cost.share(left)
         ticket = request.ticket
         every = ticket.preview_every  # read once: others may change it
         preview = self._preview(rows[0], batch, every) if every else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from runnables.errors import PayloadTooLarge
+from runnables.errors import Loc, PayloadTooLarge
 
 
 @dataclass
@@ -30,8 +30,11 @@ class MemoryModel:
         """Images of this latent area that can be decoded in one call."""
         return self.budget / (self.decode_rate * area) if self.decode_rate else math.inf
 
-    def check(self, area: int, unet_rows: int) -> None:
+    def check(self, area: int, unet_rows: int, loc: Loc = ("height",)) -> None:
         """Whether an image that needs so many UNet rows can be drawn at all.
+
+        Args:
+            loc: the field to blame.
 
         Raises:
             PayloadTooLarge: it cannot, with the share of the native area that can.
@@ -41,5 +44,5 @@ class MemoryModel:
             raise PayloadTooLarge(
                 "the memory left on this device holds an image of about "
                 f"{fits:.0%} of these pixels: ask for a smaller one",
-                loc=("height",),
+                loc=loc,
             )

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from runnables.engine import hires
 from runnables.engine.cost import CostModel
+from runnables.engine.hires import SecondPass
 from runnables.engine.memory import MemoryModel
 from runnables.engine.request import Ticket
-from runnables.errors import InvalidInput, PayloadTooLarge, UnknownName
+from runnables.errors import InvalidInput, Loc, PayloadTooLarge, UnknownName
 from runnables.parameters import MAX_SIZE, ImageToImage, Inpaint, Parameters, Priority, TextToImage
 from runnables.pipelines.adapters import Adapters
 from runnables.pipelines.base import Pipeline
@@ -39,7 +41,8 @@ class Request:
 
     Attributes:
         size: (height, width) in pixels.
-        stages: pipeline and sampler table of each stage.
+        stages: pipeline and sampler table of each stage of the first pass.
+        second_pass: the stage after them, at a larger size.
         pixels, mask: the input image (1, 3, H, W) and mask (1, 1, H, W).
         cost: estimated seconds alone on the machine.
         urgency: the time (time.monotonic) by which it should be served; smaller goes first.
@@ -56,6 +59,7 @@ class Request:
     urgency: float
     expires: float
     loras: LoraSet = ()
+    second_pass: SecondPass | None = None
     rows: list[Row] = field(default_factory=list)
     finished: dict[int, Tensor] = field(default_factory=dict)
     clock: dict[str, float] = field(default_factory=dict)
@@ -73,7 +77,7 @@ class Request:
     @property
     def steps(self) -> int:
         """UNet calls of one image."""
-        return sum(len(table) for _, table in self.stages)
+        return self._first_steps + (len(self.second_pass.table) if self.second_pass else 0)
 
     @property
     def guided(self) -> bool:
@@ -98,9 +102,25 @@ class Request:
         self.pixels = self.mask = None
 
     @property
+    def work(self) -> int:
+        """UNet rows in all x their latent positions."""
+        return self.unet_rows * len(self.seeds) * sum(steps * area for steps, area in self.passes)
+
+    @property
+    def passes(self) -> list[tuple[int, int]]:
+        """UNet calls and latent positions of each pass of one image."""
+        first = [(self._first_steps, self.area)]
+        second = self.second_pass
+        return [*first, (len(second.table), second.area)] if second else first
+
+    @property
+    def _first_steps(self) -> int:
+        return sum(len(table) for _, table in self.stages)
+
+    @property
     def cost_units(self) -> float:
-        """UNet rows in all, in units of 64x64 latent positions."""
-        return self.steps * self.unet_rows * len(self.seeds) * self.area / COST_UNIT
+        """The same in units of 64x64 latent positions."""
+        return self.work / COST_UNIT
 
 
 class Planner:
@@ -135,6 +155,7 @@ class Planner:
                 "height": size[0],
                 "width": size[1],
                 "scheduler": self._sampler(parameters),
+                "hires": hires.resolve(parameters),
             }
         )
         stages = self._stages(parameters)
@@ -149,15 +170,21 @@ class Planner:
             urgency=0.0,
             expires=0.0,
             loras=self.adapters.lora_set(parameters.loras),
+            second_pass=self._second_pass(parameters, size),
         )
         self.memory.check(request.area, request.unet_rows)
+        if request.second_pass:
+            area = request.second_pass.area
+            self.memory.check(area, request.unet_rows, ("hires", "scale"))
         self._schedule(request)
         return request
 
     def _schedule(self, request: Request) -> None:
         parameters, submitted = request.parameters, request.ticket.submitted
-        request.cost = self.cost.alone(
-            request.steps, request.unet_rows, parameters.num_images_per_prompt, request.area
+        images = parameters.num_images_per_prompt
+        request.cost = sum(
+            self.cost.alone(steps, request.unet_rows, images, area)
+            for steps, area in request.passes
         )
         allowed = parameters.deadline_s or self.settings.request_timeout_s
         request.expires = submitted + allowed
@@ -190,7 +217,7 @@ class Planner:
         if compiled is None:
             return
         compiled.check(size)
-        plain = {"deep_cache_interval": 1, "prompt_syntax": "plain", "loras": ()}
+        plain = {"deep_cache_interval": 1, "prompt_syntax": "plain", "loras": (), "hires": None}
         for name, value in plain.items():
             if getattr(parameters, name) != value:
                 raise InvalidInput(f"{name} needs a model that is not compiled", loc=(name,))
@@ -228,13 +255,16 @@ class Planner:
         size = (height or native[0], width or native[1])
         for name, value in zip(("height", "width"), size, strict=True):
             self._check_multiple(name, value)
+        self._check_pixels(size, ("height",))
+        return size
+
+    def _check_pixels(self, size: tuple[int, int], loc: Loc) -> None:
         if size[0] * size[1] > self.settings.max_pixels:
             raise PayloadTooLarge(
                 f"height x width is {size[0]} x {size[1]}, over the limit of "
                 f"{self.settings.max_pixels} pixels",
-                loc=("height",),
+                loc=loc,
             )
-        return size
 
     def _fit(self, image: Image) -> tuple[int, int]:
         native = self.base.native_size
@@ -268,6 +298,18 @@ class Planner:
             (self.base, self._table(self.base, parameters, denoising_end=cut)),
             (self.refiner, self._table(self.refiner, parameters, denoising_start=cut)),
         ]
+
+    def _second_pass(self, parameters: TextToImage, size: tuple[int, int]) -> SecondPass | None:
+        asked = parameters.hires
+        if asked is None:
+            return None
+        larger = hires.enlarged(size, asked.scale, self.base.scale_factor)
+        self._check_pixels(larger, ("hires", "scale"))
+        try:
+            table = self._table(self.base, hires.as_image_to_image(parameters, asked))
+        except InvalidInput as error:
+            raise InvalidInput(f"hires: {error.message}", loc=("hires", *error.loc)) from error
+        return SecondPass(self.base, table, larger)
 
     def _table(self, pipeline: Pipeline, parameters: TextToImage, **cut: float) -> SamplerTable:
         assert parameters.scheduler is not None and parameters.num_inference_steps is not None

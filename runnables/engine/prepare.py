@@ -6,6 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 import torch
 
@@ -15,6 +16,7 @@ from runnables.parameters import Inpaint
 from runnables.pipelines.base import Pipeline
 from runnables.pipelines.start import Start, from_image, from_masked_image, from_noise
 from runnables.pipelines.text import Embedding, Text, lengthen
+from runnables.samplers import SamplerTable
 
 Key = tuple[int, Text]  # the pipeline's number
 
@@ -89,29 +91,33 @@ class Preparer:
         return [Row(request, seed, stages, _start(request, seed)) for seed in request.seeds]
 
     def _stages(self, request: Request) -> list[Stage]:
+        first = [self._stage(request, *stage, request.size) for stage in request.stages]
+        second = request.second_pass
+        if second is None:
+            return first
+        stage = self._stage(request, second.pipeline, second.table, second.size)
+        return [*first, replace(stage, second_pass=second)]
+
+    def _stage(
+        self, request: Request, pipeline: Pipeline, table: SamplerTable, size: tuple[int, int]
+    ) -> Stage:
         parameters = request.parameters
         scale = parameters.guidance_scale or 0.0
-        stages = []
-        for pipeline, table in request.stages:
-            text, without = self._pair(pipeline, request)
-            negative = None
-            if without is not None:
-                negative = pipeline.condition(without, request.size, scale, negative=True)
-            positive = pipeline.condition(text, request.size, scale, negative=False)
-            stages.append(
-                Stage(
-                    pipeline,
-                    table,
-                    positive,
-                    negative,
-                    scale,
-                    parameters.guidance_rescale or 0.0,
-                    parameters.guidance_interval or (0.0, 1.0),
-                    parameters.deep_cache_interval,
-                    request.loras_of(pipeline),
-                )
-            )
-        return stages
+        text, without = self._pair(pipeline, request)
+        negative = None
+        if without is not None:
+            negative = pipeline.condition(without, size, scale, negative=True)
+        return Stage(
+            pipeline,
+            table,
+            pipeline.condition(text, size, scale, negative=False),
+            negative,
+            scale,
+            parameters.guidance_rescale or 0.0,
+            parameters.guidance_interval or (0.0, 1.0),
+            parameters.deep_cache_interval,
+            request.loras_of(pipeline),
+        )
 
 
 def _texts(request: Request, pipeline: Pipeline) -> list[Text]:

@@ -21,10 +21,7 @@ def draw(
     mask: Image.Image | None = None,
 ) -> np.ndarray:
     """(H, W, 3) uint8 of one image, by diffusers' pipeline for this task."""
-    diffuser = pipeline(folder, type(parameters))
-    diffuser.scheduler = make_scheduler(
-        parameters.scheduler or "default", dict(_config(folder, type(parameters)))
-    )
+    diffuser = _with_sampler(folder, type(parameters), parameters)
     call: dict[str, Any] = {
         "prompt": parameters.prompt,
         "negative_prompt": parameters.negative_prompt or None,
@@ -42,15 +39,39 @@ def draw(
         call |= {"height": parameters.height, "width": parameters.width}
     if parameters.clip_skip:
         call["clip_skip"] = parameters.clip_skip
-        for encoder in (diffuser.text_encoder, getattr(diffuser, "text_encoder_2", None)):
-            if encoder is not None and not hasattr(encoder, "text_model"):
-                vars(encoder)["text_model"] = (
-                    encoder  # diffusers looks for the norm where it once was
-                )
+        _show_text_model(diffuser)
     if parameters.guidance_rescale:
         call["guidance_rescale"] = parameters.guidance_rescale
+    if parameters.hires:
+        latents = diffuser(**call | {"output_type": "latent"}).images
+        call = second_pass(latents, parameters, diffuser.vae_scale_factor, call)
+        diffuser = _with_sampler(folder, ImageToImage, parameters)
     pixels = diffuser(**call).images[0]
     return (pixels * 255).round().astype(np.uint8)
+
+
+def _show_text_model(diffuser: Any) -> None:
+    """diffusers' clip_skip looks for the norm where it once was."""
+    for encoder in (diffuser.text_encoder, getattr(diffuser, "text_encoder_2", None)):
+        if encoder is not None and not hasattr(encoder, "text_model"):
+            vars(encoder)["text_model"] = encoder
+
+
+def second_pass(
+    latents: torch.Tensor, parameters: TextToImage, factor: int, first: dict[str, Any]
+) -> dict[str, Any]:
+    """The call of the img2img pipeline: latents stretched, the same generator drawn on from."""
+    hires = parameters.hires
+    assert hires is not None
+    size = [round(side * factor * hires.scale / 8) * 8 // factor for side in latents.shape[2:]]
+    larger = torch.nn.functional.interpolate(latents, size=size, mode="bilinear")
+    rest = {name: value for name, value in first.items() if name not in ("height", "width")}
+    return {
+        **rest,
+        "image": larger,
+        "strength": hires.strength,
+        "num_inference_steps": hires.num_inference_steps,
+    }
 
 
 @cache
@@ -65,6 +86,12 @@ def pipeline(folder: Path, task: type) -> Any:
     )
     loaded.set_progress_bar_config(disable=True)
     return loaded
+
+
+def _with_sampler(folder: Path, task: type, parameters: TextToImage) -> Any:
+    diffuser, config = pipeline(folder, task), dict(_config(folder, task))
+    diffuser.scheduler = make_scheduler(parameters.scheduler or "default", config)
+    return diffuser
 
 
 @cache
