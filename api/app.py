@@ -26,7 +26,7 @@ from api.openai.routes import OpenAIRoutes
 from api.webui.routes import WebUIRoutes
 from runnables.errors import StableDiffusionError
 from runnables.metrics import Metrics
-from runnables.parameters import MODELS, Parameters
+from runnables.parameters import MODELS, AnyParameters
 from runnables.runnable import StableDiffusionRunnable
 
 logger = logging.getLogger(__name__)
@@ -99,6 +99,7 @@ class Api:
                 *ImagineRoute(self.drawing).routes(),
                 Route("/samplers", self._samplers),
                 Route("/loras", self._loras),
+                Route("/upscalers", self._upscalers),
                 Route("/models", self._models),
                 Route("/healthz", _alive),
                 Route("/livez", _alive),
@@ -125,7 +126,7 @@ class Api:
 
     # -- drawing ----------------------------------------------------------------------------
 
-    def _drawer(self, model: type[Parameters]) -> Any:
+    def _drawer(self, model: type[AnyParameters]) -> Any:
         async def draw(request: Request) -> Response:
             with self.drawing.admitted(request, model.task) as owner:
                 form = await forms.read(request, model, self.settings)
@@ -147,6 +148,10 @@ class Api:
     async def _loras(self, request: Request) -> Response:
         self.keys.check(request.headers)
         return JSONResponse(await asyncio.to_thread(self.runnable.loras))
+
+    async def _upscalers(self, request: Request) -> Response:
+        self.keys.check(request.headers)
+        return JSONResponse(await asyncio.to_thread(self.runnable.upscalers))
 
     async def _models(self, request: Request) -> Response:
         self.keys.check(request.headers)

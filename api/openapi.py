@@ -18,7 +18,7 @@ from api.operations import (
     schema_of,
 )
 from api.webui import schema as webui
-from runnables.parameters import MODELS, Inpaint, Parameters, Task, TextToImage
+from runnables.parameters import MODELS, AnyParameters, Inpaint, Task, TextToImage, Upscale
 
 #: Swagger UI from the host's own files: nothing is loaded from elsewhere
 PAGE = """<!doctype html>
@@ -47,6 +47,11 @@ HEADERS = {
     "Server-Timing": "string",
     "x-request-id": "string",
 }
+#: of an image that was only enlarged
+ENLARGED = {
+    name: HEADERS[name]
+    for name in ("width", "height", "finish-reason", "Server-Timing", "x-request-id")
+}
 
 
 @cache
@@ -56,6 +61,7 @@ def document() -> dict[str, Any]:
     paths |= {
         "/samplers": {"get": _list("The samplers a request may name")},
         "/loras": {"get": _list("The LoRAs a request may name")},
+        "/upscalers": {"get": _list("The upscalers a request may name")},
         "/models": {"get": _list("The model that is served, and its defaults")},
         "/healthz": {"get": _plain("The process runs")},
         "/livez": {"get": _plain("The process runs")},
@@ -85,11 +91,12 @@ def document() -> dict[str, Any]:
 def _drawing(task: Task) -> dict[str, Any]:
     model = MODELS[task]
     summary = (model.__doc__ or "").partition(": ")[2].strip().capitalize()
-    drawn = operation(summary, {"200": _image_response()}, errors=DRAWING, body=_body(model))
+    headers = ENLARGED if model is Upscale else HEADERS
+    drawn = operation(summary, {"200": _image_response(headers)}, errors=DRAWING, body=_body(model))
     return {**drawn, "operationId": task}
 
 
-def _body(model: type[Parameters]) -> dict[str, Any]:
+def _body(model: type[AnyParameters]) -> dict[str, Any]:
     data = reference(model.__name__)
     if model is TextToImage:
         return {"application/json": {"schema": data}}
@@ -106,17 +113,18 @@ def _body(model: type[Parameters]) -> dict[str, Any]:
     return {"multipart/form-data": {"schema": schema, "encoding": encoding}}
 
 
-def _schema(model: type[Parameters]) -> dict[str, Any]:
-    return {**schema_of(model), "examples": [EXAMPLE]}
+def _schema(model: type[AnyParameters]) -> dict[str, Any]:
+    example = {"scale": 2} if model is Upscale else EXAMPLE
+    return {**schema_of(model), "examples": [example]}
 
 
-def _image_response() -> dict[str, Any]:
+def _image_response(headers: dict[str, str]) -> dict[str, Any]:
     kinds = ("image/jpeg", "image/png", "image/webp")
     return {
         "description": "The image; as JSON, all images in base64 (PNG) with their seeds",
         "content": {kind: {"schema": BINARY} for kind in kinds}
         | {"application/json": {"schema": {"type": "object"}}},
-        "headers": {name: {"schema": {"type": kind}} for name, kind in HEADERS.items()},
+        "headers": {name: {"schema": {"type": kind}} for name, kind in headers.items()},
     }
 
 

@@ -15,7 +15,7 @@ from api import tracing
 from runnables import images, provenance
 from runnables.engine.request import Drawn, Result
 from runnables.errors import InvalidInput, NotReady, OverCapacity, StableDiffusionError
-from runnables.parameters import OutputFormat, Parameters
+from runnables.parameters import AnyParameters, OutputFormat, Parameters
 from runnables.settings import Settings
 
 MEDIA: dict[str, OutputFormat] = {
@@ -30,7 +30,7 @@ ANY = {"*/*", "image/*", ""}
 NOT_PARAMETERS = {"priority", "deadline_s", "output_format", "safety_check"}
 
 
-def choose_format(parameters: Parameters, accept: str) -> OutputFormat:
+def choose_format(parameters: AnyParameters, accept: str) -> OutputFormat:
     """The format asked for by `output_format`, else by `Accept`; JPEG where anything will do.
 
     Several images go out as JSON unless one image format is insisted on, which cannot hold them.
@@ -93,9 +93,13 @@ def encode(result: Result, chosen: OutputFormat, settings: Settings, model: str)
 def image_file(
     result: Result, drawn: Drawn, kind: images.Format, settings: Settings, model: str
 ) -> bytes:
-    """One image's file, with what the policy lets it tell; signed where a certificate is set."""
+    """One image's file, with what the policy lets it tell; signed where a certificate is set.
+
+    What was only enlarged is not signed: the manifest says that a model made the image.
+    """
     data = images.encode(drawn.image, kind, _described(result, drawn, settings, model))
-    return provenance.sign(data, kind, settings)
+    drawn_here = isinstance(result.parameters, Parameters)
+    return provenance.sign(data, kind, settings) if drawn_here else data
 
 
 async def image_response(
@@ -118,18 +122,27 @@ def retry_headers(error: StableDiffusionError) -> dict[str, str]:
 
 
 def _headers(result: Result, timings: Mapping[str, float], request_id: str) -> dict[str, str]:
-    parameters, first = result.parameters, result.images[0]
+    first = result.images[0]
     timing = ", ".join(f"{k};dur={1000 * v:.1f}" for k, v in timings.items())
     return {
-        "seed": str(first.seed),
+        **_drawn_with(result.parameters, first),
         "width": str(first.image.width),
         "height": str(first.image.height),
-        "scheduler": str(parameters.scheduler),
-        "num-inference-steps": str(parameters.num_inference_steps),
-        "guidance-scale": str(parameters.guidance_scale),
         "finish-reason": first.finish_reason,
         "Server-Timing": timing,
         "x-request-id": request_id,
+    }
+
+
+def _drawn_with(parameters: AnyParameters, drawn: Drawn) -> dict[str, str]:
+    """Nothing where nothing was drawn."""
+    if not isinstance(parameters, Parameters):
+        return {}
+    return {
+        "seed": str(drawn.seed),
+        "scheduler": str(parameters.scheduler),
+        "num-inference-steps": str(parameters.num_inference_steps),
+        "guidance-scale": str(parameters.guidance_scale),
     }
 
 
@@ -140,8 +153,14 @@ def _described(
     if settings.metadata == "none":
         return None
     if settings.metadata == "minimal":
-        return {"generator": "stable-diffusion-service", "model": model, "seed": drawn.seed}
-    return {**_parameters(result), "seed": drawn.seed, "model": model}
+        told = {"generator": "stable-diffusion-service"}
+        return {**told, **_made_by(drawn, model)}
+    return {**_parameters(result), **_made_by(drawn, model)}
+
+
+def _made_by(drawn: Drawn, model: str) -> dict[str, Any]:
+    """Nothing where nothing was drawn."""
+    return {} if drawn.seed is None else {"seed": drawn.seed, "model": model}
 
 
 def _parameters(result: Result) -> dict[str, Any]:

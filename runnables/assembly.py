@@ -23,6 +23,7 @@ from runnables.errors import ConfigurationError
 from runnables.parameters import Inpaint, Parameters, TextToImage
 from runnables.pipelines.base import Pipeline
 from runnables.pipelines.registry import PIPELINES
+from runnables.pipelines.upscalers import Upscalers
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -45,7 +46,8 @@ def assemble(
     if refiner and not refiner.checkpoint.config.get("requires_aesthetics_score"):
         raise ConfigurationError(f"SD_REFINER={settings.refiner} is not an SDXL refiner")
     cost = CostModel()
-    planner = Planner(base, refiner, settings, cost)
+    upscalers = Upscalers(settings, accelerator.device)
+    planner = Planner(base, refiner, settings, cost, upscalers=upscalers)
     with accelerator.session():
         warm_up(planner, accelerator)
     previewer = Previewer(_tiny_vae(settings.preview_vae, base, accelerator))

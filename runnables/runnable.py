@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from runnables.engine.request import OnStep, Plan, Result, Ticket
 from runnables.errors import InvalidInput, NotReady, UnknownName
-from runnables.parameters import ImageToImage, Inpaint, Parameters, TextToImage
+from runnables.parameters import AnyParameters, ImageToImage, Inpaint, TextToImage, Upscale
 from runnables.settings import Settings
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class StableDiffusionRunnable:
 
     def submit(
         self,
-        parameters: Parameters,
+        parameters: AnyParameters,
         image: Image | None = None,
         mask: Image | None = None,
         *,
@@ -93,7 +93,7 @@ class StableDiffusionRunnable:
         """Hand in a request and return at once; `ticket.future` ends with a Result or an error.
 
         Args:
-            image: RGB, for img2img and inpaint.
+            image: RGB, for img2img, inpaint and upscale.
             mask: for inpaint; white is redrawn.
             id: the ticket's; default: a new one.
             on_step: called with the Progress after every step, on the engine's thread: be quick.
@@ -112,7 +112,7 @@ class StableDiffusionRunnable:
         return ticket
 
     def plan(
-        self, parameters: Parameters, image: Image | None = None, mask: Image | None = None
+        self, parameters: AnyParameters, image: Image | None = None, mask: Image | None = None
     ) -> Plan:
         """What drawing this would be, without drawing it.
 
@@ -136,6 +136,10 @@ class StableDiffusionRunnable:
         """Redraw the white area of the mask; blocks."""
         return self.submit(parameters, image, mask).future.result()
 
+    def upscale(self, parameters: Upscale, image: Image) -> Result:
+        """Enlarge an RGB image; blocks."""
+        return self.submit(parameters, image).future.result()
+
     # -- what there is ----------------------------------------------------------------------
 
     def loras(self) -> list[dict[str, Any]]:
@@ -143,6 +147,12 @@ class StableDiffusionRunnable:
         folder = self.settings.lora_dir
         found = sorted(Path(folder).expanduser().glob("*.safetensors")) if folder else []
         return [{"name": path.stem} for path in found]
+
+    def upscalers(self) -> list[dict[str, Any]]:
+        """Every upscaler a request may name, and how many times it enlarges by itself."""
+        from runnables.pipelines.upscalers import describe
+
+        return describe(self.settings.upscaler_dir)
 
     def samplers(self) -> list[dict[str, Any]]:
         """Every sampler a request may name."""
@@ -202,8 +212,8 @@ class StableDiffusionRunnable:
         return {"waiting": self._engine.waiting, "active": self._engine.active}
 
 
-def _check_inputs(parameters: Parameters, image: Image | None, mask: Image | None) -> None:
-    if isinstance(parameters, ImageToImage) and image is None:
+def _check_inputs(parameters: AnyParameters, image: Image | None, mask: Image | None) -> None:
+    if isinstance(parameters, ImageToImage | Upscale) and image is None:
         raise InvalidInput("an image is needed", loc=("img",))
     if isinstance(parameters, Inpaint) and mask is None:
         raise InvalidInput("a mask is needed: white is redrawn", loc=("mask",))

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from deploy.queue.webui import Content
 from runnables.errors import InvalidInput
-from runnables.parameters import MAX_SEED, MODELS, Parameters
+from runnables.parameters import MAX_SEED, MODELS, AnyParameters
 from runnables.parameters import Task as Kind
 
 LEGACY = "legacy"  # the runtime of v1alpha1 tasks, which are routed by their model's name
@@ -113,7 +113,7 @@ class Task(BaseModel):
         """Our name of the task type."""
         return KINDS[self.metadata.tasktype]
 
-    def parameters(self) -> Parameters:
+    def parameters(self) -> AnyParameters:
         """Ours. The seed follows from the task where none is given, so that a second delivery
         draws the same image.
 

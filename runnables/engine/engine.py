@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING
 
 from runnables.accelerators.base import Accelerator
@@ -20,12 +21,15 @@ from runnables.engine.batch_key import BatchKey
 from runnables.engine.batcher import choose
 from runnables.engine.cost import CostModel
 from runnables.engine.decode import decode, to_image
+from runnables.engine.errands import Errand, Errands
 from runnables.engine.plan import Planner, Request
 from runnables.engine.prepare import Preparer
 from runnables.engine.previews import Previewer
-from runnables.engine.queue import Queue
+from runnables.engine.queue import Accepted, Queue
 from runnables.engine.request import Drawn, Plan, Progress, Result, State, Ticket
 from runnables.engine.row import Row
+from runnables.engine.upscale import UpscaleRequest
+from runnables.engine.upscale import plan as plan_upscale
 from runnables.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -33,10 +37,12 @@ from runnables.errors import (
     NotReady,
     StableDiffusionError,
 )
+from runnables.parameters import Upscale
 from runnables.pipelines import safety
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +69,7 @@ class Engine:
         self._queue = Queue(planner.settings.max_queue_s, self._busy_s, self._share_s)
         self._preparer = Preparer(planner.settings.prompt_cache)
         self._rows: list[Row] = []
+        self._errands = Errands()
         self._open: set[str] = set()  # tickets that are accepted and have not ended
         self._batch: Batch | None = None
         self._shrink = 1.0  # lowered when memory runs out
@@ -81,7 +88,7 @@ class Engine:
         Raises:
             InvalidInput, OverCapacity, NotReady: refused, the future is left alone.
         """
-        request = self._planner.plan(ticket, image, mask)
+        request = self._plan(ticket, image, mask)
         ticket.future.set_running_or_notify_cancel()  # from here on only the engine ends it
         self._open.add(ticket.id)
         id = ticket.id  # not the ticket: its future would hold it for ever
@@ -94,8 +101,15 @@ class Engine:
 
     def plan(self, ticket: Ticket, image: Image | None, mask: Image | None) -> Plan:
         """What `submit` would do. Raises InvalidInput as it does."""
-        request = self._planner.plan(ticket, image, mask)
+        request = self._plan(ticket, image, mask)
         return Plan(request.parameters, request.steps, self._share_s(request))
+
+    def _plan(self, ticket: Ticket, image: Image | None, mask: Image | None) -> Accepted:
+        planner = self._planner
+        if not isinstance(ticket.parameters, Upscale):
+            return planner.plan(ticket, image, mask)
+        assert image is not None
+        return plan_upscale(ticket, image, planner.upscalers, planner.settings, self._cost)
 
     def drain(self, timeout_s: float) -> bool:
         """Refuse new requests and finish the accepted ones. True when all have ended in time."""
@@ -125,8 +139,8 @@ class Engine:
 
     @property
     def active(self) -> int:
-        """Images being drawn."""
-        return len(self._rows)
+        """Images being drawn or enlarged."""
+        return len(self._rows) + len(self._errands)
 
     @property
     def capacity(self) -> int:
@@ -144,30 +158,42 @@ class Engine:
             while not self._stopped:
                 self._drop_ended()
                 self._admit()
-                if self._rows:
-                    self._step(choose(self._rows, self._limit))
-                else:
-                    self._queue.wait(IDLE_S)
+                self._turn()
             self._abandon()
+
+    def _turn(self) -> None:
+        """A step, or a turn of an errand; where there is neither, wait for requests."""
+        started = time.perf_counter()
+        if errand := self._errands.due(drawing=bool(self._rows)):
+            self._run_errand(errand)
+            self._errands.took(time.perf_counter() - started)
+        elif self._rows:
+            self._step(choose(self._rows, self._limit))
+            self._errands.drew(time.perf_counter() - started)
+        else:
+            self._queue.wait(IDLE_S)
 
     def _admit(self) -> None:
         """Prepare waiting requests while there is room, their prompts in one text encode."""
         taken: list[Request] = []
         while self._has_room(taken) and (request := self._queue.take()):
-            taken.append(request)
+            if isinstance(request, UpscaleRequest):
+                self._begin_upscale(request)
+            else:
+                taken.append(request)
         started = time.perf_counter()
-        for request, rows in self._preparer.prepare(taken):
+        for drawing, rows in self._preparer.prepare(taken):
             if isinstance(rows, BaseException):
-                self._fail(request, rows)
+                self._fail(drawing, rows)
                 continue
-            request.rows = rows
+            drawing.rows = rows
             self._rows += rows
         if taken:
             self._observe("encode", time.perf_counter() - started, len(taken))
 
     def _has_room(self, taken: Sequence[Request]) -> bool:
         """Room for another request: twice as much for one that is more urgent than some row."""
-        rows = sum(row.unet_rows for row in self._rows)
+        rows = sum(row.unet_rows for row in [*self._rows, *self._errands.rows])
         rows += sum(len(request.seeds) * request.unet_rows for request in taken)
         areas = [row.key.area for row in self._rows[:1]] + [request.area for request in taken[:1]]
         room = AHEAD * self._accelerator.row_limit(max(areas, default=1))
@@ -217,16 +243,33 @@ class Engine:
         self._enlarge([row for row in done if row not in last])
 
     def _enlarge(self, rows: list[Row]) -> None:
-        """Rows that have ended their first pass begin the second."""
+        """Rows that have ended their first pass begin the second, or the errand before it."""
+        pictured = [row for row in rows if row.second_pass and row.second_pass.upscaler]
+        for row, pixels in decode(pictured, self._accelerator, self._planner.memory):
+            self._begin_second(row, pixels)
         for row in rows:
-            second = row.second_pass
-            if second is None or row.request.ticket.future.done():
-                continue
-            try:
-                row.begin_next(second.from_latents(row.latents, row.start.generator))
-                self._rows.append(row)
-            except Exception as error:
-                self._fail(row.request, error)
+            if row not in pictured:
+                self._begin_second(row, None)
+
+    def _begin_second(self, row: Row, pixels: Tensor | Exception | None) -> None:
+        """With the decoded picture, where the second pass is made of that."""
+        second, request = row.second_pass, row.request
+        if second is None or request.ticket.future.done():
+            return
+        try:
+            if isinstance(pixels, Exception):
+                raise pixels
+            if pixels is None:
+                self._redraw(row, second.from_latents(row.latents, row.start.generator))
+            else:
+                turns = second.from_picture(to_image(pixels), row.start.generator)
+                self._errands.add(Errand(request, turns, partial(self._redraw, row), row))
+        except Exception as error:
+            self._fail(request, error)
+
+    def _redraw(self, row: Row, sample: Tensor) -> None:
+        row.begin_next(sample)
+        self._rows.append(row)
 
     def _decode(self, done: list[Row]) -> None:
         started = time.perf_counter()
@@ -244,6 +287,36 @@ class Engine:
                     self._fail(row.request, error)
         self._cost.observe_decode(len(done), done[0].key.area, time.perf_counter() - started)
         self._observe("decode", time.perf_counter() - started, len(done))
+
+    # -- errands ----------------------------------------------------------------------------
+
+    def _run_errand(self, errand: Errand) -> None:
+        """Its next turn; a failure ends its request and no other."""
+        started, request = time.perf_counter(), errand.request
+        try:
+            next(errand.turns)
+            self._accelerator.synchronize()
+        except StopIteration as end:
+            self._errands.drop(errand)
+            errand.then(end.value)
+        except Exception as error:
+            if self._accelerator.is_out_of_memory(error):
+                self._accelerator.free_memory()
+            self._fail(request, error)
+        else:
+            seconds = time.perf_counter() - started
+            self._cost.observe_turn(errand.upscaler, seconds)
+            self._observe("upscale", seconds, 1)
+            if isinstance(request, UpscaleRequest):
+                request.count_turn(self._cost)
+
+    def _begin_upscale(self, request: UpscaleRequest) -> None:
+        def end(larger: Image) -> None:
+            _settle(request.ticket, request.result(larger))
+            request.release()
+
+        request.clock["taken"] = time.monotonic()
+        self._errands.add(Errand(request, request.turns(), end))
 
     # -- how requests end -------------------------------------------------------------------
 
@@ -273,15 +346,17 @@ class Engine:
     def _drop_ended(self) -> None:
         now = time.monotonic()
 
-        def ended(request: Request) -> bool:
+        def ended(request: Accepted) -> bool:
             return request.ticket.cancelled or now > request.expires
 
-        active = {id(row.request): row.request for row in self._rows}.values()
+        requests = [*(row.request for row in self._rows), *self._errands.requests]
+        active = {id(request): request for request in requests}.values()
         for request in [*self._queue.discard(ended), *filter(ended, active)]:
             self._fail(request, _why_ended(request))
 
-    def _fail(self, request: Request, error: BaseException) -> None:
+    def _fail(self, request: Accepted, error: BaseException) -> None:
         """End a request with an error, and free its rows."""
+        self._errands.drop_all(request)
         self._rows = [row for row in self._rows if row.request is not request]
         if not isinstance(error, StableDiffusionError):
             logger.error("drawing failed", exc_info=error)
@@ -292,8 +367,8 @@ class Engine:
     def _abandon(self) -> None:
         while request := self._queue.take():
             self._fail(request, NotReady("the service stopped before this request was drawn"))
-        for row in list(self._rows):
-            self._fail(row.request, NotReady("the service stopped before this request was drawn"))
+        for left in [*(row.request for row in self._rows), *self._errands.requests]:
+            self._fail(left, NotReady("the service stopped before this request was drawn"))
 
     # -- accounts ---------------------------------------------------------------------------
 
@@ -304,10 +379,14 @@ class Engine:
 
     def _busy_s(self) -> float:
         """Seconds of work left in the rows that are being drawn."""
-        return sum(self._cost.share(row.remaining) for row in list(self._rows))
+        rows = [*list(self._rows), *self._errands.rows]
+        drawing = sum(self._cost.share(row.remaining) for row in rows)
+        return drawing + sum(errand.left(self._cost) for errand in self._errands)
 
-    def _share_s(self, request: Request) -> float:
+    def _share_s(self, request: Accepted) -> float:
         """Seconds of work in a request that waits."""
+        if isinstance(request, UpscaleRequest):
+            return request.cost
         return self._cost.share(request.work)
 
     def _report(self, request: Request, batch: Batch) -> None:
@@ -375,7 +454,7 @@ def _settle(ticket: Ticket, outcome: Result | BaseException) -> None:
         ticket.future.set_exception(outcome)
 
 
-def _why_ended(request: Request) -> StableDiffusionError:
+def _why_ended(request: Accepted) -> StableDiffusionError:
     if request.ticket.cancelled:
         return Cancelled("the request was cancelled")
     allowed = request.expires - request.ticket.submitted

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
 from runnables.errors import InvalidInput
 from runnables.parameters import MAX_SIZE, Hires, ImageToImage, TextToImage
 from runnables.pipelines.base import Pipeline
-from runnables.pipelines.start import from_latents
+from runnables.pipelines.start import from_image, from_latents, image_to_pixels
+from runnables.pipelines.upscaling import Upscaler
 from runnables.samplers import SamplerTable
 
 Size = tuple[int, int]
+LATENT = "latent"  # what stands for no upscaler: the latents are enlarged
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,11 +26,13 @@ class SecondPass:
 
     Attributes:
         size: (height, width) in pixels.
+        upscaler: enlarges the decoded picture. None: the latents are enlarged.
     """
 
     pipeline: Pipeline
     table: SamplerTable
     size: Size
+    upscaler: Upscaler | None = None
 
     @property
     def area(self) -> int:
@@ -36,6 +42,15 @@ class SecondPass:
     def from_latents(self, latents: Tensor, generator: torch.Generator) -> Tensor:
         """The stage's first sample, (C, H, W) float32, of the latents (C, h, w) before it."""
         return from_latents(self.pipeline, latents, self.size, self.table, generator)
+
+    def from_picture(
+        self, picture: Image, generator: torch.Generator
+    ) -> Generator[None, None, Tensor]:
+        """The same of the decoded picture, with a turn for each of the upscaler's."""
+        assert self.upscaler is not None
+        larger = yield from self.upscaler.enlarge(picture, self.size)
+        pixels = image_to_pixels(larger, self.size)
+        return from_image(self.pipeline, pixels, self.table, generator).sample
 
 
 def resolve(parameters: TextToImage) -> Hires | None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from runnables.engine import hires
 from runnables.engine.cost import CostModel
-from runnables.engine.hires import SecondPass
+from runnables.engine.hires import LATENT, SecondPass
 from runnables.engine.memory import MemoryModel
 from runnables.engine.request import Ticket
 from runnables.errors import InvalidInput, Loc, PayloadTooLarge, UnknownName
@@ -21,12 +21,14 @@ from runnables.pipelines.adapters import Adapters
 from runnables.pipelines.base import Pipeline
 from runnables.pipelines.lora import LoraSet
 from runnables.pipelines.start import image_to_pixels, mask_to_pixels
+from runnables.pipelines.upscalers import Upscalers
 from runnables.samplers import SamplerTable, UnknownSampler, compile_table, resolve
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from runnables.engine.row import Row
+    from runnables.pipelines.upscaling import Upscaler
     from runnables.settings import Settings
 
 #: A request may wait this many times its own drawing time before others of its class overtake it.
@@ -133,6 +135,7 @@ class Planner:
         settings: Settings,
         cost: CostModel,
         adapters: Adapters | None = None,
+        upscalers: Upscalers | None = None,
     ) -> None:
         self.base = base
         self.refiner = refiner
@@ -140,11 +143,12 @@ class Planner:
         self.cost = cost
         self.memory = MemoryModel()
         self.adapters = adapters or Adapters(settings, base)
+        self.upscalers = upscalers or Upscalers(settings, base.device)
 
     def plan(self, ticket: Ticket, image: Image | None, mask: Image | None) -> Request:
         """Raises InvalidInput (400, 404, 413) naming the field that cannot be served."""
+        assert isinstance(ticket.parameters, TextToImage)
         parameters = ticket.parameters.resolve(self.base.checkpoint.profile)
-        assert isinstance(parameters, TextToImage)
         self._check_model(parameters)
         self._check_task(parameters)
         size = self._size(parameters, image)
@@ -186,6 +190,9 @@ class Planner:
             self.cost.alone(steps, request.unet_rows, images, area)
             for steps, area in request.passes
         )
+        if (second := request.second_pass) and second.upscaler:
+            turns = images * second.upscaler.turns(request.size)
+            request.cost += self.cost.turns(second.upscaler.name, turns)
         allowed = parameters.deadline_s or self.settings.request_timeout_s
         request.expires = submitted + allowed
         wait = PATIENCE[parameters.priority] * request.cost
@@ -309,7 +316,11 @@ class Planner:
             table = self._table(self.base, hires.as_image_to_image(parameters, asked))
         except InvalidInput as error:
             raise InvalidInput(f"hires: {error.message}", loc=("hires", *error.loc)) from error
-        return SecondPass(self.base, table, larger)
+        return SecondPass(self.base, table, larger, self._upscaler(asked.upscaler))
+
+    def _upscaler(self, name: str) -> Upscaler | None:
+        """None for what enlarges latents."""
+        return None if name == LATENT else self.upscalers.get(name, ("hires", "upscaler"))
 
     def _table(self, pipeline: Pipeline, parameters: TextToImage, **cut: float) -> SamplerTable:
         assert parameters.scheduler is not None and parameters.num_inference_steps is not None

@@ -32,7 +32,7 @@ from deploy.queue.worker.settings import WorkerSettings
 from deploy.queue.worker.store import Store
 from runnables.engine.request import Result, Ticket
 from runnables.errors import Cancelled, GenerationFailed, InvalidInput, OverCapacity
-from runnables.parameters import Parameters
+from runnables.parameters import AnyParameters
 from runnables.runnable import StableDiffusionRunnable
 
 logger = logging.getLogger(__name__)
@@ -138,7 +138,7 @@ class Lifecycle:
             name = str(runnable.describe()["name"])
         return self._stored(task, held.delivery, span, result, name, runnable)
 
-    def _parameters(self, task: Task, delivery: Delivery) -> Parameters:
+    def _parameters(self, task: Task, delivery: Delivery) -> AnyParameters:
         priority = "high" if delivery.urgent else "normal"
         return task.parameters().model_copy(update={"priority": priority, "deadline_s": DEADLINE_S})
 
@@ -209,7 +209,7 @@ class Lifecycle:
 def _submit(
     held: Held,
     runnable: StableDiffusionRunnable,
-    parameters: Parameters,
+    parameters: AnyParameters,
     image: Image | None,
     mask: Image | None,
 ) -> Ticket:

@@ -43,8 +43,7 @@ def draw(
     if parameters.guidance_rescale:
         call["guidance_rescale"] = parameters.guidance_rescale
     if parameters.hires:
-        latents = diffuser(**call | {"output_type": "latent"}).images
-        call = second_pass(latents, parameters, diffuser.vae_scale_factor, call)
+        call = second_pass(diffuser, parameters, call)
         diffuser = _with_sampler(folder, ImageToImage, parameters)
     pixels = diffuser(**call).images[0]
     return (pixels * 255).round().astype(np.uint8)
@@ -57,14 +56,21 @@ def _show_text_model(diffuser: Any) -> None:
             vars(encoder)["text_model"] = encoder
 
 
-def second_pass(
-    latents: torch.Tensor, parameters: TextToImage, factor: int, first: dict[str, Any]
-) -> dict[str, Any]:
-    """The call of the img2img pipeline: latents stretched, the same generator drawn on from."""
+def second_pass(diffuser: Any, parameters: TextToImage, first: dict[str, Any]) -> dict[str, Any]:
+    """Run the first pass. Returns the call of the img2img pipeline: latents or picture stretched,
+    and the same generator drawn on from."""
     hires = parameters.hires
-    assert hires is not None
-    size = [round(side * factor * hires.scale / 8) * 8 // factor for side in latents.shape[2:]]
-    larger = torch.nn.functional.interpolate(latents, size=size, mode="bilinear")
+    assert hires is not None and parameters.height and parameters.width
+    height, width = (
+        round(side * hires.scale / 8) * 8 for side in (parameters.height, parameters.width)
+    )
+    if hires.upscaler == "latent":
+        latents = diffuser(**first | {"output_type": "latent"}).images
+        size = (height // diffuser.vae_scale_factor, width // diffuser.vae_scale_factor)
+        larger = torch.nn.functional.interpolate(latents, size=size, mode="bilinear")
+    else:
+        picture = diffuser(**first | {"output_type": "pil"}).images[0]
+        larger = picture.resize((width, height), Image.Resampling.LANCZOS)
     rest = {name: value for name, value in first.items() if name not in ("height", "width")}
     return {
         **rest,
