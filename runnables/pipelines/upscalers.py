@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
     from runnables.pipelines.upscaling import Swin2SR, Upscaler
     from runnables.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 LANCZOS = {"name": "lanczos", "scale": 2}
 PATTERN = "*/config.json"
@@ -53,17 +56,22 @@ class Upscalers:
             return Lanczos()
         try:
             return self._models.get(name)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise InvalidInput(f"the upscaler {name} cannot be loaded: {error}", loc=loc) from error
+        except Exception as error:  # transformers has many ways to say that files are damaged
+            logger.exception("the upscaler %s cannot be loaded", name)
+            raise InvalidInput(
+                f"the upscaler {name} cannot be loaded; the server's log says why", loc=loc
+            ) from error
 
     def _load(self, name: str, path: Path) -> Swin2SR:
         from transformers import Swin2SRForImageSuperResolution
 
         from runnables.pipelines.upscaling import Swin2SR
 
-        model = Swin2SRForImageSuperResolution.from_pretrained(
-            path.parent, use_safetensors=True, local_files_only=True
+        model, told = Swin2SRForImageSuperResolution.from_pretrained(
+            path.parent, use_safetensors=True, local_files_only=True, output_loading_info=True
         )
+        if missing := told["missing_keys"]:  # they would be random numbers
+            raise ValueError(f"{path.parent} lacks {', '.join(sorted(missing)[:5])}")
         return Swin2SR(name, model.float().to(self._device).eval().requires_grad_(False))
 
 
