@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
+from PIL.Image import Image
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -17,11 +18,11 @@ from api import forms, request_id
 from api.drawing import Drawing
 from api.forms import Form
 from api.jobs.live import Hub
-from api.webui import answers, catalog, infotext, translate, uploads
+from api.webui import answers, catalog, enlarge, infotext, translate, uploads
 from api.webui.tickets import Tickets
 from api.webui.translate import Asked
 from runnables import images
-from runnables.errors import Cancelled
+from runnables.errors import Cancelled, InvalidInput
 from runnables.parameters import Inpaint
 
 ROOT = "/sdapi/v1"
@@ -52,6 +53,8 @@ class WebUIRoutes:
             "samplers": lambda: catalog.sampler_list(runnable.samplers()),
             "schedulers": lambda: catalog.scheduler_list(runnable.spacings()),
             "loras": lambda: catalog.lora_list(runnable.loras()),
+            "upscalers": lambda: enlarge.lists(runnable.upscalers()),
+            "latent-upscale-modes": enlarge.latent_modes,
             "sd-models": lambda: catalog.model_list(self._drawing.model),
             "options": lambda: catalog.options(self._drawing.model),
             **{name: partial(dict.get, catalog.EMPTY, name) for name in catalog.EMPTY},
@@ -59,6 +62,8 @@ class WebUIRoutes:
         posts: dict[str, Callable[[Request], Awaitable[Response]]] = {
             "txt2img": self._txt2img,
             "img2img": self._img2img,
+            "extra-single-image": self._extra_single,
+            "extra-batch-images": self._extra_batch,
             "options": self._set_options,
             "interrupt": self._interrupt,
             "skip": self._interrupt,
@@ -103,19 +108,54 @@ class WebUIRoutes:
 
     async def _form(self, asked: Asked, image: bool) -> Form:
         model = translate.task_of(asked, image)
-        parameters = translate.parameters(asked, model, self._drawing.runnable.webui_sampler)
+        runnable = self._drawing.runnable
+        if image and asked.enable_hr:
+            raise InvalidInput("the second pass is txt2img's", loc=("enable_hr",))
+        hires = enlarge.hires(asked, runnable.describe())
+        parameters = translate.parameters(asked, model, runnable.webui_sampler, hires)
         if not image:
             return Form(parameters)
         settings = self._drawing.settings
         limit = settings.max_pixels
-        data = await uploads.read(asked.init_images[0], "init_images", settings)
-        pixels = await run_in_threadpool(images.decode, data, max_pixels=limit, field="init_images")
+        pixels = await self._picture(asked.init_images[0], "init_images")
         pixels = translate.fitted(pixels, asked)
         if model is not Inpaint:
             return Form(parameters, pixels)
         data = await uploads.read(asked.mask or "", "mask", settings)
         mask = await run_in_threadpool(images.decode_mask, data, max_pixels=limit)
         return Form(parameters, pixels, translate.redrawn(translate.fitted(mask, asked), asked))
+
+    async def _picture(self, text: str, field: str) -> Image:
+        settings = self._drawing.settings
+        data = await uploads.read(text, field, settings)
+        limit = settings.max_pixels
+        return await run_in_threadpool(images.decode, data, max_pixels=limit, field=field)
+
+    # -- enlarging --------------------------------------------------------------------------
+
+    async def _extra_single(self, request: Request) -> Response:
+        with self._drawing.admitted(request, "upscale") as owner:
+            asked = forms.parse(enlarge.Single, await request.body())
+            larger = await self._enlarge(request, owner, asked, asked.image, "image")
+            return JSONResponse({"html_info": "", "image": larger})
+
+    async def _extra_batch(self, request: Request) -> Response:
+        with self._drawing.admitted(request, "upscale") as owner:
+            asked = forms.parse(enlarge.Several, await request.body())
+            larger = [
+                await self._enlarge(request, owner, asked, one.data, "imageList")
+                for one in asked.imageList
+            ]
+            return JSONResponse({"html_info": "", "images": larger})
+
+    async def _enlarge(
+        self, request: Request, owner: str, asked: enlarge.Extras, text: str, field: str
+    ) -> str:
+        """A picture in base64, enlarged."""
+        parameters = enlarge.parameters(asked)
+        form = Form(parameters, await self._picture(text, field))
+        result = await self._drawing.draw(request, owner, form)
+        return await run_in_threadpool(answers.picture, result, result.images[0], self._drawing)
 
     # -- while it is drawn ------------------------------------------------------------------
 
