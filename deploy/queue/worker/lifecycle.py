@@ -166,7 +166,7 @@ class Lifecycle:
             span,
             "completed",
             image_url=urls,
-            seeds=[drawn.seed for drawn in result.images],
+            seeds=[drawn.seed for drawn in result.images if drawn.seed is not None],
             finish_reasons=[drawn.finish_reason for drawn in result.images],
             parameters=result.parameters.model_dump(exclude_none=True) | {"model": model},
             timings={name: round(s, 4) for name, s in {"waited": waited, **timings}.items()},
