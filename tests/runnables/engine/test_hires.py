@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from runnables.engine.request import Progress
 from runnables.errors import Cancelled, InvalidInput, PayloadTooLarge
 from runnables.parameters import Hires, ImageToImage, TextToImage
 from runnables.pipelines.base import Pipeline
+from runnables.pipelines.checkpoint import Compiled
 from runnables.runnable import StableDiffusionRunnable
 from tests.runnables.engine import reference
 from tests.runnables.engine.test_parity import BOUND, Start, TinyModel
@@ -157,6 +159,17 @@ def test_what_cannot_be_drawn_is_refused(
         start("sd1").submit(wanted(4, options, height=side, width=side))
     assert type(caught.value) is error
     assert caught.value.loc == loc
+
+
+def test_compiled_models_have_none(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    runnable = start("sd1")
+    assert runnable._engine is not None
+    base = runnable._engine._planner.base
+    compiled = replace(base.checkpoint, compiled=Compiled(((64, 64),), 4))
+    monkeypatch.setattr(base, "checkpoint", compiled)
+    with pytest.raises(InvalidInput, match="not compiled") as caught:
+        runnable.submit(wanted(4))
+    assert caught.value.loc == ("hires",)
 
 
 def test_memory_is_counted_at_the_larger_size(

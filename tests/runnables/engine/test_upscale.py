@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 from runnables.engine.engine import Engine
-from runnables.engine.errands import Errand, Errands
 from runnables.engine.request import Progress
 from runnables.errors import (
     Cancelled,
@@ -201,31 +200,3 @@ def test_second_pass_names_its_upscaler(start: Start) -> None:
     with pytest.raises(UnknownName, match="known: lanczos") as caught:
         start("sd1").submit(drawing(hires=Hires(upscaler="esrgan")))
     assert caught.value.loc == ("hires", "upscaler")
-
-
-class Asked:
-    """A request as far as errands look at it."""
-
-    def __init__(self, urgency: float) -> None:
-        self.urgency = urgency
-
-
-def test_half_of_the_time_belongs_to_steps() -> None:
-    errands = Errands()
-    assert errands.due(drawing=True) is None
-    late, soon = (
-        Errand(Asked(urgency), iter(()), print)  # type: ignore[arg-type]
-        for urgency in (2.0, 1.0)
-    )
-    errands.add(late)
-    errands.add(soon)
-    assert errands.due(drawing=True) is soon
-    errands.took(1.0)
-    assert errands.due(drawing=True) is None
-    assert errands.due(drawing=False) is soon
-    errands.drew(0.6)
-    assert errands.due(drawing=True) is None
-    errands.drew(0.6)
-    assert errands.due(drawing=True) is soon
-    errands.drop_all(soon.request)
-    assert errands.due(drawing=True) is late
