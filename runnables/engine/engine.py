@@ -245,8 +245,11 @@ class Engine:
     def _enlarge(self, rows: list[Row]) -> None:
         """Rows that have ended their first pass begin the second, or the errand before it."""
         pictured = [row for row in rows if row.second_pass and row.second_pass.upscaler]
+        started = time.perf_counter()
         for row, pixels in decode(pictured, self._accelerator, self._planner.memory):
             self._begin_second(row, pixels)
+        if pictured:
+            self._observe("decode", time.perf_counter() - started, len(pictured))
         for row in rows:
             if row not in pictured:
                 self._begin_second(row, None)
@@ -304,11 +307,10 @@ class Engine:
                 self._accelerator.free_memory()
             self._fail(request, error)
         else:
-            seconds = time.perf_counter() - started
-            self._cost.observe_turn(errand.upscaler, seconds)
-            self._observe("upscale", seconds, 1)
+            self._cost.observe_turn(errand.upscaler, time.perf_counter() - started)
             if isinstance(request, UpscaleRequest):
                 request.count_turn(self._cost)
+        self._observe("upscale", time.perf_counter() - started, 1)
 
     def _begin_upscale(self, request: UpscaleRequest) -> None:
         def end(larger: Image) -> None:
@@ -378,9 +380,8 @@ class Engine:
         return max(2, int(fits * self._shrink))
 
     def _busy_s(self) -> float:
-        """Seconds of work left in the rows that are being drawn."""
-        rows = [*list(self._rows), *self._errands.rows]
-        drawing = sum(self._cost.share(row.remaining) for row in rows)
+        """Seconds of work left in the rows that are being drawn, and in errands."""
+        drawing = sum(self._cost.share(row.remaining) for row in list(self._rows))
         return drawing + sum(errand.left(self._cost) for errand in self._errands)
 
     def _share_s(self, request: Accepted) -> float:
