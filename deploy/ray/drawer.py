@@ -17,7 +17,7 @@ from ray import serve
 from deploy.ray.messages import Message, Observation, Order, Outcome
 from runnables.engine.request import Plan, Progress, Ticket
 from runnables.errors import DeadlineExceeded, StableDiffusionError
-from runnables.parameters import Parameters
+from runnables.parameters import AnyParameters
 from runnables.runnable import StableDiffusionRunnable
 from runnables.settings import Settings
 
@@ -156,7 +156,7 @@ def _ended(ticket: Ticket) -> Any:
     raise error
 
 
-def _less_waiting(order: Order) -> Parameters:
+def _less_waiting(order: Order) -> AnyParameters:
     """The parameters with a deadline that began when the front took the request.
 
     Raises:

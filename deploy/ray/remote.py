@@ -17,7 +17,7 @@ from ray.serve.handle import DeploymentHandle
 from deploy.ray.messages import Order, Outcome
 from runnables.engine.request import OnStep, Plan, Progress, Result, Ticket
 from runnables.errors import Cancelled, NotReady, OverCapacity, StableDiffusionError
-from runnables.parameters import Parameters
+from runnables.parameters import AnyParameters
 from runnables.runnable import Observe, StableDiffusionRunnable
 from runnables.settings import Settings
 
@@ -89,7 +89,7 @@ class RemoteRunnable(StableDiffusionRunnable):
 
     def submit(
         self,
-        parameters: Parameters,
+        parameters: AnyParameters,
         image: Image | None = None,
         mask: Image | None = None,
         *,
@@ -112,7 +112,7 @@ class RemoteRunnable(StableDiffusionRunnable):
 
     def plan(
         self,
-        parameters: Parameters,
+        parameters: AnyParameters,
         image: Image | None = None,
         mask: Image | None = None,
         *,
@@ -210,7 +210,7 @@ class RemoteRunnable(StableDiffusionRunnable):
         return {"waiting": len(states) - len(drawing), "active": sum(drawing)}
 
 
-def _model(parameters: Parameters) -> str:
+def _model(parameters: AnyParameters) -> str:
     """The name of a model beside SD_MODEL; "" for that one."""
     return str(getattr(parameters, "model", None) or "")
 
