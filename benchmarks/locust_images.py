@@ -6,7 +6,7 @@
 
 Four of five requests are `/txt2img` (STEPS, default 20), one is `/imagine` with the model's own
 number of steps; `-T txt2img` and `-T imagine` take one kind only. API_KEY is the key, if any. What
-is no image is a failure, with the service's words.
+is no image is a failure, with the service's words; 429 says that the host has more than it can do.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ class Artist(HttpUser):
 
 def _check(response: Any) -> None:
     kind = response.headers.get("content-type", "")
-    if response.status_code >= 400:
+    if response.status_code == 429:
+        response.failure("429: over capacity")  # one row, though each answer tells another wait
+    elif response.status_code >= 400:
         response.failure(f"{response.status_code}: {response.text[:200]}")
     elif response.status_code == 200 and not kind.startswith("image/"):
         response.failure(f"no image but {kind!r}")

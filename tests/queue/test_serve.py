@@ -1,18 +1,29 @@
-"""The local queue that keeps running: it draws, and ends whole on SIGTERM."""
+"""The local queue that keeps running: it draws as documented, and ends whole on SIGTERM."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 
-from deploy.queue.local.system import Client
 from deploy.queue.local.workers import ROOT
 from tests.queue.serving import serving
+
+DOCUMENT = (ROOT / "docs" / "queue.md").read_text().splitlines()
+EXAMPLES = [line for line in DOCUMENT if line.startswith("curl")]
+
+
+def curl(example: str, url: str) -> Callable[[], Any]:
+    """A documented call, as printed but for the port; calling it gives the answer's JSON."""
+    command = example.replace("http://127.0.0.1:3001", url)
+    assert command != example
+    return lambda: json.loads(subprocess.check_output(["bash", "-ec", command], timeout=60))
 
 
 def test_tasks_until_sigterm(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
@@ -23,12 +34,14 @@ def test_tasks_until_sigterm(tiny_model: Callable[[str], Path], tmp_path: Path) 
         url, process = started
         children = psutil.Process(process.pid).children(recursive=True)
         assert len(children) >= 3  # the stand-in and two workers
-        metadata = {"id": "a", "runtime": "embedded", "tasktype": "text-to-image", "prefix": "p"}
-        content = {"prompt": "x", "steps": 2, "width": 64, "height": 64}
-        client = Client(url)
-        client.call("POST", "/v1alpha2", {"task": {"metadata": metadata, "content": content}})
+        send, ask = (curl(line, url) for line in EXAMPLES)
+        assert send() == {
+            "id": "order-17",
+            "runtime": "embedded",
+            "output_location": "s3://demo/shop/order-17",
+        }
         end = time.monotonic() + 120
-        while (told := client.call("GET", "/v1alpha2/tasks/a?prefix=p"))["status"] == "queued":
+        while (told := ask())["status"] == "queued":
             assert time.monotonic() < end, (logs / "worker.log").read_text()[-4000:]
             time.sleep(0.1)
         assert told["status"] == "completed" and len(told["images"]) == 1
