@@ -151,7 +151,7 @@ class Api:
     async def _models(self, request: Request) -> Response:
         self.keys.check(request.headers)
         self.drawing.check_ready()
-        return JSONResponse([self.runnable.describe()])
+        return JSONResponse(await asyncio.to_thread(self.runnable.models))
 
     async def _ready(self, request: Request) -> Response:
         self.drawing.measure()

@@ -47,8 +47,13 @@ class Drawing:
 
     @property
     def model(self) -> str:
-        """The name of the model that is served."""
+        """The name of the model that draws where a request names none."""
         return str(self.runnable.describe()["name"])
+
+    @property
+    def models(self) -> list[str]:
+        """The names of all models, the default first."""
+        return [str(one["name"]) for one in self.runnable.models()]
 
     def check_ready(self) -> None:
         """Raises NotReady while the model loads, or when it could not be loaded."""

@@ -137,6 +137,7 @@ def _described(
     result: Result, drawn: Drawn, settings: Settings, model: str
 ) -> dict[str, Any] | None:
     """What is written into an image's file, as the operator's policy says."""
+    model = result.parameters.model or model
     if settings.metadata == "none":
         return None
     if settings.metadata == "minimal":

@@ -188,6 +188,10 @@ class StableDiffusionRunnable:
             "precision": str(self._base.dtype).removeprefix("torch."),
         }
 
+    def models(self) -> list[dict[str, Any]]:
+        """Every model a request may name, the default first."""
+        return [self.describe()]
+
     @property
     def capacity(self) -> int:
         """Images of native size in flight that keep the engine's steps full."""

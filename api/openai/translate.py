@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from api import forms
 from runnables.parameters import Inpaint, Parameters
 
-#: names of OpenAI's own models: clients have them built in, and mean the model that is served
+#: names of OpenAI's own models: clients have them built in, and mean the default
 OPENAI_MODELS = ("gpt-image-", "chatgpt-image-", "dall-e-")
 
 
@@ -64,6 +64,8 @@ def parameters(asked: Asked, model: type[Parameters]) -> Parameters:
     """
     native: dict[str, Any] = {**_defaults(model), **(asked.model_extra or {})}
     native["num_images_per_prompt"] = asked.n
+    if asked.model and not asked.model.startswith(OPENAI_MODELS):
+        native["model"] = asked.model
     if asked.size != "auto":
         native["width"], native["height"] = map(int, asked.size.split("x"))
     return forms.validated(model, native)

@@ -66,7 +66,7 @@ def progress(drawn: Sequence[Drawn], preview: Image | None) -> dict[str, Any]:
 
 
 def _info(result: Result, drawing: Drawing) -> dict[str, Any]:
-    model = drawing.model
+    model = result.parameters.model or drawing.model
     told = result.parameters.model_dump()
     seeds = [drawn.seed for drawn in result.images]
     count = len(seeds)

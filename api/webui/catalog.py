@@ -42,8 +42,8 @@ def lora_list(loras: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"name": lora["name"], "alias": lora["name"], "metadata": {}} for lora in loras]
 
 
-def model_list(name: str) -> list[dict[str, Any]]:
-    """The model that is served."""
+def model_list(names: list[str]) -> list[dict[str, Any]]:
+    """The models that `override_settings.sd_model_checkpoint` may name."""
     return [
         {
             "title": name,
@@ -53,6 +53,7 @@ def model_list(name: str) -> list[dict[str, Any]]:
             "filename": name,
             "config": None,
         }
+        for name in names
     ]
 
 
@@ -61,17 +62,34 @@ def options(model: str) -> dict[str, Any]:
     return {"sd_model_checkpoint": model, "sd_checkpoint_hash": "", "samples_format": "png"}
 
 
-def check_options(wanted: dict[str, Any], model: str, field: str | None = None) -> None:
+def check_options(wanted: dict[str, Any], names: list[str]) -> None:
     """Options that change nothing pass; those for all that come after are nobody's to set.
 
+    Args:
+        names: of all models, the default first.
+
     Raises:
-        InvalidInput, UnknownName: the model is no name, or another than the one that is served.
+        InvalidInput, UnknownName: the model is no name, or another than the default.
+    """
+    if chosen_model(wanted, names, "body") not in (None, names[0]):
+        raise InvalidInput(
+            "nothing is set for all: name the model in override_settings of each request",
+            loc=("body", "sd_model_checkpoint"),
+        )
+
+
+def chosen_model(wanted: dict[str, Any], names: list[str], field: str) -> str | None:
+    """The model that options name; None where they name none.
+
+    Raises:
+        InvalidInput, UnknownName: it is no name, or none of these.
     """
     name = wanted.get("sd_model_checkpoint")
-    loc = (field or "body", "sd_model_checkpoint")
+    loc = (field, "sd_model_checkpoint")
     if name is None:
-        return
+        return None
     if not isinstance(name, str):
         raise InvalidInput("sd_model_checkpoint must be a name", loc=loc)
-    if name != model:
-        raise UnknownName(f"there is no model {name!r}; known: {model}", loc=loc)
+    if name not in names:
+        raise UnknownName(f"there is no model {name!r}; known: {', '.join(names)}", loc=loc)
+    return name

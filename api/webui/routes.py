@@ -52,7 +52,7 @@ class WebUIRoutes:
             "samplers": lambda: catalog.sampler_list(runnable.samplers()),
             "schedulers": lambda: catalog.scheduler_list(runnable.spacings()),
             "loras": lambda: catalog.lora_list(runnable.loras()),
-            "sd-models": lambda: catalog.model_list(self._drawing.model),
+            "sd-models": lambda: catalog.model_list(self._drawing.models),
             "options": lambda: catalog.options(self._drawing.model),
             **{name: partial(dict.get, catalog.EMPTY, name) for name in catalog.EMPTY},
         }
@@ -86,7 +86,6 @@ class WebUIRoutes:
         sent = forms.json_object(await request.body())
         asked = forms.validated(Asked, sent)
         translate.check(asked)
-        catalog.check_options(asked.override_settings, drawing.model, "override_settings")
         form = await self._form(asked, image)
         key = (owner, request_id.of(request))
         with self._hub.listening(key, 0) as listener:
@@ -103,7 +102,11 @@ class WebUIRoutes:
 
     async def _form(self, asked: Asked, image: bool) -> Form:
         model = translate.task_of(asked, image)
-        parameters = translate.parameters(asked, model, self._drawing.runnable.webui_sampler)
+        names = self._drawing.models
+        chosen = catalog.chosen_model(asked.override_settings, names, "override_settings")
+        parameters = translate.parameters(
+            asked, model, self._drawing.runnable.webui_sampler, chosen
+        )
         if not image:
             return Form(parameters)
         settings = self._drawing.settings
@@ -141,7 +144,7 @@ class WebUIRoutes:
 
     async def _set_options(self, request: Request) -> Response:
         self._drawing.keys.check(request.headers)
-        catalog.check_options(forms.json_object(await request.body()), self._drawing.model)
+        catalog.check_options(forms.json_object(await request.body()), self._drawing.models)
         return JSONResponse(None)
 
     async def _nothing(self, request: Request) -> Response:

@@ -7,56 +7,66 @@ import logging
 import threading
 import time
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
+from weakref import WeakValueDictionary
 
 import ray
 from ray import serve
 
+from deploy.ray.held import Held, named, unnamed
 from deploy.ray.messages import Message, Observation, Order, Outcome
-from runnables.engine.request import Plan, Progress, Ticket
-from runnables.errors import DeadlineExceeded, StableDiffusionError
+from runnables.engine.request import Plan, Progress, Result, Ticket
+from runnables.errors import ConfigurationError, DeadlineExceeded, NotReady, StableDiffusionError
 from runnables.parameters import Parameters
 from runnables.runnable import StableDiffusionRunnable
 from runnables.settings import Settings
 
 logger = logging.getLogger("ray.serve")
 POLL_S = 0.25  # how often a waiting order's place in the queue is looked at
-MODELS = 2  # models a replica keeps at once, beside the one it starts with
+MODELS = 2  # further models a replica keeps at once, beside those it starts with
 
 
 class Drawer:
-    """Draws orders; those of one replica share the engine's steps."""
+    """Draws orders; those of one model in one replica share the engine's steps.
+
+    Args:
+        models: name -> source of further models, as `model` of an order names them.
+    """
 
     def __init__(self, models: dict[str, str] | None = None) -> None:
         self._settings = _fit_threads(Settings.from_environment())
         self._models = models or {}
+        self._id = serve.get_replica_context().replica_tag
         self._lock = threading.Lock()
         self._tickets: dict[str, Ticket] = {}
         self._observations: list[Observation] = []
+        self._held: WeakValueDictionary[str, Held] = WeakValueDictionary()
         self._runnable = self._start(self._settings)
 
     async def draw(self, order: Order, model: str = "") -> AsyncIterator[Message]:
         """Progress as it is made, then one Outcome. Cancelling frees the rows."""
         try:
-            ticket, changed = await self._submit(order, model)
+            async with self._using(model) as runnable:
+                ticket, changed = await self._submit(runnable, order, model)
+                try:
+                    async for progress in _follow(ticket, changed, order.every_step):
+                        yield progress
+                finally:
+                    ticket.cancel()  # without effect on what is finished
+                    self._tickets.pop(ticket.id, None)
+            yield self._outcome(_ended(ticket), model)
         except StableDiffusionError as error:
-            yield Outcome(error)
-            return
-        try:
-            async for progress in _follow(ticket, changed, order.every_step):
-                yield progress
-        finally:
-            ticket.cancel()  # without effect on what is finished
-            self._tickets.pop(ticket.id, None)
-        yield Outcome(_ended(ticket), self._take_observations())
+            yield self._outcome(error, model)
 
     async def plan(self, order: Order, model: str = "") -> Plan | StableDiffusionError:
         """What an order would be, or why it is refused."""
         try:
-            runnable = await self._choose(model)
-            return await asyncio.to_thread(runnable.plan, order.parameters, *order.inputs)
+            async with self._using(model) as runnable:
+                asked = unnamed(order.parameters) if model else order.parameters
+                plan: Plan = await asyncio.to_thread(runnable.plan, asked, *order.inputs)
+                return named(plan, model)
         except StableDiffusionError as error:
             return error
 
@@ -66,9 +76,9 @@ class Drawer:
             self._tickets[id].preview_every = every
 
     async def describe(self) -> dict[str, Any]:
-        """What the front tells about the model without asking again."""
+        """What the front tells about the models that all drawers start with."""
         return {
-            "model": self._runnable.describe(),
+            "models": self._runnable.models(),
             "capacity": self._runnable.capacity,
             "samplers": await asyncio.to_thread(self._runnable.samplers),
         }
@@ -86,23 +96,33 @@ class Drawer:
     # -- models -----------------------------------------------------------------------------
 
     @serve.multiplexed(max_num_models_per_replica=MODELS)
-    async def _load(self, model: str) -> StableDiffusionRunnable:
+    async def _load(self, model: str) -> Held:
         """A further model; Ray sends its orders to replicas that have it."""
-        settings = self._settings.model_copy(update={"model": self._models[model]})
-        return await asyncio.to_thread(self._start, settings)
+        own = {"model": self._models[model], "refiner": None}
+        try:
+            runnable = await asyncio.to_thread(self._start, self._settings.model_copy(update=own))
+        except ConfigurationError as error:
+            raise NotReady(f"the model {model} could not be loaded: {error}") from error
+        self._held[model] = held = Held(model, runnable)
+        return held
 
-    async def _choose(self, model: str) -> StableDiffusionRunnable:
-        if model not in self._models:
-            return self._runnable
-        loaded: StableDiffusionRunnable = await self._load(model)
-        return loaded
+    @asynccontextmanager
+    async def _using(self, model: str) -> AsyncIterator[StableDiffusionRunnable]:
+        if not model:
+            yield self._runnable
+            return
+        held: Held = await self._load(model)
+        with held.use() as runnable:
+            yield runnable
 
-    async def _submit(self, order: Order, model: str) -> tuple[Ticket, asyncio.Event]:
-        runnable = await self._choose(model)
+    async def _submit(
+        self, runnable: StableDiffusionRunnable, order: Order, model: str
+    ) -> tuple[Ticket, asyncio.Event]:
         loop, changed = asyncio.get_running_loop(), asyncio.Event()
         submit = partial(runnable.submit, on_step=lambda progress: _wake(loop, changed))
+        asked = _less_waiting(order)
         ticket: Ticket = await asyncio.to_thread(
-            partial(submit, _less_waiting(order), *order.inputs, **order.options)
+            partial(submit, unnamed(asked) if model else asked, *order.inputs, **order.options)
         )
         self._tickets[ticket.id] = ticket
         ticket.future.add_done_callback(lambda _: _wake(loop, changed))
@@ -113,7 +133,13 @@ class Drawer:
         runnable.start()
         return runnable
 
-    # -- measurements -----------------------------------------------------------------------
+    # -- what the front is told -------------------------------------------------------------
+
+    def _outcome(self, ended: Result | StableDiffusionError, model: str) -> Outcome:
+        if isinstance(ended, Result):
+            ended = named(ended, model)
+        held = tuple(one.describe() for one in list(self._held.values()))
+        return Outcome(ended, self._take_observations(), self._id, held)
 
     def _observe(self, stage: str, seconds: float, rows: int) -> None:
         with self._lock:

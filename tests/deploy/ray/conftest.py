@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,17 +27,24 @@ def serve_ray(
         yield server
 
 
-def config(folder: Path, drawers: int, **env: str) -> Path:
-    """The config in the tree with a fixed number of drawers."""
+def config(
+    folder: Path,
+    drawers: int,
+    models: Mapping[str, Path] | None = None,
+    scaling: Mapping[str, float] | None = None,
+    **env: str,
+) -> Path:
+    """The config in the tree with a fixed number of drawers, or other `scaling`."""
     content: dict[str, Any] = yaml.safe_load(CONFIG.read_text())
     (app,) = content["applications"]
+    app["args"] = {"models": {name: str(source) for name, source in (models or {}).items()}}
     app["runtime_env"]["env_vars"] |= env
     for deployment in app["deployments"]:
         if deployment["name"] == "drawer":
-            scaling = deployment["autoscaling_config"]
-            scaling |= {"min_replicas": drawers, "max_replicas": drawers}
+            fixed = {"min_replicas": drawers, "max_replicas": drawers}
+            deployment["autoscaling_config"] |= {**fixed, **(scaling or {})}
     path = folder / "serve.yaml"
-    path.write_text(yaml.safe_dump(content))
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
     return path
 
 
