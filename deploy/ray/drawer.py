@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 import ray
 from ray import serve
 
-from deploy.ray.held import Held, named, unnamed
+from deploy.ray.held import Gone, Held, named, unnamed
 from deploy.ray.messages import Message, Observation, Order, Outcome
 from runnables.engine.request import Plan, Progress, Result, Ticket
 from runnables.errors import ConfigurationError, DeadlineExceeded, NotReady, StableDiffusionError
@@ -42,6 +42,7 @@ class Drawer:
         self._lock = threading.Lock()
         self._tickets: dict[str, Ticket] = {}
         self._observations: list[Observation] = []
+        self._loading: dict[str, asyncio.Future[Held]] = {}
         self._held: WeakValueDictionary[str, Held] = WeakValueDictionary()
         self._runnable = self._start(self._settings)
 
@@ -111,9 +112,22 @@ class Drawer:
         if not model:
             yield self._runnable
             return
-        held: Held = await self._load(model)
-        with held.use() as runnable:
-            yield runnable
+        async with AsyncExitStack() as stack:
+            yield await self._enter(model, stack)
+
+    async def _enter(self, model: str, stack: AsyncExitStack) -> StableDiffusionRunnable:
+        """Use a further model until the stack is left."""
+        while True:
+            held = await self._share(model)
+            with suppress(Gone):  # between its loading and now: load it again
+                return stack.enter_context(held.use())
+
+    async def _share(self, model: str) -> Held:
+        """Orders that wait for the same model load it once, whatever was asked for between them."""
+        if model not in self._loading:
+            self._loading[model] = asyncio.ensure_future(self._load(model))
+            self._loading[model].add_done_callback(lambda _: self._loading.pop(model))
+        return await asyncio.shield(self._loading[model])
 
     async def _submit(
         self, runnable: StableDiffusionRunnable, order: Order, model: str

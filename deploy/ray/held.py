@@ -15,6 +15,10 @@ from runnables.runnable import StableDiffusionRunnable
 Told = TypeVar("Told", Plan, Result)
 
 
+class Gone(Exception):
+    """Ray has dropped this model for another."""
+
+
 class Held:
     """A further model under the name that requests call it by.
 
@@ -26,12 +30,19 @@ class Held:
         self.name = name
         self._runnable = runnable
         self._users = 0
+        self._gone = False
         self._free = threading.Condition()
 
     @contextmanager
     def use(self) -> Iterator[StableDiffusionRunnable]:
-        """As long as the block runs, the model stays."""
+        """As long as the block runs, the model stays.
+
+        Raises:
+            Gone: it was too late.
+        """
         with self._free:
+            if self._gone:
+                raise Gone
             self._users += 1
         try:
             yield self._runnable
@@ -48,6 +59,7 @@ class Held:
         """Ray calls it, in a thread, when another model needs the room; it waits for the users."""
         with self._free:
             self._free.wait_for(lambda: self._users == 0)
+            self._gone = True
         self._runnable.close()
 
 
