@@ -16,6 +16,7 @@ from pathlib import Path
 import yaml
 
 CONFIG = Path(__file__).with_name("serve.yaml")
+STOP_S = 90  # over SD_DRAIN_S; what has not ended then is lost
 #: before Ray is imported: it reads them then
 DEFAULTS = {
     "RAY_AUTH_MODE": "token",
@@ -68,8 +69,24 @@ def _serve(config: dict[str, object], stop: threading.Event) -> int:
                 return 1
         return 0
     finally:
+        _finish()
         serve.shutdown()
         ray.shutdown()
+
+
+def _finish() -> None:
+    """Draw and send what was accepted: Serve's own shutdown cuts the connections it serves."""
+    from ray import serve
+    from ray.exceptions import RayError
+    from ray.serve.exceptions import RayServeException
+
+    for name, one in serve.status().applications.items():
+        if one.status == "RUNNING":
+            try:
+                serve.get_app_handle(name).stop.remote().result(timeout_s=STOP_S)
+                serve.delete(name)
+            except (RayServeException, RayError, TimeoutError) as error:
+                print(f"{name} could not finish its requests: {error}", file=sys.stderr)
 
 
 def _is_lost(application: object) -> bool:

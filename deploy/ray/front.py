@@ -51,10 +51,14 @@ class Front:
         """Ray calls it after the constructor."""
         return self.gateway.around(_host())
 
+    async def stop(self) -> None:
+        """Take nothing more, and wait until what was accepted is drawn."""
+        await asyncio.to_thread(self.api.stop)
+
     async def __del__(self) -> None:
         """Ray calls it once the requests in flight are answered, or their grace is over."""
         if hasattr(self, "api"):
-            await asyncio.to_thread(self.api.stop)
+            await self.stop()
 
     def _load(self) -> None:
         try:

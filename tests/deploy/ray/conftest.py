@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,7 +25,16 @@ def serve_ray(
     (folder / "token").write_text("0" * 64)
     command = [sys.executable, "-m", "deploy.ray", *arguments]
     with run(command, folder / "log", ready, environment, timeout=300) as server:
-        yield server
+        try:
+            yield server
+        finally:
+            stop(server)
+
+
+def stop(server: Server) -> int:
+    """SIGTERM to the one process: to the whole group it would end Ray under the application."""
+    server.process.send_signal(signal.SIGTERM)
+    return server.process.wait(timeout=120)
 
 
 def config(
