@@ -21,7 +21,12 @@ def serve_ray(
     folder: Path, *arguments: str, ready: bool = True, **settings: str
 ) -> Iterator[Server]:
     """`python -m deploy.ray` with a cluster and a token of its own."""
-    environment = {"SD_THREADS": "1", "RAY_AUTH_TOKEN_PATH": str(folder / "token"), **settings}
+    environment = {
+        "SD_THREADS": "1",
+        "RAY_DEDUP_LOGS": "0",
+        "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
+        **settings,
+    }
     (folder / "token").write_text("0" * 64)
     command = [sys.executable, "-m", "deploy.ray", *arguments]
     with run(command, folder / "log", ready, environment, timeout=300) as server:
