@@ -99,6 +99,11 @@ def compare(hosts: dict[str, str], clients: int, rounds: int, requests: int) -> 
         )
 
 
+def _tell_load() -> None:
+    """What else the machine does decides what these figures are worth."""
+    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ray", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
@@ -106,14 +111,19 @@ def main() -> None:
     parser.add_argument("--drawers", type=int, nargs="*", default=[1])
     chosen = parser.parse_args()
     os.environ["SD_THREADS"] = "1"
-    print("| clients | host | median ms | ratio | images/s | ratio |\n|---|---|---|---|---|---|")
     with ExitStack() as stack:
         hosts = {"BentoML": stack.enter_context(served(EMBEDDED_MODEL))[0]}
         for drawers in chosen.drawers:
-            hosts[f"Ray, {drawers} drawers"] = stack.enter_context(on_ray(drawers))
+            hosts[f"Ray, {drawers} drawer{'s'[: drawers > 1]}"] = stack.enter_context(
+                on_ray(drawers)
+            )
+        _tell_load()
         for clients in (1, 16):
+            print("\n| clients | host | median ms | ratio | images/s | ratio |")
+            print("|---|---|---|---|---|---|")
             for line in compare(hosts, clients, chosen.rounds, chosen.requests):
                 print(line, flush=True)
+            _tell_load()
 
 
 if __name__ == "__main__":
