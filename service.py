@@ -90,7 +90,7 @@ class StableDiffusion:
         """A file, or JSON where there are several images: chosen as over HTTP without `Accept`."""
         chosen = choose_format(parameters, accept="")
         result = self.runnable.submit(parameters, *inputs).future.result()
-        return encode(result, chosen, settings, str(self.runnable.describe()["name"]))
+        return encode(result, chosen, settings)
 
 
 def _log_to_stderr() -> None:

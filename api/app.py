@@ -133,7 +133,7 @@ class Api:
                 chosen = responses.choose_format(form.parameters, accept)
                 result = await self.drawing.draw(request, owner, form)
                 return await responses.image_response(
-                    result, chosen, self.settings, self.drawing.model, request_id.of(request)
+                    result, chosen, self.settings, request_id.of(request)
                 )
 
         return draw
@@ -151,7 +151,7 @@ class Api:
     async def _models(self, request: Request) -> Response:
         self.keys.check(request.headers)
         self.drawing.check_ready()
-        return JSONResponse(await asyncio.to_thread(self.runnable.models))
+        return JSONResponse(self.runnable.models())
 
     async def _ready(self, request: Request) -> Response:
         self.drawing.measure()

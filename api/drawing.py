@@ -46,14 +46,9 @@ class Drawing:
         self._metrics = metrics
 
     @property
-    def model(self) -> str:
-        """The name of the model that draws where a request names none."""
-        return str(self.runnable.describe()["name"])
-
-    @property
     def models(self) -> list[str]:
-        """The names of all models, the default first."""
-        return [str(one["name"]) for one in self.runnable.models()]
+        """The names of the models that are served, the default first."""
+        return [str(model["name"]) for model in self.runnable.models()]
 
     def check_ready(self) -> None:
         """Raises NotReady while the model loads, or when it could not be loaded."""

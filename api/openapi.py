@@ -56,7 +56,7 @@ def document() -> dict[str, Any]:
     paths |= {
         "/samplers": {"get": _list("The samplers a request may name")},
         "/loras": {"get": _list("The LoRAs a request may name")},
-        "/models": {"get": _list("The models a request may name, the default first")},
+        "/models": {"get": _list("The model that is served, and its defaults")},
         "/healthz": {"get": _plain("The process runs")},
         "/livez": {"get": _plain("The process runs")},
         "/readyz": {"get": _plain("The model is loaded and warmed up")},

@@ -83,28 +83,26 @@ def _weight(parameters: str) -> float:
     return 1.0
 
 
-def encode(result: Result, chosen: OutputFormat, settings: Settings, model: str) -> bytes:
+def encode(result: Result, chosen: OutputFormat, settings: Settings) -> bytes:
     """The only image as its file, or all of them as JSON, with what the policy lets them tell."""
     if chosen == "json":
-        return json.dumps(_json_body(result, settings, model)).encode()
-    return image_file(result, result.images[0], chosen, settings, model)
+        return json.dumps(_json_body(result, settings)).encode()
+    return image_file(result, result.images[0], chosen, settings)
 
 
-def image_file(
-    result: Result, drawn: Drawn, kind: images.Format, settings: Settings, model: str
-) -> bytes:
+def image_file(result: Result, drawn: Drawn, kind: images.Format, settings: Settings) -> bytes:
     """One image's file, with what the policy lets it tell; signed where a certificate is set."""
-    data = images.encode(drawn.image, kind, _described(result, drawn, settings, model))
+    data = images.encode(drawn.image, kind, _described(result, drawn, settings))
     return provenance.sign(data, kind, settings)
 
 
 async def image_response(
-    result: Result, chosen: OutputFormat, settings: Settings, model: str, request_id: str
+    result: Result, chosen: OutputFormat, settings: Settings, request_id: str
 ) -> Response:
     """One image as its file, or all of them as JSON; encoding happens in a thread."""
     started = time.perf_counter()
     with tracing.stage("format"):
-        data = await run_in_threadpool(encode, result, chosen, settings, model)
+        data = await run_in_threadpool(encode, result, chosen, settings)
     timings = {**result.timings, "format": time.perf_counter() - started}
     kind = "application/json" if chosen == "json" else f"image/{chosen}"
     return Response(data, media_type=kind, headers=_headers(result, timings, request_id))
@@ -133,16 +131,14 @@ def _headers(result: Result, timings: Mapping[str, float], request_id: str) -> d
     }
 
 
-def _described(
-    result: Result, drawn: Drawn, settings: Settings, model: str
-) -> dict[str, Any] | None:
+def _described(result: Result, drawn: Drawn, settings: Settings) -> dict[str, Any] | None:
     """What is written into an image's file, as the operator's policy says."""
-    model = result.parameters.model or model
     if settings.metadata == "none":
         return None
     if settings.metadata == "minimal":
+        model = result.parameters.model
         return {"generator": "stable-diffusion-service", "model": model, "seed": drawn.seed}
-    return {**_parameters(result), "seed": drawn.seed, "model": model}
+    return {**_parameters(result), "seed": drawn.seed}
 
 
 def _parameters(result: Result) -> dict[str, Any]:
@@ -151,8 +147,8 @@ def _parameters(result: Result) -> dict[str, Any]:
     )
 
 
-def _json_body(result: Result, settings: Settings, model: str) -> dict[str, Any]:
-    files = [image_file(result, drawn, "png", settings, model) for drawn in result.images]
+def _json_body(result: Result, settings: Settings) -> dict[str, Any]:
+    files = [image_file(result, drawn, "png", settings) for drawn in result.images]
     return {
         "images": [
             {

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from runnables import accelerators
 from runnables.accelerators.base import Accelerator
@@ -19,9 +22,11 @@ from runnables.engine.prepare import Preparer
 from runnables.engine.previews import Previewer
 from runnables.engine.request import Ticket
 from runnables.engine.row import Row
+from runnables.engine.shelf import Shelf
 from runnables.errors import ConfigurationError
 from runnables.parameters import Inpaint, Parameters, TextToImage
 from runnables.pipelines.base import Pipeline
+from runnables.pipelines.checkpoint import Checkpoint
 from runnables.pipelines.registry import PIPELINES
 
 if TYPE_CHECKING:
@@ -37,19 +42,51 @@ WARM_UP_S = 2.0  # calibrate with larger batches only while calls are shorter th
 
 def assemble(
     settings: Settings, observe: Callable[[str, float, int], None]
-) -> tuple[Engine, Pipeline]:
-    """A warmed-up engine, not started yet, and its base pipeline."""
+) -> tuple[Engine, Shelf]:
+    """A warmed-up engine, not started yet, and the models it draws with."""
     accelerator = accelerators.choose(settings)
     base = load_pipeline(settings.model, accelerator, settings.checkpoint_config)
     refiner = load_pipeline(settings.refiner, accelerator) if settings.refiner else None
     if refiner and not refiner.checkpoint.config.get("requires_aesthetics_score"):
         raise ConfigurationError(f"SD_REFINER={settings.refiner} is not an SDXL refiner")
-    cost = CostModel()
-    planner = Planner(base, refiner, settings, cost)
+    first = Planner(base, refiner, settings, CostModel())
     with accelerator.session():
+        warm_up(first, accelerator)
+    previewer = Previewer(
+        _tiny_vae(settings.preview_vae, base, accelerator), base.checkpoint.family
+    )
+    shelf = _shelf(first, accelerator, settings)
+    return Engine(shelf, accelerator, previewer=previewer, observe=observe), shelf
+
+
+def _shelf(first: Planner, accelerator: Accelerator, settings: Settings) -> Shelf:
+    """The models of SD_MODELS beside the first one; they are loaded when they are asked for."""
+    sources = settings.further_models
+    if first.name in sources:
+        raise ConfigurationError(
+            f"SD_MODELS names {first.name}, which SD_MODEL serves already", loc=("SD_MODELS",)
+        )
+    if sources and accelerator.buckets:
+        raise ConfigurationError(
+            "SD_MODELS needs steps of any number of rows: no compiled models, no SD_COMPILE",
+            loc=("SD_MODELS",),
+        )
+
+    def read(name: str, source: str) -> Planner:
+        checkpoint = accelerator.load(source, settings.checkpoint_config)
+        return Planner(_pipeline(checkpoint, accelerator), None, settings, CostModel(), name=name)
+
+    def install(planner: Planner) -> None:
+        with torch.inference_mode(False):
+            accelerator.prepare(planner.base)
         warm_up(planner, accelerator)
-    previewer = Previewer(_tiny_vae(settings.preview_vae, base, accelerator))
-    return Engine(planner, accelerator, previewer=previewer, observe=observe), base
+
+    def free() -> float:
+        accelerator.free_memory()
+        return SPARE * accelerator.free_bytes()
+
+    budget = settings.models_memory_gb * 1e9 or math.inf
+    return Shelf(first, sources, read=read, install=install, free=free, budget=budget)
 
 
 def _tiny_vae(folder: str | None, base: Pipeline, accelerator: Accelerator) -> Any:
@@ -69,11 +106,14 @@ def _tiny_vae(folder: str | None, base: Pipeline, accelerator: Accelerator) -> A
 def load_pipeline(source: str, accelerator: Accelerator, config: str | None = None) -> Pipeline:
     """Load a model and prepare it for the accelerator."""
     started = time.monotonic()
-    checkpoint = accelerator.load(source, config)
-    pipeline = PIPELINES[checkpoint.family](checkpoint, accelerator.device, accelerator.dtype)
+    pipeline = _pipeline(accelerator.load(source, config), accelerator)
     accelerator.prepare(pipeline)
-    logger.info("loaded %s in %.1f s", checkpoint.name, time.monotonic() - started)
+    logger.info("loaded %s in %.1f s", pipeline.checkpoint.name, time.monotonic() - started)
     return pipeline
+
+
+def _pipeline(checkpoint: Checkpoint, accelerator: Accelerator) -> Pipeline:
+    return PIPELINES[checkpoint.family](checkpoint, accelerator.device, accelerator.dtype)
 
 
 def warm_up(planner: Planner, accelerator: Accelerator) -> None:

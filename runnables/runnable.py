@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from runnables.engine.engine import Engine
-    from runnables.pipelines.base import Pipeline
+    from runnables.engine.plan import Planner
+    from runnables.engine.shelf import Shelf
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ Observe = Callable[[str, float, int], None]
 
 
 class StableDiffusionRunnable:
-    """One model, loaded once, drawing all requests in shared steps.
+    """Models, each loaded once, drawing all requests in shared steps.
 
     Args:
         settings: default: the environment's `SD_*` variables.
@@ -41,7 +42,7 @@ class StableDiffusionRunnable:
         self.settings = settings or Settings.from_environment()
         self._observe: Observe = observe or (lambda stage, seconds, rows: None)
         self._engine: Engine | None = None
-        self._base: Pipeline | None = None
+        self._shelf: Shelf | None = None
         self._starting = threading.Lock()
 
     # -- life -------------------------------------------------------------------------------
@@ -58,7 +59,7 @@ class StableDiffusionRunnable:
         with self._starting:
             if self._engine is None:
                 provenance.check(self.settings)
-                engine, self._base = assemble(self.settings, self._observe)
+                engine, self._shelf = assemble(self.settings, self._observe)
                 engine.start()
                 self._engine = engine
 
@@ -170,27 +171,20 @@ class StableDiffusionRunnable:
             raise UnknownName(str(error), loc=("sampler_name",)) from error
 
     def describe(self) -> dict[str, Any]:
-        """The model, its family, native size and defaults."""
-        if self._base is None:
+        """The default model: its name, family, native size and defaults."""
+        if self._shelf is None:
             raise NotReady("the model is still loading")
-        checkpoint = self._base.checkpoint
-        height, width = self._base.native_size
-        return {
-            "name": checkpoint.name,
-            "family": checkpoint.family,
-            "height": height,
-            "width": width,
-            "defaults": checkpoint.profile.model_dump(exclude={"height", "width"}),
-            "device": str(self._base.device),
-            "sizes": [list(size) for size in checkpoint.compiled.sizes]
-            if checkpoint.compiled
-            else None,
-            "precision": str(self._base.dtype).removeprefix("torch."),
-        }
+        return _described(self._shelf.first)
 
     def models(self) -> list[dict[str, Any]]:
-        """Every model a request may name, the default first."""
-        return [self.describe()]
+        """Every model a request may name, the default first; of those not loaded only the name."""
+        if self._shelf is None:
+            raise NotReady("the model is still loading")
+        loaded = self._shelf.loaded
+        return [
+            _described(loaded[name]) if name in loaded else {"name": name, "loaded": False}
+            for name in self._shelf.names
+        ]
 
     @property
     def capacity(self) -> int:
@@ -204,6 +198,23 @@ class StableDiffusionRunnable:
         if self._engine is None:
             return {"waiting": 0, "active": 0}
         return {"waiting": self._engine.waiting, "active": self._engine.active}
+
+
+def _described(planner: Planner) -> dict[str, Any]:
+    base, checkpoint = planner.base, planner.base.checkpoint
+    height, width = base.native_size
+    compiled = checkpoint.compiled
+    return {
+        "name": planner.name,
+        "loaded": True,
+        "family": checkpoint.family,
+        "height": height,
+        "width": width,
+        "defaults": checkpoint.profile.model_dump(exclude={"height", "width"}),
+        "device": str(base.device),
+        "sizes": [list(size) for size in compiled.sizes] if compiled else None,
+        "precision": str(base.dtype).removeprefix("torch."),
+    }
 
 
 def _check_inputs(parameters: Parameters, image: Image | None, mask: Image | None) -> None:

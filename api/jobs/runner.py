@@ -204,12 +204,11 @@ class Runner:
 
     def _keep(self, job: Job, result: Result) -> list[dict[str, Any]]:
         """Write the images; of another attempt's files nothing is overwritten."""
-        model = str(self._runnable.describe()["name"])
         kind = image_format(result.parameters.output_format)
         described = []
         for i, drawn in enumerate(result.images):
             name = f"{job.attempts}-{i}.{kind}"
-            data = responses.image_file(result, drawn, kind, self._runnable.settings, model)
+            data = responses.image_file(result, drawn, kind, self._runnable.settings)
             self._files.write(job.folder, name, data)
             described.append(
                 {

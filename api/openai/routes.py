@@ -82,16 +82,17 @@ class OpenAIRoutes:
     async def _models(self, request: Request) -> Response:
         self._drawing.keys.check(request.headers)
         self._drawing.check_ready()
-        listed = [_described(name) for name in self._drawing.models]
-        return JSONResponse({"object": "list", "data": listed})
+        data = [_described(name) for name in self._drawing.models]
+        return JSONResponse({"object": "list", "data": data})
 
     async def _model(self, request: Request) -> Response:
         self._drawing.keys.check(request.headers)
         self._drawing.check_ready()
-        name, names = request.path_params["id"], self._drawing.models
-        if name not in names:
-            known = ", ".join(names)
-            raise UnknownName(f"there is no model {name!r}; known: {known}", loc=("model",))
+        name, known = request.path_params["id"], self._drawing.models
+        if name not in known:
+            raise UnknownName(
+                f"there is no model {name!r}; known: {', '.join(known)}", loc=("model",)
+            )
         return JSONResponse(_described(name))
 
 

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from api import forms
 from runnables.parameters import Inpaint, Parameters
 
-#: names of OpenAI's own models: clients have them built in, and mean the default
+#: names of OpenAI's own models: clients have them built in, and mean the model that is served
 OPENAI_MODELS = ("gpt-image-", "chatgpt-image-", "dall-e-")
 
 

@@ -21,7 +21,7 @@ from runnables.engine.request import Result
 def body(result: Result, asked: Asked, sent: dict[str, Any], drawing: Drawing) -> dict[str, Any]:
     """The answer of txt2img and img2img; `info` is JSON in a string, as in the WebUI."""
     pictures = [
-        _base64(responses.image_file(result, drawn, "png", drawing.settings, drawing.model))
+        _base64(responses.image_file(result, drawn, "png", drawing.settings))
         for drawn in result.images
     ]
     return {
@@ -66,11 +66,10 @@ def progress(drawn: Sequence[Drawn], preview: Image | None) -> dict[str, Any]:
 
 
 def _info(result: Result, drawing: Drawing) -> dict[str, Any]:
-    model = result.parameters.model or drawing.model
     told = result.parameters.model_dump()
     seeds = [drawn.seed for drawn in result.images]
     count = len(seeds)
-    described = [images.describe({**told, "seed": seed, "model": model}) for seed in seeds]
+    described = [images.describe({**told, "seed": seed}) for seed in seeds]
     first = result.images[0].image
     return {
         "prompt": told["prompt"],
@@ -89,7 +88,7 @@ def _info(result: Result, drawing: Drawing) -> dict[str, Any]:
         "steps": told["num_inference_steps"],
         "batch_size": count,
         "denoising_strength": told.get("strength"),
-        "sd_model_name": model,
+        "sd_model_name": told["model"],
         "infotexts": described,
         "index_of_first_image": 0,
         "finish_reasons": [drawn.finish_reason for drawn in result.images],

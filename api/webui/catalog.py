@@ -43,7 +43,7 @@ def lora_list(loras: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def model_list(names: list[str]) -> list[dict[str, Any]]:
-    """The models that `override_settings.sd_model_checkpoint` may name."""
+    """The models that `sd_model_checkpoint` may name."""
     return [
         {
             "title": name,
@@ -62,27 +62,14 @@ def options(model: str) -> dict[str, Any]:
     return {"sd_model_checkpoint": model, "sd_checkpoint_hash": "", "samples_format": "png"}
 
 
-def check_options(wanted: dict[str, Any], names: list[str]) -> None:
-    """Options that change nothing pass; those for all that come after are nobody's to set.
+def check_model(wanted: dict[str, Any], known: list[str], field: str) -> str | None:
+    """The model that these options name, if any.
 
     Args:
-        names: of all models, the default first.
+        known: those that may be named.
 
     Raises:
-        InvalidInput, UnknownName: the model is no name, or another than the default.
-    """
-    if chosen_model(wanted, names, "body") not in (None, names[0]):
-        raise InvalidInput(
-            "nothing is set for all: name the model in override_settings of each request",
-            loc=("body", "sd_model_checkpoint"),
-        )
-
-
-def chosen_model(wanted: dict[str, Any], names: list[str], field: str) -> str | None:
-    """The model that options name; None where they name none.
-
-    Raises:
-        InvalidInput, UnknownName: it is no name, or none of these.
+        InvalidInput, UnknownName: it is no name, or not one of them.
     """
     name = wanted.get("sd_model_checkpoint")
     loc = (field, "sd_model_checkpoint")
@@ -90,6 +77,22 @@ def chosen_model(wanted: dict[str, Any], names: list[str], field: str) -> str | 
         return None
     if not isinstance(name, str):
         raise InvalidInput("sd_model_checkpoint must be a name", loc=loc)
-    if name not in names:
-        raise UnknownName(f"there is no model {name!r}; known: {', '.join(names)}", loc=loc)
+    if name not in known:
+        raise UnknownName(f"there is no model {name!r}; known: {', '.join(known)}", loc=loc)
     return name
+
+
+def check_options(wanted: dict[str, Any], known: list[str]) -> None:
+    """Options that change nothing pass; those for all that come after are nobody's to set.
+
+    Args:
+        known: names of models, the default first.
+
+    Raises:
+        InvalidInput, UnknownName: the model is not the default.
+    """
+    if check_model(wanted, known, "body") not in (None, known[0]):
+        raise InvalidInput(
+            "the model is chosen by each request: name it in its override_settings",
+            loc=("body", "sd_model_checkpoint"),
+        )

@@ -53,7 +53,7 @@ class WebUIRoutes:
             "schedulers": lambda: catalog.scheduler_list(runnable.spacings()),
             "loras": lambda: catalog.lora_list(runnable.loras()),
             "sd-models": lambda: catalog.model_list(self._drawing.models),
-            "options": lambda: catalog.options(self._drawing.model),
+            "options": lambda: catalog.options(self._drawing.models[0]),
             **{name: partial(dict.get, catalog.EMPTY, name) for name in catalog.EMPTY},
         }
         posts: dict[str, Callable[[Request], Awaitable[Response]]] = {
@@ -102,11 +102,11 @@ class WebUIRoutes:
 
     async def _form(self, asked: Asked, image: bool) -> Form:
         model = translate.task_of(asked, image)
-        names = self._drawing.models
-        chosen = catalog.chosen_model(asked.override_settings, names, "override_settings")
-        parameters = translate.parameters(
-            asked, model, self._drawing.runnable.webui_sampler, chosen
+        parameters = translate.parameters(asked, model, self._drawing.runnable.webui_sampler)
+        chosen = catalog.check_model(
+            asked.override_settings, self._drawing.models, "override_settings"
         )
+        parameters = parameters.model_copy(update={"model": chosen})
         if not image:
             return Form(parameters)
         settings = self._drawing.settings

@@ -93,14 +93,11 @@ def _wanted(script: object) -> bool:
     return bool(arguments) and arguments != [False]
 
 
-def parameters(
-    asked: Asked, model: type[Parameters], resolve: Resolve, name: str | None = None
-) -> Parameters:
+def parameters(asked: Asked, model: type[Parameters], resolve: Resolve) -> Parameters:
     """The drawing that is asked for.
 
     Args:
         resolve: the WebUI's names of a sampler and of a spacing to ours.
-        name: of the checkpoint that draws; default: the default one.
 
     Raises:
         InvalidInput: naming the field.
@@ -109,7 +106,6 @@ def parameters(
     native = {
         **_loras(asked.prompt),
         **_prompts(asked),
-        "model": name,
         "seed": asked.seed if asked.seed >= 0 else None,
         "num_inference_steps": asked.steps,
         "guidance_scale": asked.cfg_scale,

@@ -99,7 +99,7 @@ class Drawer:
     @serve.multiplexed(max_num_models_per_replica=MODELS)
     async def _load(self, model: str) -> Held:
         """A further model; Ray sends its orders to replicas that have it."""
-        own = {"model": self._models[model], "refiner": None}
+        own = {"model": self._models[model], "models": "", "refiner": None}
         try:
             runnable = await asyncio.to_thread(self._start, self._settings.model_copy(update=own))
         except ConfigurationError as error:
@@ -152,8 +152,9 @@ class Drawer:
     def _outcome(self, ended: Result | StableDiffusionError, model: str) -> Outcome:
         if isinstance(ended, Result):
             ended = named(ended, model)
-        held = tuple(one.describe() for one in list(self._held.values()))
-        return Outcome(ended, self._take_observations(), self._id, held)
+        held = [one for one in self._runnable.models()[1:] if one["loaded"]]
+        held += [one.describe() for one in list(self._held.values())]
+        return Outcome(ended, self._take_observations(), self._id, tuple(held))
 
     def _observe(self, stage: str, seconds: float, rows: int) -> None:
         with self._lock:

@@ -41,7 +41,7 @@ class Outcome:
     Attributes:
         observations: what the drawer has measured since its last outcome.
         drawer: whose outcome it is.
-        held: descriptions of the further models that it has now.
+        held: descriptions of the models beside the default that it has now.
     """
 
     ended: Result | StableDiffusionError

@@ -213,7 +213,9 @@ class RemoteRunnable(StableDiffusionRunnable):
         return dict(self._about("models")[0])
 
     def models(self) -> list[dict[str, Any]]:
-        """Those that drawers start with, the default first, and further ones as far as is known."""
+        """The default first; of those that no drawer has told about only the name."""
+        if self._known is None:
+            raise NotReady("the model is still loading")
         return self._served.list()
 
     @property

@@ -12,7 +12,7 @@ Description = dict[str, Any]
 
 
 class Served:
-    """The models that every drawer starts with, and further ones loaded when they are asked for.
+    """The models that every drawer knows by its settings, and further ones that Ray spreads.
 
     Args:
         further: names of `args: {models: ...}` in the config file.
@@ -20,22 +20,24 @@ class Served:
 
     def __init__(self, further: Iterable[str] = ()) -> None:
         self._further = list(further)
-        self._first: list[Description] = []
+        self._default: Description = {}
+        self._own: list[str] = []
         self._told: dict[str, Description] = {}
         self._held: dict[str, frozenset[str]] = {}
 
     def begin(self, first: Sequence[Description]) -> None:
-        """What a drawer starts with, the default first.
+        """What every drawer knows, the default first: SD_MODEL, and the names of SD_MODELS.
 
         Raises:
             ConfigurationError: a further model has such a name, too.
         """
-        self._first = list(first)
+        self._default, *others = first
+        self._own = [one["name"] for one in others]
         if twice := {one["name"] for one in first} & set(self._further):
             raise ConfigurationError(f"args.models: {', '.join(sorted(twice))} is served already")
 
     def hear(self, drawer: str, held: Sequence[Description]) -> None:
-        """A drawer tells which further models it has now."""
+        """A drawer tells which models beside the default it has now."""
         self._told.update({one["name"]: one for one in held})
         self._held[drawer] = frozenset(one["name"] for one in held)
 
@@ -46,21 +48,21 @@ class Served:
     def list(self) -> list[Description]:
         """As `GET /models` answers; of a model that was never loaded there is only the name."""
         loaded = frozenset[str]().union(*self._held.values())
-        further = (
+        others = (
             {**self._told.get(name, {}), "name": name, "loaded": name in loaded}
-            for name in self._further
+            for name in [*self._own, *self._further]
         )
-        return [*({"loaded": True, **one} for one in self._first), *further]
+        return [self._default, *others]
 
     def further(self, parameters: Parameters) -> str:
-        """The further model that is asked for; "" for those that drawers start with.
+        """The further model that is asked for; "" for those that every drawer knows.
 
         Raises:
             UnknownName: there is none of this name.
         """
         if parameters.model in self._further:
             return str(parameters.model)
-        names = [str(one["name"]) for one in self._first]
+        names = [self._default["name"], *self._own]
         if parameters.model is not None and parameters.model not in names:
             known = ", ".join([*names, *self._further])
             raise UnknownName(

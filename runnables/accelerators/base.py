@@ -34,7 +34,7 @@ class Accelerator:
         self.settings = settings
 
     def load(self, source: str, config: str | None) -> Checkpoint:
-        """The model SD_MODEL names, in this device's number format, on the CPU.
+        """The model that a setting names, in this device's number format, on the CPU.
 
         Raises:
             ConfigurationError: saying what is missing, damaged or not supported.
@@ -45,9 +45,7 @@ class Accelerator:
 
     def prepare(self, pipeline: Pipeline) -> None:
         """Move the modules to the device and make the UNet fast there, once, before serving."""
-        checkpoint = pipeline.checkpoint
-        modules = [checkpoint.unet, checkpoint.vae, *checkpoint.text_encoders]
-        for module in filter(None, [*modules, checkpoint.safety_checker]):
+        for module in pipeline.checkpoint.modules:
             module.to(self.device)
 
     @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import torch
@@ -135,7 +135,11 @@ class Batch:
     def _stack_state(self) -> Tensor:
         _, *shape = self.rows[0].state.shape
         buffer = torch.zeros(
-            len(self.rows), self._depth + 2, *shape, device=self._accelerator.device
+            len(self.rows),
+            self._depth + 2,
+            *shape,
+            dtype=torch.float32,
+            device=self._accelerator.device,
         )
         for i, row in enumerate(self.rows):
             buffer[i, : row.state.shape[0]] = row.state
@@ -162,8 +166,8 @@ class Batch:
         )
         return torch.stack(masks), torch.stack(images), torch.stack(noises)
 
-    def _column(self, values: object) -> Tensor:
-        return torch.tensor(list(values), device=self._accelerator.device)  # type: ignore[call-overload]
+    def _column(self, values: Iterable[float]) -> Tensor:
+        return torch.tensor(list(values), dtype=torch.float32, device=self._accelerator.device)
 
 
 def signature(rows: Sequence[Row]) -> frozenset[tuple[int, bool, bool, int]]:

@@ -18,7 +18,6 @@ from runnables.accelerators.base import Accelerator
 from runnables.engine.batch import Batch, signature
 from runnables.engine.batch_key import BatchKey
 from runnables.engine.batcher import choose
-from runnables.engine.cost import CostModel
 from runnables.engine.decode import decode, to_image
 from runnables.engine.plan import Planner, Request
 from runnables.engine.prepare import Preparer
@@ -26,6 +25,7 @@ from runnables.engine.previews import Previewer
 from runnables.engine.queue import Queue
 from runnables.engine.request import Drawn, Plan, Progress, Result, State, Ticket
 from runnables.engine.row import Row
+from runnables.engine.shelf import Parked, Shelf
 from runnables.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -49,19 +49,20 @@ class Engine:
 
     def __init__(
         self,
-        planner: Planner,
+        shelf: Shelf,
         accelerator: Accelerator,
         *,
         previewer: Previewer | None = None,
         observe: Callable[[str, float, int], None] = lambda stage, seconds, rows: None,
     ) -> None:
-        self._planner = planner
+        self._shelf = shelf
+        self._settings = shelf.first.settings
         self._accelerator = accelerator
-        self._cost: CostModel = planner.cost
         self._observe = observe
         self._previewer = previewer or Previewer()
-        self._queue = Queue(planner.settings.max_queue_s, self._busy_s, self._share_s)
-        self._preparer = Preparer(planner.settings.prompt_cache)
+        self._queue = Queue(self._settings.max_queue_s, self._busy_s, self._share_s)
+        shelf.wake = self._queue.wake
+        self._preparer = Preparer(self._settings.prompt_cache)
         self._rows: list[Row] = []
         self._open: set[str] = set()  # tickets that are accepted and have not ended
         self._batch: Batch | None = None
@@ -76,26 +77,58 @@ class Engine:
         self._thread.start()
 
     def submit(self, ticket: Ticket, image: Image | None, mask: Image | None) -> None:
-        """Plan and admit; the ticket's future ends later.
+        """Plan and admit, or wait for the model; the ticket's future ends later.
 
         Raises:
             InvalidInput, OverCapacity, NotReady: refused, the future is left alone.
         """
-        request = self._planner.plan(ticket, image, mask)
-        ticket.future.set_running_or_notify_cancel()  # from here on only the engine ends it
+        planner = self._shelf.enter(ticket.parameters.model)
+        if planner is None:
+            self._park(ticket, image, mask)
+            return
+        try:
+            request = planner.plan(ticket, image, mask)
+            self._begin(ticket)
+            self._queue.admit(request)
+        except BaseException:
+            self._open.discard(ticket.id)
+            self._shelf.leave(planner.name)
+            raise
+        self._leave_at_end(ticket, planner.name)
+
+    def _leave_at_end(self, ticket: Ticket, model: str) -> None:
+        ticket.future.add_done_callback(lambda _: self._shelf.leave(model))
+
+    def _begin(self, ticket: Ticket) -> None:
+        """From here on only the engine ends it."""
+        ticket.future.set_running_or_notify_cancel()
         self._open.add(ticket.id)
         id = ticket.id  # not the ticket: its future would hold it for ever
         ticket.future.add_done_callback(lambda _: self._open.discard(id))
+
+    def _park(self, ticket: Ticket, *inputs: Image | None) -> None:
+        if self._queue.closed:
+            raise NotReady("the service is stopping and takes no new requests")
+        self._begin(ticket)
         try:
-            self._queue.admit(request)
+            self._shelf.park(ticket, inputs)
         except StableDiffusionError:
             self._open.discard(ticket.id)
             raise
 
     def plan(self, ticket: Ticket, image: Image | None, mask: Image | None) -> Plan:
-        """What `submit` would do. Raises InvalidInput as it does."""
-        request = self._planner.plan(ticket, image, mask)
-        return Plan(request.parameters, request.steps, self._share_s(request))
+        """What `submit` would do. Raises InvalidInput as it does.
+
+        Of a model that is not loaded nothing is known yet: the parameters stay as they are.
+        """
+        planner = self._shelf.enter(ticket.parameters.model)
+        if planner is None:
+            return Plan(ticket.parameters, 0, 0.0)
+        try:
+            request = planner.plan(ticket, image, mask)
+            return Plan(request.parameters, request.steps, self._share_s(request))
+        finally:
+            self._shelf.leave(planner.name)
 
     def drain(self, timeout_s: float) -> bool:
         """Refuse new requests and finish the accepted ones. True when all have ended in time."""
@@ -112,6 +145,7 @@ class Engine:
         if self._thread.is_alive():
             self._thread.join()
         self._images.shutdown()
+        self._shelf.close()
 
     @property
     def accepting(self) -> bool:
@@ -120,8 +154,8 @@ class Engine:
 
     @property
     def waiting(self) -> int:
-        """Requests in the queue."""
-        return len(self._queue)
+        """Requests in the queue, or waiting for their model."""
+        return len(self._queue) + self._shelf.waiting
 
     @property
     def active(self) -> int:
@@ -131,10 +165,10 @@ class Engine:
     @property
     def capacity(self) -> int:
         """Guided images of native size that keep every step full, the next ones prepared."""
-        base = self._planner.base
+        base, memory = self._shelf.first.base, self._shelf.first.memory
         height, width = base.native_size
         area = height * width // base.scale_factor**2
-        fits = min(self._accelerator.row_limit(area), self._planner.memory.rows(area))
+        fits = min(self._accelerator.row_limit(area), memory.rows(area))
         return max(1, AHEAD * int(fits) // 2)
 
     # -- the engine's thread ----------------------------------------------------------------
@@ -143,12 +177,32 @@ class Engine:
         with self._accelerator.session():
             while not self._stopped:
                 self._drop_ended()
+                self._change_models()
                 self._admit()
                 if self._rows:
                     self._step(choose(self._rows, self._limit))
                 else:
                     self._queue.wait(IDLE_S)
             self._abandon()
+
+    def _change_models(self) -> None:
+        """Let models come and go, and admit the requests that waited for one."""
+        if self._shelf.expecting:
+            self._batch = None  # it may hold the one that has to go
+        for parked, outcome in self._shelf.turn():
+            if isinstance(outcome, StableDiffusionError):
+                _settle(parked.ticket, outcome)
+            else:
+                self._unpark(parked, outcome)
+
+    def _unpark(self, parked: Parked, planner: Planner) -> None:
+        """As `submit`, but errors end the future."""
+        ticket = parked.ticket
+        self._leave_at_end(ticket, planner.name)
+        try:
+            self._queue.admit(planner.plan(ticket, *parked.inputs))
+        except Exception as error:
+            _settle(ticket, _told(error, self._accelerator))
 
     def _admit(self) -> None:
         """Prepare waiting requests while there is room, their prompts in one text encode."""
@@ -185,7 +239,7 @@ class Engine:
             self._batch = None
             self._recover(error, rows)
             return
-        self._note("denoise", started, sum(row.unet_rows for row in rows), rows[0].key)
+        self._note(started, rows)
         for request in {id(row.request): row.request for row in rows}.values():
             self._report(request, batch)
         if done:
@@ -213,7 +267,8 @@ class Engine:
         for row in done:
             self._rows.remove(row)
         started = time.perf_counter()
-        for row, pixels in decode(done, self._accelerator, self._planner.memory):
+        planner = done[0].request.planner  # rows of one call are of one model
+        for row, pixels in decode(done, self._accelerator, planner.memory):
             if row.request.ticket.future.done():
                 continue
             if isinstance(pixels, BaseException):
@@ -225,7 +280,7 @@ class Engine:
                     self._end(row, time.perf_counter() - started)
                 except Exception as error:  # the safety checker's: nothing goes out unchecked
                     self._fail(row.request, error)
-        self._cost.observe_decode(len(done), done[0].key.area, time.perf_counter() - started)
+        planner.cost.observe_decode(len(done), done[0].key.area, time.perf_counter() - started)
         self._observe("decode", time.perf_counter() - started, len(done))
 
     # -- how requests end -------------------------------------------------------------------
@@ -241,12 +296,12 @@ class Engine:
             "decode": decode_s,
         }
         request.ticket.progress = Progress("decoding", request.steps, request.steps)
-        self._images.submit(_deliver, request, timings, flagged, self._planner.settings.safety)
+        self._images.submit(_deliver, request, timings, flagged, self._settings.safety)
 
     def _flagged(self, request: Request) -> set[int]:
         """Seeds of the images that the model's safety checker objects to."""
         base = request.stages[0][0]
-        if not safety.applies(base, self._planner.settings.safety, request.parameters.safety_check):
+        if not safety.applies(base, self._settings.safety, request.parameters.safety_check):
             return set()
         started, seeds = time.perf_counter(), sorted(request.finished)
         flags = safety.flagged(base, [to_image(request.finished[seed]) for seed in seeds])
@@ -255,24 +310,37 @@ class Engine:
 
     def _drop_ended(self) -> None:
         now = time.monotonic()
+        for ticket in self._shelf.discard(lambda ticket: self._is_over(ticket, now)):
+            _settle(ticket, self._why_ended(ticket))
 
         def ended(request: Request) -> bool:
             return request.ticket.cancelled or now > request.expires
 
         active = {id(row.request): row.request for row in self._rows}.values()
         for request in [*self._queue.discard(ended), *filter(ended, active)]:
-            self._fail(request, _why_ended(request))
+            self._fail(request, self._why_ended(request.ticket))
+
+    def _is_over(self, ticket: Ticket, now: float) -> bool:
+        return ticket.cancelled or now > ticket.submitted + self._allowed_s(ticket)
+
+    def _why_ended(self, ticket: Ticket) -> StableDiffusionError:
+        if ticket.cancelled:
+            return Cancelled("the request was cancelled")
+        allowed = self._allowed_s(ticket)
+        return DeadlineExceeded(f"not finished within {allowed:.0f} s", loc=("deadline_s",))
+
+    def _allowed_s(self, ticket: Ticket) -> float:
+        return ticket.parameters.deadline_s or self._settings.request_timeout_s
 
     def _fail(self, request: Request, error: BaseException) -> None:
         """End a request with an error, and free its rows."""
         self._rows = [row for row in self._rows if row.request is not request]
-        if not isinstance(error, StableDiffusionError):
-            logger.error("drawing failed", exc_info=error)
-            error = _as_failure(error, self._accelerator)
-        _settle(request.ticket, error)
+        _settle(request.ticket, _told(error, self._accelerator))
         request.release()
 
     def _abandon(self) -> None:
+        for ticket in self._shelf.discard(lambda ticket: True):
+            _settle(ticket, NotReady("the service stopped before this request was drawn"))
         while request := self._queue.take():
             self._fail(request, NotReady("the service stopped before this request was drawn"))
         for row in list(self._rows):
@@ -282,23 +350,25 @@ class Engine:
 
     def _limit(self, key: BatchKey) -> int:
         """UNet rows a step may hold; never less than a guided image needs."""
-        fits = min(self._accelerator.row_limit(key.area), self._planner.memory.rows(key.area))
+        memory = next(r.request.planner.memory for r in self._rows if r.key == key)
+        fits = min(self._accelerator.row_limit(key.area), memory.rows(key.area))
         return max(2, int(fits * self._shrink))
 
     def _busy_s(self) -> float:
         """Seconds of work left in the rows that are being drawn."""
-        return sum(self._cost.share(row.remaining, row.key.area) for row in list(self._rows))
+        rows = list(self._rows)
+        return sum(row.request.planner.cost.share(row.remaining, row.key.area) for row in rows)
 
     def _share_s(self, request: Request) -> float:
         """Seconds of work in a request that waits."""
         rows = request.steps * request.unet_rows * len(request.seeds)
-        return self._cost.share(rows, request.area)
+        return request.planner.cost.share(rows, request.area)
 
     def _report(self, request: Request, batch: Batch) -> None:
         rows = request.rows
         step = min(row.done for row in rows)
         left = max(row.remaining for row in rows)
-        eta = self._cost.share(left, request.area)
+        eta = request.planner.cost.share(left, request.area)
         ticket = request.ticket
         every = ticket.preview_every  # read once: others may change it
         preview = self._preview(rows[0], batch, every) if every else None
@@ -318,10 +388,11 @@ class Engine:
             logger.exception("a preview could not be drawn")
             return None
 
-    def _note(self, stage: str, started: float, rows: int, key: BatchKey) -> None:
-        seconds = time.perf_counter() - started
-        self._cost.observe_step(rows, key.area, seconds)
-        self._observe(stage, seconds, rows)
+    def _note(self, started: float, rows: list[Row]) -> None:
+        """A step that was run."""
+        seconds, unet_rows = time.perf_counter() - started, sum(row.unet_rows for row in rows)
+        rows[0].request.planner.cost.observe_step(unet_rows, rows[0].key.area, seconds)
+        self._observe("denoise", seconds, unet_rows)
 
 
 def _deliver(
@@ -359,14 +430,11 @@ def _settle(ticket: Ticket, outcome: Result | BaseException) -> None:
         ticket.future.set_exception(outcome)
 
 
-def _why_ended(request: Request) -> StableDiffusionError:
-    if request.ticket.cancelled:
-        return Cancelled("the request was cancelled")
-    allowed = request.expires - request.ticket.submitted
-    return DeadlineExceeded(f"not finished within {allowed:.0f} s", loc=("deadline_s",))
-
-
-def _as_failure(error: BaseException, accelerator: Accelerator) -> GenerationFailed:
+def _told(error: BaseException, accelerator: Accelerator) -> StableDiffusionError:
+    """What the caller is told; errors that were not written for it are logged."""
+    if isinstance(error, StableDiffusionError):
+        return error
+    logger.error("drawing failed", exc_info=error)
     if accelerator.is_out_of_memory(error):
         return GenerationFailed("out of memory: ask for a smaller image or fewer images")
     return GenerationFailed("drawing this image failed; the log says why")

@@ -38,6 +38,7 @@ class Request:
     """A ticket with everything decided that needs no device.
 
     Attributes:
+        planner: whose model draws it.
         size: (height, width) in pixels.
         stages: pipeline and sampler table of each stage.
         pixels, mask: the input image (1, 3, H, W) and mask (1, 1, H, W).
@@ -47,6 +48,7 @@ class Request:
     """
 
     ticket: Ticket
+    planner: Planner
     parameters: TextToImage
     size: tuple[int, int]
     stages: list[tuple[Pipeline, SamplerTable]]
@@ -104,7 +106,12 @@ class Request:
 
 
 class Planner:
-    """Plans requests for one base model and, where there is one, its refiner."""
+    """Plans requests for one base model and, where there is one, its refiner.
+
+    Attributes:
+        name: what requests call the model.
+        nbytes: of all its weights.
+    """
 
     def __init__(
         self,
@@ -113,7 +120,10 @@ class Planner:
         settings: Settings,
         cost: CostModel,
         adapters: Adapters | None = None,
+        name: str | None = None,
     ) -> None:
+        self.name = name or base.checkpoint.name
+        self.nbytes = base.checkpoint.nbytes + (refiner.checkpoint.nbytes if refiner else 0)
         self.base = base
         self.refiner = refiner
         self.settings = settings
@@ -125,13 +135,12 @@ class Planner:
         """Raises InvalidInput (400, 404, 413) naming the field that cannot be served."""
         parameters = ticket.parameters.resolve(self.base.checkpoint.profile)
         assert isinstance(parameters, TextToImage)
-        self._check_model(parameters)
         self._check_task(parameters)
         size = self._size(parameters, image)
         self._check_static(parameters, size)
         parameters = parameters.model_copy(
             update={
-                "model": self.base.checkpoint.name,
+                "model": self.name,
                 "height": size[0],
                 "width": size[1],
                 "scheduler": self._sampler(parameters),
@@ -140,6 +149,7 @@ class Planner:
         stages = self._stages(parameters)
         request = Request(
             ticket=ticket,
+            planner=self,
             parameters=parameters,
             size=size,
             stages=stages,
@@ -164,13 +174,6 @@ class Planner:
         wait = PATIENCE[parameters.priority] * request.cost
         request.urgency = min(submitted + wait, request.expires - request.cost)
         request.clock["planned"] = time.monotonic()
-
-    def _check_model(self, parameters: TextToImage) -> None:
-        served = self.base.checkpoint.name
-        if parameters.model not in (None, served):
-            raise UnknownName(
-                f"there is no model {parameters.model!r}; known: {served}", loc=("model",)
-            )
 
     def _check_task(self, parameters: TextToImage) -> None:
         if self.base.inpaints_only and not isinstance(parameters, Inpaint):

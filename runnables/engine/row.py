@@ -114,6 +114,6 @@ class Row:
 
 
 def _first_state(sample: Tensor, table: SamplerTable) -> Tensor:
-    state = torch.zeros(table.depth, *sample.shape, device=sample.device)
+    state = torch.zeros(table.depth, *sample.shape, dtype=sample.dtype, device=sample.device)
     state[0] = sample
     return state

@@ -12,7 +12,7 @@ from runnables.parameters import TextToImage
 @pytest.fixture
 def served() -> Served:
     served = Served(["small", "large"])
-    served.begin([{"name": "embedded", "height": 128}])
+    served.begin([{"name": "embedded", "height": 128, "loaded": True}])
     return served
 
 
@@ -42,3 +42,12 @@ def test_an_unknown_name_is_refused(served: Served) -> None:
 def test_two_models_of_one_name_stop_the_start() -> None:
     with pytest.raises(ConfigurationError, match="embedded is served already"):
         Served(["embedded"]).begin([{"name": "embedded"}])
+
+
+def test_models_of_the_settings_are_each_drawers_own() -> None:
+    served = Served(["small"])
+    served.begin([{"name": "embedded", "loaded": True}, {"name": "other", "loaded": False}])
+    assert served.further(TextToImage(prompt="sea", model="other")) == ""
+    assert [one["name"] for one in served.list()] == ["embedded", "other", "small"]
+    served.hear("a", [{"name": "other", "loaded": True}])
+    assert [one["loaded"] for one in served.list()] == [True, True, False]

@@ -38,7 +38,7 @@ def test_where_nothing_is_known_everything_fits() -> None:
 def test_the_engine_keeps_to_it(start: Start) -> None:
     runnable = start("sd1", max_pixels=10**7)
     assert runnable._engine is not None
-    memory = runnable._engine._planner.memory
+    memory = runnable._engine._shelf.first.memory
     memory.budget, memory.row_rate, memory.decode_rate = 1000.0, 4.0, 1.0
     request = TextToImage(prompt="x", num_inference_steps=2, num_images_per_prompt=4, seed=1)
     assert len(runnable.txt2img(request).images) == 4
@@ -52,6 +52,6 @@ def test_the_engine_keeps_to_it(start: Start) -> None:
 def test_warm_up_measures_the_device(start: Start) -> None:
     runnable = start("sd1")
     assert runnable._engine is not None
-    memory = runnable._engine._planner.memory
+    memory = runnable._engine._shelf.first.memory
     assert memory.budget > 0
     assert memory.row_rate >= 0 and memory.decode_rate >= 0

@@ -20,8 +20,8 @@ Start = Callable[..., StableDiffusionRunnable]
 
 
 def base_of(runnable: StableDiffusionRunnable) -> Pipeline:
-    assert runnable._base is not None
-    return runnable._base
+    assert runnable._shelf is not None
+    return runnable._shelf.first.base
 
 
 @pytest.mark.parametrize("kind", ["sd1", "sdxl", "lcm"])

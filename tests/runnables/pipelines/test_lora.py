@@ -118,8 +118,8 @@ def test_fused_attention_is_adapted_the_same(
     write(tmp_path, "one", tiny_model("sd1"))
     runnable = start("sd1", lora_dir=str(tmp_path))
     before = runnable.txt2img(wanted(("one", 1.0))).images[0].image
-    assert runnable._base is not None
-    runnable._base.unet.fuse_qkv_projections()
+    assert runnable._shelf is not None
+    runnable._shelf.first.base.unet.fuse_qkv_projections()
     after = runnable.txt2img(wanted(("one", 1.0))).images[0].image
     assert difference(before, np.asarray(after).astype(int)) <= 2
 
