@@ -99,6 +99,7 @@ class Api:
                 *ImagineRoute(self.drawing).routes(),
                 Route("/samplers", self._samplers),
                 Route("/loras", self._loras),
+                Route("/controlnets", self._controlnets),
                 Route("/models", self._models),
                 Route("/healthz", _alive),
                 Route("/livez", _alive),
@@ -147,6 +148,10 @@ class Api:
     async def _loras(self, request: Request) -> Response:
         self.keys.check(request.headers)
         return JSONResponse(await asyncio.to_thread(self.runnable.loras))
+
+    async def _controlnets(self, request: Request) -> Response:
+        self.keys.check(request.headers)
+        return JSONResponse(await asyncio.to_thread(self.runnable.controlnets))
 
     async def _models(self, request: Request) -> Response:
         self.keys.check(request.headers)

@@ -86,7 +86,12 @@ class Drawing:
         """Hand in; from here on `/jobs/{x-request-id}` knows it. Whoever submits has to end it."""
         live = self._requests.begin(owner, request_id.of(request))
         ticket = await asyncio.to_thread(
-            self.runnable.submit, form.parameters, form.image, form.mask, on_step=live.on_step
+            self.runnable.submit,
+            form.parameters,
+            form.image,
+            form.mask,
+            controls=form.controls,
+            on_step=live.on_step,
         )
         self._requests.follow(live, ticket)
         self.measure()

@@ -49,6 +49,7 @@ def settings(device: str, precision: str, compile: bool) -> Any:
         prompt_cache=64,
         safety="off",
         lora_dir=None,
+        controlnet_dir=None,
         adapters_memory_mb=0,
     )
 

@@ -25,6 +25,7 @@ from runnables.engine.row import Row
 from runnables.engine.shelf import Shelf
 from runnables.errors import ConfigurationError
 from runnables.parameters import Inpaint, Parameters, TextToImage
+from runnables.pipelines.adapters import Adapters
 from runnables.pipelines.base import Pipeline
 from runnables.pipelines.checkpoint import Checkpoint
 from runnables.pipelines.registry import PIPELINES
@@ -49,7 +50,7 @@ def assemble(
     refiner = load_pipeline(settings.refiner, accelerator) if settings.refiner else None
     if refiner and not refiner.checkpoint.config.get("requires_aesthetics_score"):
         raise ConfigurationError(f"SD_REFINER={settings.refiner} is not an SDXL refiner")
-    first = Planner(base, refiner, settings, CostModel())
+    first = _planner(base, refiner, accelerator, settings)
     with accelerator.session():
         warm_up(first, accelerator)
     previewer = Previewer(
@@ -73,8 +74,8 @@ def _shelf(first: Planner, accelerator: Accelerator, settings: Settings) -> Shel
         )
 
     def read(name: str, source: str) -> Planner:
-        checkpoint = accelerator.load(source, settings.checkpoint_config)
-        return Planner(_pipeline(checkpoint, accelerator), None, settings, CostModel(), name=name)
+        base = _pipeline(accelerator.load(source, settings.checkpoint_config), accelerator)
+        return _planner(base, None, accelerator, settings, name)
 
     def install(planner: Planner) -> None:
         with torch.inference_mode(False):
@@ -87,6 +88,17 @@ def _shelf(first: Planner, accelerator: Accelerator, settings: Settings) -> Shel
 
     budget = settings.models_memory_gb * 1e9 or math.inf
     return Shelf(first, sources, read=read, install=install, free=free, budget=budget)
+
+
+def _planner(
+    base: Pipeline,
+    refiner: Pipeline | None,
+    accelerator: Accelerator,
+    settings: Settings,
+    name: str | None = None,
+) -> Planner:
+    adopt = partial(accelerator.adopt, size=base.latent_size)
+    return Planner(base, refiner, settings, CostModel(), Adapters(settings, base, adopt), name)
 
 
 def _tiny_vae(folder: str | None, base: Pipeline, accelerator: Accelerator) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +87,7 @@ class StableDiffusionRunnable:
         image: Image | None = None,
         mask: Image | None = None,
         *,
+        controls: Sequence[Image] = (),
         id: str | None = None,
         on_step: OnStep | None = None,
         preview_every: int = 0,
@@ -96,6 +97,7 @@ class StableDiffusionRunnable:
         Args:
             image: RGB, for img2img and inpaint.
             mask: for inpaint; white is redrawn.
+            controls: an RGB image for each of the parameters' `controlnets`.
             id: the ticket's; default: a new one.
             on_step: called with the Progress after every step, on the engine's thread: be quick.
             preview_every: every so many steps the Progress carries a preview; 0: never.
@@ -105,15 +107,20 @@ class StableDiffusionRunnable:
         """
         if self._engine is None:
             raise NotReady("the model is still loading")
-        _check_inputs(parameters, image, mask)
+        _check_inputs(parameters, image, mask, controls)
         ticket = Ticket(
             parameters, id or uuid.uuid4().hex, on_step=on_step, preview_every=preview_every
         )
-        self._engine.submit(ticket, image, mask)
+        self._engine.submit(ticket, image, mask, controls)
         return ticket
 
     def plan(
-        self, parameters: Parameters, image: Image | None = None, mask: Image | None = None
+        self,
+        parameters: Parameters,
+        image: Image | None = None,
+        mask: Image | None = None,
+        *,
+        controls: Sequence[Image] = (),
     ) -> Plan:
         """What drawing this would be, without drawing it.
 
@@ -122,8 +129,8 @@ class StableDiffusionRunnable:
         """
         if self._engine is None:
             raise NotReady("the model is still loading")
-        _check_inputs(parameters, image, mask)
-        return self._engine.plan(Ticket(parameters), image, mask)
+        _check_inputs(parameters, image, mask, controls)
+        return self._engine.plan(Ticket(parameters), image, mask, controls)
 
     def txt2img(self, parameters: TextToImage) -> Result:
         """Draw what the prompt says; blocks."""
@@ -144,6 +151,12 @@ class StableDiffusionRunnable:
         folder = self.settings.lora_dir
         found = sorted(Path(folder).expanduser().glob("*.safetensors")) if folder else []
         return [{"name": path.stem} for path in found]
+
+    def controlnets(self) -> list[dict[str, Any]]:
+        """Every ControlNet a request may name; some may be for other models."""
+        folder = self.settings.controlnet_dir
+        found = sorted(Path(folder).expanduser().glob("*/config.json")) if folder else []
+        return [{"name": path.parent.name} for path in found]
 
     def samplers(self) -> list[dict[str, Any]]:
         """Every sampler a request may name."""
@@ -217,8 +230,16 @@ def _described(planner: Planner) -> dict[str, Any]:
     }
 
 
-def _check_inputs(parameters: Parameters, image: Image | None, mask: Image | None) -> None:
+def _check_inputs(
+    parameters: Parameters, image: Image | None, mask: Image | None, controls: Sequence[Image]
+) -> None:
     if isinstance(parameters, ImageToImage) and image is None:
         raise InvalidInput("an image is needed", loc=("img",))
     if isinstance(parameters, Inpaint) and mask is None:
         raise InvalidInput("a mask is needed: white is redrawn", loc=("mask",))
+    if len(controls) != len(parameters.controlnets):
+        raise InvalidInput(
+            f"controlnets names {len(parameters.controlnets)}, so as many control images are "
+            f"needed, not {len(controls)}",
+            loc=("control",),
+        )

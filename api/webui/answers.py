@@ -12,6 +12,7 @@ from PIL.Image import Image
 
 from api import responses
 from api.drawing import Drawing
+from api.webui import controlnet
 from api.webui.tickets import Drawn
 from api.webui.translate import Asked
 from runnables import images
@@ -40,7 +41,10 @@ def interrupted(asked: Asked, sent: dict[str, Any]) -> dict[str, Any]:
 def echoed(asked: Asked, sent: dict[str, Any]) -> dict[str, Any]:
     """The request, without its images."""
     images_too = sent if asked.include_init_images else {"init_images": None, "mask": None}
-    return {**sent, **{name: images_too.get(name) for name in ("init_images", "mask")}}
+    told = {**sent, **{name: images_too.get(name) for name in ("init_images", "mask")}}
+    if "alwayson_scripts" in sent:
+        told["alwayson_scripts"] = controlnet.without_images(asked.alwayson_scripts)
+    return told
 
 
 def progress(drawn: Sequence[Drawn], preview: Image | None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
+from PIL.Image import Image
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -17,14 +18,16 @@ from api import forms, request_id
 from api.drawing import Drawing
 from api.forms import Form
 from api.jobs.live import Hub
-from api.webui import answers, catalog, infotext, translate, uploads
+from api.webui import answers, catalog, controlnet, infotext, translate, uploads
+from api.webui.controlnet import Unit
 from api.webui.tickets import Tickets
 from api.webui.translate import Asked
 from runnables import images
-from runnables.errors import Cancelled
+from runnables.errors import Cancelled, InvalidInput
 from runnables.parameters import Inpaint
 
 ROOT = "/sdapi/v1"
+EXTENSION = "/controlnet"  # where the WebUI's ControlNet extension answers
 
 
 class Picture(BaseModel):
@@ -65,8 +68,13 @@ class WebUIRoutes:
             "refresh-checkpoints": self._nothing,
             "png-info": self._png_info,
         }
+        extension: dict[str, Callable[[], Any]] = {
+            "model_list": lambda: controlnet.model_list(runnable.controlnets()),
+            "module_list": lambda: controlnet.MODULES,
+        }
         return [
             *(Route(f"{ROOT}/{name}", self._reader(read)) for name, read in reads.items()),
+            *(Route(f"{EXTENSION}/{name}", self._reader(read)) for name, read in extension.items()),
             *(Route(f"{ROOT}/{name}", post, methods=["POST"]) for name, post in posts.items()),
             Route(f"{ROOT}/progress", self._progress),
         ]
@@ -102,23 +110,47 @@ class WebUIRoutes:
 
     async def _form(self, asked: Asked, image: bool) -> Form:
         model = translate.task_of(asked, image)
-        parameters = translate.parameters(asked, model, self._drawing.runnable.webui_sampler)
+        units = controlnet.units(asked.alwayson_scripts)
+        resolve = self._drawing.runnable.webui_sampler
+        parameters = translate.parameters(asked, model, resolve, units)
         chosen = catalog.check_model(
             asked.override_settings, self._drawing.models, "override_settings"
         )
         parameters = parameters.model_copy(update={"model": chosen})
         if not image:
-            return Form(parameters)
-        settings = self._drawing.settings
-        limit = settings.max_pixels
-        data = await uploads.read(asked.init_images[0], "init_images", settings)
-        pixels = await run_in_threadpool(images.decode, data, max_pixels=limit, field="init_images")
-        pixels = translate.fitted(pixels, asked)
+            return Form(parameters, controls=await self._controls(asked, units, None))
+        sent = await self._image(asked.init_images[0], "init_images")
+        controls = await self._controls(asked, units, sent)
+        pixels = translate.fitted(sent, asked)
         if model is not Inpaint:
-            return Form(parameters, pixels)
+            return Form(parameters, pixels, controls=controls)
+        settings = self._drawing.settings
         data = await uploads.read(asked.mask or "", "mask", settings)
-        mask = await run_in_threadpool(images.decode_mask, data, max_pixels=limit)
-        return Form(parameters, pixels, translate.redrawn(translate.fitted(mask, asked), asked))
+        mask = await run_in_threadpool(images.decode_mask, data, max_pixels=settings.max_pixels)
+        mask = translate.redrawn(translate.fitted(mask, asked), asked)
+        return Form(parameters, pixels, mask, controls)
+
+    async def _controls(
+        self, asked: Asked, units: list[Unit], image: Image | None
+    ) -> tuple[Image, ...]:
+        """The units' images; one without is controlled by the image that is redrawn."""
+        size = (asked.width, asked.height) if asked.width and asked.height else None
+        controls = []
+        for unit in units:
+            text = unit.given()
+            sent = await self._image(text, "control") if text else image
+            if sent is None:
+                raise InvalidInput("a ControlNet unit needs an image", loc=controlnet.LOC)
+            controls.append(controlnet.fitted(sent, unit, size))
+        return tuple(controls)
+
+    async def _image(self, text: str, field: str) -> Image:
+        """RGB. Raises UnsupportedImage naming the field."""
+        settings = self._drawing.settings
+        data = await uploads.read(text, field, settings)
+        return await run_in_threadpool(
+            images.decode, data, max_pixels=settings.max_pixels, field=field
+        )
 
     # -- while it is drawn ------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from api.webui import catalog
 from api.webui.translate import Asked
 
 ROOT = "/sdapi/v1"
+EXTENSION = "/controlnet"
 FORM = "WebUIError"
 LISTS = {
     "samplers": "Samplers",
@@ -20,7 +21,12 @@ LISTS = {
 
 def paths() -> Schema:
     """Path -> method -> operation."""
-    return {f"{ROOT}/{name}": methods for name, methods in {**_reads(), **_writes()}.items()}
+    extension = {
+        f"{EXTENSION}/model_list": {"get": _look("ControlNets", _object())},
+        f"{EXTENSION}/module_list": {"get": _look("No preprocessors", _object())},
+    }
+    named = {f"{ROOT}/{name}": methods for name, methods in {**_reads(), **_writes()}.items()}
+    return named | extension
 
 
 def schemas() -> Schema:

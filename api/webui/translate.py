@@ -7,14 +7,15 @@ what it does not know. What would give another image than asked for is refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from PIL import Image, ImageOps
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from api import forms
-from api.webui import attention
+from api.webui import attention, controlnet
+from api.webui.controlnet import Unit
 from runnables.errors import InvalidInput, UnknownName
 from runnables.parameters import ImageToImage, Inpaint, Parameters, TextToImage
 
@@ -83,7 +84,7 @@ def check(asked: Asked) -> None:
         if value and value != -1:
             raise InvalidInput(why, loc=(name,))
     for name, script in asked.alwayson_scripts.items():
-        if _wanted(script):
+        if _wanted(script) and not controlnet.is_ours(name):
             raise InvalidInput(f"the script {name} is not available", loc=("alwayson_scripts",))
 
 
@@ -93,11 +94,14 @@ def _wanted(script: object) -> bool:
     return bool(arguments) and arguments != [False]
 
 
-def parameters(asked: Asked, model: type[Parameters], resolve: Resolve) -> Parameters:
+def parameters(
+    asked: Asked, model: type[Parameters], resolve: Resolve, units: Sequence[Unit]
+) -> Parameters:
     """The drawing that is asked for.
 
     Args:
         resolve: the WebUI's names of a sampler and of a spacing to ours.
+        units: its ControlNets.
 
     Raises:
         InvalidInput: naming the field.
@@ -106,6 +110,7 @@ def parameters(asked: Asked, model: type[Parameters], resolve: Resolve) -> Param
     native = {
         **_loras(asked.prompt),
         **_prompts(asked),
+        "controlnets": [unit.native() for unit in units],
         "seed": asked.seed if asked.seed >= 0 else None,
         "num_inference_steps": asked.steps,
         "guidance_scale": asked.cfg_scale,

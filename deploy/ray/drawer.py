@@ -66,8 +66,8 @@ class Drawer:
         try:
             async with self._using(model) as runnable:
                 asked = unnamed(order.parameters) if model else order.parameters
-                plan: Plan = await asyncio.to_thread(runnable.plan, asked, *order.inputs)
-                return named(plan, model)
+                plan = partial(runnable.plan, asked, *order.inputs, **order.options)
+                return named(await asyncio.to_thread(plan), model)
         except StableDiffusionError as error:
             return error
 

@@ -20,7 +20,7 @@ class Order:
 
     Attributes:
         inputs: what `submit` takes after the parameters: image, mask.
-        options: what `submit` takes by name, beside its callbacks.
+        options: what `submit` takes by name, beside its callbacks: control images too.
         every_step: send Progress after every step; else only when the state changes.
         submitted: seconds since the epoch, so that waiting for a drawer counts against deadlines.
     """

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -105,6 +105,7 @@ class RemoteRunnable(StableDiffusionRunnable):
         image: Image | None = None,
         mask: Image | None = None,
         *,
+        controls: Sequence[Image] = (),
         id: str | None = None,
         on_step: OnStep | None = None,
         preview_every: int = 0,
@@ -115,7 +116,7 @@ class RemoteRunnable(StableDiffusionRunnable):
         ticket = RemoteTicket(
             parameters, id or uuid.uuid4().hex, on_step=on_step, preview_every=preview_every
         )
-        options = {"id": ticket.id, "preview_every": preview_every}
+        options = {"id": ticket.id, "preview_every": preview_every, "controls": controls}
         order = Order(parameters, (image, mask), options, on_step is not None, time.time())
         ticket.future.set_running_or_notify_cancel()  # from here on only `_follow` ends it
         self._tickets.add(ticket)
@@ -123,12 +124,17 @@ class RemoteRunnable(StableDiffusionRunnable):
         return ticket
 
     def plan(
-        self, parameters: Parameters, image: Image | None = None, mask: Image | None = None
+        self,
+        parameters: Parameters,
+        image: Image | None = None,
+        mask: Image | None = None,
+        *,
+        controls: Sequence[Image] = (),
     ) -> Plan:
         if not self.ready:
             raise NotReady("the model is loading, or the service is stopping")
         model = self._served.further(parameters)
-        order = Order(parameters, (image, mask), {}, False, time.time())
+        order = Order(parameters, (image, mask), {"controls": controls}, False, time.time())
         asking = self._persist("a plan", partial(self._ask_for_plan, order, model))
         planned = asyncio.run_coroutine_threadsafe(asking, self._loop).result()
         if isinstance(planned, StableDiffusionError):

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
+from torch import nn
 
 if TYPE_CHECKING:
     from runnables.pipelines.base import Pipeline
@@ -47,6 +48,14 @@ class Accelerator:
         """Move the modules to the device and make the UNet fast there, once, before serving."""
         for module in pipeline.checkpoint.modules:
             module.to(self.device)
+
+    def adopt(self, module: nn.Module, size: tuple[int, int]) -> None:
+        """Move a module that is run beside the UNet to the device, and make it fast there.
+
+        Args:
+            size: (height, width) of most of its inputs.
+        """
+        module.to(self.device)
 
     @contextmanager
     def session(self) -> Iterator[None]:

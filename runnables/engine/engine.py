@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runnables.accelerators.base import Accelerator
 from runnables.engine.batch import Batch, signature
@@ -76,7 +76,13 @@ class Engine:
     def start(self) -> None:
         self._thread.start()
 
-    def submit(self, ticket: Ticket, image: Image | None, mask: Image | None) -> None:
+    def submit(
+        self,
+        ticket: Ticket,
+        image: Image | None,
+        mask: Image | None,
+        controls: Sequence[Image] = (),
+    ) -> None:
         """Plan and admit, or wait for the model; the ticket's future ends later.
 
         Raises:
@@ -84,10 +90,10 @@ class Engine:
         """
         planner = self._shelf.enter(ticket.parameters.model)
         if planner is None:
-            self._park(ticket, image, mask)
+            self._park(ticket, (image, mask, controls))
             return
         try:
-            request = planner.plan(ticket, image, mask)
+            request = planner.plan(ticket, image, mask, controls)
             self._begin(ticket)
             self._queue.admit(request)
         except BaseException:
@@ -106,7 +112,7 @@ class Engine:
         id = ticket.id  # not the ticket: its future would hold it for ever
         ticket.future.add_done_callback(lambda _: self._open.discard(id))
 
-    def _park(self, ticket: Ticket, *inputs: Image | None) -> None:
+    def _park(self, ticket: Ticket, inputs: tuple[Any, ...]) -> None:
         if self._queue.closed:
             raise NotReady("the service is stopping and takes no new requests")
         self._begin(ticket)
@@ -116,7 +122,13 @@ class Engine:
             self._open.discard(ticket.id)
             raise
 
-    def plan(self, ticket: Ticket, image: Image | None, mask: Image | None) -> Plan:
+    def plan(
+        self,
+        ticket: Ticket,
+        image: Image | None,
+        mask: Image | None,
+        controls: Sequence[Image] = (),
+    ) -> Plan:
         """What `submit` would do. Raises InvalidInput as it does.
 
         Of a model that is not loaded nothing is known yet: the parameters stay as they are.
@@ -125,7 +137,7 @@ class Engine:
         if planner is None:
             return Plan(ticket.parameters, 0, 0.0)
         try:
-            request = planner.plan(ticket, image, mask)
+            request = planner.plan(ticket, image, mask, controls)
             return Plan(request.parameters, request.steps, self._share_s(request))
         finally:
             self._shelf.leave(planner.name)
@@ -221,8 +233,8 @@ class Engine:
 
     def _has_room(self, taken: Sequence[Request]) -> bool:
         """Room for another request: twice as much for one that is more urgent than some row."""
-        rows = sum(row.unet_rows for row in self._rows)
-        rows += sum(len(request.seeds) * request.unet_rows for request in taken)
+        rows = sum(row.load for row in self._rows)
+        rows += sum(len(request.seeds) * request.load for request in taken)
         areas = [row.key.area for row in self._rows[:1]] + [request.area for request in taken[:1]]
         room = AHEAD * self._accelerator.row_limit(max(areas, default=1))
         overtakes = any(self._queue.first_urgency < row.urgency for row in self._rows)
@@ -231,6 +243,7 @@ class Engine:
     def _step(self, rows: list[Row]) -> None:
         """One UNet call; when it fails, its rows are retried alone, and only the bad one ends."""
         started = time.perf_counter()
+        unet_rows, load = sum(row.unet_rows for row in rows), sum(row.load for row in rows)
         try:
             batch = self._stacked(rows)
             done = batch.step()
@@ -239,7 +252,9 @@ class Engine:
             self._batch = None
             self._recover(error, rows)
             return
-        self._note(started, rows)
+        seconds = time.perf_counter() - started
+        rows[0].request.planner.cost.observe_step(load, rows[0].key.area, seconds)
+        self._observe("denoise", seconds, unet_rows)
         for request in {id(row.request): row.request for row in rows}.values():
             self._report(request, batch)
         if done:
@@ -361,7 +376,7 @@ class Engine:
 
     def _share_s(self, request: Request) -> float:
         """Seconds of work in a request that waits."""
-        rows = request.steps * request.unet_rows * len(request.seeds)
+        rows = request.steps * request.load * len(request.seeds)
         return request.planner.cost.share(rows, request.area)
 
     def _report(self, request: Request, batch: Batch) -> None:
@@ -387,12 +402,6 @@ class Engine:
         except Exception:  # a preview must never cost the image
             logger.exception("a preview could not be drawn")
             return None
-
-    def _note(self, started: float, rows: list[Row]) -> None:
-        """A step that was run."""
-        seconds, unet_rows = time.perf_counter() - started, sum(row.unet_rows for row in rows)
-        rows[0].request.planner.cost.observe_step(unet_rows, rows[0].key.area, seconds)
-        self._observe("denoise", seconds, unet_rows)
 
 
 def _deliver(

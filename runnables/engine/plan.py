@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -17,8 +17,9 @@ from runnables.errors import InvalidInput, PayloadTooLarge, UnknownName
 from runnables.parameters import MAX_SIZE, ImageToImage, Inpaint, Parameters, Priority, TextToImage
 from runnables.pipelines.adapters import Adapters
 from runnables.pipelines.base import Pipeline
+from runnables.pipelines.controlnet import COST, Control, ControlSet, kept
 from runnables.pipelines.lora import LoraSet
-from runnables.pipelines.start import image_to_pixels, mask_to_pixels
+from runnables.pipelines.start import control_to_pixels, image_to_pixels, mask_to_pixels
 from runnables.samplers import SamplerTable, UnknownSampler, compile_table, resolve
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Request:
     urgency: float
     expires: float
     loras: LoraSet = ()
+    controls: ControlSet = ()
     rows: list[Row] = field(default_factory=list)
     finished: dict[int, Tensor] = field(default_factory=dict)
     clock: dict[str, float] = field(default_factory=dict)
@@ -71,6 +73,10 @@ class Request:
     def loras_of(self, pipeline: Pipeline) -> LoraSet:
         """Those of a stage: a refiner is drawn with none."""
         return self.loras if pipeline is self.stages[0][0] else ()
+
+    def controls_of(self, pipeline: Pipeline) -> ControlSet:
+        """As `loras_of`."""
+        return self.controls if pipeline is self.stages[0][0] else ()
 
     @property
     def steps(self) -> int:
@@ -94,15 +100,21 @@ class Request:
         """UNet rows of one image."""
         return 2 if self.guided else 1
 
+    @property
+    def load(self) -> float:
+        """UNet rows of one image, ControlNets counted as parts of one."""
+        return self.unet_rows * (1 + COST * len(self.controls))
+
     def release(self) -> None:
         """Let go of tensors at the end: rows and request hold each other, and would stay on."""
         self.rows, self.finished = [], {}
         self.pixels = self.mask = None
+        self.controls = ()
 
     @property
     def cost_units(self) -> float:
-        """UNet rows in all, in units of 64x64 latent positions."""
-        return self.steps * self.unet_rows * len(self.seeds) * self.area / COST_UNIT
+        """UNet rows in all, ControlNets as parts of one, in units of 64x64 latent positions."""
+        return self.steps * self.load * len(self.seeds) * self.area / COST_UNIT
 
 
 class Planner:
@@ -131,7 +143,13 @@ class Planner:
         self.memory = MemoryModel()
         self.adapters = adapters or Adapters(settings, base)
 
-    def plan(self, ticket: Ticket, image: Image | None, mask: Image | None) -> Request:
+    def plan(
+        self,
+        ticket: Ticket,
+        image: Image | None,
+        mask: Image | None,
+        controls: Sequence[Image] = (),
+    ) -> Request:
         """Raises InvalidInput (400, 404, 413) naming the field that cannot be served."""
         parameters = ticket.parameters.resolve(self.base.checkpoint.profile)
         assert isinstance(parameters, TextToImage)
@@ -159,15 +177,18 @@ class Planner:
             urgency=0.0,
             expires=0.0,
             loras=self.adapters.lora_set(parameters.loras),
+            controls=self._controls(parameters, size, controls),
         )
-        self.memory.check(request.area, request.unet_rows)
+        self.memory.adapters = self.adapters.nbytes
+        held = 1 + COST * bool(request.controls)  # ControlNets are run one after the other
+        self.memory.check(request.area, request.unet_rows * held)
         self._schedule(request)
         return request
 
     def _schedule(self, request: Request) -> None:
         parameters, submitted = request.parameters, request.ticket.submitted
         request.cost = self.cost.alone(
-            request.steps, request.unet_rows, parameters.num_images_per_prompt, request.area
+            request.steps, request.load, parameters.num_images_per_prompt, request.area
         )
         allowed = parameters.deadline_s or self.settings.request_timeout_s
         request.expires = submitted + allowed
@@ -184,7 +205,11 @@ class Planner:
                 "guidance_interval must be [first, last] with 0 <= first < last <= 1",
                 loc=("guidance_interval",),
             )
-
+        if parameters.controlnets and parameters.deep_cache_interval > 1:
+            raise InvalidInput(
+                "deep_cache_interval skips what ControlNets act on: leave out one of the two",
+                loc=("deep_cache_interval",),
+            )
         self._check_text(parameters)
 
     def _check_static(self, parameters: TextToImage, size: tuple[int, int]) -> None:
@@ -193,7 +218,12 @@ class Planner:
         if compiled is None:
             return
         compiled.check(size)
-        plain = {"deep_cache_interval": 1, "prompt_syntax": "plain", "loras": ()}
+        plain = {
+            "deep_cache_interval": 1,
+            "prompt_syntax": "plain",
+            "loras": (),
+            "controlnets": (),
+        }
         for name, value in plain.items():
             if getattr(parameters, name) != value:
                 raise InvalidInput(f"{name} needs a model that is not compiled", loc=(name,))
@@ -260,6 +290,23 @@ class Planner:
                 f"{name} would be {value}, over {MAX_SIZE}: this input is too long and thin",
                 loc=(name,),
             )
+
+    # -- ControlNets ------------------------------------------------------------------------
+
+    def _controls(
+        self, parameters: TextToImage, size: tuple[int, int], images: Sequence[Image]
+    ) -> ControlSet:
+        """Loaded, each with its image. A refiner cuts the steps short, but not their fractions."""
+        if not parameters.controlnets:
+            return ()
+        steps = len(self._table(self.base, parameters))
+        nets = self.adapters.controlnet_set(parameters.controlnets)
+        return tuple(
+            Control(
+                net, control_to_pixels(image, size), use.weight, kept(use.start, use.end, steps)
+            )
+            for net, use, image in zip(nets, parameters.controlnets, images, strict=True)
+        )
 
     # -- stages -----------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 import torch
 
@@ -13,6 +14,7 @@ from runnables.engine.plan import Request, pure_noise
 from runnables.engine.row import Row, Stage
 from runnables.parameters import Inpaint
 from runnables.pipelines.base import Pipeline
+from runnables.pipelines.controlnet import ControlSet
 from runnables.pipelines.start import Start, from_image, from_masked_image, from_noise
 from runnables.pipelines.text import Embedding, Text, lengthen
 
@@ -109,6 +111,7 @@ class Preparer:
                     parameters.guidance_interval or (0.0, 1.0),
                     parameters.deep_cache_interval,
                     request.loras_of(pipeline),
+                    _controls(request, pipeline),
                 )
             )
         return stages
@@ -120,6 +123,14 @@ def _texts(request: Request, pipeline: Pipeline) -> list[Text]:
     prompt = Text(parameters.prompt, parameters.prompt_syntax, parameters.clip_skip, loras)
     negative = Text(parameters.negative_prompt, parameters.prompt_syntax, loras=loras)
     return [prompt, negative] if request.guided else [prompt]
+
+
+def _controls(request: Request, pipeline: Pipeline) -> ControlSet:
+    """The ControlNets of a stage with their images where the pipeline is, for all its rows."""
+    return tuple(
+        replace(control, image=control.image.to(pipeline.device, pipeline.dtype))
+        for control in request.controls_of(pipeline)
+    )
 
 
 def _start(request: Request, seed: int) -> Start:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from runnables.engine.batch_key import BatchKey
 from runnables.pipelines.base import Conditioning, Pipeline
+from runnables.pipelines.controlnet import COST, ControlSet
 from runnables.pipelines.lora import LoraSet
 from runnables.pipelines.start import Start
 from runnables.samplers import SamplerTable
@@ -32,6 +33,12 @@ class Stage:
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     deep_cache_interval: int = 1
     loras: LoraSet = ()
+    controls: ControlSet = ()
+
+    @property
+    def load(self) -> float:
+        """UNet rows of a call, ControlNets counted as parts of one."""
+        return (2 if self.negative else 1) * (1 + COST * len(self.controls))
 
     def guided(self, step: int) -> bool:
         """Whether this UNet call runs a second, unconditional row."""
@@ -72,6 +79,16 @@ class Row:
         return 2 if self.guided else 1
 
     @property
+    def controls(self) -> ControlSet:
+        """The ControlNets that act at this step."""
+        return tuple(one for one in self.stage.controls if one.acts(self.step))
+
+    @property
+    def load(self) -> float:
+        """UNet rows of the next call, ControlNets counted as parts of one."""
+        return self.unet_rows * (1 + COST * len(self.controls))
+
+    @property
     def shallow(self) -> bool:
         """Whether the next UNet call can do with the features of an earlier one."""
         due = self.step % self.stage.deep_cache_interval == 0
@@ -93,10 +110,10 @@ class Row:
         return self.state[0]
 
     @property
-    def remaining(self) -> int:
+    def remaining(self) -> float:
         """UNet rows still to run, an unconditional row counted as one."""
-        rows = sum(len(stage.table) * (2 if stage.negative else 1) for stage in self._stages)
-        return rows - self.step * (2 if self.stage.negative else 1)
+        rows = sum(len(stage.table) * stage.load for stage in self._stages)
+        return rows - self.step * self.stage.load
 
     def advance(self) -> bool:
         """Count a step. Returns True when the image is denoised; moves on to the next stage."""

@@ -13,6 +13,8 @@ import pytest
 import yaml
 
 from deploy.ray.__main__ import CONFIG
+from runnables.settings import EMBEDDED_MODEL
+from tests import tiny
 from tests.service.server import Server, run
 
 
@@ -67,5 +69,8 @@ def config(
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The application of deploy/ray/serve.yaml with the embedded model and two drawers."""
     folder = tmp_path_factory.mktemp("ray")
-    with serve_ray(folder, str(config(folder, 2)), "--cpus", "2", "--dashboard") as running:
+    tiny.build_controlnet(folder / "controlnets" / "one", Path(EMBEDDED_MODEL))
+    nets = {"SD_CONTROLNET_DIR": str(folder / "controlnets")}
+    arguments = (str(config(folder, 2, **nets)), "--cpus", "2", "--dashboard")
+    with serve_ray(folder, *arguments, **nets) as running:
         yield running

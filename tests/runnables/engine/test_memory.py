@@ -29,6 +29,14 @@ def test_rows_and_images_that_fit() -> None:
     memory.check(300, 1)
 
 
+def test_what_adapters_have_taken_is_left_out() -> None:
+    memory = MemoryModel(budget=1000, row_rate=2, decode_rate=5, adapters=600)
+    assert (memory.rows(100), memory.images(10)) == (2, 8)
+    memory.adapters = 2000
+    with pytest.raises(PayloadTooLarge, match="0%"):
+        memory.check(1, 1)
+
+
 def test_where_nothing_is_known_everything_fits() -> None:
     memory = MemoryModel()
     memory.check(10**9, 2)
