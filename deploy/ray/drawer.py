@@ -18,7 +18,7 @@ from ray import serve
 from deploy.ray.held import Gone, Held, named, unnamed
 from deploy.ray.messages import Message, Observation, Order, Outcome
 from runnables.engine.request import Plan, Progress, Result, Ticket
-from runnables.errors import ConfigurationError, DeadlineExceeded, NotReady, StableDiffusionError
+from runnables.errors import ConfigurationError, DeadlineExceeded, StableDiffusionError
 from runnables.parameters import Parameters
 from runnables.runnable import StableDiffusionRunnable
 from runnables.settings import Settings
@@ -26,6 +26,11 @@ from runnables.settings import Settings
 logger = logging.getLogger("ray.serve")
 POLL_S = 0.25  # how often a waiting order's place in the queue is looked at
 MODELS = 2  # further models a replica keeps at once, beside those it starts with
+OF_THE_DEFAULT = {
+    "models": "",
+    "refiner": None,
+    "preview_vae": None,
+}  # settings, left out of others
 
 
 class Drawer:
@@ -98,12 +103,21 @@ class Drawer:
 
     @serve.multiplexed(max_num_models_per_replica=MODELS)
     async def _load(self, model: str) -> Held:
-        """A further model; Ray sends its orders to replicas that have it."""
-        own = {"model": self._models[model], "models": "", "refiner": None}
+        """A further model; Ray sends its orders to replicas that have it.
+
+        Raises:
+            ConfigurationError: it cannot be loaded.
+        """
+        own = {**OF_THE_DEFAULT, "model": self._models[model]}
         try:
             runnable = await asyncio.to_thread(self._start, self._settings.model_copy(update=own))
-        except ConfigurationError as error:
-            raise NotReady(f"the model {model} could not be loaded: {error}") from error
+        except Exception as error:
+            logger.exception("the model %s cannot be loaded", model)
+            told = isinstance(error, StableDiffusionError)
+            why = str(error) if told else type(error).__name__
+            raise ConfigurationError(
+                f"the model {model} cannot be loaded: {why}", loc=("model",)
+            ) from error
         self._held[model] = held = Held(model, runnable)
         return held
 

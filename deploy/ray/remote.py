@@ -222,7 +222,7 @@ class RemoteRunnable(StableDiffusionRunnable):
         """The default first; of those that no drawer has told about only the name."""
         if self._known is None:
             raise NotReady("the model is still loading")
-        return self._served.list()
+        return self._served.describe()
 
     @property
     def capacity(self) -> int:

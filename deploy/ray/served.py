@@ -45,7 +45,7 @@ class Served:
         """A drawer was lost, and nobody knows which: the others will tell again."""
         self._held.clear()
 
-    def list(self) -> list[Description]:
+    def describe(self) -> list[Description]:
         """As `GET /models` answers; of a model that was never loaded there is only the name."""
         loaded = frozenset[str]().union(*self._held.values())
         others = (

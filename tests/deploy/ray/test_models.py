@@ -24,6 +24,7 @@ from tests.service.server import Server
 #: names that say nothing about the folders behind them
 FURTHER = {"second": "sd2", "third": "lcm", "large": "sdxl"}
 assert len(FURTHER) > MODELS
+BROKEN = "broken"
 ASKED = {"num_inference_steps": 2, "guidance_scale": 3.0, "height": 64, "width": 64}
 UNKNOWN = {"prompt": "sea", "model": "another"}
 
@@ -39,7 +40,7 @@ def served(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
     """One drawer, which keeps fewer models than there are."""
     folder = tmp_path_factory.mktemp("models")
     default, *_ = models.values()
-    further = {name: models[name] for name in FURTHER}
+    further = {name: models[name] for name in FURTHER} | {BROKEN: folder / "nothing"}
     path = config(folder, 1, further, SD_MODEL=str(default))
     with serve_ray(folder, str(path), "--cpus", "1") as running:
         yield running
@@ -55,10 +56,11 @@ def listed(server: Server) -> dict[str, dict[str, Any]]:
 
 def test_models_are_listed_before_they_are_loaded(served: Server) -> None:
     told = listed(served)
-    assert [*told] == ["sd1", *FURTHER]
+    assert [*told] == ["sd1", *FURTHER, BROKEN]
     assert told["sd1"]["loaded"]
     assert told["sd1"]["height"] == 64
-    assert [told[name] for name in FURTHER] == [{"name": name, "loaded": False} for name in FURTHER]
+    for name in (*FURTHER, BROKEN):
+        assert told[name] == {"name": name, "loaded": False}
     openai = httpx.get(f"{served.url}/v1/models").json()["data"]
     webui = httpx.get(f"{served.url}/sdapi/v1/sd-models").json()
     assert [one["id"] for one in openai] == [one["model_name"] for one in webui] == [*told]
@@ -134,6 +136,15 @@ def test_clients_of_other_apis_choose_too(served: Server) -> None:
     assert refused.status_code == 400, "for all that come after it is nobody's to set"
 
 
+def test_a_model_that_cannot_be_loaded_says_so(served: Server) -> None:
+    failed = post(served, "/txt2img", {"prompt": "sea", "model": BROKEN})
+    assert failed.status_code == 500
+    assert failed.json()["detail"][0]["loc"] == ["model"]
+    assert "the model broken cannot be loaded: SD_MODEL=" in failed.json()["error"]
+    assert post(served, "/txt2img", {"prompt": "sea", **ASKED}).status_code == 200
+    assert not listed(served)[BROKEN]["loaded"]
+
+
 @pytest.mark.parametrize(
     ("path", "body"),
     [
@@ -150,6 +161,6 @@ def test_an_unknown_model_is_404(served: Server, path: str, body: dict[str, Any]
     refused = post(served, path, body)
     assert refused.status_code == 404, refused.text
     assert "another" in refused.text
-    assert "sd1, second, third, large" in refused.text
+    assert "sd1, second, third, large, broken" in refused.text
     if path in ("/txt2img", "/jobs"):
         assert refused.json()["detail"][0]["loc"] == ["model"]

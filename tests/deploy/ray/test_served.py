@@ -17,15 +17,15 @@ def served() -> Served:
 
 
 def test_a_model_is_loaded_while_a_drawer_tells_so(served: Served) -> None:
-    assert [one["loaded"] for one in served.list()] == [True, False, False]
+    assert [one["loaded"] for one in served.describe()] == [True, False, False]
     served.hear("a", [{"name": "small", "height": 64}])
     served.hear("b", [{"name": "small", "height": 64}, {"name": "large", "height": 512}])
-    assert [one["loaded"] for one in served.list()] == [True, True, True]
+    assert [one["loaded"] for one in served.describe()] == [True, True, True]
     served.hear("b", [])
-    assert [one["loaded"] for one in served.list()] == [True, True, False]
-    assert served.list()[2]["height"] == 512, "what was told once is still true"
+    assert [one["loaded"] for one in served.describe()] == [True, True, False]
+    assert served.describe()[2]["height"] == 512, "what was told once is still true"
     served.forget_held()
-    assert [one["loaded"] for one in served.list()] == [True, False, False]
+    assert [one["loaded"] for one in served.describe()] == [True, False, False]
 
 
 @pytest.mark.parametrize(("model", "further"), [(None, ""), ("embedded", ""), ("large", "large")])
@@ -48,6 +48,6 @@ def test_models_of_the_settings_are_each_drawers_own() -> None:
     served = Served(["small"])
     served.begin([{"name": "embedded", "loaded": True}, {"name": "other", "loaded": False}])
     assert served.further(TextToImage(prompt="sea", model="other")) == ""
-    assert [one["name"] for one in served.list()] == ["embedded", "other", "small"]
+    assert [one["name"] for one in served.describe()] == ["embedded", "other", "small"]
     served.hear("a", [{"name": "other", "loaded": True}])
-    assert [one["loaded"] for one in served.list()] == [True, True, False]
+    assert [one["loaded"] for one in served.describe()] == [True, True, False]
