@@ -1,8 +1,8 @@
 """`python -m benchmarks.ray`: a request through BentoML and through Ray Serve, side by side.
 
-Rounds alternate between the hosts, all of them up; printed are medians and their ratios. The request
-is one step of the embedded model, so that what a host adds shows. On a machine that does other work,
-too, look at CPU time: Linux shares cores between sessions, and each of Ray's replicas is one.
+Rounds alternate between the hosts, all of them up; printed are medians and their ratios. A request
+is one step of the embedded model, so that what a host adds shows. On a machine with other work look
+at CPU time: Linux shares cores between sessions, and each of Ray's replicas is one.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Host:
     cpu: list[float] = field(default_factory=list)
 
     def spent(self) -> float:
-        """CPU seconds of all its processes so far; other work on the machine changes them little."""
+        """CPU seconds of all its processes so far; other work on the machine adds little."""
         alive = [self.process, *self.process.children(recursive=True)]
         times = [one.cpu_times() for one in alive]
         return float(sum(one.user + one.system for one in times))
