@@ -30,6 +30,8 @@ from runnables.parameters import MODELS, Parameters
 from runnables.runnable import StableDiffusionRunnable
 
 logger = logging.getLogger(__name__)
+#: what the runnable lists under the same name: names that requests may use
+LISTS = ("samplers", "loras", "embeddings", "controlnets")
 GAUGE_S = 1.0  # how often the gauges are read
 
 
@@ -97,9 +99,7 @@ class Api:
                 *OpenAIRoutes(self.drawing, self.jobs.hub).routes(),
                 *WebUIRoutes(self.drawing, self.jobs.hub).routes(),
                 *ImagineRoute(self.drawing).routes(),
-                Route("/samplers", self._samplers),
-                Route("/loras", self._loras),
-                Route("/controlnets", self._controlnets),
+                *(Route(f"/{name}", self._lister(name)) for name in LISTS),
                 Route("/models", self._models),
                 Route("/healthz", _alive),
                 Route("/livez", _alive),
@@ -141,17 +141,12 @@ class Api:
 
     # -- what there is ----------------------------------------------------------------------
 
-    async def _samplers(self, request: Request) -> Response:
-        self.keys.check(request.headers)
-        return JSONResponse(await asyncio.to_thread(self.runnable.samplers))
+    def _lister(self, name: str) -> Any:
+        async def listed(request: Request) -> Response:
+            self.keys.check(request.headers)
+            return JSONResponse(await asyncio.to_thread(getattr(self.runnable, name)))
 
-    async def _loras(self, request: Request) -> Response:
-        self.keys.check(request.headers)
-        return JSONResponse(await asyncio.to_thread(self.runnable.loras))
-
-    async def _controlnets(self, request: Request) -> Response:
-        self.keys.check(request.headers)
-        return JSONResponse(await asyncio.to_thread(self.runnable.controlnets))
+        return listed
 
     async def _models(self, request: Request) -> Response:
         self.keys.check(request.headers)

@@ -59,6 +59,7 @@ def document() -> dict[str, Any]:
         "/samplers": {"get": _list("The samplers a request may name")},
         "/loras": {"get": _list("The LoRAs a request may name")},
         "/controlnets": {"get": _list("The ControlNets a request may name")},
+        "/embeddings": {"get": _list("The textual inversions a request may name")},
         "/models": {"get": _list("The model that is served, and its defaults")},
         "/healthz": {"get": _plain("The process runs")},
         "/livez": {"get": _plain("The process runs")},

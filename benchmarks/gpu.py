@@ -50,6 +50,7 @@ def settings(device: str, precision: str, compile: bool) -> Any:
         safety="off",
         lora_dir=None,
         controlnet_dir=None,
+        embeddings_dir=None,
         adapters_memory_mb=0,
     )
 

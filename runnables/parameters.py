@@ -23,6 +23,7 @@ Priority = Literal["low", "normal", "high"]
 Syntax = Literal["plain", "compel"]
 
 Size = Annotated[int, Field(ge=SIZE_MULTIPLE, le=MAX_SIZE)]
+EmbeddingName = Annotated[str, Field(min_length=1, max_length=200)]
 #: (first, last); the schema says it with `items`, as BentoML's client knows no `prefixItems`
 Interval = Annotated[
     tuple[float, float],
@@ -112,6 +113,12 @@ class Parameters(BaseModel):
         description="ControlNets (arXiv:2302.05543). Send as many parts `control`, in this order: "
         "images as the ControlNet was trained on (edges, poses, depths), taken as they are and "
         "resized to height x width.",
+    )
+    embeddings: tuple[EmbeddingName, ...] = Field(
+        (),
+        max_length=8,
+        description="Textual inversions (arXiv:2208.01618), names from `GET /embeddings`: each is "
+        "a word of both prompts, for this request alone.",
     )
     guidance_scale: float | None = Field(
         None,

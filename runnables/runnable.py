@@ -148,9 +148,11 @@ class StableDiffusionRunnable:
 
     def loras(self) -> list[dict[str, Any]]:
         """Every LoRA a request may name; some may be for other models."""
-        folder = self.settings.lora_dir
-        found = sorted(Path(folder).expanduser().glob("*.safetensors")) if folder else []
-        return [{"name": path.stem} for path in found]
+        return _names(self.settings.lora_dir)
+
+    def embeddings(self) -> list[dict[str, Any]]:
+        """Every textual inversion a request may name; some may be for other models."""
+        return _names(self.settings.embeddings_dir)
 
     def controlnets(self) -> list[dict[str, Any]]:
         """Every ControlNet a request may name; some may be for other models."""
@@ -211,6 +213,11 @@ class StableDiffusionRunnable:
         if self._engine is None:
             return {"waiting": 0, "active": 0}
         return {"waiting": self._engine.waiting, "active": self._engine.active}
+
+
+def _names(folder: str | None) -> list[dict[str, Any]]:
+    found = sorted(Path(folder).expanduser().glob("*.safetensors")) if folder else []
+    return [{"name": path.stem} for path in found]
 
 
 def _described(planner: Planner) -> dict[str, Any]:

@@ -67,6 +67,9 @@ class Settings(BaseSettings):
     controlnet_dir: str | None = Field(
         None, description="A folder of ControlNets (diffusers folders) that requests may name"
     )
+    embeddings_dir: str | None = Field(
+        None, description="A folder of textual inversions (.safetensors) that requests may name"
+    )
     adapters_memory_mb: float = Field(
         2048, ge=0, description="Memory for loaded LoRAs and as much for ControlNets"
     )

@@ -15,7 +15,6 @@ EMPTY: dict[str, Any] = {
     "face-restorers": [],
     "realesrgan-models": [],
     "prompt-styles": [],
-    "embeddings": {"loaded": {}, "skipped": {}},
     "scripts": {"txt2img": [], "img2img": []},
     "cmd-flags": {},
     "memory": {"ram": {}, "cuda": {}},
@@ -40,6 +39,12 @@ def scheduler_list(spacings: list[dict[str, str]]) -> list[dict[str, Any]]:
 def lora_list(loras: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Those that `<lora:name:weight>` may name."""
     return [{"name": lora["name"], "alias": lora["name"], "metadata": {}} for lora in loras]
+
+
+def embedding_list(embeddings: list[dict[str, Any]]) -> dict[str, Any]:
+    """Those that are words of prompts; how they were made is not told."""
+    facts = dict.fromkeys(("step", "sd_checkpoint", "sd_checkpoint_name", "shape", "vectors"))
+    return {"loaded": {one["name"]: facts for one in embeddings}, "skipped": {}}
 
 
 def model_list(names: list[str]) -> list[dict[str, Any]]:

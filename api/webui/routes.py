@@ -55,6 +55,7 @@ class WebUIRoutes:
             "samplers": lambda: catalog.sampler_list(runnable.samplers()),
             "schedulers": lambda: catalog.scheduler_list(runnable.spacings()),
             "loras": lambda: catalog.lora_list(runnable.loras()),
+            "embeddings": lambda: catalog.embedding_list(runnable.embeddings()),
             "sd-models": lambda: catalog.model_list(self._drawing.models),
             "options": lambda: catalog.options(self._drawing.models[0]),
             **{name: partial(dict.get, catalog.EMPTY, name) for name in catalog.EMPTY},
@@ -109,10 +110,10 @@ class WebUIRoutes:
         return JSONResponse(await run_in_threadpool(answers.body, result, asked, sent, drawing))
 
     async def _form(self, asked: Asked, image: bool) -> Form:
-        model = translate.task_of(asked, image)
+        model, runnable = translate.task_of(asked, image), self._drawing.runnable
         units = controlnet.units(asked.alwayson_scripts)
-        resolve = self._drawing.runnable.webui_sampler
-        parameters = translate.parameters(asked, model, resolve, units)
+        words = [one["name"] for one in await asyncio.to_thread(runnable.embeddings)]
+        parameters = translate.parameters(asked, model, runnable.webui_sampler, units, words)
         chosen = catalog.check_model(
             asked.override_settings, self._drawing.models, "override_settings"
         )

@@ -57,6 +57,7 @@ def _reads() -> Schema:
             name: {"get": _look(f"Nothing: {name}", _like(empty))}
             for name, empty in catalog.EMPTY.items()
         },
+        "embeddings": {"get": _look("Textual inversions", _object())},
         "options": {
             "get": _look("What clients read of the options", {"type": "object"}),
             "post": _write(

@@ -95,13 +95,18 @@ def _wanted(script: object) -> bool:
 
 
 def parameters(
-    asked: Asked, model: type[Parameters], resolve: Resolve, units: Sequence[Unit]
+    asked: Asked,
+    model: type[Parameters],
+    resolve: Resolve,
+    units: Sequence[Unit],
+    embeddings: Sequence[str],
 ) -> Parameters:
     """The drawing that is asked for.
 
     Args:
         resolve: the WebUI's names of a sampler and of a spacing to ours.
         units: its ControlNets.
+        embeddings: names that ask for a textual inversion where they are words of a prompt.
 
     Raises:
         InvalidInput: naming the field.
@@ -111,6 +116,7 @@ def parameters(
         **_loras(asked.prompt),
         **_prompts(asked),
         "controlnets": [unit.native() for unit in units],
+        "embeddings": _embeddings(asked, embeddings),
         "seed": asked.seed if asked.seed >= 0 else None,
         "num_inference_steps": asked.steps,
         "guidance_scale": asked.cfg_scale,
@@ -162,6 +168,17 @@ def _loras(prompt: str) -> dict[str, Any]:
     tags = _LORA.findall(prompt)
     named = [{"name": name, "weight": weight or 1} for name, weight in tags]
     return {"loras": named} if named else {}
+
+
+def _embeddings(asked: Asked, names: Sequence[str]) -> list[str]:
+    """The names that are whole words of either prompt, in any letter case; the longest first."""
+    ordered = sorted(names, key=len, reverse=True)
+    pattern = "|".join(rf"(?<!\w)({re.escape(name)})(?!\w)" for name in ordered)
+    if not pattern:
+        return []
+    text = _LORA.sub("", asked.prompt) + "\n" + asked.negative_prompt
+    found = re.finditer(pattern, text, re.IGNORECASE)
+    return list(dict.fromkeys(ordered[(one.lastindex or 1) - 1] for one in found))
 
 
 def _prompts(asked: Asked) -> dict[str, str]:

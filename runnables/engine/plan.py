@@ -18,6 +18,7 @@ from runnables.parameters import MAX_SIZE, ImageToImage, Inpaint, Parameters, Pr
 from runnables.pipelines.adapters import Adapters
 from runnables.pipelines.base import Pipeline
 from runnables.pipelines.controlnet import COST, Control, ControlSet, kept
+from runnables.pipelines.inversion import Concepts
 from runnables.pipelines.lora import LoraSet
 from runnables.pipelines.start import control_to_pixels, image_to_pixels, mask_to_pixels
 from runnables.samplers import SamplerTable, UnknownSampler, compile_table, resolve
@@ -60,6 +61,7 @@ class Request:
     expires: float
     loras: LoraSet = ()
     controls: ControlSet = ()
+    concepts: Concepts = ()
     rows: list[Row] = field(default_factory=list)
     finished: dict[int, Tensor] = field(default_factory=dict)
     clock: dict[str, float] = field(default_factory=dict)
@@ -77,6 +79,10 @@ class Request:
     def controls_of(self, pipeline: Pipeline) -> ControlSet:
         """As `loras_of`."""
         return self.controls if pipeline is self.stages[0][0] else ()
+
+    def concepts_of(self, pipeline: Pipeline) -> Concepts:
+        """Those of a stage: to a refiner their names are ordinary words."""
+        return self.concepts if pipeline is self.stages[0][0] else ()
 
     @property
     def steps(self) -> int:
@@ -178,6 +184,7 @@ class Planner:
             expires=0.0,
             loras=self.adapters.lora_set(parameters.loras),
             controls=self._controls(parameters, size, controls),
+            concepts=self.adapters.concepts(parameters),
         )
         self.memory.adapters = self.adapters.nbytes
         held = 1 + COST * bool(request.controls)  # ControlNets are run one after the other
@@ -222,6 +229,7 @@ class Planner:
             "deep_cache_interval": 1,
             "prompt_syntax": "plain",
             "loras": (),
+            "embeddings": (),
             "controlnets": (),
         }
         for name, value in plain.items():

@@ -119,9 +119,10 @@ class Preparer:
 
 def _texts(request: Request, pipeline: Pipeline) -> list[Text]:
     """The prompt and, where the request is guided, the negative prompt, which skips no layers."""
-    parameters, loras = request.parameters, request.loras_of(pipeline)
-    prompt = Text(parameters.prompt, parameters.prompt_syntax, parameters.clip_skip, loras)
-    negative = Text(parameters.negative_prompt, parameters.prompt_syntax, loras=loras)
+    parameters, syntax = request.parameters, request.parameters.prompt_syntax
+    loras, concepts = request.loras_of(pipeline), request.concepts_of(pipeline)
+    prompt = Text(parameters.prompt, syntax, parameters.clip_skip, loras, concepts)
+    negative = Text(parameters.negative_prompt, syntax, 0, loras, concepts)
     return [prompt, negative] if request.guided else [prompt]
 
 

@@ -99,6 +99,7 @@ def test_lists(client: webuiapi.WebUIApi) -> None:
     assert client.util_get_model_names() == ["embedded"]
     assert client.util_get_current_model() == "embedded"
     assert client.get_upscalers() == client.get_loras() == client.get_face_restorers() == []
+    assert client.get_embeddings() == {"loaded": {}, "skipped": {}}
     assert client.get_scripts() == {"txt2img": [], "img2img": []}
 
 

@@ -20,6 +20,7 @@ from runnables.pipelines.checkpoint import Compiled
 from runnables.pipelines.controlnet import kept
 from runnables.runnable import StableDiffusionRunnable
 from tests import tiny
+from tests.insides import planner_of
 from tests.runnables.engine import reference
 
 Start = Callable[..., StableDiffusionRunnable]
@@ -226,8 +227,7 @@ def sd1(start: Start, controlnets: Nets) -> StableDiffusionRunnable:
 def test_it_is_run_only_where_it_acts(
     sd1: StableDiffusionRunnable, edges: list[Image.Image]
 ) -> None:
-    assert sd1._engine is not None
-    net = sd1._engine._shelf.first.adapters.controlnets.get("one").model
+    net = planner_of(sd1).adapters.controlnets.get("one").model
     rows: list[int] = []
     net.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
     one = wanted(use("one", start=0.25, end=0.75), scheduler="ddim")
@@ -264,8 +264,7 @@ def test_a_request_with_controlnets_costs_more(
 def test_one_that_fails_ends_its_own_request_only(
     sd1: StableDiffusionRunnable, edges: list[Image.Image], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert sd1._engine is not None
-    net = sd1._engine._shelf.first.adapters.controlnets.get("one").model
+    net = planner_of(sd1).adapters.controlnets.get("one").model
 
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("broken")
@@ -284,8 +283,7 @@ def test_one_that_fails_ends_its_own_request_only(
 
 
 def test_its_convolutions_are_packed(sd1: StableDiffusionRunnable) -> None:
-    assert sd1._engine is not None
-    net = sd1._engine._shelf.first.adapters.controlnets.get("one")
+    net = planner_of(sd1).adapters.controlnets.get("one")
     convolutions = [m for m in net.model.modules() if isinstance(m, torch.nn.Conv2d)]
     assert all(isinstance(one, PackedConv2d) for one in convolutions)
     assert net.nbytes > 1000
@@ -379,8 +377,7 @@ def test_the_oldest_is_let_go(
     start: Start, tiny_model: TinyModel, controlnets: Nets, edges: list[Image.Image]
 ) -> None:
     runnable = start("sd1", controlnet_dir=str(controlnets("sd1")), adapters_memory_mb=0)
-    assert runnable._engine is not None
-    planner = runnable._engine._shelf.first
+    planner = planner_of(runnable)
     one = runnable.submit(wanted(use("one")), controls=edges[:1])
     size = planner.adapters.nbytes
     two = runnable.submit(wanted(use("two")), controls=edges[:1])
