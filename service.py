@@ -16,8 +16,6 @@ import bentoml
 from bentoml.validators import ContentType
 from PIL.Image import Image
 
-from api import tracing
-from api.app import Api
 from api.gateway import Gateway
 from api.responses import choose_format, encode
 from api.stopping import stopping
@@ -39,6 +37,10 @@ class StableDiffusion:
     """Draws images from text, redraws images, and redraws parts of images."""
 
     def __init__(self) -> None:
+        # BentoML's supervisor imports this file, too, but never makes a service
+        from api import tracing
+        from api.app import Api
+
         _log_to_stderr()
         tracing.configure()
         metrics = Metrics()

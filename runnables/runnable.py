@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runnables import collector
 from runnables.engine.request import OnStep, Plan, Result, Ticket
 from runnables.errors import InvalidInput, NotReady, UnknownName
 from runnables.parameters import AnyParameters, ImageToImage, Inpaint, TextToImage, Upscale
@@ -53,15 +54,18 @@ class StableDiffusionRunnable:
         Raises:
             ConfigurationError: the settings or the model folder are wrong.
         """
+        with self._starting, collector.lasting():
+            if self._engine is None:
+                self._start()
+
+    def _start(self) -> None:
         from runnables import provenance
         from runnables.assembly import assemble
 
-        with self._starting:
-            if self._engine is None:
-                provenance.check(self.settings)
-                engine, self._shelf = assemble(self.settings, self._observe)
-                engine.start()
-                self._engine = engine
+        provenance.check(self.settings)
+        engine, self._shelf = assemble(self.settings, self._observe)
+        engine.start()
+        self._engine = engine
 
     @property
     def ready(self) -> bool:
