@@ -16,8 +16,6 @@ import bentoml
 from bentoml.validators import ContentType
 from PIL.Image import Image
 
-from api import tracing
-from api.app import Api
 from api.gateway import Gateway
 from api.responses import choose_format, encode
 from api.stopping import stopping
@@ -39,6 +37,10 @@ class StableDiffusion:
     """Draws images from text, redraws images, and redraws parts of images."""
 
     def __init__(self) -> None:
+        # BentoML's supervisor imports this file, too, but never makes a service
+        from api import tracing
+        from api.app import Api
+
         _log_to_stderr()
         tracing.configure()
         metrics = Metrics()
@@ -95,7 +97,7 @@ class StableDiffusion:
         """A file, or JSON where there are several images: chosen as over HTTP without `Accept`."""
         chosen = choose_format(parameters, accept="")
         result = self.runnable.submit(parameters, *inputs).future.result()
-        return encode(result, chosen, settings, str(self.runnable.describe()["name"]))
+        return encode(result, chosen, settings)
 
 
 def _log_to_stderr() -> None:

@@ -30,6 +30,8 @@ from runnables.parameters import MODELS, AnyParameters
 from runnables.runnable import StableDiffusionRunnable
 
 logger = logging.getLogger(__name__)
+#: what the runnable lists under the same name: names that requests may use
+LISTS = ("samplers", "loras", "embeddings", "controlnets", "upscalers")
 GAUGE_S = 1.0  # how often the gauges are read
 
 
@@ -97,9 +99,7 @@ class Api:
                 *OpenAIRoutes(self.drawing, self.jobs.hub).routes(),
                 *WebUIRoutes(self.drawing, self.jobs.hub).routes(),
                 *ImagineRoute(self.drawing).routes(),
-                Route("/samplers", self._samplers),
-                Route("/loras", self._loras),
-                Route("/upscalers", self._upscalers),
+                *(Route(f"/{name}", self._lister(name)) for name in LISTS),
                 Route("/models", self._models),
                 Route("/healthz", _alive),
                 Route("/livez", _alive),
@@ -134,29 +134,24 @@ class Api:
                 chosen = responses.choose_format(form.parameters, accept)
                 result = await self.drawing.draw(request, owner, form)
                 return await responses.image_response(
-                    result, chosen, self.settings, self.drawing.model, request_id.of(request)
+                    result, chosen, self.settings, request_id.of(request)
                 )
 
         return draw
 
     # -- what there is ----------------------------------------------------------------------
 
-    async def _samplers(self, request: Request) -> Response:
-        self.keys.check(request.headers)
-        return JSONResponse(await asyncio.to_thread(self.runnable.samplers))
+    def _lister(self, name: str) -> Any:
+        async def listed(request: Request) -> Response:
+            self.keys.check(request.headers)
+            return JSONResponse(await asyncio.to_thread(getattr(self.runnable, name)))
 
-    async def _loras(self, request: Request) -> Response:
-        self.keys.check(request.headers)
-        return JSONResponse(await asyncio.to_thread(self.runnable.loras))
-
-    async def _upscalers(self, request: Request) -> Response:
-        self.keys.check(request.headers)
-        return JSONResponse(await asyncio.to_thread(self.runnable.upscalers))
+        return listed
 
     async def _models(self, request: Request) -> Response:
         self.keys.check(request.headers)
         self.drawing.check_ready()
-        return JSONResponse([self.runnable.describe()])
+        return JSONResponse(self.runnable.models())
 
     async def _ready(self, request: Request) -> Response:
         self.drawing.measure()

@@ -46,9 +46,9 @@ class Drawing:
         self._metrics = metrics
 
     @property
-    def model(self) -> str:
-        """The name of the model that is served."""
-        return str(self.runnable.describe()["name"])
+    def models(self) -> list[str]:
+        """The names of the models that are served, the default first."""
+        return [str(model["name"]) for model in self.runnable.models()]
 
     def check_ready(self) -> None:
         """Raises NotReady while the model loads, or when it could not be loaded."""
@@ -86,7 +86,12 @@ class Drawing:
         """Hand in; from here on `/jobs/{x-request-id}` knows it. Whoever submits has to end it."""
         live = self._requests.begin(owner, request_id.of(request))
         ticket = await asyncio.to_thread(
-            self.runnable.submit, form.parameters, form.image, form.mask, on_step=live.on_step
+            self.runnable.submit,
+            form.parameters,
+            form.image,
+            form.mask,
+            controls=form.controls,
+            on_step=live.on_step,
         )
         self._requests.follow(live, ticket)
         self.measure()

@@ -12,6 +12,8 @@ from api.responses import retry_headers
 from api.webui import errors as webui
 from runnables.errors import Loc, StableDiffusionError, error_body
 
+WEBUI = ("/sdapi/", "/controlnet/")
+
 
 def response(path: str, error: StableDiffusionError) -> JSONResponse:
     """One of our errors with its status, for whoever called this path."""
@@ -22,7 +24,7 @@ def body(path: str, error: StableDiffusionError) -> dict[str, Any]:
     """One of our errors, for whoever called this path."""
     if path.startswith("/v1/"):
         return openai.of(error)
-    if path.startswith("/sdapi/"):
+    if path.startswith(WEBUI):
         return webui.body(error.status, error.message)
     told = error_body(error)
     return {**told, "detail": error.problems} if isinstance(error, Invalid) else told
@@ -32,6 +34,6 @@ def plain(path: str, status: int, message: str, loc: Loc = ()) -> dict[str, Any]
     """Any other error."""
     if path.startswith("/v1/"):
         return openai.body(status, message, loc)
-    if path.startswith("/sdapi/"):
+    if path.startswith(WEBUI):
         return webui.body(status, message)
     return {"error": message, "detail": [{"loc": list(loc), "msg": message}]}

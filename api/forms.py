@@ -22,6 +22,8 @@ from runnables.parameters import AnyParameters, Inpaint, TextToImage
 from runnables.settings import Settings
 
 MAX_DATA = 64 * 1024  # bytes of the `data` part; the longest valid one has about 33 KB
+CONTROL = "control"  # the part of a control image, once for each of `controlnets`
+MULTIPART = "multipart/form-data"
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -32,6 +34,7 @@ class Form:
     parameters: AnyParameters
     image: Image | None = None
     mask: Image | None = None
+    controls: tuple[Image, ...] = ()
 
 
 class Invalid(InvalidInput):
@@ -50,7 +53,7 @@ async def read(request: Request, model: type[AnyParameters], settings: Settings)
     Raises:
         InvalidInput, UnsupportedImage, PayloadTooLarge: naming the field.
     """
-    if model is TextToImage:
+    if model is TextToImage and content_type(request) != MULTIPART:
         expect_json(request)
         return Form(parse(model, await request.body()))
     expect_multipart(request)
@@ -74,14 +77,14 @@ def expect_json(request: Request) -> None:
 def expect_multipart(request: Request) -> None:
     """Raises InvalidInput for another content type."""
     kind = content_type(request)
-    if kind != "multipart/form-data":
+    if kind != MULTIPART:
         raise InvalidInput(
-            f"content-type must be multipart/form-data, not {kind or '-'}", loc=("content-type",)
+            f"content-type must be {MULTIPART}, not {kind or '-'}", loc=("content-type",)
         )
 
 
 def files_of(model: type[AnyParameters]) -> tuple[str, ...]:
-    """The file parts that a task takes beside `data`."""
+    """The file parts that a task needs beside `data`."""
     if model is TextToImage:
         return ()
     return ("img", "mask") if model is Inpaint else ("img",)
@@ -120,17 +123,18 @@ def validated(model: type[M], content: Any, prefix: Loc = ()) -> M:
 async def _read_parts(request: Request, model: type[AnyParameters], settings: Settings) -> Form:
     wanted = files_of(model)
     async with parts(request) as form:
-        check_names(form, {*wanted, "data"})
+        check_names(form, {*wanted, CONTROL, "data"})
         parameters = parse(model, await text(form.get("data")), "data")
         files = {name: await image(form.get(name), name, settings) for name in wanted}
-        return Form(parameters, files["img"], files.get("mask"))
+        controls = await control_images(form, settings)
+        return Form(parameters, files.get("img"), files.get("mask"), controls)
 
 
 @asynccontextmanager
 async def parts(request: Request, fields: int = 8) -> AsyncIterator[FormData]:
     """The parts of a multipart body; the parser's complaints become ours."""
     try:
-        async with request.form(max_files=4, max_fields=fields, max_part_size=MAX_DATA) as form:
+        async with request.form(max_files=8, max_fields=fields, max_part_size=MAX_DATA) as form:
             yield form
     except HTTPException as error:  # the parser's: not multipart at all, or a part too large
         if "exceeded maximum size" in str(error.detail):
@@ -139,13 +143,13 @@ async def parts(request: Request, fields: int = 8) -> AsyncIterator[FormData]:
 
 
 def check_names(form: FormData, wanted: set[str]) -> None:
-    """Raises InvalidInput for a part that is unknown or repeated."""
+    """Raises InvalidInput for a part that is unknown, or repeated and no control image."""
     names = [name for name, _ in form.multi_items()]
     for name in names:
         if name not in wanted:
             known = ", ".join(sorted(wanted))
             raise InvalidInput(f"there is no part {name!r}; known: {known}", loc=(name,))
-        if names.count(name) > 1:
+        if names.count(name) > 1 and name != CONTROL:
             raise InvalidInput(f"{name} is given more than once", loc=(name,))
 
 
@@ -166,6 +170,11 @@ async def image(part: UploadFile | str | None, field: str, settings: Settings) -
     if field == "mask":
         return await run_in_threadpool(images.decode_mask, data, max_pixels=settings.max_pixels)
     return await run_in_threadpool(images.decode, data, max_pixels=settings.max_pixels, field=field)
+
+
+async def control_images(form: FormData, settings: Settings) -> tuple[Image, ...]:
+    """The control images in their order, RGB."""
+    return tuple([await image(part, CONTROL, settings) for part in form.getlist(CONTROL)])
 
 
 async def file_bytes(part: UploadFile | str | None, field: str, settings: Settings) -> bytes:

@@ -35,7 +35,7 @@ class ImagineRoute:
             parameters = _parameters(request)
             result = await drawing.draw(request, owner, Form(parameters))
             return await responses.image_response(
-                result, "png", drawing.settings, drawing.model, request_id.of(request)
+                result, "png", drawing.settings, request_id.of(request)
             )
 
 

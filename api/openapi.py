@@ -5,20 +5,21 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from api import imagine
+from api import forms, imagine
 from api.jobs import schema as jobs
 from api.openai import schema as openai
 from api.operations import (
     BINARY,
     DRAWING,
     SECURITY_SCHEMES,
+    controls,
     json,
     operation,
     reference,
     schema_of,
 )
 from api.webui import schema as webui
-from runnables.parameters import MODELS, AnyParameters, Inpaint, Task, TextToImage, Upscale
+from runnables.parameters import MODELS, AnyParameters, Task, TextToImage, Upscale
 
 #: Swagger UI from the host's own files: nothing is loaded from elsewhere
 PAGE = """<!doctype html>
@@ -35,6 +36,7 @@ EXAMPLE = {"prompt": "View of a cyberpunk city"}
 FILES = {
     "img": "PNG, JPEG, WebP, GIF, BMP or TIFF",
     "mask": "White is redrawn, black is kept",
+    "control": "An image for each of `controlnets`, in their order",
 }
 HEADERS = {
     "seed": "integer",
@@ -61,6 +63,8 @@ def document() -> dict[str, Any]:
     paths |= {
         "/samplers": {"get": _list("The samplers a request may name")},
         "/loras": {"get": _list("The LoRAs a request may name")},
+        "/controlnets": {"get": _list("The ControlNets a request may name")},
+        "/embeddings": {"get": _list("The textual inversions a request may name")},
         "/upscalers": {"get": _list("The upscalers a request may name")},
         "/models": {"get": _list("The model that is served, and its defaults")},
         "/healthz": {"get": _plain("The process runs")},
@@ -98,19 +102,19 @@ def _drawing(task: Task) -> dict[str, Any]:
 
 def _body(model: type[AnyParameters]) -> dict[str, Any]:
     data = reference(model.__name__)
-    if model is TextToImage:
-        return {"application/json": {"schema": data}}
-    names = ["img", "mask"] if model is Inpaint else ["img"]
     files = {
-        name: {"type": "string", "format": "binary", "description": FILES[name]} for name in names
+        name: {"type": "string", "format": "binary", "description": FILES[name]}
+        for name in forms.files_of(model)
     }
     schema = {
         "type": "object",
-        "properties": {**files, "data": data},
+        "properties": {**files, "control": controls(FILES["control"]), "data": data},
         "required": [*files, "data"],
     }
     encoding = {"data": {"contentType": "application/json"}}
-    return {"multipart/form-data": {"schema": schema, "encoding": encoding}}
+    parts = {"multipart/form-data": {"schema": schema, "encoding": encoding}}
+    plain = {"application/json": {"schema": data}} if model is TextToImage else {}
+    return {**plain, **parts}
 
 
 def _schema(model: type[AnyParameters]) -> dict[str, Any]:

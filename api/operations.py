@@ -7,6 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from runnables.parameters import MAX_CONTROLNETS
+
 Schema = dict[str, Any]
 
 ERRORS = {
@@ -33,6 +35,11 @@ SECURITY_SCHEMES: Schema = {
     "basic": {"type": "http", "scheme": "basic", "description": "The key as password"},
 }
 BINARY: Schema = {"type": "string", "format": "binary"}
+
+
+def controls(text: str) -> Schema:
+    """The repeated part of control images."""
+    return {"type": "array", "items": BINARY, "maxItems": MAX_CONTROLNETS, "description": text}
 
 
 def operation(

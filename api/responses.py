@@ -83,32 +83,30 @@ def _weight(parameters: str) -> float:
     return 1.0
 
 
-def encode(result: Result, chosen: OutputFormat, settings: Settings, model: str) -> bytes:
+def encode(result: Result, chosen: OutputFormat, settings: Settings) -> bytes:
     """The only image as its file, or all of them as JSON, with what the policy lets them tell."""
     if chosen == "json":
-        return json.dumps(_json_body(result, settings, model)).encode()
-    return image_file(result, result.images[0], chosen, settings, model)
+        return json.dumps(_json_body(result, settings)).encode()
+    return image_file(result, result.images[0], chosen, settings)
 
 
-def image_file(
-    result: Result, drawn: Drawn, kind: images.Format, settings: Settings, model: str
-) -> bytes:
+def image_file(result: Result, drawn: Drawn, kind: images.Format, settings: Settings) -> bytes:
     """One image's file, with what the policy lets it tell; signed where a certificate is set.
 
     What was only enlarged is not signed: the manifest says that a model made the image.
     """
-    data = images.encode(drawn.image, kind, _described(result, drawn, settings, model))
+    data = images.encode(drawn.image, kind, _described(result, drawn, settings))
     drawn_here = isinstance(result.parameters, Parameters)
     return provenance.sign(data, kind, settings) if drawn_here else data
 
 
 async def image_response(
-    result: Result, chosen: OutputFormat, settings: Settings, model: str, request_id: str
+    result: Result, chosen: OutputFormat, settings: Settings, request_id: str
 ) -> Response:
     """One image as its file, or all of them as JSON; encoding happens in a thread."""
     started = time.perf_counter()
     with tracing.stage("format"):
-        data = await run_in_threadpool(encode, result, chosen, settings, model)
+        data = await run_in_threadpool(encode, result, chosen, settings)
     timings = {**result.timings, "format": time.perf_counter() - started}
     kind = "application/json" if chosen == "json" else f"image/{chosen}"
     return Response(data, media_type=kind, headers=_headers(result, timings, request_id))
@@ -146,21 +144,21 @@ def _drawn_with(parameters: AnyParameters, drawn: Drawn) -> dict[str, str]:
     }
 
 
-def _described(
-    result: Result, drawn: Drawn, settings: Settings, model: str
-) -> dict[str, Any] | None:
+def _described(result: Result, drawn: Drawn, settings: Settings) -> dict[str, Any] | None:
     """What is written into an image's file, as the operator's policy says."""
     if settings.metadata == "none":
         return None
     if settings.metadata == "minimal":
         told = {"generator": "stable-diffusion-service"}
-        return {**told, **_made_by(drawn, model)}
-    return {**_parameters(result), **_made_by(drawn, model)}
+        return {**told, **_made_by(result.parameters, drawn)}
+    return {**_parameters(result), **_made_by(result.parameters, drawn)}
 
 
-def _made_by(drawn: Drawn, model: str) -> dict[str, Any]:
+def _made_by(parameters: AnyParameters, drawn: Drawn) -> dict[str, Any]:
     """Nothing where nothing was drawn."""
-    return {} if drawn.seed is None else {"seed": drawn.seed, "model": model}
+    if not isinstance(parameters, Parameters):
+        return {}
+    return {"seed": drawn.seed, "model": parameters.model}
 
 
 def _parameters(result: Result) -> dict[str, Any]:
@@ -169,8 +167,8 @@ def _parameters(result: Result) -> dict[str, Any]:
     )
 
 
-def _json_body(result: Result, settings: Settings, model: str) -> dict[str, Any]:
-    files = [image_file(result, drawn, "png", settings, model) for drawn in result.images]
+def _json_body(result: Result, settings: Settings) -> dict[str, Any]:
+    files = [image_file(result, drawn, "png", settings) for drawn in result.images]
     return {
         "images": [
             {

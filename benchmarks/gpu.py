@@ -26,6 +26,7 @@ from runnables.engine.cost import CostModel
 from runnables.engine.engine import Engine
 from runnables.engine.plan import Planner
 from runnables.engine.request import Ticket
+from runnables.engine.shelf import Shelf
 from runnables.parameters import TextToImage
 from runnables.pipelines.base import Pipeline
 from runnables.pipelines.registry import PIPELINES
@@ -48,6 +49,8 @@ def settings(device: str, precision: str, compile: bool) -> Any:
         prompt_cache=64,
         safety="off",
         lora_dir=None,
+        controlnet_dir=None,
+        embeddings_dir=None,
         adapters_memory_mb=0,
     )
 
@@ -94,7 +97,7 @@ class Arm:
         planner = Planner(self.pipeline, None, options, CostModel())
         with self.accelerator.session():
             warm_up(planner, self.accelerator)
-        self.engine = Engine(planner, self.accelerator)
+        self.engine = Engine(Shelf(planner), self.accelerator)
         self.engine.start()
 
     def difference(self) -> int:

@@ -40,6 +40,7 @@ def served(model: str) -> Iterator[tuple[str, psutil.Process]]:
         env={**os.environ, "BENTOML_DO_NOT_TRACK": "1", **settings},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        start_new_session=True,  # as every host's processes: Linux shares cores between sessions
     )
     url = f"http://127.0.0.1:{port}"
     try:

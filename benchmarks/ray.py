@@ -1,7 +1,8 @@
 """`python -m benchmarks.ray`: a request through BentoML and through Ray Serve, side by side.
 
-Rounds alternate between the hosts, both of them up; printed are medians and their ratio. The
-request is one step of the embedded model, so that what a host adds shows.
+Rounds alternate between the hosts, all of them up; printed are medians and their ratios. A request
+is one step of the embedded model, so that what a host adds shows. On a machine with other work look
+at CPU time: Linux shares cores between sessions, and each of Ray's replicas is one.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -31,8 +33,8 @@ BODY = {"prompt": "sea", "num_inference_steps": 1, "guidance_scale": 1}
 
 
 @contextmanager
-def on_ray(drawers: int) -> Iterator[str]:
-    """The address of a Ray Serve application with so many drawers."""
+def on_ray(drawers: int) -> Iterator[tuple[str, psutil.Process]]:
+    """The address of a Ray Serve application with so many drawers, and its process."""
     port = free_port()
     with TemporaryDirectory() as folder:
         config = _config(Path(folder), drawers)
@@ -46,7 +48,7 @@ def on_ray(drawers: int) -> Iterator[str]:
         )
         try:
             _wait(f"http://127.0.0.1:{port}", process)
-            yield f"http://127.0.0.1:{port}"
+            yield f"http://127.0.0.1:{port}", psutil.Process(process.pid)
         finally:
             children = psutil.Process(process.pid).children(recursive=True)
             process.send_signal(signal.SIGTERM)
@@ -76,27 +78,60 @@ def _wait(url: str, process: subprocess.Popen[bytes]) -> None:
     raise RuntimeError("Ray ended before it was ready")
 
 
-def compare(hosts: dict[str, str], clients: int, rounds: int, requests: int) -> Iterator[str]:
-    """A line a host: median seconds and images a second, and ratios to the first host."""
-    seconds: dict[str, list[float]] = {name: [] for name in hosts}
-    rates: dict[str, list[float]] = {name: [] for name in hosts}
-    for number in range(rounds + 1):
-        for name, url in hosts.items():
-            started = time.monotonic()
-            with load(url, clients, BODY) as running:
-                running.wait_for(requests, timeout=300)
-            if number:  # the first round warms up
-                good = [one.seconds for one in running.answers if one.status == 200]
-                seconds[name].append(statistics.median(good))
-                rates[name].append(len(good) / (time.monotonic() - started))
-    base = next(iter(hosts))
-    for name in hosts:
-        slower = statistics.median(b / a for a, b in zip(seconds[base], seconds[name], strict=True))
-        faster = statistics.median(b / a for a, b in zip(rates[base], rates[name], strict=True))
+@dataclass
+class Host:
+    """Where it answers, its processes, and a figure a round of each kind."""
+
+    url: str
+    process: psutil.Process
+    seconds: list[float] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+
+    def spent(self) -> float:
+        """CPU seconds of all its processes so far; other work on the machine adds little."""
+        alive = [self.process, *self.process.children(recursive=True)]
+        times = [one.cpu_times() for one in alive]
+        return float(sum(one.user + one.system for one in times))
+
+    def round(self, clients: int, requests: int) -> None:
+        """Draw so many images."""
+        started, before = time.monotonic(), self.spent()
+        with load(self.url, clients, BODY) as running:
+            running.wait_for(requests, timeout=300)
+        good = [one.seconds for one in running.answers if one.status == 200]
+        self.seconds.append(statistics.median(good))
+        self.rates.append(len(good) / (time.monotonic() - started))
+        self.cpu.append((self.spent() - before) / len(good))
+
+
+def compare(hosts: dict[str, Host], clients: int, rounds: int, requests: int) -> Iterator[str]:
+    """A line a host: medians of the rounds, each with its ratio to the first host's."""
+    for host in hosts.values():
+        host.seconds, host.rates, host.cpu = [], [], []
+    for _ in range(rounds + 1):
+        for host in hosts.values():
+            host.round(clients, requests)
+    base = next(iter(hosts.values()))
+    for name, host in hosts.items():
+        seconds, slower = _against(base.seconds, host.seconds)
+        rate, faster = _against(base.rates, host.rates)
+        cpu, dearer = _against(base.cpu, host.cpu)
         yield (
-            f"| {clients} | {name} | {1000 * statistics.median(seconds[name]):.1f} | {slower:.2f} "
-            f"| {statistics.median(rates[name]):.1f} | {faster:.2f} |"
+            f"| {clients} | {name} | {1000 * seconds:.1f} | {slower:.2f} | {rate:.1f} "
+            f"| {faster:.2f} | {1000 * cpu:.0f} | {dearer:.2f} |"
         )
+
+
+def _against(base: list[float], own: list[float]) -> tuple[float, float]:
+    """The median, and the median of the ratios; the first round warms up."""
+    ratios = [b / a for a, b in zip(base[1:], own[1:], strict=True)]
+    return statistics.median(own[1:]), statistics.median(ratios)
+
+
+def _tell_load() -> None:
+    """What else the machine does decides what these figures are worth."""
+    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
 
 
 def main() -> None:
@@ -106,14 +141,18 @@ def main() -> None:
     parser.add_argument("--drawers", type=int, nargs="*", default=[1])
     chosen = parser.parse_args()
     os.environ["SD_THREADS"] = "1"
-    print("| clients | host | median ms | ratio | images/s | ratio |\n|---|---|---|---|---|---|")
     with ExitStack() as stack:
-        hosts = {"BentoML": stack.enter_context(served(EMBEDDED_MODEL))[0]}
+        hosts = {"BentoML": Host(*stack.enter_context(served(EMBEDDED_MODEL)))}
         for drawers in chosen.drawers:
-            hosts[f"Ray, {drawers} drawers"] = stack.enter_context(on_ray(drawers))
+            name = f"Ray, {drawers} drawer{'s'[: drawers > 1]}"
+            hosts[name] = Host(*stack.enter_context(on_ray(drawers)))
+        _tell_load()
         for clients in (1, 16):
+            print("\n| clients | host | median ms | ratio | images/s | ratio | CPU ms | ratio |")
+            print("|---|---|---|---|---|---|---|---|")
             for line in compare(hosts, clients, chosen.rounds, chosen.requests):
                 print(line, flush=True)
+            _tell_load()
 
 
 if __name__ == "__main__":

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from runnables import accelerators
 from runnables.accelerators.base import Accelerator
@@ -19,9 +22,12 @@ from runnables.engine.prepare import Preparer
 from runnables.engine.previews import Previewer
 from runnables.engine.request import Ticket
 from runnables.engine.row import Row
+from runnables.engine.shelf import Shelf
 from runnables.errors import ConfigurationError
 from runnables.parameters import Inpaint, Parameters, TextToImage
+from runnables.pipelines.adapters import Adapters
 from runnables.pipelines.base import Pipeline
+from runnables.pipelines.checkpoint import Checkpoint
 from runnables.pipelines.registry import PIPELINES
 from runnables.pipelines.upscalers import Upscalers
 
@@ -38,20 +44,67 @@ WARM_UP_S = 2.0  # calibrate with larger batches only while calls are shorter th
 
 def assemble(
     settings: Settings, observe: Callable[[str, float, int], None]
-) -> tuple[Engine, Pipeline]:
-    """A warmed-up engine, not started yet, and its base pipeline."""
+) -> tuple[Engine, Shelf]:
+    """A warmed-up engine, not started yet, and the models it draws with."""
     accelerator = accelerators.choose(settings)
     base = load_pipeline(settings.model, accelerator, settings.checkpoint_config)
     refiner = load_pipeline(settings.refiner, accelerator) if settings.refiner else None
     if refiner and not refiner.checkpoint.config.get("requires_aesthetics_score"):
         raise ConfigurationError(f"SD_REFINER={settings.refiner} is not an SDXL refiner")
-    cost = CostModel()
     upscalers = Upscalers(settings, accelerator.device)
-    planner = Planner(base, refiner, settings, cost, upscalers=upscalers)
+    first = _planner(base, refiner, accelerator, settings, upscalers)
     with accelerator.session():
+        warm_up(first, accelerator)
+    previewer = Previewer(
+        _tiny_vae(settings.preview_vae, base, accelerator), base.checkpoint.family
+    )
+    shelf = _shelf(first, accelerator, settings, upscalers)
+    return Engine(shelf, accelerator, previewer=previewer, observe=observe), shelf
+
+
+def _shelf(
+    first: Planner, accelerator: Accelerator, settings: Settings, upscalers: Upscalers
+) -> Shelf:
+    """The models of SD_MODELS beside the first one; they are loaded when they are asked for."""
+    sources = settings.further_models
+    if first.name in sources:
+        raise ConfigurationError(
+            f"SD_MODELS names {first.name}, which SD_MODEL serves already", loc=("SD_MODELS",)
+        )
+    if sources and accelerator.buckets:
+        raise ConfigurationError(
+            "SD_MODELS needs steps of any number of rows: no compiled models, no SD_COMPILE",
+            loc=("SD_MODELS",),
+        )
+
+    def read(name: str, source: str) -> Planner:
+        base = _pipeline(accelerator.load(source, settings.checkpoint_config), accelerator)
+        return _planner(base, None, accelerator, settings, upscalers, name)
+
+    def install(planner: Planner) -> None:
+        with torch.inference_mode(False):
+            accelerator.prepare(planner.base)
         warm_up(planner, accelerator)
-    previewer = Previewer(_tiny_vae(settings.preview_vae, base, accelerator))
-    return Engine(planner, accelerator, previewer=previewer, observe=observe), base
+
+    def free() -> float:
+        accelerator.free_memory()
+        return SPARE * accelerator.free_bytes()
+
+    budget = settings.models_memory_gb * 1e9 or math.inf
+    return Shelf(first, sources, read=read, install=install, free=free, budget=budget)
+
+
+def _planner(
+    base: Pipeline,
+    refiner: Pipeline | None,
+    accelerator: Accelerator,
+    settings: Settings,
+    upscalers: Upscalers,
+    name: str | None = None,
+) -> Planner:
+    adopt = partial(accelerator.adopt, size=base.latent_size)
+    adapters = Adapters(settings, base, adopt)
+    return Planner(base, refiner, settings, CostModel(), adapters, upscalers, name)
 
 
 def _tiny_vae(folder: str | None, base: Pipeline, accelerator: Accelerator) -> Any:
@@ -71,11 +124,14 @@ def _tiny_vae(folder: str | None, base: Pipeline, accelerator: Accelerator) -> A
 def load_pipeline(source: str, accelerator: Accelerator, config: str | None = None) -> Pipeline:
     """Load a model and prepare it for the accelerator."""
     started = time.monotonic()
-    checkpoint = accelerator.load(source, config)
-    pipeline = PIPELINES[checkpoint.family](checkpoint, accelerator.device, accelerator.dtype)
+    pipeline = _pipeline(accelerator.load(source, config), accelerator)
     accelerator.prepare(pipeline)
-    logger.info("loaded %s in %.1f s", checkpoint.name, time.monotonic() - started)
+    logger.info("loaded %s in %.1f s", pipeline.checkpoint.name, time.monotonic() - started)
     return pipeline
+
+
+def _pipeline(checkpoint: Checkpoint, accelerator: Accelerator) -> Pipeline:
+    return PIPELINES[checkpoint.family](checkpoint, accelerator.device, accelerator.dtype)
 
 
 def warm_up(planner: Planner, accelerator: Accelerator) -> None:
@@ -93,7 +149,7 @@ def warm_up(planner: Planner, accelerator: Accelerator) -> None:
     cost.calibrate(samples)
     unet_rows, area, _ = samples[-1]
     rows, decoding = _rows(planner, 1), time.perf_counter()
-    decoded, decode_held = accelerator.measure(lambda: list(decode(rows, accelerator, memory)))
+    decoded, decode_held = accelerator.measure(lambda: list(decode(rows, accelerator)))
     cost.decode_rate = (time.perf_counter() - decoding) / area
     for _, pixels in decoded:
         if isinstance(pixels, Exception):

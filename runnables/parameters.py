@@ -10,11 +10,12 @@ from __future__ import annotations
 import secrets
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
 MAX_SEED = 2**53 - 1  # the largest integer that JavaScript holds exactly
 SIZE_MULTIPLE = 8  # the VAE halves the image three times
 MAX_SIZE = 4096
+MAX_CONTROLNETS = 3
 
 Task = Literal["txt2img", "img2img", "inpaint", "upscale"]
 OutputFormat = Literal["png", "jpeg", "webp", "json"]
@@ -22,6 +23,7 @@ Priority = Literal["low", "normal", "high"]
 Syntax = Literal["plain", "compel"]
 
 Size = Annotated[int, Field(ge=SIZE_MULTIPLE, le=MAX_SIZE)]
+EmbeddingName = Annotated[str, Field(min_length=1, max_length=200)]
 #: (first, last); the schema says it with `items`, as BentoML's client knows no `prefixItems`
 Interval = Annotated[
     tuple[float, float],
@@ -36,6 +38,23 @@ class LoraUse(BaseModel):
 
     name: str = Field(min_length=1, max_length=200, description="A name from `GET /loras`.")
     weight: float = Field(1.0, ge=-4, le=4)
+
+
+class ControlNetUse(BaseModel):
+    """A ControlNet, how strongly it acts, and between which fractions of the steps."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    name: str = Field(min_length=1, max_length=200, description="A name from `GET /controlnets`.")
+    weight: float = Field(1.0, ge=0, le=2, description="diffusers' controlnet_conditioning_scale.")
+    start: float = Field(0.0, ge=0, le=1, description="diffusers' control_guidance_start.")
+    end: float = Field(1.0, ge=0, le=1, description="diffusers' control_guidance_end.")
+
+    @model_validator(mode="after")
+    def _check_span(self) -> Self:
+        if self.start >= self.end:
+            raise ValueError("start must be smaller than end")
+        return self
 
 
 class Hires(BaseModel):
@@ -110,6 +129,19 @@ class Parameters(BaseModel):
     )
     loras: tuple[LoraUse, ...] = Field(
         (), max_length=8, description="LoRAs, each with its weight; for this request alone."
+    )
+    controlnets: tuple[ControlNetUse, ...] = Field(
+        (),
+        max_length=MAX_CONTROLNETS,
+        description="ControlNets (arXiv:2302.05543). Send as many parts `control`, in this order: "
+        "images as the ControlNet was trained on (edges, poses, depths), taken as they are and "
+        "resized to height x width.",
+    )
+    embeddings: tuple[EmbeddingName, ...] = Field(
+        (),
+        max_length=8,
+        description="Textual inversions (arXiv:2208.01618), names from `GET /embeddings`: each is "
+        "a word of both prompts, for this request alone.",
     )
     guidance_scale: float | None = Field(
         None,
@@ -221,6 +253,9 @@ class Upscale(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     task: ClassVar[Task] = "upscale"
     num_images_per_prompt: ClassVar[int] = 1
+    #: what only drawings have
+    model: ClassVar[str | None] = None
+    controlnets: ClassVar[tuple[ControlNetUse, ...]] = ()
 
     upscaler: str = Field(
         "lanczos", min_length=1, max_length=200, description="A name from `GET /upscalers`."

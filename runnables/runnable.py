@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runnables import collector
 from runnables.engine.request import OnStep, Plan, Result, Ticket
 from runnables.errors import InvalidInput, NotReady, UnknownName
 from runnables.parameters import AnyParameters, ImageToImage, Inpaint, TextToImage, Upscale
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from runnables.engine.engine import Engine
-    from runnables.pipelines.base import Pipeline
+    from runnables.engine.plan import Planner
+    from runnables.engine.shelf import Shelf
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +32,7 @@ Observe = Callable[[str, float, int], None]
 
 
 class StableDiffusionRunnable:
-    """One model, loaded once, drawing all requests in shared steps.
+    """Models, each loaded once, drawing all requests in shared steps.
 
     Args:
         settings: default: the environment's `SD_*` variables.
@@ -41,7 +43,7 @@ class StableDiffusionRunnable:
         self.settings = settings or Settings.from_environment()
         self._observe: Observe = observe or (lambda stage, seconds, rows: None)
         self._engine: Engine | None = None
-        self._base: Pipeline | None = None
+        self._shelf: Shelf | None = None
         self._starting = threading.Lock()
 
     # -- life -------------------------------------------------------------------------------
@@ -52,15 +54,18 @@ class StableDiffusionRunnable:
         Raises:
             ConfigurationError: the settings or the model folder are wrong.
         """
+        with self._starting, collector.lasting():
+            if self._engine is None:
+                self._start()
+
+    def _start(self) -> None:
         from runnables import provenance
         from runnables.assembly import assemble
 
-        with self._starting:
-            if self._engine is None:
-                provenance.check(self.settings)
-                engine, self._base = assemble(self.settings, self._observe)
-                engine.start()
-                self._engine = engine
+        provenance.check(self.settings)
+        engine, self._shelf = assemble(self.settings, self._observe)
+        engine.start()
+        self._engine = engine
 
     @property
     def ready(self) -> bool:
@@ -86,6 +91,7 @@ class StableDiffusionRunnable:
         image: Image | None = None,
         mask: Image | None = None,
         *,
+        controls: Sequence[Image] = (),
         id: str | None = None,
         on_step: OnStep | None = None,
         preview_every: int = 0,
@@ -95,6 +101,7 @@ class StableDiffusionRunnable:
         Args:
             image: RGB, for img2img, inpaint and upscale.
             mask: for inpaint; white is redrawn.
+            controls: an RGB image for each of the parameters' `controlnets`.
             id: the ticket's; default: a new one.
             on_step: called with the Progress after every step, on the engine's thread: be quick.
             preview_every: every so many steps the Progress carries a preview; 0: never.
@@ -104,15 +111,20 @@ class StableDiffusionRunnable:
         """
         if self._engine is None:
             raise NotReady("the model is still loading")
-        _check_inputs(parameters, image, mask)
+        _check_inputs(parameters, image, mask, controls)
         ticket = Ticket(
             parameters, id or uuid.uuid4().hex, on_step=on_step, preview_every=preview_every
         )
-        self._engine.submit(ticket, image, mask)
+        self._engine.submit(ticket, image, mask, controls)
         return ticket
 
     def plan(
-        self, parameters: AnyParameters, image: Image | None = None, mask: Image | None = None
+        self,
+        parameters: AnyParameters,
+        image: Image | None = None,
+        mask: Image | None = None,
+        *,
+        controls: Sequence[Image] = (),
     ) -> Plan:
         """What drawing this would be, without drawing it.
 
@@ -121,8 +133,8 @@ class StableDiffusionRunnable:
         """
         if self._engine is None:
             raise NotReady("the model is still loading")
-        _check_inputs(parameters, image, mask)
-        return self._engine.plan(Ticket(parameters), image, mask)
+        _check_inputs(parameters, image, mask, controls)
+        return self._engine.plan(Ticket(parameters), image, mask, controls)
 
     def txt2img(self, parameters: TextToImage) -> Result:
         """Draw what the prompt says; blocks."""
@@ -144,9 +156,17 @@ class StableDiffusionRunnable:
 
     def loras(self) -> list[dict[str, Any]]:
         """Every LoRA a request may name; some may be for other models."""
-        folder = self.settings.lora_dir
-        found = sorted(Path(folder).expanduser().glob("*.safetensors")) if folder else []
-        return [{"name": path.stem} for path in found]
+        return _names(self.settings.lora_dir)
+
+    def embeddings(self) -> list[dict[str, Any]]:
+        """Every textual inversion a request may name; some may be for other models."""
+        return _names(self.settings.embeddings_dir)
+
+    def controlnets(self) -> list[dict[str, Any]]:
+        """Every ControlNet a request may name; some may be for other models."""
+        folder = self.settings.controlnet_dir
+        found = sorted(Path(folder).expanduser().glob("*/config.json")) if folder else []
+        return [{"name": path.parent.name} for path in found]
 
     def upscalers(self) -> list[dict[str, Any]]:
         """Every upscaler a request may name, and how many times it enlarges by itself."""
@@ -180,23 +200,20 @@ class StableDiffusionRunnable:
             raise UnknownName(str(error), loc=("sampler_name",)) from error
 
     def describe(self) -> dict[str, Any]:
-        """The model, its family, native size and defaults."""
-        if self._base is None:
+        """The default model: its name, family, native size and defaults."""
+        if self._shelf is None:
             raise NotReady("the model is still loading")
-        checkpoint = self._base.checkpoint
-        height, width = self._base.native_size
-        return {
-            "name": checkpoint.name,
-            "family": checkpoint.family,
-            "height": height,
-            "width": width,
-            "defaults": checkpoint.profile.model_dump(exclude={"height", "width"}),
-            "device": str(self._base.device),
-            "sizes": [list(size) for size in checkpoint.compiled.sizes]
-            if checkpoint.compiled
-            else None,
-            "precision": str(self._base.dtype).removeprefix("torch."),
-        }
+        return _described(self._shelf.first)
+
+    def models(self) -> list[dict[str, Any]]:
+        """Every model a request may name, the default first; of those not loaded only the name."""
+        if self._shelf is None:
+            raise NotReady("the model is still loading")
+        loaded = self._shelf.loaded
+        return [
+            _described(loaded[name]) if name in loaded else {"name": name, "loaded": False}
+            for name in self._shelf.names
+        ]
 
     @property
     def capacity(self) -> int:
@@ -212,8 +229,38 @@ class StableDiffusionRunnable:
         return {"waiting": self._engine.waiting, "active": self._engine.active}
 
 
-def _check_inputs(parameters: AnyParameters, image: Image | None, mask: Image | None) -> None:
+def _names(folder: str | None) -> list[dict[str, Any]]:
+    found = sorted(Path(folder).expanduser().glob("*.safetensors")) if folder else []
+    return [{"name": path.stem} for path in found]
+
+
+def _described(planner: Planner) -> dict[str, Any]:
+    base, checkpoint = planner.base, planner.base.checkpoint
+    height, width = base.native_size
+    compiled = checkpoint.compiled
+    return {
+        "name": planner.name,
+        "loaded": True,
+        "family": checkpoint.family,
+        "height": height,
+        "width": width,
+        "defaults": checkpoint.profile.model_dump(exclude={"height", "width"}),
+        "device": str(base.device),
+        "sizes": [list(size) for size in compiled.sizes] if compiled else None,
+        "precision": str(base.dtype).removeprefix("torch."),
+    }
+
+
+def _check_inputs(
+    parameters: AnyParameters, image: Image | None, mask: Image | None, controls: Sequence[Image]
+) -> None:
     if isinstance(parameters, ImageToImage | Upscale) and image is None:
         raise InvalidInput("an image is needed", loc=("img",))
     if isinstance(parameters, Inpaint) and mask is None:
         raise InvalidInput("a mask is needed: white is redrawn", loc=("mask",))
+    if len(controls) != len(parameters.controlnets):
+        raise InvalidInput(
+            f"controlnets names {len(parameters.controlnets)}, so as many control images are "
+            f"needed, not {len(controls)}",
+            loc=("control",),
+        )

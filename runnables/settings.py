@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from runnables.errors import ConfigurationError
@@ -25,6 +26,7 @@ Written by `python -m runnables --markdown > docs/settings.md`.
 | name | default | meaning |
 |---|---|---|"""
 EMBEDDED_MODEL = str(Path(__file__).resolve().parent.parent / "models" / "embedded")
+MODEL_NAME = re.compile(r"[\w.-]{1,200}", re.ASCII)
 
 DeviceName = Literal["auto", "cpu", "cuda", "neuron"]
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
@@ -40,6 +42,17 @@ class Settings(BaseSettings):
         description="A diffusers folder, a single-file .safetensors checkpoint, a name from the "
         "catalog, or a Hub id with optional @revision",
     )
+    models: str = Field(
+        "",
+        description="Comma-separated `name=source` of further models, which requests choose by "
+        "`model`; a source is what SD_MODEL takes. Each is loaded when it is first asked for",
+    )
+    models_memory_gb: float = Field(
+        0.0,
+        ge=0,
+        description="Memory for the weights of all models that are loaded at once, SD_MODEL's "
+        "included; the least recently used makes room. 0: all stay",
+    )
     checkpoint_config: str | None = Field(
         None,
         description="For a single-file checkpoint without the Hub: a diffusers folder of the same "
@@ -50,6 +63,12 @@ class Settings(BaseSettings):
     refiner: str | None = Field(None, description="An SDXL refiner run after the base model")
     lora_dir: str | None = Field(
         None, description="A folder of LoRAs (.safetensors) that requests may name"
+    )
+    controlnet_dir: str | None = Field(
+        None, description="A folder of ControlNets (diffusers folders) that requests may name"
+    )
+    embeddings_dir: str | None = Field(
+        None, description="A folder of textual inversions (.safetensors) that requests may name"
     )
     adapters_memory_mb: float = Field(
         2048, ge=0, description="Memory for loaded LoRAs and as much for ControlNets"
@@ -124,6 +143,24 @@ class Settings(BaseSettings):
     )
     ui: bool = Field(True, description="The web page at /ui, loaded when it is first opened")
     log_format: Literal["text", "json"] = Field("text", description="One line a request")
+
+    @field_validator("models")
+    @classmethod
+    def _check_models(cls, models: str) -> str:
+        named = [entry.partition("=") for entry in models.split(",") if entry.strip()]
+        names = [name.strip() for name, _, _ in named]
+        for name, (_, _, source) in zip(names, named, strict=True):
+            if not MODEL_NAME.fullmatch(name) or not source.strip():
+                raise ValueError(f"{name!r}: each must be name=source, the name of A-Za-z0-9._-")
+        if len(set(names)) < len(names):
+            raise ValueError("a name stands twice")
+        return models
+
+    @property
+    def further_models(self) -> dict[str, str]:
+        """Name -> source of SD_MODELS."""
+        named = (entry.partition("=") for entry in self.models.split(",") if entry.strip())
+        return {name.strip(): source.strip() for name, _, source in named}
 
     @classmethod
     def from_environment(cls) -> Settings:

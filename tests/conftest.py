@@ -37,6 +37,24 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
 
 
 @pytest.fixture(scope="session")
+def controlnets(
+    tiny_model: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
+    """controlnets(kind) is a folder of "one", "two" and "pooled", for the tiny model of a kind."""
+    root = tmp_path_factory.mktemp("controlnets")
+
+    def folder(kind: str) -> Path:
+        path, model = root / kind, tiny_model(kind)
+        if not path.exists():
+            tiny.build_controlnet(path / "one", model)
+            tiny.build_controlnet(path / "two", model, seed=1)
+            tiny.build_controlnet(path / "pooled", model, seed=2, global_pool_conditions=True)
+        return path
+
+    return folder
+
+
+@pytest.fixture(scope="session")
 def start(
     tiny_model: Callable[[str], Path],
 ) -> Iterator[Callable[..., StableDiffusionRunnable]]:

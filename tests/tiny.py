@@ -53,6 +53,29 @@ def build(folder: Path, kind: str) -> Path:
     return folder
 
 
+def build_controlnet(folder: Path, model: Path, *, seed: int = 0, **options: Any) -> Path:
+    """Write a tiny ControlNet for the model in `model`; its zero convolutions are random.
+
+    Args:
+        options: changes of the ControlNet's config.
+    """
+    from diffusers import ControlNetModel
+
+    shared = json.loads((model / "unet" / "config.json").read_text())
+    known = inspect.signature(ControlNetModel.__init__).parameters
+    given = {name: value for name, value in shared.items() if name in known}
+    config = {**given, "in_channels": 4, "conditioning_embedding_out_channels": (8, 8, 16, 16)}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net = ControlNetModel(**{**config, **options})
+        zero = [*net.controlnet_down_blocks, net.controlnet_mid_block]
+        for layer in [*zero, net.controlnet_cond_embedding.conv_out]:
+            torch.nn.init.normal_(layer.weight, std=0.3)
+            torch.nn.init.normal_(layer.bias, std=0.3)
+    net.save_pretrained(folder)
+    return folder
+
+
 def _sd(options: dict[str, Any]) -> Any:
     import diffusers
 

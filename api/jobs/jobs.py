@@ -174,7 +174,9 @@ class Jobs:
 
     def _planned(self, owner: str, id: str, asked: Submission, fingerprint: str) -> Job:
         images = asked.images
-        plan = self._runnable.plan(asked.parameters, images.get("img"), images.get("mask"))
+        plan = self._runnable.plan(
+            asked.parameters, images.get("img"), images.get("mask"), controls=asked.controls
+        )
         now = time.time()
         expires = now + asked.deadline_s if asked.deadline_s else None
         return Job(

@@ -10,12 +10,15 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
+from PIL.Image import Image
+
 from api import responses
 from api.jobs.files import Files
 from api.jobs.job import Job, State
 from api.jobs.lease import Lease
 from api.jobs.live import Hub, Live
 from api.jobs.store import Store
+from api.jobs.submission import control_names
 from api.jobs.watch import Watch
 from api.stopping import stopping
 from runnables.engine.request import Result, Ticket
@@ -143,9 +146,10 @@ class Runner:
         live = Live(self._hub, (job.owner, job.id))
         try:
             live.ticket = self._runnable.submit(
-                _parameters(job),
+                parameters := _parameters(job),
                 self._files.input(job.folder, "img"),
                 self._files.input(job.folder, "mask"),
+                controls=self._controls(job, len(parameters.controlnets)),
                 on_step=live.on_step,
                 preview_every=self._hub.every(live.key),
             )
@@ -159,6 +163,10 @@ class Runner:
         live.ticket.future.add_done_callback(partial(self._ended, job, live))
         self._hub.changed(live.key)
         return True
+
+    def _controls(self, job: Job, count: int) -> list[Image]:
+        found = [self._files.input(job.folder, name) for name in control_names(count)]
+        return [image for image in found if image is not None]
 
     # -- how jobs end -----------------------------------------------------------------------
 
@@ -204,12 +212,11 @@ class Runner:
 
     def _keep(self, job: Job, result: Result) -> list[dict[str, Any]]:
         """Write the images; of another attempt's files nothing is overwritten."""
-        model = str(self._runnable.describe()["name"])
         kind = image_format(result.parameters.output_format)
         described = []
         for i, drawn in enumerate(result.images):
             name = f"{job.attempts}-{i}.{kind}"
-            data = responses.image_file(result, drawn, kind, self._runnable.settings, model)
+            data = responses.image_file(result, drawn, kind, self._runnable.settings)
             self._files.write(job.folder, name, data)
             described.append(
                 {

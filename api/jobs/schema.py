@@ -12,6 +12,7 @@ from api.operations import (
     DRAWING,
     LOOKING,
     Schema,
+    controls,
     json,
     operation,
     path_field,
@@ -88,6 +89,7 @@ def _submit() -> Schema:
     files = {
         "img": {**BINARY, "description": "For img2img, inpaint and upscale"},
         "mask": {**BINARY, "description": "For inpaint; white is redrawn"},
+        "control": controls("An image for each of `controlnets`, in their order"),
     }
     asked = reference("JobRequest")
     form = {"type": "object", "properties": {"data": asked, **files}, "required": ["data"]}

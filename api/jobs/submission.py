@@ -63,6 +63,13 @@ class Submission:
     images: dict[str, Image.Image]
 
     @property
+    def controls(self) -> list[Image.Image]:
+        """The control images among them."""
+        return [
+            self.images[name] for name in control_names(len(self.images)) if name in self.images
+        ]
+
+    @property
     def priority(self) -> int:
         given = self.request.priority
         return PRIORITIES[self.parameters.priority] if given is None else given
@@ -81,6 +88,11 @@ class Submission:
         return digest.hexdigest()
 
 
+def control_names(count: int) -> list[str]:
+    """What the control images of a job are called among its files."""
+    return [f"{forms.CONTROL}-{i}" for i in range(count)]
+
+
 async def read(request: Request, settings: Settings) -> Submission:
     """Read and validate.
 
@@ -95,8 +107,10 @@ async def read(request: Request, settings: Settings) -> Submission:
         data = await forms.text(form.get("data"))
         asked = forms.parse(JobRequest, data, "data")
         wanted = forms.files_of(MODELS[asked.task])
-        forms.check_names(form, {*wanted, "data"})
+        forms.check_names(form, {*wanted, forms.CONTROL, "data"})
         images = {name: await forms.image(form.get(name), name, settings) for name in wanted}
+        controls = await forms.control_images(form, settings)
+        images |= zip(control_names(len(controls)), controls, strict=True)
         return _checked(asked, images, ("data",))
 
 

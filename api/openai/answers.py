@@ -35,7 +35,7 @@ def body(result: Result, asked: Asked, drawing: Drawing) -> dict[str, Any]:
 def image(result: Result, drawn: Drawn, asked: Asked, drawing: Drawing) -> dict[str, Any]:
     """One entry of `data`. URLs hold the image itself: nothing is stored for them."""
     kind = asked.output_format
-    data = responses.image_file(result, drawn, kind, drawing.settings, drawing.model)
+    data = responses.image_file(result, drawn, kind, drawing.settings)
     text = base64.b64encode(data).decode()
     as_url = asked.response_format == "url" and not asked.stream
     content = {"url": f"data:image/{kind};base64,{text}"} if as_url else {"b64_json": text}

@@ -15,7 +15,7 @@ from api.drawing import Drawing
 from api.forms import Form
 from api.jobs.live import Hub
 from api.openai import answers, edits, stream, translate
-from api.openai.translate import OPENAI_MODELS, Asked
+from api.openai.translate import Asked
 from runnables.errors import InvalidInput, UnknownName
 from runnables.parameters import TextToImage
 
@@ -66,7 +66,6 @@ class OpenAIRoutes:
         with ExitStack() as stack:
             owner = stack.enter_context(drawing.admitted(request, kind.task))
             asked, form = await read(request)
-            self._check_model(asked.model)
             if asked.stream:
                 key = (owner, request_id.of(request))
                 listener = stack.enter_context(self._hub.listening(key, 0))
@@ -83,24 +82,19 @@ class OpenAIRoutes:
     async def _models(self, request: Request) -> Response:
         self._drawing.keys.check(request.headers)
         self._drawing.check_ready()
-        return JSONResponse({"object": "list", "data": [_described(self._drawing.model)]})
+        data = [_described(name) for name in self._drawing.models]
+        return JSONResponse({"object": "list", "data": data})
 
     async def _model(self, request: Request) -> Response:
         self._drawing.keys.check(request.headers)
         self._drawing.check_ready()
-        if request.path_params["id"] != self._drawing.model:
-            raise _unknown(request.path_params["id"], self._drawing.model)
-        return JSONResponse(_described(self._drawing.model))
-
-    def _check_model(self, name: str) -> None:
-        served = self._drawing.model
-        if name and name != served and not name.startswith(OPENAI_MODELS):
-            raise _unknown(name, served)
+        name, known = request.path_params["id"], self._drawing.models
+        if name not in known:
+            raise UnknownName(
+                f"there is no model {name!r}; known: {', '.join(known)}", loc=("model",)
+            )
+        return JSONResponse(_described(name))
 
 
 def _described(name: str) -> dict[str, object]:
     return {"id": name, "object": "model", "created": 0, "owned_by": "stable-diffusion-service"}
-
-
-def _unknown(name: str, served: str) -> UnknownName:
-    return UnknownName(f"there is no model {name!r}; known: {served}", loc=("model",))

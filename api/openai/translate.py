@@ -64,6 +64,8 @@ def parameters(asked: Asked, model: type[Parameters]) -> Parameters:
     """
     native: dict[str, Any] = {**_defaults(model), **(asked.model_extra or {})}
     native["num_images_per_prompt"] = asked.n
+    if asked.model and not asked.model.startswith(OPENAI_MODELS):
+        native["model"] = asked.model
     if asked.size != "auto":
         native["width"], native["height"] = map(int, asked.size.split("x"))
     return forms.validated(model, native)

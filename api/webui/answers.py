@@ -12,6 +12,7 @@ from PIL.Image import Image
 
 from api import responses
 from api.drawing import Drawing
+from api.webui import controlnet
 from api.webui.tickets import Drawn
 from api.webui.translate import Asked
 from runnables import images
@@ -31,7 +32,7 @@ def body(result: Result, asked: Asked, sent: dict[str, Any], drawing: Drawing) -
 
 def picture(result: Result, drawn: requests.Drawn, drawing: Drawing) -> str:
     """One image's file in base64."""
-    return _base64(responses.image_file(result, drawn, "png", drawing.settings, drawing.model))
+    return _base64(responses.image_file(result, drawn, "png", drawing.settings))
 
 
 def interrupted(asked: Asked, sent: dict[str, Any]) -> dict[str, Any]:
@@ -43,7 +44,10 @@ def interrupted(asked: Asked, sent: dict[str, Any]) -> dict[str, Any]:
 def echoed(asked: Asked, sent: dict[str, Any]) -> dict[str, Any]:
     """The request, without its images."""
     images_too = sent if asked.include_init_images else {"init_images": None, "mask": None}
-    return {**sent, **{name: images_too.get(name) for name in ("init_images", "mask")}}
+    told = {**sent, **{name: images_too.get(name) for name in ("init_images", "mask")}}
+    if "alwayson_scripts" in sent:
+        told["alwayson_scripts"] = controlnet.without_images(asked.alwayson_scripts)
+    return told
 
 
 def progress(drawn: Sequence[Drawn], preview: Image | None) -> dict[str, Any]:
@@ -69,11 +73,10 @@ def progress(drawn: Sequence[Drawn], preview: Image | None) -> dict[str, Any]:
 
 
 def _info(result: Result, drawing: Drawing) -> dict[str, Any]:
-    model = drawing.model
     told = result.parameters.model_dump()
     seeds = [drawn.seed for drawn in result.images]
     count = len(seeds)
-    described = [images.describe({**told, "seed": seed, "model": model}) for seed in seeds]
+    described = [images.describe({**told, "seed": seed}) for seed in seeds]
     first = result.images[0].image
     return {
         "prompt": told["prompt"],
@@ -92,7 +95,7 @@ def _info(result: Result, drawing: Drawing) -> dict[str, Any]:
         "steps": told["num_inference_steps"],
         "batch_size": count,
         "denoising_strength": told.get("strength") or (told.get("hires") or {}).get("strength"),
-        "sd_model_name": model,
+        "sd_model_name": told["model"],
         "infotexts": described,
         "index_of_first_image": 0,
         "finish_reasons": [drawn.finish_reason for drawn in result.images],

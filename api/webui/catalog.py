@@ -13,7 +13,6 @@ EMPTY: dict[str, Any] = {
     "face-restorers": [],
     "realesrgan-models": [],
     "prompt-styles": [],
-    "embeddings": {"loaded": {}, "skipped": {}},
     "scripts": {"txt2img": [], "img2img": []},
     "cmd-flags": {},
     "memory": {"ram": {}, "cuda": {}},
@@ -40,8 +39,14 @@ def lora_list(loras: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"name": lora["name"], "alias": lora["name"], "metadata": {}} for lora in loras]
 
 
-def model_list(name: str) -> list[dict[str, Any]]:
-    """The model that is served."""
+def embedding_list(embeddings: list[dict[str, Any]]) -> dict[str, Any]:
+    """Those that are words of prompts; how they were made is not told."""
+    facts = dict.fromkeys(("step", "sd_checkpoint", "sd_checkpoint_name", "shape", "vectors"))
+    return {"loaded": {one["name"]: facts for one in embeddings}, "skipped": {}}
+
+
+def model_list(names: list[str]) -> list[dict[str, Any]]:
+    """The models that `sd_model_checkpoint` may name."""
     return [
         {
             "title": name,
@@ -51,6 +56,7 @@ def model_list(name: str) -> list[dict[str, Any]]:
             "filename": name,
             "config": None,
         }
+        for name in names
     ]
 
 
@@ -59,17 +65,37 @@ def options(model: str) -> dict[str, Any]:
     return {"sd_model_checkpoint": model, "sd_checkpoint_hash": "", "samples_format": "png"}
 
 
-def check_options(wanted: dict[str, Any], model: str, field: str | None = None) -> None:
-    """Options that change nothing pass; those for all that come after are nobody's to set.
+def check_model(wanted: dict[str, Any], known: list[str], field: str) -> str | None:
+    """The model that these options name, if any.
+
+    Args:
+        known: those that may be named.
 
     Raises:
-        InvalidInput, UnknownName: the model is no name, or another than the one that is served.
+        InvalidInput, UnknownName: it is no name, or not one of them.
     """
     name = wanted.get("sd_model_checkpoint")
-    loc = (field or "body", "sd_model_checkpoint")
+    loc = (field, "sd_model_checkpoint")
     if name is None:
-        return
+        return None
     if not isinstance(name, str):
         raise InvalidInput("sd_model_checkpoint must be a name", loc=loc)
-    if name != model:
-        raise UnknownName(f"there is no model {name!r}; known: {model}", loc=loc)
+    if name not in known:
+        raise UnknownName(f"there is no model {name!r}; known: {', '.join(known)}", loc=loc)
+    return name
+
+
+def check_options(wanted: dict[str, Any], known: list[str]) -> None:
+    """Options that change nothing pass; those for all that come after are nobody's to set.
+
+    Args:
+        known: names of models, the default first.
+
+    Raises:
+        InvalidInput, UnknownName: the model is not the default.
+    """
+    if check_model(wanted, known, "body") not in (None, known[0]):
+        raise InvalidInput(
+            "the model is chosen by each request: name it in its override_settings",
+            loc=("body", "sd_model_checkpoint"),
+        )

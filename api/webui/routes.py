@@ -18,14 +18,16 @@ from api import forms, request_id
 from api.drawing import Drawing
 from api.forms import Form
 from api.jobs.live import Hub
-from api.webui import answers, catalog, enlarge, infotext, translate, uploads
+from api.webui import answers, catalog, controlnet, enlarge, infotext, translate, uploads
+from api.webui.controlnet import Unit
 from api.webui.tickets import Tickets
 from api.webui.translate import Asked
 from runnables import images
 from runnables.errors import Cancelled, InvalidInput
-from runnables.parameters import Inpaint
+from runnables.parameters import Inpaint, Parameters
 
 ROOT = "/sdapi/v1"
+EXTENSION = "/controlnet"  # where the WebUI's ControlNet extension answers
 
 
 class Picture(BaseModel):
@@ -53,10 +55,11 @@ class WebUIRoutes:
             "samplers": lambda: catalog.sampler_list(runnable.samplers()),
             "schedulers": lambda: catalog.scheduler_list(runnable.spacings()),
             "loras": lambda: catalog.lora_list(runnable.loras()),
+            "embeddings": lambda: catalog.embedding_list(runnable.embeddings()),
             "upscalers": lambda: enlarge.lists(runnable.upscalers()),
             "latent-upscale-modes": enlarge.latent_modes,
-            "sd-models": lambda: catalog.model_list(self._drawing.model),
-            "options": lambda: catalog.options(self._drawing.model),
+            "sd-models": lambda: catalog.model_list(self._drawing.models),
+            "options": lambda: catalog.options(self._drawing.models[0]),
             **{name: partial(dict.get, catalog.EMPTY, name) for name in catalog.EMPTY},
         }
         posts: dict[str, Callable[[Request], Awaitable[Response]]] = {
@@ -70,8 +73,13 @@ class WebUIRoutes:
             "refresh-checkpoints": self._nothing,
             "png-info": self._png_info,
         }
+        extension: dict[str, Callable[[], Any]] = {
+            "model_list": lambda: controlnet.model_list(runnable.controlnets()),
+            "module_list": lambda: controlnet.MODULES,
+        }
         return [
             *(Route(f"{ROOT}/{name}", self._reader(read)) for name, read in reads.items()),
+            *(Route(f"{EXTENSION}/{name}", self._reader(read)) for name, read in extension.items()),
             *(Route(f"{ROOT}/{name}", post, methods=["POST"]) for name, post in posts.items()),
             Route(f"{ROOT}/progress", self._progress),
         ]
@@ -91,7 +99,6 @@ class WebUIRoutes:
         sent = forms.json_object(await request.body())
         asked = forms.validated(Asked, sent)
         translate.check(asked)
-        catalog.check_options(asked.override_settings, drawing.model, "override_settings")
         form = await self._form(asked, image)
         key = (owner, request_id.of(request))
         with self._hub.listening(key, 0) as listener:
@@ -107,29 +114,54 @@ class WebUIRoutes:
         return JSONResponse(await run_in_threadpool(answers.body, result, asked, sent, drawing))
 
     async def _form(self, asked: Asked, image: bool) -> Form:
-        model = translate.task_of(asked, image)
-        runnable = self._drawing.runnable
+        parameters, units = await self._parameters(asked, image)
+        if not image:
+            return Form(parameters, controls=await self._controls(asked, units, None))
+        sent = await self._image(asked.init_images[0], "init_images")
+        controls = await self._controls(asked, units, sent)
+        pixels = translate.fitted(sent, asked)
+        if not isinstance(parameters, Inpaint):
+            return Form(parameters, pixels, controls=controls)
+        settings = self._drawing.settings
+        data = await uploads.read(asked.mask or "", "mask", settings)
+        mask = await run_in_threadpool(images.decode_mask, data, max_pixels=settings.max_pixels)
+        mask = translate.redrawn(translate.fitted(mask, asked), asked)
+        return Form(parameters, pixels, mask, controls)
+
+    async def _parameters(self, asked: Asked, image: bool) -> tuple[Parameters, list[Unit]]:
+        model, runnable = translate.task_of(asked, image), self._drawing.runnable
         if image and asked.enable_hr:
             raise InvalidInput("the second pass is txt2img's", loc=("enable_hr",))
+        units = controlnet.units(asked.alwayson_scripts)
+        words = [one["name"] for one in await asyncio.to_thread(runnable.embeddings)]
         hires = enlarge.hires(asked, runnable.describe())
-        parameters = translate.parameters(asked, model, runnable.webui_sampler, hires)
-        if not image:
-            return Form(parameters)
-        settings = self._drawing.settings
-        limit = settings.max_pixels
-        pixels = await self._picture(asked.init_images[0], "init_images")
-        pixels = translate.fitted(pixels, asked)
-        if model is not Inpaint:
-            return Form(parameters, pixels)
-        data = await uploads.read(asked.mask or "", "mask", settings)
-        mask = await run_in_threadpool(images.decode_mask, data, max_pixels=limit)
-        return Form(parameters, pixels, translate.redrawn(translate.fitted(mask, asked), asked))
+        resolve = runnable.webui_sampler
+        parameters = translate.parameters(asked, model, resolve, units, words, hires)
+        options, known = asked.override_settings, self._drawing.models
+        chosen = catalog.check_model(options, known, "override_settings")
+        return parameters.model_copy(update={"model": chosen}), units
 
-    async def _picture(self, text: str, field: str) -> Image:
+    async def _controls(
+        self, asked: Asked, units: list[Unit], image: Image | None
+    ) -> tuple[Image, ...]:
+        """The units' images; one without is controlled by the image that is redrawn."""
+        size = (asked.width, asked.height) if asked.width and asked.height else None
+        controls = []
+        for unit in units:
+            text = unit.given()
+            sent = await self._image(text, "control") if text else image
+            if sent is None:
+                raise InvalidInput("a ControlNet unit needs an image", loc=controlnet.LOC)
+            controls.append(controlnet.fitted(sent, unit, size))
+        return tuple(controls)
+
+    async def _image(self, text: str, field: str) -> Image:
+        """RGB. Raises UnsupportedImage naming the field."""
         settings = self._drawing.settings
         data = await uploads.read(text, field, settings)
-        limit = settings.max_pixels
-        return await run_in_threadpool(images.decode, data, max_pixels=limit, field=field)
+        return await run_in_threadpool(
+            images.decode, data, max_pixels=settings.max_pixels, field=field
+        )
 
     # -- enlarging --------------------------------------------------------------------------
 
@@ -153,7 +185,7 @@ class WebUIRoutes:
     ) -> str:
         """A picture in base64, enlarged."""
         parameters = enlarge.parameters(asked)
-        form = Form(parameters, await self._picture(text, field))
+        form = Form(parameters, await self._image(text, field))
         result = await self._drawing.draw(request, owner, form)
         return await run_in_threadpool(answers.picture, result, result.images[0], self._drawing)
 
@@ -181,7 +213,7 @@ class WebUIRoutes:
 
     async def _set_options(self, request: Request) -> Response:
         self._drawing.keys.check(request.headers)
-        catalog.check_options(forms.json_object(await request.body()), self._drawing.model)
+        catalog.check_options(forms.json_object(await request.body()), self._drawing.models)
         return JSONResponse(None)
 
     async def _nothing(self, request: Request) -> Response:

@@ -9,6 +9,7 @@ from api.webui import catalog, enlarge
 from api.webui.translate import Asked
 
 ROOT = "/sdapi/v1"
+EXTENSION = "/controlnet"
 FORM = "WebUIError"
 LISTS = {
     "samplers": "Samplers",
@@ -22,7 +23,12 @@ LISTS = {
 
 def paths() -> Schema:
     """Path -> method -> operation."""
-    return {f"{ROOT}/{name}": methods for name, methods in {**_reads(), **_writes()}.items()}
+    extension = {
+        f"{EXTENSION}/model_list": {"get": _look("ControlNets", _object())},
+        f"{EXTENSION}/module_list": {"get": _look("No preprocessors", _object())},
+    }
+    named = {f"{ROOT}/{name}": methods for name, methods in {**_reads(), **_writes()}.items()}
+    return named | extension
 
 
 def schemas() -> Schema:
@@ -55,6 +61,7 @@ def _reads() -> Schema:
             name: {"get": _look(f"Nothing: {name}", _like(empty))}
             for name, empty in catalog.EMPTY.items()
         },
+        "embeddings": {"get": _look("Textual inversions", _object())},
         "options": {
             "get": _look("What clients read of the options", {"type": "object"}),
             "post": _write(

@@ -7,14 +7,15 @@ what it does not know. What would give another image than asked for is refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from PIL import Image, ImageOps
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from api import forms
-from api.webui import attention
+from api.webui import attention, controlnet
+from api.webui.controlnet import Unit
 from runnables.errors import InvalidInput, UnknownName
 from runnables.parameters import ImageToImage, Inpaint, Parameters, TextToImage
 
@@ -100,7 +101,7 @@ def check(asked: Asked) -> None:
         if value and value != -1:
             raise InvalidInput(why, loc=(name,))
     for name, script in asked.alwayson_scripts.items():
-        if _wanted(script):
+        if _wanted(script) and not controlnet.is_ours(name):
             raise InvalidInput(f"the script {name} is not available", loc=("alwayson_scripts",))
 
 
@@ -114,12 +115,16 @@ def parameters(
     asked: Asked,
     model: type[Parameters],
     resolve: Resolve,
+    units: Sequence[Unit],
+    embeddings: Sequence[str],
     hires: dict[str, Any] | None = None,
 ) -> Parameters:
     """The drawing that is asked for.
 
     Args:
         resolve: the WebUI's names of a sampler and of a spacing to ours.
+        units: its ControlNets.
+        embeddings: names that ask for a textual inversion where they are words of a prompt.
         hires: our second pass.
 
     Raises:
@@ -129,6 +134,8 @@ def parameters(
     native = {
         **_loras(asked.prompt),
         **_prompts(asked),
+        "controlnets": [unit.native() for unit in units],
+        "embeddings": _embeddings(asked, embeddings),
         "seed": asked.seed if asked.seed >= 0 else None,
         "num_inference_steps": asked.steps,
         "guidance_scale": asked.cfg_scale,
@@ -181,6 +188,17 @@ def _loras(prompt: str) -> dict[str, Any]:
     tags = _LORA.findall(prompt)
     named = [{"name": name, "weight": weight or 1} for name, weight in tags]
     return {"loras": named} if named else {}
+
+
+def _embeddings(asked: Asked, names: Sequence[str]) -> list[str]:
+    """The names that are whole words of either prompt, in any letter case; the longest first."""
+    ordered = sorted(names, key=len, reverse=True)
+    pattern = "|".join(rf"(?<!\w)({re.escape(name)})(?!\w)" for name in ordered)
+    if not pattern:
+        return []
+    text = _LORA.sub("", asked.prompt) + "\n" + asked.negative_prompt
+    found = re.finditer(pattern, text, re.IGNORECASE)
+    return list(dict.fromkeys(ordered[(one.lastindex or 1) - 1] for one in found))
 
 
 def _prompts(asked: Asked) -> dict[str, str]:

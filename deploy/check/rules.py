@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from deploy.check.ray import offered
+
 Document = dict[str, Any]
 #: A spot instance ends 120 s after its notice.
 LONGEST_GRACE_S = 115
@@ -144,4 +146,4 @@ def scaled(documents: list[Document]) -> Iterator[str]:
 
 
 Rule = Callable[[list[Document]], Iterator[str]]
-RULES: tuple[Rule, ...] = (hardened, bounded, drains, selected, placed, scaled)
+RULES: tuple[Rule, ...] = (hardened, bounded, drains, selected, placed, scaled, offered)

@@ -15,7 +15,11 @@ from pathlib import Path
 
 import yaml
 
+from runnables.errors import ConfigurationError
+from runnables.settings import Settings
+
 CONFIG = Path(__file__).with_name("serve.yaml")
+END_S = 30  # beyond SD_DRAIN_S; what has not ended then is lost
 #: before Ray is imported: it reads them then
 DEFAULTS = {
     "RAY_AUTH_MODE": "token",
@@ -29,6 +33,11 @@ DEFAULTS = {
 def main(arguments: list[str] | None = None) -> int:
     """Serve until a signal. Returns the exit code: 1 where the application cannot be deployed."""
     chosen = _parser().parse_args(arguments)
+    try:
+        stop_s = Settings.from_environment().drain_s + END_S
+    except ConfigurationError as error:
+        print(error.message, file=sys.stderr)
+        return 1
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
     stop = threading.Event()
@@ -37,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     _start_ray(chosen.cpus, chosen.dashboard)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    return _serve(config, stop)
+    return _serve(config, stop, stop_s)
 
 
 def _start_ray(cpus: int | None, dashboard: bool) -> None:
@@ -51,7 +60,7 @@ def _start_ray(cpus: int | None, dashboard: bool) -> None:
     )
 
 
-def _serve(config: dict[str, object], stop: threading.Event) -> int:
+def _serve(config: dict[str, object], stop: threading.Event, stop_s: float) -> int:
     import ray
     from ray import serve
     from ray.serve._private.api import serve_start
@@ -68,8 +77,24 @@ def _serve(config: dict[str, object], stop: threading.Event) -> int:
                 return 1
         return 0
     finally:
+        _finish(stop_s)
         serve.shutdown()
         ray.shutdown()
+
+
+def _finish(timeout_s: float) -> None:
+    """Draw and send what was accepted: Serve's own shutdown cuts the connections it serves."""
+    from ray import serve
+    from ray.exceptions import RayError
+    from ray.serve.exceptions import RayServeException
+
+    for name, one in serve.status().applications.items():
+        if one.status == "RUNNING":
+            try:
+                serve.get_app_handle(name).stop.remote().result(timeout_s=timeout_s)
+                serve.delete(name)
+            except (RayServeException, RayError, TimeoutError) as error:
+                print(f"{name} could not finish its requests: {error}", file=sys.stderr)
 
 
 def _is_lost(application: object) -> bool:

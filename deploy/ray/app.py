@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 from ray.serve import Application
 
@@ -16,16 +16,17 @@ class Arguments(BaseModel):
     """`args` of the application in the config file.
 
     Attributes:
-        models: name -> folder, file or Hub id, of models beside SD_MODEL; chosen by `model`.
+        models: name -> folder, file or Hub id, of models beside SD_MODEL; a request's `model`
+            chooses one, and drawers load it when it is first asked for.
     """
 
     model_config = ConfigDict(extra="forbid")
 
-    models: dict[str, str] = {}
+    models: dict[Annotated[str, Field(min_length=1, max_length=200)], str] = {}
 
 
 def build(arguments: dict[str, Any]) -> Application:
     """Scaling and resources of both deployments are in the config file."""
     chosen = Arguments.model_validate(arguments)
     drawers = serve.deployment(Drawer, name="drawer").bind(chosen.models)
-    return serve.deployment(Front, name="front").bind(drawers)
+    return serve.deployment(Front, name="front").bind(drawers, list(chosen.models))

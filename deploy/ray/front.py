@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 import logging
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +30,18 @@ logger = logging.getLogger("ray.serve")
 
 @serve.ingress()
 class Front:
-    """Parses, asks a drawer, encodes. Probes and refusals need no drawer."""
+    """Parses, asks a drawer, encodes. Probes and refusals need no drawer.
 
-    def __init__(self, drawers: DeploymentHandle) -> None:
+    Args:
+        models: names of further models.
+    """
+
+    def __init__(self, drawers: DeploymentHandle, models: Sequence[str] = ()) -> None:
         _log()
         settings = Settings.from_environment()
         metrics = Metrics()
         loop = asyncio.get_running_loop()
-        self.runnable = RemoteRunnable(settings, drawers, loop, observe=metrics.observe)
+        self.runnable = RemoteRunnable(settings, drawers, loop, models, observe=metrics.observe)
         self.api = Api(self.runnable, metrics)
         self.gateway = Gateway(settings)
         self.gateway.serve(self.api.app())
@@ -46,10 +51,14 @@ class Front:
         """Ray calls it after the constructor."""
         return self.gateway.around(_host())
 
+    async def stop(self) -> None:
+        """Take nothing more, and wait until what was accepted is drawn."""
+        await asyncio.to_thread(self.api.stop)
+
     async def __del__(self) -> None:
         """Ray calls it once the requests in flight are answered, or their grace is over."""
         if hasattr(self, "api"):
-            await asyncio.to_thread(self.api.stop)
+            await self.stop()
 
     def _load(self) -> None:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from runnables.engine.request import Progress, Result
@@ -20,7 +20,7 @@ class Order:
 
     Attributes:
         inputs: what `submit` takes after the parameters: image, mask.
-        options: what `submit` takes by name, beside its callbacks.
+        options: what `submit` takes by name, beside its callbacks: control images too.
         every_step: send Progress after every step; else only when the state changes.
         submitted: seconds since the epoch, so that waiting for a drawer counts against deadlines.
     """
@@ -34,13 +34,20 @@ class Order:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The last message of an order: a result or an error, and what the drawer has measured.
+    """The last message of an order: a result or an error, and what the drawer has to tell.
 
     The error is a value, not raised: Ray would wrap it and lose its attributes.
+
+    Attributes:
+        observations: what the drawer has measured since its last outcome.
+        drawer: whose outcome it is.
+        held: descriptions of the models beside the default that it has now.
     """
 
     ended: Result | StableDiffusionError
-    observations: tuple[Observation, ...] = field(default=())
+    observations: tuple[Observation, ...] = ()
+    drawer: str = ""
+    held: tuple[dict[str, Any], ...] = ()
 
 
 Message = Progress | Outcome

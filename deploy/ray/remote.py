@@ -6,14 +6,17 @@ import asyncio
 import logging
 import time
 import uuid
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ray.exceptions import RayActorError, RayError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from deploy.ray.messages import Order, Outcome
+from deploy.ray.served import Served
 from runnables.engine.request import OnStep, Plan, Progress, Result, Ticket
 from runnables.errors import Cancelled, NotReady, OverCapacity, StableDiffusionError
 from runnables.parameters import AnyParameters
@@ -23,6 +26,7 @@ from runnables.settings import Settings
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+T = TypeVar("T")
 logger = logging.getLogger("ray.serve")
 ATTEMPTS = 3  # times an order is sent out when the drawer that had it is lost
 
@@ -44,7 +48,8 @@ class RemoteRunnable(StableDiffusionRunnable):
 
     Args:
         drawers: the handle of the `Drawer` deployment.
-        loop: where requests are followed; calls come from any thread.
+        loop: where requests are followed; calls come from other threads.
+        further: names of models that drawers load when they are asked for.
     """
 
     def __init__(
@@ -52,10 +57,12 @@ class RemoteRunnable(StableDiffusionRunnable):
         settings: Settings,
         drawers: DeploymentHandle,
         loop: asyncio.AbstractEventLoop,
+        further: Iterable[str] = (),
         *,
         observe: Observe | None = None,
     ) -> None:
         super().__init__(settings, observe=observe)
+        self._served = Served(further)
         self._drawers = drawers
         self._loop = loop
         self._known: dict[str, Any] | None = None
@@ -65,8 +72,14 @@ class RemoteRunnable(StableDiffusionRunnable):
     # -- life -------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Wait for the first drawer and ask it what it draws."""
-        self._known = self._drawers.describe.remote().result()
+        """Wait for the first drawer and ask it what it draws.
+
+        Raises:
+            ConfigurationError: two models have the same name.
+        """
+        known = self._drawers.describe.remote().result()
+        self._served.begin(known["models"])
+        self._known = known
 
     @property
     def ready(self) -> bool:
@@ -92,40 +105,55 @@ class RemoteRunnable(StableDiffusionRunnable):
         image: Image | None = None,
         mask: Image | None = None,
         *,
+        controls: Sequence[Image] = (),
         id: str | None = None,
         on_step: OnStep | None = None,
         preview_every: int = 0,
     ) -> Ticket:
         if not self.ready:
             raise NotReady("the model is loading, or the service is stopping")
+        model = self._served.further(parameters)
         ticket = RemoteTicket(
             parameters, id or uuid.uuid4().hex, on_step=on_step, preview_every=preview_every
         )
-        options = {"id": ticket.id, "preview_every": preview_every}
+        options = {"id": ticket.id, "preview_every": preview_every, "controls": controls}
         order = Order(parameters, (image, mask), options, on_step is not None, time.time())
         ticket.future.set_running_or_notify_cancel()  # from here on only `_follow` ends it
         self._tickets.add(ticket)
-        self._loop.call_soon_threadsafe(self._begin, ticket, order)
+        self._loop.call_soon_threadsafe(self._begin, ticket, order, model)
         return ticket
 
     def plan(
-        self, parameters: AnyParameters, image: Image | None = None, mask: Image | None = None
+        self,
+        parameters: AnyParameters,
+        image: Image | None = None,
+        mask: Image | None = None,
+        *,
+        controls: Sequence[Image] = (),
     ) -> Plan:
-        order = Order(parameters, (image, mask), {}, False, time.time())
-        model = _model(parameters)
-        handle = self._drawers.options(multiplexed_model_id=model)
-        planned: Plan | StableDiffusionError = handle.plan.remote(order, model).result()
+        if not self.ready:
+            raise NotReady("the model is loading, or the service is stopping")
+        model = self._served.further(parameters)
+        order = Order(parameters, (image, mask), {"controls": controls}, False, time.time())
+        asking = self._persist("a plan", partial(self._ask_for_plan, order, model))
+        planned = asyncio.run_coroutine_threadsafe(asking, self._loop).result()
         if isinstance(planned, StableDiffusionError):
             raise planned
         return planned
 
-    def _begin(self, ticket: RemoteTicket, order: Order) -> None:
-        ticket.task = self._loop.create_task(self._follow(ticket, order))
+    async def _ask_for_plan(self, order: Order, model: str) -> Plan | StableDiffusionError:
+        handle = self._drawers.options(multiplexed_model_id=model)
+        planned: Plan | StableDiffusionError = await handle.plan.remote(order, model)
+        return planned
 
-    async def _follow(self, ticket: RemoteTicket, order: Order) -> None:
+    def _begin(self, ticket: RemoteTicket, order: Order, model: str) -> None:
+        ticket.task = self._loop.create_task(self._follow(ticket, order, model))
+
+    async def _follow(self, ticket: RemoteTicket, order: Order, model: str) -> None:
         """The one place that ends a ticket's future."""
         try:
-            _settle(ticket, await self._draw(ticket, order))
+            attempt = partial(self._attempt, ticket, order, model)
+            _settle(ticket, await self._persist(ticket.id, attempt))
         except asyncio.CancelledError:
             _settle(ticket, Cancelled("the request was cancelled"))
         except Exception as error:
@@ -133,23 +161,29 @@ class RemoteRunnable(StableDiffusionRunnable):
         finally:
             self._tickets.discard(ticket)
 
-    async def _draw(self, ticket: RemoteTicket, order: Order) -> Result | StableDiffusionError:
-        for attempt in range(1, ATTEMPTS + 1):
+    async def _persist(
+        self, what: str, attempt: Callable[[], Awaitable[T | StableDiffusionError]]
+    ) -> T | StableDiffusionError:
+        """Try again with another drawer while drawers are lost."""
+        for number in range(1, ATTEMPTS + 1):
             try:
-                return await self._attempt(ticket, order)
+                return await attempt()
             except BackPressureError:
                 return OverCapacity("too many requests wait for a drawer", retry_after=5)
             except DeploymentUnavailableError as error:
                 return NotReady(f"no drawer can be started: {error}")
             except RayActorError as error:
-                logger.warning("attempt %d of %s was lost: %s", attempt, ticket.id, error)
+                self._served.forget_held()
+                logger.warning("attempt %d of %s was lost: %s", number, what, error)
             except RayError as error:
-                logger.error("%s could not be drawn: %s", ticket.id, error)
+                logger.error("%s could not be drawn: %s", what, error)
                 raise
         return NotReady("the drawers that had this request were lost")
 
-    async def _attempt(self, ticket: RemoteTicket, order: Order) -> Result | StableDiffusionError:
-        model, previews = _model(order.parameters), order.options["preview_every"]
+    async def _attempt(
+        self, ticket: RemoteTicket, order: Order, model: str
+    ) -> Result | StableDiffusionError:
+        previews = order.options["preview_every"]
         handle = self._drawers.options(stream=True, multiplexed_model_id=model)
         messages = handle.draw.remote(order, model)
         try:
@@ -173,6 +207,7 @@ class RemoteRunnable(StableDiffusionRunnable):
     def _read(self, outcome: Outcome) -> Result | StableDiffusionError:
         for observation in outcome.observations:
             self._observe(*observation)
+        self._served.hear(outcome.drawer, outcome.held)
         return outcome.ended
 
     # -- what there is ----------------------------------------------------------------------
@@ -181,7 +216,13 @@ class RemoteRunnable(StableDiffusionRunnable):
         return list(self._about("samplers"))
 
     def describe(self) -> dict[str, Any]:
-        return dict(self._about("model"))
+        return dict(self._about("models")[0])
+
+    def models(self) -> list[dict[str, Any]]:
+        """The default first; of those that no drawer has told about only the name."""
+        if self._known is None:
+            raise NotReady("the model is still loading")
+        return self._served.describe()
 
     @property
     def capacity(self) -> int:
@@ -198,11 +239,6 @@ class RemoteRunnable(StableDiffusionRunnable):
         states = [(one.progress.state, one.parameters) for one in list(self._tickets)]
         drawing = [p.num_images_per_prompt for state, p in states if state == "drawing"]
         return {"waiting": len(states) - len(drawing), "active": sum(drawing)}
-
-
-def _model(parameters: AnyParameters) -> str:
-    """The name of a model beside SD_MODEL; "" for that one."""
-    return str(getattr(parameters, "model", None) or "")
 
 
 def _report(ticket: RemoteTicket, progress: Progress) -> None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
+from torch import nn
 
 if TYPE_CHECKING:
     from runnables.pipelines.base import Pipeline
@@ -34,7 +35,7 @@ class Accelerator:
         self.settings = settings
 
     def load(self, source: str, config: str | None) -> Checkpoint:
-        """The model SD_MODEL names, in this device's number format, on the CPU.
+        """The model that a setting names, in this device's number format, on the CPU.
 
         Raises:
             ConfigurationError: saying what is missing, damaged or not supported.
@@ -45,10 +46,16 @@ class Accelerator:
 
     def prepare(self, pipeline: Pipeline) -> None:
         """Move the modules to the device and make the UNet fast there, once, before serving."""
-        checkpoint = pipeline.checkpoint
-        modules = [checkpoint.unet, checkpoint.vae, *checkpoint.text_encoders]
-        for module in filter(None, [*modules, checkpoint.safety_checker]):
+        for module in pipeline.checkpoint.modules:
             module.to(self.device)
+
+    def adopt(self, module: nn.Module, size: tuple[int, int]) -> None:
+        """Move a module that is run beside the UNet to the device, and make it fast there.
+
+        Args:
+            size: (height, width) of most of its inputs.
+        """
+        module.to(self.device)
 
     @contextmanager
     def session(self) -> Iterator[None]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from runnables.accelerators.allocator import keep_freed_memory
 from runnables.accelerators.base import DTYPES, Accelerator, T
@@ -41,10 +42,12 @@ class Cpu(Accelerator):
         keep_freed_memory()
         torch.set_num_threads(self.settings.threads or _cores())
         super().prepare(pipeline)
-        height, width = pipeline.native_size
-        factor = pipeline.scale_factor
-        pack(pipeline.unet, (height // factor, width // factor))
-        pack(pipeline.vae, (height, width))
+        pack(pipeline.unet, pipeline.latent_size)
+        pack(pipeline.vae, pipeline.native_size)
+
+    def adopt(self, module: nn.Module, size: tuple[int, int]) -> None:
+        super().adopt(module, size)
+        pack(module, size)
 
     def free_bytes(self) -> float:
         """What the system, or the container's limit, leaves."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from runnables.accelerators.base import DTYPES, Accelerator, T
 from runnables.errors import ConfigurationError
@@ -42,6 +43,10 @@ class Cuda(Accelerator):
         pipeline.vae.to(memory_format=torch.channels_last)
         if self.settings.compile:
             pipeline.unet.compile(mode="max-autotune-no-cudagraphs", dynamic=False)
+
+    def adopt(self, module: nn.Module, size: tuple[int, int]) -> None:
+        super().adopt(module, size)
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def free_bytes(self) -> float:
         unused = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()

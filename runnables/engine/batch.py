@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import torch
@@ -10,7 +10,9 @@ from torch import Tensor
 
 from runnables.accelerators.base import Accelerator
 from runnables.engine.row import Row
+from runnables.pipelines import controlnet
 from runnables.pipelines.base import Conditioning
+from runnables.pipelines.controlnet import Residuals
 from runnables.pipelines.deep_cache import kept_features, predict_shallow
 from runnables.pipelines.guidance import guide
 from runnables.pipelines.lora import applied, uses
@@ -41,6 +43,8 @@ class Batch:
         self._order = torch.tensor(order, device=accelerator.device)
         self._conditioning = self._stack_conditioning(padding)
         self._loras = uses([self.rows[i].stage.loras for i in order], accelerator.device)
+        controls = [row.controls for row in self.rows]
+        self._controls = controlnet.calls(controls, self.guided, self._conditioning)
         self._channels = self._stack_channels()
         self._scale = self._column(row.stage.guidance_scale for row in self.rows[: self.guided])
         self._rescale = self._column(row.stage.guidance_rescale for row in self.rows[: self.guided])
@@ -56,10 +60,12 @@ class Batch:
         """
         coefficients, input_scale, timesteps, renoise = self._tables()
         sample = (self.buffer[:, 0] * input_scale.view(-1, 1, 1, 1))[self._order]
+        timesteps = timesteps[self._order]
+        residuals = controlnet.residuals(self._pipeline, self._controls, sample, timesteps)
         if self._channels is not None:
             sample = torch.cat([sample, self._channels], dim=1)
         with applied(self._pipeline.unet, "unet", self._loras):
-            output = self._predict(sample, timesteps[self._order])
+            output = self._predict(sample, timesteps, residuals)
         self.buffer[:, self._depth] = self._guide(output.float())
         self._draw_noise()
         self.buffer[:, : self._depth] = advance(self.buffer, coefficients)
@@ -85,15 +91,15 @@ class Batch:
         matrix, rest = packed.split([depth * (depth + 2), 4], dim=1)
         return matrix.view(-1, depth, depth + 2), rest[:, 0], rest[:, 1], rest[:, 2:]
 
-    def _predict(self, sample: Tensor, timesteps: Tensor) -> Tensor:
+    def _predict(self, sample: Tensor, timesteps: Tensor, residuals: Residuals | None) -> Tensor:
         """A UNet call: whole, or shallow around the features that an earlier one kept."""
         given = (sample, timesteps, self._conditioning)
         if self._features is not None:
             return predict_shallow(self._pipeline, *given, self._features)
         if not self._reusing:
-            return self._pipeline.predict(*given)
+            return self._pipeline.predict(*given, residuals)
         with kept_features(self._pipeline) as kept:
-            output = self._pipeline.predict(*given)
+            output = self._pipeline.predict(*given, residuals)
         for i in self._reusing:
             both = [i, len(self.rows) + i] if i < self.guided else [i]
             self.rows[i].features = kept[0][both]
@@ -135,7 +141,11 @@ class Batch:
     def _stack_state(self) -> Tensor:
         _, *shape = self.rows[0].state.shape
         buffer = torch.zeros(
-            len(self.rows), self._depth + 2, *shape, device=self._accelerator.device
+            len(self.rows),
+            self._depth + 2,
+            *shape,
+            dtype=torch.float32,
+            device=self._accelerator.device,
         )
         for i, row in enumerate(self.rows):
             buffer[i, : row.state.shape[0]] = row.state
@@ -162,13 +172,15 @@ class Batch:
         )
         return torch.stack(masks), torch.stack(images), torch.stack(noises)
 
-    def _column(self, values: object) -> Tensor:
-        return torch.tensor(list(values), device=self._accelerator.device)  # type: ignore[call-overload]
+    def _column(self, values: Iterable[float]) -> Tensor:
+        return torch.tensor(list(values), dtype=torch.float32, device=self._accelerator.device)
 
 
-def signature(rows: Sequence[Row]) -> frozenset[tuple[int, bool, bool, int]]:
+def signature(rows: Sequence[Row]) -> frozenset[tuple[object, ...]]:
     """What a Batch was stacked for: it serves again as long as this is the same."""
-    return frozenset((id(row), row.guided, row.shallow, id(row.stage)) for row in rows)
+    return frozenset(
+        (id(row), row.guided, row.shallow, id(row.stage), row.controls) for row in rows
+    )
 
 
 @lru_cache(maxsize=1024)

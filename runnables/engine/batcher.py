@@ -16,7 +16,7 @@ class Candidate(Protocol):
     @property
     def urgency(self) -> float: ...
     @property
-    def unet_rows(self) -> int: ...
+    def load(self) -> float: ...
 
 
 C = TypeVar("C", bound=Candidate)
@@ -30,14 +30,15 @@ def choose(rows: Sequence[C], limit: Callable[[BatchKey], int]) -> list[C]:
 
     Args:
         rows: all active rows, at least one.
-        limit: UNet rows one call may hold, by key. A single row is always taken.
+        limit: UNet rows, or as much other load, that one call may hold, by key. A single row is
+            always taken.
     """
     key = min(rows, key=lambda row: row.urgency).key
-    room = limit(key)
+    room: float = limit(key)
     chosen: list[C] = []
     for row in sorted((row for row in rows if row.key == key), key=lambda row: row.urgency):
-        if chosen and row.unet_rows > room:
+        if chosen and row.load > room:
             break
         chosen.append(row)
-        room -= row.unet_rows
+        room -= row.load
     return chosen

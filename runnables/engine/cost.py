@@ -25,16 +25,16 @@ class CostModel:
     decode_rate: float = 1e-4
     turn: dict[str, float] = field(default_factory=dict)
 
-    def step(self, unet_rows: int, area: int) -> float:
+    def step(self, unet_rows: float, area: int) -> float:
         """Seconds of one UNet call."""
         return self.overhead + self.rate * unet_rows * area
 
-    def alone(self, steps: int, unet_rows: int, images: int, area: int) -> float:
+    def alone(self, steps: int, unet_rows: float, images: int, area: int) -> float:
         """Seconds a request takes with the machine to itself."""
         decode = self.decode_rate * area * images
         return steps * self.step(unet_rows * images, area) + decode
 
-    def share(self, work: int) -> float:
+    def share(self, work: float) -> float:
         """Seconds that so many UNet rows x latent positions add to a machine already busy."""
         return self.rate * work
 
@@ -58,7 +58,7 @@ class CostModel:
             self.rate = 0.8 * small[2] / work_small
         self.overhead = max(small[2] - self.rate * work_small, 0.0)
 
-    def observe_step(self, unet_rows: int, area: int, seconds: float) -> None:
+    def observe_step(self, unet_rows: float, area: int, seconds: float) -> None:
         """Scale the model towards what a call really took."""
         ratio = min(max(seconds / max(self.step(unet_rows, area), 1e-9), 0.1), 10.0)
         self.overhead *= 1 + GAIN * (ratio - 1)

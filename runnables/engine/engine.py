@@ -13,13 +13,12 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runnables.accelerators.base import Accelerator
 from runnables.engine.batch import Batch, signature
 from runnables.engine.batch_key import BatchKey
 from runnables.engine.batcher import choose
-from runnables.engine.cost import CostModel
 from runnables.engine.decode import decode, to_image
 from runnables.engine.errands import Errand, Errands
 from runnables.engine.plan import Planner, Request
@@ -28,6 +27,7 @@ from runnables.engine.previews import Previewer
 from runnables.engine.queue import Accepted, Queue
 from runnables.engine.request import Drawn, Plan, Progress, Result, State, Ticket
 from runnables.engine.row import Row
+from runnables.engine.shelf import Parked, Shelf
 from runnables.engine.upscale import UpscaleRequest
 from runnables.engine.upscale import plan as plan_upscale
 from runnables.errors import (
@@ -55,19 +55,20 @@ class Engine:
 
     def __init__(
         self,
-        planner: Planner,
+        shelf: Shelf,
         accelerator: Accelerator,
         *,
         previewer: Previewer | None = None,
         observe: Callable[[str, float, int], None] = lambda stage, seconds, rows: None,
     ) -> None:
-        self._planner = planner
+        self._shelf = shelf
+        self._settings = shelf.first.settings
         self._accelerator = accelerator
-        self._cost: CostModel = planner.cost
         self._observe = observe
         self._previewer = previewer or Previewer()
-        self._queue = Queue(planner.settings.max_queue_s, self._busy_s, self._share_s)
-        self._preparer = Preparer(planner.settings.prompt_cache)
+        self._queue = Queue(self._settings.max_queue_s, self._busy_s, self._share_s)
+        shelf.wake = self._queue.wake
+        self._preparer = Preparer(self._settings.prompt_cache)
         self._rows: list[Row] = []
         self._errands = Errands()
         self._open: set[str] = set()  # tickets that are accepted and have not ended
@@ -82,34 +83,71 @@ class Engine:
     def start(self) -> None:
         self._thread.start()
 
-    def submit(self, ticket: Ticket, image: Image | None, mask: Image | None) -> None:
-        """Plan and admit; the ticket's future ends later.
+    def submit(
+        self,
+        ticket: Ticket,
+        image: Image | None,
+        mask: Image | None,
+        controls: Sequence[Image] = (),
+    ) -> None:
+        """Plan and admit, or wait for the model; the ticket's future ends later.
 
         Raises:
             InvalidInput, OverCapacity, NotReady: refused, the future is left alone.
         """
-        request = self._plan(ticket, image, mask)
-        ticket.future.set_running_or_notify_cancel()  # from here on only the engine ends it
+        planner = self._shelf.enter(ticket.parameters.model)
+        if planner is None:
+            self._park(ticket, (image, mask, controls))
+            return
+        try:
+            request = _planned(planner, ticket, image, mask, controls)
+            self._begin(ticket)
+            self._queue.admit(request)
+        except BaseException:
+            self._open.discard(ticket.id)
+            self._shelf.leave(planner.name)
+            raise
+        self._leave_at_end(ticket, planner.name)
+
+    def _leave_at_end(self, ticket: Ticket, model: str) -> None:
+        ticket.future.add_done_callback(lambda _: self._shelf.leave(model))
+
+    def _begin(self, ticket: Ticket) -> None:
+        """From here on only the engine ends it."""
+        ticket.future.set_running_or_notify_cancel()
         self._open.add(ticket.id)
         id = ticket.id  # not the ticket: its future would hold it for ever
         ticket.future.add_done_callback(lambda _: self._open.discard(id))
+
+    def _park(self, ticket: Ticket, inputs: tuple[Any, ...]) -> None:
+        if self._queue.closed:
+            raise NotReady("the service is stopping and takes no new requests")
+        self._begin(ticket)
         try:
-            self._queue.admit(request)
+            self._shelf.park(ticket, inputs)
         except StableDiffusionError:
             self._open.discard(ticket.id)
             raise
 
-    def plan(self, ticket: Ticket, image: Image | None, mask: Image | None) -> Plan:
-        """What `submit` would do. Raises InvalidInput as it does."""
-        request = self._plan(ticket, image, mask)
-        return Plan(request.parameters, request.steps, self._share_s(request))
+    def plan(
+        self,
+        ticket: Ticket,
+        image: Image | None,
+        mask: Image | None,
+        controls: Sequence[Image] = (),
+    ) -> Plan:
+        """What `submit` would do. Raises InvalidInput as it does.
 
-    def _plan(self, ticket: Ticket, image: Image | None, mask: Image | None) -> Accepted:
-        planner = self._planner
-        if not isinstance(ticket.parameters, Upscale):
-            return planner.plan(ticket, image, mask)
-        assert image is not None
-        return plan_upscale(ticket, image, planner.upscalers, planner.settings, self._cost)
+        Of a model that is not loaded nothing is known yet: the parameters stay as they are.
+        """
+        planner = self._shelf.enter(ticket.parameters.model)
+        if planner is None:
+            return Plan(ticket.parameters, 0, 0.0)
+        try:
+            request = _planned(planner, ticket, image, mask, controls)
+            return Plan(request.parameters, request.steps, self._share_s(request))
+        finally:
+            self._shelf.leave(planner.name)
 
     def drain(self, timeout_s: float) -> bool:
         """Refuse new requests and finish the accepted ones. True when all have ended in time."""
@@ -126,6 +164,7 @@ class Engine:
         if self._thread.is_alive():
             self._thread.join()
         self._images.shutdown()
+        self._shelf.close()
 
     @property
     def accepting(self) -> bool:
@@ -134,8 +173,8 @@ class Engine:
 
     @property
     def waiting(self) -> int:
-        """Requests in the queue."""
-        return len(self._queue)
+        """Requests in the queue, or waiting for their model."""
+        return len(self._queue) + self._shelf.waiting
 
     @property
     def active(self) -> int:
@@ -145,10 +184,10 @@ class Engine:
     @property
     def capacity(self) -> int:
         """Guided images of native size that keep every step full, the next ones prepared."""
-        base = self._planner.base
+        base, memory = self._shelf.first.base, self._shelf.first.memory
         height, width = base.native_size
         area = height * width // base.scale_factor**2
-        fits = min(self._accelerator.row_limit(area), self._planner.memory.rows(area))
+        fits = min(self._accelerator.row_limit(area), memory.rows(area))
         return max(1, AHEAD * int(fits) // 2)
 
     # -- the engine's thread ----------------------------------------------------------------
@@ -157,6 +196,7 @@ class Engine:
         with self._accelerator.session():
             while not self._stopped:
                 self._drop_ended()
+                self._change_models()
                 self._admit()
                 self._turn()
             self._abandon()
@@ -172,6 +212,25 @@ class Engine:
             self._errands.drew(time.perf_counter() - started)
         else:
             self._queue.wait(IDLE_S)
+
+    def _change_models(self) -> None:
+        """Let models come and go, and admit the requests that waited for one."""
+        if self._shelf.expecting:
+            self._batch = None  # it may hold the one that has to go
+        for parked, outcome in self._shelf.turn():
+            if isinstance(outcome, StableDiffusionError):
+                _settle(parked.ticket, outcome)
+            else:
+                self._unpark(parked, outcome)
+
+    def _unpark(self, parked: Parked, planner: Planner) -> None:
+        """As `submit`, but errors end the future."""
+        ticket = parked.ticket
+        self._leave_at_end(ticket, planner.name)
+        try:
+            self._queue.admit(planner.plan(ticket, *parked.inputs))
+        except Exception as error:
+            _settle(ticket, _told(error, self._accelerator))
 
     def _admit(self) -> None:
         """Prepare waiting requests while there is room, their prompts in one text encode."""
@@ -193,8 +252,8 @@ class Engine:
 
     def _has_room(self, taken: Sequence[Request]) -> bool:
         """Room for another request: twice as much for one that is more urgent than some row."""
-        rows = sum(row.unet_rows for row in [*self._rows, *self._errands.rows])
-        rows += sum(len(request.seeds) * request.unet_rows for request in taken)
+        rows = sum(row.load for row in [*self._rows, *self._errands.rows])
+        rows += sum(len(request.seeds) * request.load for request in taken)
         areas = [row.key.area for row in self._rows[:1]] + [request.area for request in taken[:1]]
         room = AHEAD * self._accelerator.row_limit(max(areas, default=1))
         overtakes = any(self._queue.first_urgency < row.urgency for row in self._rows)
@@ -203,6 +262,7 @@ class Engine:
     def _step(self, rows: list[Row]) -> None:
         """One UNet call; when it fails, its rows are retried alone, and only the bad one ends."""
         started = time.perf_counter()
+        unet_rows, load = sum(row.unet_rows for row in rows), sum(row.load for row in rows)
         try:
             batch = self._stacked(rows)
             done = batch.step()
@@ -211,7 +271,9 @@ class Engine:
             self._batch = None
             self._recover(error, rows)
             return
-        self._note("denoise", started, sum(row.unet_rows for row in rows), rows[0].key)
+        seconds = time.perf_counter() - started
+        rows[0].request.planner.cost.observe_step(load, rows[0].key.area, seconds)
+        self._observe("denoise", seconds, unet_rows)
         for request in {id(row.request): row.request for row in rows}.values():
             self._report(request, batch)
         if done:
@@ -246,7 +308,7 @@ class Engine:
         """Rows that have ended their first pass begin the second, or the errand before it."""
         pictured = [row for row in rows if row.second_pass and row.second_pass.upscaler]
         started = time.perf_counter()
-        for row, pixels in decode(pictured, self._accelerator, self._planner.memory):
+        for row, pixels in decode(pictured, self._accelerator):
             self._begin_second(row, pixels)
         if pictured:
             self._observe("decode", time.perf_counter() - started, len(pictured))
@@ -276,7 +338,8 @@ class Engine:
 
     def _decode(self, done: list[Row]) -> None:
         started = time.perf_counter()
-        for row, pixels in decode(done, self._accelerator, self._planner.memory):
+        planner = done[0].request.planner  # rows of one call are of one model
+        for row, pixels in decode(done, self._accelerator):
             if row.request.ticket.future.done():
                 continue
             if isinstance(pixels, BaseException):
@@ -288,7 +351,7 @@ class Engine:
                     self._end(row, time.perf_counter() - started)
                 except Exception as error:  # the safety checker's: nothing goes out unchecked
                     self._fail(row.request, error)
-        self._cost.observe_decode(len(done), done[0].key.area, time.perf_counter() - started)
+        planner.cost.observe_decode(len(done), done[0].key.area, time.perf_counter() - started)
         self._observe("decode", time.perf_counter() - started, len(done))
 
     # -- errands ----------------------------------------------------------------------------
@@ -307,9 +370,9 @@ class Engine:
                 self._accelerator.free_memory()
             self._fail(request, error)
         else:
-            self._cost.observe_turn(errand.upscaler, time.perf_counter() - started)
+            request.planner.cost.observe_turn(errand.upscaler, time.perf_counter() - started)
             if isinstance(request, UpscaleRequest):
-                request.count_turn(self._cost)
+                request.count_turn()
         self._observe("upscale", time.perf_counter() - started, 1)
 
     def _begin_upscale(self, request: UpscaleRequest) -> None:
@@ -333,12 +396,12 @@ class Engine:
             "decode": decode_s,
         }
         request.ticket.progress = Progress("decoding", request.steps, request.steps)
-        self._images.submit(_deliver, request, timings, flagged, self._planner.settings.safety)
+        self._images.submit(_deliver, request, timings, flagged, self._settings.safety)
 
     def _flagged(self, request: Request) -> set[int]:
         """Seeds of the images that the model's safety checker objects to."""
         base = request.stages[0][0]
-        if not safety.applies(base, self._planner.settings.safety, request.parameters.safety_check):
+        if not safety.applies(base, self._settings.safety, request.parameters.safety_check):
             return set()
         started, seeds = time.perf_counter(), sorted(request.finished)
         flags = safety.flagged(base, [to_image(request.finished[seed]) for seed in seeds])
@@ -347,6 +410,8 @@ class Engine:
 
     def _drop_ended(self) -> None:
         now = time.monotonic()
+        for ticket in self._shelf.discard(lambda ticket: self._is_over(ticket, now)):
+            _settle(ticket, self._why_ended(ticket))
 
         def ended(request: Accepted) -> bool:
             return request.ticket.cancelled or now > request.expires
@@ -354,19 +419,30 @@ class Engine:
         requests = [*(row.request for row in self._rows), *self._errands.requests]
         active = {id(request): request for request in requests}.values()
         for request in [*self._queue.discard(ended), *filter(ended, active)]:
-            self._fail(request, _why_ended(request))
+            self._fail(request, self._why_ended(request.ticket))
+
+    def _is_over(self, ticket: Ticket, now: float) -> bool:
+        return ticket.cancelled or now > ticket.submitted + self._allowed_s(ticket)
+
+    def _why_ended(self, ticket: Ticket) -> StableDiffusionError:
+        if ticket.cancelled:
+            return Cancelled("the request was cancelled")
+        allowed = self._allowed_s(ticket)
+        return DeadlineExceeded(f"not finished within {allowed:.0f} s", loc=("deadline_s",))
+
+    def _allowed_s(self, ticket: Ticket) -> float:
+        return ticket.parameters.deadline_s or self._settings.request_timeout_s
 
     def _fail(self, request: Accepted, error: BaseException) -> None:
         """End a request with an error, and free its rows."""
         self._errands.drop_all(request)
         self._rows = [row for row in self._rows if row.request is not request]
-        if not isinstance(error, StableDiffusionError):
-            logger.error("drawing failed", exc_info=error)
-            error = _as_failure(error, self._accelerator)
-        _settle(request.ticket, error)
+        _settle(request.ticket, _told(error, self._accelerator))
         request.release()
 
     def _abandon(self) -> None:
+        for ticket in self._shelf.discard(lambda ticket: True):
+            _settle(ticket, NotReady("the service stopped before this request was drawn"))
         while request := self._queue.take():
             self._fail(request, NotReady("the service stopped before this request was drawn"))
         for left in [*(row.request for row in self._rows), *self._errands.requests]:
@@ -376,25 +452,27 @@ class Engine:
 
     def _limit(self, key: BatchKey) -> int:
         """UNet rows a step may hold; never less than a guided image needs."""
-        fits = min(self._accelerator.row_limit(key.area), self._planner.memory.rows(key.area))
+        memory = next(r.request.planner.memory for r in self._rows if r.key == key)
+        fits = min(self._accelerator.row_limit(key.area), memory.rows(key.area))
         return max(2, int(fits * self._shrink))
 
     def _busy_s(self) -> float:
         """Seconds of work left in the rows that are being drawn, and in errands."""
-        drawing = sum(self._cost.share(row.remaining) for row in list(self._rows))
-        return drawing + sum(errand.left(self._cost) for errand in self._errands)
+        rows = list(self._rows)
+        drawing = sum(row.request.planner.cost.share(row.remaining) for row in rows)
+        return drawing + sum(errand.left for errand in self._errands)
 
     def _share_s(self, request: Accepted) -> float:
         """Seconds of work in a request that waits."""
         if isinstance(request, UpscaleRequest):
             return request.cost
-        return self._cost.share(request.work)
+        return request.planner.cost.share(request.work)
 
     def _report(self, request: Request, batch: Batch) -> None:
         rows = request.rows
         step = min(row.done for row in rows)
         left = max(row.remaining for row in rows)
-        eta = self._cost.share(left)
+        eta = request.planner.cost.share(left)
         ticket = request.ticket
         every = ticket.preview_every  # read once: others may change it
         preview = self._preview(rows[0], batch, every) if every else None
@@ -413,11 +491,6 @@ class Engine:
         except Exception:  # a preview must never cost the image
             logger.exception("a preview could not be drawn")
             return None
-
-    def _note(self, stage: str, started: float, rows: int, key: BatchKey) -> None:
-        seconds = time.perf_counter() - started
-        self._cost.observe_step(rows, key.area, seconds)
-        self._observe(stage, seconds, rows)
 
 
 def _deliver(
@@ -455,14 +528,24 @@ def _settle(ticket: Ticket, outcome: Result | BaseException) -> None:
         ticket.future.set_exception(outcome)
 
 
-def _why_ended(request: Accepted) -> StableDiffusionError:
-    if request.ticket.cancelled:
-        return Cancelled("the request was cancelled")
-    allowed = request.expires - request.ticket.submitted
-    return DeadlineExceeded(f"not finished within {allowed:.0f} s", loc=("deadline_s",))
+def _planned(
+    planner: Planner,
+    ticket: Ticket,
+    image: Image | None,
+    mask: Image | None,
+    controls: Sequence[Image],
+) -> Accepted:
+    if not isinstance(ticket.parameters, Upscale):
+        return planner.plan(ticket, image, mask, controls)
+    assert image is not None
+    return plan_upscale(ticket, image, planner)
 
 
-def _as_failure(error: BaseException, accelerator: Accelerator) -> GenerationFailed:
+def _told(error: BaseException, accelerator: Accelerator) -> StableDiffusionError:
+    """What the caller is told; errors that were not written for it are logged."""
+    if isinstance(error, StableDiffusionError):
+        return error
+    logger.error("drawing failed", exc_info=error)
     if accelerator.is_out_of_memory(error):
         return GenerationFailed("out of memory: ask for a smaller image or fewer images")
     return GenerationFailed("drawing this image failed; the log says why")

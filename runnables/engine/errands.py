@@ -10,7 +10,6 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from runnables.engine.cost import CostModel
 from runnables.engine.upscale import UpscaleRequest
 
 if TYPE_CHECKING:
@@ -43,11 +42,12 @@ class Errand:
         second = request.second_pass
         return second.upscaler.name if second and second.upscaler else ""
 
-    def left(self, cost: CostModel) -> float:
+    @property
+    def left(self) -> float:
         """Seconds of work left in it and in its row."""
         if isinstance(self.request, UpscaleRequest):
-            return cost.turns(self.upscaler, self.request.left)
-        return cost.share(self.row.remaining) if self.row else 0.0
+            return self.request.left_s
+        return self.request.planner.cost.share(self.row.remaining) if self.row else 0.0
 
 
 class Errands:

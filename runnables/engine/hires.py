@@ -12,6 +12,7 @@ from torch import Tensor
 from runnables.errors import InvalidInput
 from runnables.parameters import MAX_SIZE, Hires, ImageToImage, TextToImage
 from runnables.pipelines.base import Pipeline
+from runnables.pipelines.controlnet import ControlSet
 from runnables.pipelines.start import from_image, from_latents, image_to_pixels
 from runnables.pipelines.upscaling import Upscaler
 from runnables.samplers import SamplerTable
@@ -27,12 +28,14 @@ class SecondPass:
     Attributes:
         size: (height, width) in pixels.
         upscaler: enlarges the decoded picture. None: the latents are enlarged.
+        controls: the ControlNets, each with its image at this size.
     """
 
     pipeline: Pipeline
     table: SamplerTable
     size: Size
     upscaler: Upscaler | None = None
+    controls: ControlSet = ()
 
     @property
     def area(self) -> int:

@@ -16,21 +16,27 @@ class MemoryModel:
         budget: bytes that calls may hold beside the models; infinite where nothing is known.
         row_rate: bytes a UNet row and latent position.
         decode_rate: bytes a latent position of one decoded image.
+        adapters: bytes of the budget that loaded LoRAs and ControlNets have taken.
     """
 
     budget: float = math.inf
     row_rate: float = 0.0
     decode_rate: float = 0.0
+    adapters: float = 0.0
 
     def rows(self, area: int) -> float:
         """UNet rows of this latent area that fit in one call."""
-        return self.budget / (self.row_rate * area) if self.row_rate else math.inf
+        return self._left / (self.row_rate * area) if self.row_rate else math.inf
 
     def images(self, area: int) -> float:
         """Images of this latent area that can be decoded in one call."""
-        return self.budget / (self.decode_rate * area) if self.decode_rate else math.inf
+        return self._left / (self.decode_rate * area) if self.decode_rate else math.inf
 
-    def check(self, area: int, unet_rows: int, loc: Loc = ("height",)) -> None:
+    @property
+    def _left(self) -> float:
+        return max(0.0, self.budget - self.adapters)
+
+    def check(self, area: int, unet_rows: float, loc: Loc = ("height",)) -> None:
         """Whether an image that needs so many UNet rows can be drawn at all.
 
         Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -19,8 +19,10 @@ from runnables.errors import InvalidInput, Loc, PayloadTooLarge, UnknownName
 from runnables.parameters import MAX_SIZE, ImageToImage, Inpaint, Parameters, Priority, TextToImage
 from runnables.pipelines.adapters import Adapters
 from runnables.pipelines.base import Pipeline
+from runnables.pipelines.controlnet import COST, Control, ControlSet, kept
+from runnables.pipelines.inversion import Concepts
 from runnables.pipelines.lora import LoraSet
-from runnables.pipelines.start import image_to_pixels, mask_to_pixels
+from runnables.pipelines.start import control_to_pixels, image_to_pixels, mask_to_pixels
 from runnables.pipelines.upscalers import Upscalers
 from runnables.samplers import SamplerTable, UnknownSampler, compile_table, resolve
 
@@ -42,6 +44,7 @@ class Request:
     """A ticket with everything decided that needs no device.
 
     Attributes:
+        planner: whose model draws it.
         size: (height, width) in pixels.
         stages: pipeline and sampler table of each stage of the first pass.
         second_pass: the stage after them, at a larger size.
@@ -52,6 +55,7 @@ class Request:
     """
 
     ticket: Ticket
+    planner: Planner
     parameters: TextToImage
     size: tuple[int, int]
     stages: list[tuple[Pipeline, SamplerTable]]
@@ -61,6 +65,8 @@ class Request:
     urgency: float
     expires: float
     loras: LoraSet = ()
+    controls: ControlSet = ()
+    concepts: Concepts = ()
     second_pass: SecondPass | None = None
     rows: list[Row] = field(default_factory=list)
     finished: dict[int, Tensor] = field(default_factory=dict)
@@ -75,6 +81,14 @@ class Request:
     def loras_of(self, pipeline: Pipeline) -> LoraSet:
         """Those of a stage: a refiner is drawn with none."""
         return self.loras if pipeline is self.stages[0][0] else ()
+
+    def controls_of(self, pipeline: Pipeline) -> ControlSet:
+        """As `loras_of`."""
+        return self.controls if pipeline is self.stages[0][0] else ()
+
+    def concepts_of(self, pipeline: Pipeline) -> Concepts:
+        """Those of a stage: to a refiner their names are ordinary words."""
+        return self.concepts if pipeline is self.stages[0][0] else ()
 
     @property
     def steps(self) -> int:
@@ -98,15 +112,21 @@ class Request:
         """UNet rows of one image."""
         return 2 if self.guided else 1
 
+    @property
+    def load(self) -> float:
+        """UNet rows of one image, ControlNets counted as parts of one."""
+        return self.unet_rows * (1 + COST * len(self.controls))
+
     def release(self) -> None:
         """Let go of tensors at the end: rows and request hold each other, and would stay on."""
         self.rows, self.finished = [], {}
         self.pixels = self.mask = None
+        self.controls = ()
 
     @property
-    def work(self) -> int:
-        """UNet rows in all x their latent positions."""
-        return self.unet_rows * len(self.seeds) * sum(steps * area for steps, area in self.passes)
+    def work(self) -> float:
+        """UNet rows in all, ControlNets as parts of one, x their latent positions."""
+        return self.load * len(self.seeds) * sum(steps * area for steps, area in self.passes)
 
     @property
     def passes(self) -> list[tuple[int, int]]:
@@ -126,7 +146,12 @@ class Request:
 
 
 class Planner:
-    """Plans requests for one base model and, where there is one, its refiner."""
+    """Plans requests for one base model and, where there is one, its refiner.
+
+    Attributes:
+        name: what requests call the model.
+        nbytes: of all its weights.
+    """
 
     def __init__(
         self,
@@ -136,7 +161,10 @@ class Planner:
         cost: CostModel,
         adapters: Adapters | None = None,
         upscalers: Upscalers | None = None,
+        name: str | None = None,
     ) -> None:
+        self.name = name or base.checkpoint.name
+        self.nbytes = base.checkpoint.nbytes + (refiner.checkpoint.nbytes if refiner else 0)
         self.base = base
         self.refiner = refiner
         self.settings = settings
@@ -145,17 +173,22 @@ class Planner:
         self.adapters = adapters or Adapters(settings, base)
         self.upscalers = upscalers or Upscalers(settings, base.device)
 
-    def plan(self, ticket: Ticket, image: Image | None, mask: Image | None) -> Request:
+    def plan(
+        self,
+        ticket: Ticket,
+        image: Image | None,
+        mask: Image | None,
+        controls: Sequence[Image] = (),
+    ) -> Request:
         """Raises InvalidInput (400, 404, 413) naming the field that cannot be served."""
         assert isinstance(ticket.parameters, TextToImage)
         parameters = ticket.parameters.resolve(self.base.checkpoint.profile)
-        self._check_model(parameters)
         self._check_task(parameters)
         size = self._size(parameters, image)
         self._check_static(parameters, size)
         parameters = parameters.model_copy(
             update={
-                "model": self.base.checkpoint.name,
+                "model": self.name,
                 "height": size[0],
                 "width": size[1],
                 "scheduler": self._sampler(parameters),
@@ -165,6 +198,7 @@ class Planner:
         stages = self._stages(parameters)
         request = Request(
             ticket=ticket,
+            planner=self,
             parameters=parameters,
             size=size,
             stages=stages,
@@ -174,21 +208,28 @@ class Planner:
             urgency=0.0,
             expires=0.0,
             loras=self.adapters.lora_set(parameters.loras),
-            second_pass=self._second_pass(parameters, size),
+            controls=self._controls(
+                parameters, size, controls, len(self._table(self.base, parameters))
+            ),
+            concepts=self.adapters.concepts(parameters),
+            second_pass=self._second_pass(parameters, size, controls),
         )
-        self.memory.check(request.area, request.unet_rows)
-        if request.second_pass:
-            area = request.second_pass.area
-            self.memory.check(area, request.unet_rows, ("hires", "scale"))
+        self._check_memory(request)
         self._schedule(request)
         return request
+
+    def _check_memory(self, request: Request) -> None:
+        self.memory.adapters = self.adapters.nbytes
+        held = 1 + COST * bool(request.controls)  # ControlNets are run one after the other
+        self.memory.check(request.area, request.unet_rows * held)
+        if second := request.second_pass:
+            self.memory.check(second.area, request.unet_rows * held, ("hires", "scale"))
 
     def _schedule(self, request: Request) -> None:
         parameters, submitted = request.parameters, request.ticket.submitted
         images = parameters.num_images_per_prompt
         request.cost = sum(
-            self.cost.alone(steps, request.unet_rows, images, area)
-            for steps, area in request.passes
+            self.cost.alone(steps, request.load, images, area) for steps, area in request.passes
         )
         if (second := request.second_pass) and second.upscaler:
             turns = images * second.upscaler.turns(request.size)
@@ -199,13 +240,6 @@ class Planner:
         request.urgency = min(submitted + wait, request.expires - request.cost)
         request.clock["planned"] = time.monotonic()
 
-    def _check_model(self, parameters: TextToImage) -> None:
-        served = self.base.checkpoint.name
-        if parameters.model not in (None, served):
-            raise UnknownName(
-                f"there is no model {parameters.model!r}; known: {served}", loc=("model",)
-            )
-
     def _check_task(self, parameters: TextToImage) -> None:
         if self.base.inpaints_only and not isinstance(parameters, Inpaint):
             raise InvalidInput("this model only inpaints: send image and mask to /inpaint")
@@ -215,7 +249,11 @@ class Planner:
                 "guidance_interval must be [first, last] with 0 <= first < last <= 1",
                 loc=("guidance_interval",),
             )
-
+        if parameters.controlnets and parameters.deep_cache_interval > 1:
+            raise InvalidInput(
+                "deep_cache_interval skips what ControlNets act on: leave out one of the two",
+                loc=("deep_cache_interval",),
+            )
         self._check_text(parameters)
 
     def _check_static(self, parameters: TextToImage, size: tuple[int, int]) -> None:
@@ -224,7 +262,14 @@ class Planner:
         if compiled is None:
             return
         compiled.check(size)
-        plain = {"deep_cache_interval": 1, "prompt_syntax": "plain", "loras": (), "hires": None}
+        plain = {
+            "deep_cache_interval": 1,
+            "prompt_syntax": "plain",
+            "loras": (),
+            "embeddings": (),
+            "controlnets": (),
+            "hires": None,
+        }
         for name, value in plain.items():
             if getattr(parameters, name) != value:
                 raise InvalidInput(f"{name} needs a model that is not compiled", loc=(name,))
@@ -295,6 +340,27 @@ class Planner:
                 loc=(name,),
             )
 
+    # -- ControlNets ------------------------------------------------------------------------
+
+    def _controls(
+        self,
+        parameters: TextToImage,
+        size: tuple[int, int],
+        images: Sequence[Image],
+        steps: int,
+    ) -> ControlSet:
+        """Loaded, each with its image, for a pass of so many steps at this size.
+
+        A refiner cuts the steps short, but not their fractions.
+        """
+        nets = self.adapters.controlnet_set(parameters.controlnets)
+        return tuple(
+            Control(
+                net, control_to_pixels(image, size), use.weight, kept(use.start, use.end, steps)
+            )
+            for net, use, image in zip(nets, parameters.controlnets, images, strict=True)
+        )
+
     # -- stages -----------------------------------------------------------------------------
 
     def _stages(self, parameters: TextToImage) -> list[tuple[Pipeline, SamplerTable]]:
@@ -306,7 +372,9 @@ class Planner:
             (self.refiner, self._table(self.refiner, parameters, denoising_start=cut)),
         ]
 
-    def _second_pass(self, parameters: TextToImage, size: tuple[int, int]) -> SecondPass | None:
+    def _second_pass(
+        self, parameters: TextToImage, size: tuple[int, int], controls: Sequence[Image]
+    ) -> SecondPass | None:
         asked = parameters.hires
         if asked is None:
             return None
@@ -316,7 +384,8 @@ class Planner:
             table = self._table(self.base, hires.as_image_to_image(parameters, asked))
         except InvalidInput as error:
             raise InvalidInput(f"hires: {error.message}", loc=("hires", *error.loc)) from error
-        return SecondPass(self.base, table, larger, self._upscaler(asked.upscaler))
+        controlled = self._controls(parameters, larger, controls, len(table))
+        return SecondPass(self.base, table, larger, self._upscaler(asked.upscaler), controlled)
 
     def _upscaler(self, name: str) -> Upscaler | None:
         """None for what enlarges latents."""

@@ -14,6 +14,7 @@ from runnables.engine.plan import Request, pure_noise
 from runnables.engine.row import Row, Stage
 from runnables.parameters import Inpaint
 from runnables.pipelines.base import Pipeline
+from runnables.pipelines.controlnet import ControlSet
 from runnables.pipelines.start import Start, from_image, from_masked_image, from_noise
 from runnables.pipelines.text import Embedding, Text, lengthen
 from runnables.samplers import SamplerTable
@@ -96,7 +97,8 @@ class Preparer:
         if second is None:
             return first
         stage = self._stage(request, second.pipeline, second.table, second.size)
-        return [*first, replace(stage, second_pass=second)]
+        controls = _moved(second.controls, second.pipeline)
+        return [*first, replace(stage, second_pass=second, controls=controls)]
 
     def _stage(
         self, request: Request, pipeline: Pipeline, table: SamplerTable, size: tuple[int, int]
@@ -117,15 +119,25 @@ class Preparer:
             parameters.guidance_interval or (0.0, 1.0),
             parameters.deep_cache_interval,
             request.loras_of(pipeline),
+            _moved(request.controls_of(pipeline), pipeline),
         )
 
 
 def _texts(request: Request, pipeline: Pipeline) -> list[Text]:
     """The prompt and, where the request is guided, the negative prompt, which skips no layers."""
-    parameters, loras = request.parameters, request.loras_of(pipeline)
-    prompt = Text(parameters.prompt, parameters.prompt_syntax, parameters.clip_skip, loras)
-    negative = Text(parameters.negative_prompt, parameters.prompt_syntax, loras=loras)
+    parameters, syntax = request.parameters, request.parameters.prompt_syntax
+    loras, concepts = request.loras_of(pipeline), request.concepts_of(pipeline)
+    prompt = Text(parameters.prompt, syntax, parameters.clip_skip, loras, concepts)
+    negative = Text(parameters.negative_prompt, syntax, 0, loras, concepts)
     return [prompt, negative] if request.guided else [prompt]
+
+
+def _moved(controls: ControlSet, pipeline: Pipeline) -> ControlSet:
+    """The ControlNets of a stage with their images where the pipeline is, for all its rows."""
+    return tuple(
+        replace(control, image=control.image.to(pipeline.device, pipeline.dtype))
+        for control in controls
+    )
 
 
 def _start(request: Request, seed: int) -> Start:

@@ -19,10 +19,15 @@ if TYPE_CHECKING:
 
 
 class Previewer:
-    """Draws previews with a tiny VAE, or with each model's own linear map, fitted when needed."""
+    """Draws previews with a tiny VAE, or with each model's own linear map, fitted when needed.
 
-    def __init__(self, tiny_vae: Any = None) -> None:
+    Args:
+        tiny_vae: an AutoencoderTiny, for the models of this family.
+    """
+
+    def __init__(self, tiny_vae: Any = None, family: str = "") -> None:
         self._tiny = TinyVae(tiny_vae) if tiny_vae is not None else None
+        self._family = family
         self._maps: dict[int, Preview] = {}
 
     def draw(self, row: Row, batch: Batch) -> Image:
@@ -40,7 +45,8 @@ class Previewer:
         return to_image(self._picture(pipeline)(latents))
 
     def _picture(self, pipeline: Pipeline) -> Callable[[Tensor], Tensor]:
-        if self._tiny is not None:
+        family = pipeline.checkpoint.family.removesuffix("-refiner")
+        if self._tiny is not None and family == self._family:
             return self._tiny
         if pipeline.number not in self._maps:
             self._maps[pipeline.number] = Preview(pipeline)

@@ -88,6 +88,11 @@ class Queue:
             self.closed = True
             self._changed.notify_all()
 
+    def wake(self) -> None:
+        """End a `wait`: there is something else to do."""
+        with self._changed:
+            self._changed.notify_all()
+
     def wait(self, timeout: float) -> None:
         """Sleep until something is admitted, or the queue is being closed, or the timeout."""
         with self._changed:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from runnables.engine.batch_key import BatchKey
 from runnables.pipelines.base import Conditioning, Pipeline
+from runnables.pipelines.controlnet import COST, ControlSet
 from runnables.pipelines.lora import LoraSet
 from runnables.pipelines.start import Start
 from runnables.samplers import SamplerTable
@@ -38,7 +39,13 @@ class Stage:
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     deep_cache_interval: int = 1
     loras: LoraSet = ()
+    controls: ControlSet = ()
     second_pass: SecondPass | None = None
+
+    @property
+    def load(self) -> float:
+        """UNet rows of a call, ControlNets counted as parts of one."""
+        return (2 if self.negative else 1) * (1 + COST * len(self.controls))
 
     def guided(self, step: int) -> bool:
         """Whether this UNet call runs a second, unconditional row."""
@@ -84,6 +91,16 @@ class Row:
         return 2 if self.guided else 1
 
     @property
+    def controls(self) -> ControlSet:
+        """The ControlNets that act at this step."""
+        return tuple(one for one in self.stage.controls if one.acts(self.step))
+
+    @property
+    def load(self) -> float:
+        """UNet rows of the next call, ControlNets counted as parts of one."""
+        return self.unet_rows * (1 + COST * len(self.controls))
+
+    @property
     def shallow(self) -> bool:
         """Whether the next UNet call can do with the features of an earlier one."""
         due = self.step % self.stage.deep_cache_interval == 0
@@ -105,13 +122,13 @@ class Row:
         return self.state[0]
 
     @property
-    def remaining(self) -> int:
-        """UNet rows still to run x their latent positions, an unconditional row counted as one."""
+    def remaining(self) -> float:
+        """Load of the UNet calls still to come x their latent positions, guided throughout."""
         area = self.key.area
-        left = -self.step * (2 if self.stage.negative else 1) * area
+        left = -self.step * self.stage.load * area
         for stage in self._stages:
             area = stage.second_pass.area if stage.second_pass else area
-            left += len(stage.table) * (2 if stage.negative else 1) * area
+            left += len(stage.table) * stage.load * area
         return left
 
     def advance(self) -> bool:
@@ -138,6 +155,6 @@ class Row:
 
 
 def _first_state(sample: Tensor, table: SamplerTable) -> Tensor:
-    state = torch.zeros(table.depth, *sample.shape, device=sample.device)
+    state = torch.zeros(table.depth, *sample.shape, dtype=sample.dtype, device=sample.device)
     state[0] = sample
     return state

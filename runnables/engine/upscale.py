@@ -6,18 +6,14 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from runnables.engine.cost import CostModel
-from runnables.engine.plan import PATIENCE
+from runnables.engine.plan import PATIENCE, Planner
 from runnables.engine.request import Drawn, Progress, Result, Ticket
 from runnables.errors import InvalidInput, PayloadTooLarge
 from runnables.parameters import Upscale
-from runnables.pipelines.upscalers import Upscalers
 from runnables.pipelines.upscaling import Turns, Upscaler
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-    from runnables.settings import Settings
 
 MAX_SIDE = 16383  # what WebP holds
 
@@ -32,6 +28,7 @@ class UpscaleRequest:
     """
 
     ticket: Ticket
+    planner: Planner
     parameters: Upscale
     image: Image | None
     upscaler: Upscaler
@@ -48,10 +45,15 @@ class UpscaleRequest:
         """Turns to come."""
         return self.steps - self.done
 
-    def count_turn(self, cost: CostModel) -> None:
+    @property
+    def left_s(self) -> float:
+        """Estimated seconds of them."""
+        return self.planner.cost.turns(self.upscaler.name, self.left)
+
+    def count_turn(self) -> None:
         """A turn was run: tell."""
         self.done += 1
-        eta, ticket = cost.turns(self.upscaler.name, self.left), self.ticket
+        eta, ticket = self.left_s, self.ticket
         ticket.progress = Progress("drawing", self.done, self.steps, 0, eta)
         if ticket.on_step is not None:
             ticket.on_step(ticket.progress)
@@ -72,22 +74,22 @@ class UpscaleRequest:
         self.image = None
 
 
-def plan(
-    ticket: Ticket, image: Image, upscalers: Upscalers, settings: Settings, cost: CostModel
-) -> UpscaleRequest:
+def plan(ticket: Ticket, image: Image, planner: Planner) -> UpscaleRequest:
     """Raises InvalidInput (400, 404, 413) naming the field that cannot be served."""
     parameters = ticket.parameters
     assert isinstance(parameters, Upscale)
-    upscaler = upscalers.get(parameters.upscaler, ("upscaler",))
+    settings = planner.settings
+    upscaler = planner.upscalers.get(parameters.upscaler, ("upscaler",))
     scale = parameters.scale or float(upscaler.scale)
     size = round(image.height * scale), round(image.width * scale)
     _check(size, settings.max_pixels)
     turns = upscaler.turns((image.height, image.width))
-    seconds = cost.turns(upscaler.name, turns)
+    seconds = planner.cost.turns(upscaler.name, turns)
     expires = ticket.submitted + (parameters.deadline_s or settings.request_timeout_s)
     wait = PATIENCE[parameters.priority] * seconds
     return UpscaleRequest(
         ticket=ticket,
+        planner=planner,
         parameters=parameters.model_copy(update={"scale": scale}),
         image=image,
         upscaler=upscaler,

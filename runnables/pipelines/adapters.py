@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from runnables.pipelines import controlnet_folder, inversion, inversion_file
+from runnables.pipelines.controlnet import ControlNet
+from runnables.pipelines.inversion import Concept, Concepts
 from runnables.pipelines.library import Library
 from runnables.pipelines.lora import Lora, LoraSet
 from runnables.pipelines.lora_file import read
 
 if TYPE_CHECKING:
-    from runnables.parameters import LoraUse
+    from runnables.parameters import ControlNetUse, LoraUse, Parameters
     from runnables.pipelines.base import Pipeline
     from runnables.settings import Settings
 
@@ -38,6 +41,25 @@ class Adapters:
             field=("loras", "SD_LORA_DIR"),
             budget=budget,
         )
+        self.controlnets: Library[ControlNet] = Library(
+            settings.controlnet_dir,
+            "*/config.json",
+            lambda name, path: controlnet_folder.load(name, path.parent, pipeline, adopt),
+            field=("controlnets", "SD_CONTROLNET_DIR"),
+            budget=budget,
+        )
+        self.embeddings: Library[Concept] = Library(
+            settings.embeddings_dir,
+            "*.safetensors",
+            lambda name, path: inversion_file.read(name, path, pipeline),
+            field=("embeddings", "SD_EMBEDDINGS_DIR"),
+            budget=budget,
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Of what is loaded."""
+        return self.loras.nbytes + self.controlnets.nbytes + self.embeddings.nbytes
 
     def lora_set(self, wanted: Sequence[LoraUse]) -> LoraSet:
         """Raises UnknownName, or InvalidInput where one is for another model."""
@@ -46,3 +68,14 @@ class Adapters:
             lora = self.loras.get(use.name)
             weights[lora] = weights.get(lora, 0.0) + use.weight
         return tuple(weights.items())
+
+    def controlnet_set(self, wanted: Sequence[ControlNetUse]) -> tuple[ControlNet, ...]:
+        """In the order asked for. Raises UnknownName, or InvalidInput as `lora_set`."""
+        return tuple(self.controlnets.get(use.name) for use in wanted)
+
+    def concepts(self, parameters: Parameters) -> Concepts:
+        """Raises UnknownName, or InvalidInput where they do not fit the model or one another."""
+        concepts = tuple(self.embeddings.get(name) for name in dict.fromkeys(parameters.embeddings))
+        prompts = {name: getattr(parameters, name) for name in ("prompt", "negative_prompt")}
+        inversion.check(concepts, **prompts)
+        return concepts

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from runnables.pipelines.guidance import scale_embedding
 from runnables.pipelines.text import ClipEncoder, Embedding, Text, encode
 
 if TYPE_CHECKING:
+    from runnables.pipelines.controlnet import Residuals
     from runnables.pipelines.loading import Checkpoint
 
 
@@ -45,6 +46,15 @@ class Conditioning:
             _stack([row.pooled for row in rows]),
             _stack([row.time_ids for row in rows]),
             _stack([row.guidance for row in rows]),
+        )
+
+    def select(self, rows: Tensor) -> Conditioning:
+        """These rows (n,) of what is stacked."""
+        return Conditioning(
+            self.hidden_states[rows],
+            None if self.pooled is None else self.pooled[rows],
+            None if self.time_ids is None else self.time_ids[rows],
+            None if self.guidance is None else self.guidance[rows],
         )
 
 
@@ -120,6 +130,12 @@ class Pipeline:
         return profile.height or height * factor, profile.width or width * factor
 
     @property
+    def latent_size(self) -> tuple[int, int]:
+        """(height, width) of latents of the native size."""
+        height, width = self.native_size
+        return height // self.scale_factor, width // self.scale_factor
+
+    @property
     def inpaints_only(self) -> bool:
         """True for UNets that take mask and masked image as five further channels."""
         return bool(self.unet.config.in_channels != self.latent_channels)
@@ -129,24 +145,37 @@ class Pipeline:
         """True where the UNet takes the guidance scale itself, so no unconditional row is run."""
         return self.unet.config.time_cond_proj_dim is not None
 
-    def predict(self, sample: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
+    def predict(
+        self,
+        sample: Tensor,
+        timesteps: Tensor,
+        conditioning: Conditioning,
+        residuals: Residuals | None = None,
+    ) -> Tensor:
         """One UNet call.
 
         Args:
             sample: (U, in_channels, h, w), scaled as the sampler asks.
             timesteps: (U,) float32, a timestep a row.
             conditioning: stacked, U rows.
+            residuals: what ControlNets add.
 
         Returns:
             (U, latent_channels, h, w) in the pipeline's dtype.
         """
-        output: Tensor = self.unet(
+        unet, added = self.unet, dict[str, Any]()
+        if residuals is not None:
+            unet = unet.forward  # never compiled: that would be another graph
+            added["down_block_additional_residuals"] = residuals.down
+            added["mid_block_additional_residual"] = residuals.mid
+        output: Tensor = unet(
             sample.to(self.dtype),
             timesteps,
             encoder_hidden_states=conditioning.hidden_states,
             timestep_cond=conditioning.guidance,
             added_cond_kwargs=self.added_conditions(conditioning),
             return_dict=False,
+            **added,
         )[0]
         return output
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
+
 from models.catalog import FAMILY_DEFAULTS, LATENT_CONSISTENCY, Family
 from runnables.errors import InvalidInput
 from runnables.parameters import Profile
@@ -71,6 +73,18 @@ class Checkpoint:
     profile: Profile
     config: dict[str, Any]
     compiled: Compiled | None = None
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        """All parts with weights; none of a compiled model, which has them on its device."""
+        parts = [self.unet, self.vae, *self.text_encoders, self.safety_checker]
+        return [part for part in parts if isinstance(part, nn.Module)]
+
+    @property
+    def nbytes(self) -> int:
+        """Of all weights."""
+        weights = (weight for part in self.modules for weight in part.parameters())
+        return sum(weight.numel() * weight.element_size() for weight in weights)
 
 
 def family_of(index: Mapping[str, Any]) -> Family:

@@ -48,7 +48,7 @@ def load_component(folder: Path, index: Mapping[str, Any], name: str, dtype: tor
     try:
         if name not in layout.WITH_WEIGHTS:
             return kind.from_pretrained(folder / name)
-        return _load_module(kind, folder / name, dtype)
+        return load_module(kind, folder / name, dtype)
     except ConfigurationError:
         raise
     except Exception as error:  # whatever foreign files make the libraries raise
@@ -60,7 +60,12 @@ def refusal(message: str) -> ConfigurationError:
     return ConfigurationError(message, loc=("SD_MODEL",))
 
 
-def _load_module(kind: Any, folder: Path, dtype: torch.dtype) -> torch.nn.Module:
+def load_module(kind: Any, folder: Path, dtype: torch.dtype) -> torch.nn.Module:
+    """A diffusers or transformers module, on the CPU, in evaluation mode, without gradients.
+
+    Raises:
+        ConfigurationError: it has no safetensors, or lacks weights. Libraries raise as they like.
+    """
     files = [path.name for path in folder.iterdir()]
     chosen = layout.choose(layout.variants(files), "fp16" if dtype == torch.float16 else "")
     if chosen is None:

@@ -34,7 +34,9 @@ def scale_embedding(scale: float, dimension: int) -> Tensor:
     The sinusoids are those of diffusers' `get_guidance_scale_embedding`.
     """
     half = dimension // 2
-    frequencies = torch.exp(torch.arange(half) * -(math.log(10000.0) / (half - 1)))
+    frequencies = torch.exp(
+        torch.arange(half, dtype=torch.float32) * -(math.log(10000.0) / (half - 1))
+    )
     angles = (scale - 1) * 1000.0 * frequencies
     embedding = torch.cat([angles.sin(), angles.cos()])
     return torch.nn.functional.pad(embedding, (0, dimension % 2))

@@ -75,8 +75,13 @@ class Library(Generic[T]):
             self._trim()
             return self._loaded[key]
 
+    @property
+    def nbytes(self) -> int:
+        """Of what is loaded."""
+        return sum(one.nbytes for one in list(self._loaded.values()))
+
     def _trim(self) -> None:
-        while len(self._loaded) > 1 and sum(x.nbytes for x in self._loaded.values()) > self._budget:
+        while len(self._loaded) > 1 and self.nbytes > self._budget:
             self._loaded.popitem(last=False)
 
     def _unknown(self, name: str) -> str:
@@ -84,7 +89,7 @@ class Library(Generic[T]):
         close = difflib.get_close_matches(name, names, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         known = ", ".join(names) or f"none (the operator's {self._setting} is empty)"
-        return f"there is no {self._field} {name!r}{hint} known: {known}"
+        return f"there is no {self._field.removesuffix('s')} {name!r}{hint} known: {known}"
 
 
 def _name(path: Path) -> str:

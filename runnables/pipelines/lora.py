@@ -76,7 +76,7 @@ def uses(sets: Sequence[LoraSet], device: torch.device) -> list[Use]:
         Use(
             lora,
             torch.tensor([index for index, _ in pairs], device=device),
-            torch.tensor([weight for _, weight in pairs], device=device),
+            _weights([weight for _, weight in pairs], device),
         )
         for lora, pairs in rows.items()
     ]
@@ -84,7 +84,11 @@ def uses(sets: Sequence[LoraSet], device: torch.device) -> list[Use]:
 
 def everywhere(loras: LoraSet, device: torch.device) -> list[Use]:
     """These LoRAs on all rows of calls, however many those have."""
-    return [Use(lora, None, torch.tensor([weight], device=device)) for lora, weight in loras]
+    return [Use(lora, None, _weights([weight], device)) for lora, weight in loras]
+
+
+def _weights(values: Sequence[float], device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32, device=device)
 
 
 @contextmanager

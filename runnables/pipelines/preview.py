@@ -28,7 +28,7 @@ def estimate(
         output: the model's, guided, of the same shape.
         prediction_type: what the output is: epsilon, v_prediction (arXiv:2202.00512) or sample.
     """
-    size = float(torch.tensor(weights).norm())
+    size = float(torch.tensor(weights, dtype=torch.float32).norm())
     of_image, of_noise = weights[0] / size, weights[1] / size
     if prediction_type == "sample":
         return output
@@ -48,7 +48,8 @@ class Preview:
         """Fit the map: one call of the VAE's encoder, on patches of random colours."""
         factor, generator = pipeline.scale_factor, torch.Generator().manual_seed(0)
         height, width = (side // factor // PATCH for side in pipeline.native_size)
-        patches = torch.rand(1, 3, max(height, 2), max(width, 2), generator=generator) * 2 - 1
+        shape = (1, 3, max(height, 2), max(width, 2))
+        patches = torch.rand(shape, generator=generator, dtype=torch.float32) * 2 - 1
         colours = patches.repeat_interleave(PATCH, 2).repeat_interleave(PATCH, 3)
         pixels = colours.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
         latents = pipeline.encode_image(pixels, generator).float().cpu()
@@ -75,7 +76,7 @@ class TinyVae:
 def _with_one(latents: Tensor) -> Tensor:
     """(1, C, h, w) -> (h * w, C + 1)."""
     flat = latents[0].flatten(1).T
-    return torch.cat([flat, torch.ones(len(flat), 1)], dim=1)
+    return torch.cat([flat, torch.ones(len(flat), 1, dtype=flat.dtype)], dim=1)
 
 
 def _bytes(colours: Tensor) -> Tensor:

@@ -135,6 +135,12 @@ def mask_to_pixels(mask: Image, size: tuple[int, int]) -> Tensor:
     return pixels
 
 
+def control_to_pixels(image: Image, size: tuple[int, int]) -> Tensor:
+    """RGB image for a ControlNet -> (3, H, W) float32 in 0..1, resized as diffusers does."""
+    pixels: Tensor = _control_processor().preprocess(image, height=size[0], width=size[1])
+    return pixels[0]
+
+
 @cache
 def _image_processor() -> Any:
     from diffusers.image_processor import VaeImageProcessor
@@ -147,6 +153,13 @@ def _mask_processor() -> Any:
     from diffusers.image_processor import VaeImageProcessor
 
     return VaeImageProcessor(do_normalize=False, do_binarize=True, do_convert_grayscale=True)
+
+
+@cache
+def _control_processor() -> Any:
+    from diffusers.image_processor import VaeImageProcessor
+
+    return VaeImageProcessor(do_normalize=False)
 
 
 def _latent_shape(pipeline: Pipeline, size: tuple[int, int]) -> tuple[int, int, int, int]:

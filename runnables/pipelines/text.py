@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from runnables.pipelines.inversion import Concepts, Vocabulary
 from runnables.pipelines.lora import LoraSet, applied, everywhere
 
 Syntax = Literal["plain", "compel"]
@@ -28,10 +29,11 @@ class Text:
     syntax: Syntax = "plain"
     clip_skip: int = 0
     loras: LoraSet = ()
+    concepts: Concepts = ()
 
     def emptied(self) -> Text:
         """What lengthens it: "", encoded as it is."""
-        return replace(self, prompt="", syntax="plain")
+        return replace(self, prompt="", syntax="plain", concepts=())
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,27 +50,42 @@ class ClipEncoder:
     Args:
         normed: hidden states go through the final norm (SD 1 and 2); else they are those before
             the last layer (SDXL).
+        vocabulary: the words it knows beside the tokenizer's.
     """
 
-    def __init__(self, tokenizer: Any, model: Any, *, normed: bool) -> None:
-        self.tokenizer = tokenizer
+    def __init__(
+        self, tokenizer: Any, model: Any, *, normed: bool, vocabulary: Vocabulary | None = None
+    ) -> None:
+        self.tokenizer = vocabulary.tokenizer if vocabulary else tokenizer
         self.model = model
+        self.vocabulary = vocabulary
         self._normed = normed
+
+    def knowing(self, concepts: Concepts, index: int) -> ClipEncoder:
+        """This one, the pipeline's `index`-th, for prompts in which these words have a meaning."""
+        if not concepts:
+            return self
+        vocabulary = Vocabulary(self.tokenizer, concepts, index)
+        return ClipEncoder(self.tokenizer, self.model, normed=self._normed, vocabulary=vocabulary)
 
     @property
     def deepest_skip(self) -> int:
         """The largest `clip_skip` this encoder has layers for."""
         return int(self.model.config.num_hidden_layers) - (0 if self._normed else 1)
 
+    @property
+    def room(self) -> int:
+        """Tokens of a prompt that fit: the model's length is 77, two of them marks."""
+        return int(self.tokenizer.model_max_length) - 2
+
     def fits(self, prompt: str) -> bool:
-        """Whether the prompt's tokens are within the model's length (77, two of them marks)."""
-        room = int(self.tokenizer.model_max_length) - 2
-        return len(self.tokenizer.tokenize(prompt)) <= room
+        """Whether the prompt's tokens are within the model's length."""
+        return len(self.tokenizer.tokenize(self._converted(prompt))) <= self.room
 
     def encode(self, prompts: Sequence[str], clip_skip: int) -> tuple[Tensor, Tensor]:
         """(N, 77, features) and the model's first output, (N, ...); what is too long is cut."""
         tokens = self.tokenizer(
-            list(prompts),
+            [self._converted(prompt) for prompt in prompts],
             padding="max_length",
             max_length=self.tokenizer.model_max_length,
             truncation=True,
@@ -79,6 +96,10 @@ class ClipEncoder:
 
     def forward(self, ids: Tensor, mask: Tensor | None, clip_skip: int) -> tuple[Tensor, Tensor]:
         """Token ids (N, 77) -> hidden states (N, 77, features), and the model's first output."""
+        with self.vocabulary.spoken(self.model) if self.vocabulary else nullcontext():
+            return self._forward(ids, mask, clip_skip)
+
+    def _forward(self, ids: Tensor, mask: Tensor | None, clip_skip: int) -> tuple[Tensor, Tensor]:
         if self._normed and clip_skip == 0:
             first: Tensor = self.model(ids, attention_mask=mask)[0]
             return first, first
@@ -88,26 +109,30 @@ class ClipEncoder:
         inner = getattr(self.model, "text_model", self.model)  # nested before transformers 5
         return inner.final_layer_norm(output.hidden_states[-(clip_skip + 1)]), output[0]
 
+    def _converted(self, prompt: str) -> str:
+        return self.vocabulary.convert(prompt) if self.vocabulary else prompt
+
 
 def encode(
     encoders: Sequence[ClipEncoder], texts: Sequence[Text], dtype: torch.dtype, *, pooled: bool
 ) -> list[Embedding]:
     """Every text encoded by all encoders, side by side along the features.
 
-    Plain texts that fit are encoded in one call of each encoder for every `clip_skip` and set of
-    LoRAs.
+    Plain texts that fit are encoded in one call of each encoder for every `clip_skip`, set of LoRAs
+    and set of concepts.
 
     Args:
         pooled: keep the last encoder's projection.
     """
     done: dict[Text, Embedding] = {}
-    for loras in {text.loras: None for text in texts}:
-        alike = [text for text in texts if text.loras == loras]
+    for loras, concepts in {(text.loras, text.concepts): None for text in texts}:
+        alike = [text for text in texts if (text.loras, text.concepts) == (loras, concepts)]
+        knowing = [encoder.knowing(concepts, i) for i, encoder in enumerate(encoders)]
         with ExitStack() as stack:
             for name, encoder in zip(COMPONENTS, encoders, strict=False):
                 active = everywhere(loras, encoder.model.device)
                 stack.enter_context(applied(encoder.model, name, active))
-            done |= _encoded(encoders, alike, dtype, pooled=pooled)
+            done |= _encoded(knowing, alike, dtype, pooled=pooled)
     return [done[text] for text in texts]
 
 

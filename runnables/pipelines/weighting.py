@@ -11,18 +11,33 @@ from typing import TYPE_CHECKING
 
 import pyparsing
 from compel import Compel
-from compel.embeddings_provider import EmbeddingsProvider, SplitLongTextMode
+from compel.embeddings_provider import (
+    BaseTextualInversionManager,
+    EmbeddingsProvider,
+    SplitLongTextMode,
+)
 from compel.prompt_parser import Blend, PromptParser
 from torch import Tensor
 
 from runnables.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from runnables.pipelines.inversion import Vocabulary
     from runnables.pipelines.text import ClipEncoder
 
 pyparsing.ParserElement.enable_packrat()  # else time is exponential in the parentheses' depth
 DEEPEST = 10
 LARGEST = 10.0
+
+
+class Manager(BaseTextualInversionManager):
+    """Lets compel weight all words of a concept alike: it asks after it has parsed."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+
+    def expand_textual_inversion_token_ids_if_necessary(self, token_ids: list[int]) -> list[int]:
+        return self._vocabulary.expand(token_ids)
 
 
 class Provider(EmbeddingsProvider):
@@ -32,6 +47,7 @@ class Provider(EmbeddingsProvider):
         super().__init__(
             encoder.tokenizer,
             encoder.model,
+            Manager(encoder.vocabulary) if encoder.vocabulary else None,
             truncate=False,
             split_long_text_mode=SplitLongTextMode.SENTENCES,  # as Compel itself has it
             dtype_for_device_getter=lambda device: encoder.model.dtype,

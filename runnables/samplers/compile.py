@@ -84,18 +84,22 @@ def _compile(
         recorder.record(call)
     return SamplerTable(
         timesteps=timesteps.to(torch.float32),
-        input_scale=torch.tensor(recorder.input_scale),
+        input_scale=torch.tensor(recorder.input_scale, dtype=torch.float32),
         coefficients=_compact(recorder.matrices),
         draws_noise=tuple(recorder.draws_noise),
         start=start,
-        renoise=torch.tensor(recorder.renoise),
+        renoise=torch.tensor(recorder.renoise, dtype=torch.float32),
     )
 
 
 @lru_cache(maxsize=64)
 def _fresh(sampler: str, config: str) -> Any:
     """A scheduler nobody has run: making one can take longer (DPM2: 0.5 s) than running it."""
-    return make_scheduler(sampler, json.loads(config))
+    scheduler = make_scheduler(sampler, json.loads(config))
+    if "timestep_scaling" in scheduler.config:  # a plain number would bring in the default dtype,
+        scaling = float(scheduler.config.timestep_scaling)  # which models being loaded change
+        scheduler.register_to_config(timestep_scaling=torch.tensor(scaling, dtype=torch.float64))
+    return scheduler
 
 
 def _run_part(scheduler: Any, steps: int, cut: _Cut) -> tuple[int, Tensor]:
@@ -160,7 +164,11 @@ class _Recorder:
         self.draws_noise.append(not torch.equal(state, self._generator.get_state()))
         self._slots = list(_remembered(scheduler))
         results = [after, *(_read(scheduler, path) for path in self._slots)]
-        noise = self._noise(state, output) if self.draws_noise[-1] else torch.zeros(WIDTH)
+        noise = (
+            self._noise(state, output)
+            if self.draws_noise[-1]
+            else torch.zeros(WIDTH, dtype=torch.float32)
+        )
         self.matrices.append(
             torch.stack([_coordinates(vector, before + 1, noise) for vector in results])
         )
@@ -195,7 +203,7 @@ def _compact(matrices: Sequence[Tensor]) -> Tensor:
         alive.append([0, *(slot for slot in range(1, slots) if used[slot])])
     alive.reverse()
     depth = max(len(slots) for slots in alive)
-    table = torch.zeros(len(matrices), depth, depth + 2)
+    table = torch.zeros(len(matrices), depth, depth + 2, dtype=torch.float32)
     for call, matrix in enumerate(matrices):
         before, after = alive[call], alive[call + 1]
         table[call, : len(after), : len(before)] = matrix[after][:, before].float()
@@ -208,7 +216,7 @@ def _compact(matrices: Sequence[Tensor]) -> Tensor:
 
 def _unit(index: int) -> Tensor:
     """The unit vector of one coordinate, shaped like latents."""
-    vector = torch.zeros(1, 1, 1, WIDTH)
+    vector = torch.zeros(1, 1, 1, WIDTH, dtype=torch.float32)
     vector[..., index] = 1.0
     return vector
 

@@ -47,7 +47,7 @@ def pad_depth(table: SamplerTable, depth: int) -> SamplerTable:
     have = table.depth
     if depth == have:
         return table
-    padded = torch.zeros(len(table), depth, depth + 2)
+    padded = torch.zeros(len(table), depth, depth + 2, dtype=torch.float32)
     padded[:, :have, :have] = table.coefficients[:, :, :have]
     padded[:, :have, depth:] = table.coefficients[:, :, have:]
     return replace(table, coefficients=padded)

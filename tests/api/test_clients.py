@@ -31,6 +31,7 @@ POSTS: list[tuple[str, dict[str, Any], str]] = [
     ("/sdapi/v1/txt2img", {"prompt": "x", "steps": 1}, "errors"),
 ]
 GETS = ["/v1/models", "/sdapi/v1/options", "/sdapi/v1/progress", "/imagine?prompt=x", "/samplers"]
+GETS += ["/embeddings", "/sdapi/v1/embeddings"]
 
 
 def client(runnable: StableDiffusionRunnable) -> TestClient:

@@ -139,6 +139,7 @@ def test_lists(client: webuiapi.WebUIApi) -> None:
     assert [one["name"] for one in client.get_upscalers()] == ["Lanczos"]
     assert client.get_latent_upscale_modes() == [{"name": "Latent"}]
     assert client.get_loras() == client.get_face_restorers() == []
+    assert client.get_embeddings() == {"loaded": {}, "skipped": {}}
     assert client.get_scripts() == {"txt2img": [], "img2img": []}
 
 

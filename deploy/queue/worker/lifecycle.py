@@ -135,8 +135,7 @@ class Lifecycle:
             if held.handed_back:
                 ticket.cancel()
             result = ticket.future.result()
-            name = str(runnable.describe()["name"])
-        return self._stored(task, held.delivery, span, result, name, runnable)
+        return self._stored(task, held.delivery, span, result, runnable)
 
     def _parameters(self, task: Task, delivery: Delivery) -> AnyParameters:
         priority = "high" if delivery.urgent else "normal"
@@ -148,7 +147,6 @@ class Lifecycle:
         delivery: Delivery,
         span: Span,
         result: Result,
-        model: str,
         runnable: StableDiffusionRunnable,
     ) -> Manifest:
         """Every image in the bucket, and the manifest that tells of them."""
@@ -156,7 +154,7 @@ class Lifecycle:
         started, urls = time.perf_counter(), []
         for number, drawn in enumerate(result.images):
             alone = replace(result, images=(drawn,))
-            data = encode(alone, "png", runnable.settings, model)
+            data = encode(alone, "png", runnable.settings)
             urls.append(self.store.put_image(task, number, data, trace))
         timings = {**result.timings, "store": time.perf_counter() - started}
         waited = max(0.0, time.time() - delivery.sent - sum(timings.values()))
@@ -168,7 +166,7 @@ class Lifecycle:
             image_url=urls,
             seeds=[drawn.seed for drawn in result.images if drawn.seed is not None],
             finish_reasons=[drawn.finish_reason for drawn in result.images],
-            parameters=result.parameters.model_dump(exclude_none=True) | {"model": model},
+            parameters=result.parameters.model_dump(exclude_none=True),
             timings={name: round(s, 4) for name, s in {"waited": waited, **timings}.items()},
         )
 

@@ -67,6 +67,7 @@ def test_a_mixed_padded_batch_equals_diffusers(
         ({"width": 72}, "height"),
         ({"deep_cache_interval": 2}, "deep_cache_interval"),
         ({"prompt_syntax": "compel"}, "prompt_syntax"),
+        ({"embeddings": ("word",)}, "embeddings"),
         ({"prompt": "word " * 200}, "prompt"),
         ({"negative_prompt": "word " * 200}, "negative_prompt"),
         ({"clip_skip": 1}, "clip_skip"),

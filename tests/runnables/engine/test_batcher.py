@@ -15,11 +15,11 @@ from runnables.engine.batcher import choose
 class Row:
     key: BatchKey
     urgency: float
-    unet_rows: int
+    load: float
 
 
 KEYS = [BatchKey(1, 8, 8, 77), BatchKey(1, 8, 16, 77), BatchKey(2, 8, 8, 77)]
-rows = st.builds(Row, st.sampled_from(KEYS), st.floats(0, 100), st.integers(1, 2))
+rows = st.builds(Row, st.sampled_from(KEYS), st.floats(0, 100), st.sampled_from([1, 1.5, 2, 4]))
 
 
 @settings(deadline=None)
@@ -29,7 +29,7 @@ def test_the_most_urgent_row_is_served_in_company_that_fits(waiting: list[Row], 
     first = min(waiting, key=lambda row: row.urgency)
     assert chosen[0].urgency == first.urgency
     assert len({row.key for row in chosen}) == 1
-    assert len(chosen) == 1 or sum(row.unet_rows for row in chosen) <= limit
+    assert len(chosen) == 1 or sum(row.load for row in chosen) <= limit
     left = [row for row in waiting if row not in chosen and row.key == chosen[0].key]
     assert all(row.urgency >= max(one.urgency for one in chosen) for row in left)
 

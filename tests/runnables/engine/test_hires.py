@@ -16,6 +16,7 @@ from runnables.parameters import Hires, ImageToImage, TextToImage
 from runnables.pipelines.base import Pipeline
 from runnables.pipelines.checkpoint import Compiled
 from runnables.runnable import StableDiffusionRunnable
+from tests.insides import base_of, planner_of
 from tests.runnables.engine import reference
 from tests.runnables.engine.test_parity import BOUND, Start, TinyModel
 
@@ -163,8 +164,7 @@ def test_what_cannot_be_drawn_is_refused(
 
 def test_compiled_models_have_none(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     runnable = start("sd1")
-    assert runnable._engine is not None
-    base = runnable._engine._planner.base
+    base = base_of(runnable)
     compiled = replace(base.checkpoint, compiled=Compiled(((64, 64),), 4))
     monkeypatch.setattr(base, "checkpoint", compiled)
     with pytest.raises(InvalidInput, match="not compiled") as caught:
@@ -176,8 +176,7 @@ def test_memory_is_counted_at_the_larger_size(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runnable = start("sd1")
-    assert runnable._engine is not None
-    memory = runnable._engine._planner.memory
+    memory = planner_of(runnable).memory
     monkeypatch.setattr(memory, "row_rate", 1.0)
     monkeypatch.setattr(memory, "decode_rate", 1.0)
     monkeypatch.setattr(memory, "budget", 2.0 * 8 * 8)  # a guided 64x64 image, and no more

@@ -11,6 +11,7 @@ from runnables.engine.memory import MemoryModel
 from runnables.errors import PayloadTooLarge
 from runnables.parameters import TextToImage
 from runnables.runnable import StableDiffusionRunnable
+from tests.insides import planner_of
 
 Start = Callable[..., StableDiffusionRunnable]
 
@@ -29,6 +30,14 @@ def test_rows_and_images_that_fit() -> None:
     memory.check(300, 1)
 
 
+def test_what_adapters_have_taken_is_left_out() -> None:
+    memory = MemoryModel(budget=1000, row_rate=2, decode_rate=5, adapters=600)
+    assert (memory.rows(100), memory.images(10)) == (2, 8)
+    memory.adapters = 2000
+    with pytest.raises(PayloadTooLarge, match="0%"):
+        memory.check(1, 1)
+
+
 def test_where_nothing_is_known_everything_fits() -> None:
     memory = MemoryModel()
     memory.check(10**9, 2)
@@ -37,8 +46,7 @@ def test_where_nothing_is_known_everything_fits() -> None:
 
 def test_the_engine_keeps_to_it(start: Start) -> None:
     runnable = start("sd1", max_pixels=10**7)
-    assert runnable._engine is not None
-    memory = runnable._engine._planner.memory
+    memory = planner_of(runnable).memory
     memory.budget, memory.row_rate, memory.decode_rate = 1000.0, 4.0, 1.0
     request = TextToImage(prompt="x", num_inference_steps=2, num_images_per_prompt=4, seed=1)
     assert len(runnable.txt2img(request).images) == 4
@@ -51,7 +59,6 @@ def test_the_engine_keeps_to_it(start: Start) -> None:
 
 def test_warm_up_measures_the_device(start: Start) -> None:
     runnable = start("sd1")
-    assert runnable._engine is not None
-    memory = runnable._engine._planner.memory
+    memory = planner_of(runnable).memory
     assert memory.budget > 0
     assert memory.row_rate >= 0 and memory.decode_rate >= 0

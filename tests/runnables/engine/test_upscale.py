@@ -23,6 +23,7 @@ from runnables.errors import (
 from runnables.parameters import Hires, TextToImage, Upscale
 from runnables.pipelines.upscaling import Lanczos, Turns
 from runnables.runnable import StableDiffusionRunnable
+from tests.insides import planner_of
 from tests.runnables.engine import reference
 from tests.runnables.engine.test_parity import BOUND, TinyModel
 
@@ -57,7 +58,7 @@ def slow(start: Start, monkeypatch: pytest.MonkeyPatch) -> Make:
 
     def make(fails_at: int = -1) -> tuple[StableDiffusionRunnable, list[str]]:
         runnable, told = start("sd1"), []
-        upscalers = engine_of(runnable)._planner.upscalers
+        upscalers = planner_of(runnable).upscalers
         monkeypatch.setattr(upscalers, "get", lambda name, loc: Slow(told, fails_at))
         return runnable, told
 

@@ -11,17 +11,13 @@ import torch
 
 from runnables.engine import batch as batch_module
 from runnables.parameters import TextToImage
-from runnables.pipelines.base import Conditioning, Pipeline
+from runnables.pipelines.base import Conditioning
 from runnables.pipelines.deep_cache import kept_features, predict_shallow
 from runnables.pipelines.text import Text
 from runnables.runnable import StableDiffusionRunnable
+from tests.insides import base_of
 
 Start = Callable[..., StableDiffusionRunnable]
-
-
-def base_of(runnable: StableDiffusionRunnable) -> Pipeline:
-    assert runnable._base is not None
-    return runnable._base
 
 
 @pytest.mark.parametrize("kind", ["sd1", "sdxl", "lcm"])

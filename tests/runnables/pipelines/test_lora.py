@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from runnables.errors import InvalidInput, UnknownName
 from runnables.parameters import LoraUse, TextToImage
 from runnables.runnable import StableDiffusionRunnable
+from tests.insides import base_of
 from tests.runnables.engine import reference
 
 Start = Callable[..., StableDiffusionRunnable]
@@ -118,8 +119,7 @@ def test_fused_attention_is_adapted_the_same(
     write(tmp_path, "one", tiny_model("sd1"))
     runnable = start("sd1", lora_dir=str(tmp_path))
     before = runnable.txt2img(wanted(("one", 1.0))).images[0].image
-    assert runnable._base is not None
-    runnable._base.unet.fuse_qkv_projections()
+    base_of(runnable).unet.fuse_qkv_projections()
     after = runnable.txt2img(wanted(("one", 1.0))).images[0].image
     assert difference(before, np.asarray(after).astype(int)) <= 2
 

@@ -186,3 +186,24 @@ def test_denoising_is_cut_between_base_and_refiner() -> None:
     joined = torch.cat([base.timesteps, refiner.timesteps])
     assert torch.equal(joined, whole.timesteps)
     assert refiner.start == (1.0, 0.0)
+
+
+@pytest.mark.parametrize("name", [entry["name"] for entry in describe()])
+def test_tables_do_not_depend_on_the_default_dtype(name: str) -> None:
+    """Another thread may be loading a half-precision model, which changes the default meanwhile."""
+    from runnables.samplers import compile as compiling
+
+    def fresh() -> SamplerTable:
+        compiling._compile.cache_clear()
+        compiling._fresh.cache_clear()
+        return compile_table(name, CONFIG, 6, strength=0.7, pure_noise=False)
+
+    expected = fresh()
+    torch.set_default_dtype(torch.float16)
+    try:
+        table = fresh()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert table.start == expected.start
+    for part in ("coefficients", "input_scale", "timesteps", "renoise"):
+        assert torch.equal(getattr(table, part), getattr(expected, part))

@@ -1,0 +1,156 @@
+"""Units of the WebUI's ControlNet extension: `alwayson_scripts.controlnet.args`."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+from pydantic import BaseModel, ConfigDict
+
+from api import forms
+from runnables.errors import InvalidInput
+
+SCRIPT = "controlnet"
+LOC = ("alwayson_scripts", SCRIPT, "args")
+#: the extension's names of `resize_mode`, beside its numbers
+RESIZES = {
+    "just resize": 0,
+    "crop and resize": 1,
+    "scale to fit (inner fit)": 1,
+    "inner fit (scale to fit)": 1,
+    "resize and fill": 2,
+    "envelope (outer fit)": 2,
+    "outer fit (scale to fit)": 2,
+}
+IMAGES = ("image", "input_image", "mask")
+_HASH = re.compile(r" \[[0-9a-f]+\]$")
+
+
+class Unit(BaseModel):
+    """The fields that have a meaning here; the others are for preprocessors, or about memory."""
+
+    model_config = ConfigDict(extra="ignore", protected_namespaces=())
+
+    enabled: bool = True
+    model: str = ""
+    module: str | None = None
+    image: str | None = None
+    input_image: str | None = None
+    mask: str | None = None
+    weight: float = 1.0
+    guidance_start: float = 0.0
+    guidance_end: float = 1.0
+    resize_mode: int | str = 1
+    control_mode: int | str = 0
+
+    def native(self) -> dict[str, Any]:
+        """As one of our `controlnets`; the hash that clients show behind a name is dropped."""
+        return {
+            "name": _HASH.sub("", self.model),
+            "weight": self.weight,
+            "start": self.guidance_start,
+            "end": self.guidance_end,
+        }
+
+    def given(self) -> str | None:
+        """Its image, in base64."""
+        return self.image or self.input_image
+
+
+def is_ours(script: str) -> bool:
+    """Clients write the script's name in either case."""
+    return script.lower() == SCRIPT
+
+
+def units(scripts: dict[str, Any]) -> list[Unit]:
+    """The units that are switched on.
+
+    Raises:
+        InvalidInput: naming the field that is wrong, or asks for what is not here.
+    """
+    found = next((script for name, script in scripts.items() if is_ours(name)), None)
+    sent = found.get("args") or [] if isinstance(found, dict) else found or []
+    if not isinstance(sent, list):
+        raise InvalidInput("args must be a list of units", loc=LOC)
+    every = [forms.validated(Unit, _given(one), (*LOC, i)) for i, one in enumerate(sent)]
+    for i, unit in enumerate(every):
+        if unit.enabled:
+            _check(unit, i)
+    return [unit for unit in every if unit.enabled]
+
+
+def _given(sent: Any) -> Any:
+    """Without nulls, which mean "not given" in the WebUI. `False` is a unit that is off."""
+    if sent is False:
+        return {"enabled": False}
+    if not isinstance(sent, dict):
+        return sent
+    return {name: value for name, value in sent.items() if value is not None}
+
+
+def _check(unit: Unit, index: int) -> None:
+    refused = {
+        "module": (unit.module or "none").lower() != "none"
+        and f"the preprocessor {unit.module} is not available: send its output, with module none",
+        "control_mode": str(unit.control_mode).lower() not in ("0", "balanced")
+        and "control_mode must be Balanced (0)",
+        "mask": bool(unit.mask) and "a unit's mask is not available",
+        "resize_mode": _resize(unit) is None and f"resize_mode must be one of {', '.join(RESIZES)}",
+    }
+    for field, why in refused.items():
+        if why:
+            raise InvalidInput(why, loc=(*LOC, index, field))
+
+
+def _resize(unit: Unit) -> int | None:
+    mode = unit.resize_mode
+    number = RESIZES.get(mode.lower()) if isinstance(mode, str) else mode
+    return number if number in RESIZES.values() else None
+
+
+def fitted(image: Image.Image, unit: Unit, size: tuple[int, int] | None) -> Image.Image:
+    """The image as `resize_mode` says; what is only stretched is left to the pipeline.
+
+    Args:
+        size: (width, height) that is drawn, where that is known.
+    """
+    mode = _resize(unit)
+    if size is None or mode == 0:
+        return image
+    if mode == 1:
+        return ImageOps.fit(image, size)
+    return ImageOps.pad(image, size, color=_border(image))
+
+
+def _border(image: Image.Image) -> tuple[int, ...]:
+    """The median colour of an RGB image's border, which fills up what is around it."""
+    pixels = np.asarray(image)
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    return tuple(int(value) for value in np.median(border, axis=0))
+
+
+def without_images(scripts: dict[str, Any]) -> dict[str, Any]:
+    """The scripts as they were sent, but for what the units' images are."""
+    return {
+        name: {**script, "args": [_bare(unit) for unit in script.get("args") or []]}
+        if is_ours(name) and isinstance(script, dict)
+        else script
+        for name, script in scripts.items()
+    }
+
+
+def _bare(unit: Any) -> Any:
+    if not isinstance(unit, dict):
+        return unit
+    return {name: value for name, value in unit.items() if name not in IMAGES}
+
+
+def model_list(controlnets: list[dict[str, Any]]) -> dict[str, Any]:
+    """Those that units may name."""
+    return {"model_list": [one["name"] for one in controlnets]}
+
+
+#: no preprocessors
+MODULES: dict[str, Any] = {"module_list": ["none"], "module_detail": {"none": {"sliders": []}}}

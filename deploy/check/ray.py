@@ -1,0 +1,63 @@
+"""A rule on RayServices: worker groups offer Ray the devices that their pods ask Kubernetes for.
+
+What no group offers by name is a resource that Ray's autoscaler cannot scale.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+Document = dict[str, Any]
+#: of a pod's limits -> what Ray calls it, and how many of them a device has
+DEVICES = {"aws.amazon.com/neuron": ("neuron_cores", 2), "nvidia.com/gpu": ("GPU", 1)}
+
+
+def offered(documents: list[Document]) -> Iterator[str]:
+    """Every group its pods' devices, and every replica a group that can hold it."""
+    for one in documents:
+        if one["kind"] == "RayService":
+            groups = one["spec"]["rayClusterConfig"].get("workerGroupSpecs", [])
+            name = f"RayService/{one['metadata']['name']}"
+            for group in groups:
+                yield from (f"{name}: {line}" for line in _of_group(group))
+            rooms = [offers(group) for group in groups]
+            for deployment, wanted in wanted_by(one["spec"]["serveConfigV2"]):
+                if not any(_holds(room, wanted) for room in rooms):
+                    yield f"{name}: {deployment} asks for {wanted}, which no group offers"
+
+
+def _of_group(group: Document) -> Iterator[str]:
+    pod, offer = group["template"]["spec"], offers(group)
+    limits = pod["containers"][0]["resources"]["limits"]
+    tolerated = {one.get("key") for one in pod.get("tolerations", [])}
+    for device, (resource, each) in DEVICES.items():
+        wanted = each * int(limits.get(device, 0))
+        if offer.get(resource, 0) != wanted:
+            told = f"{resource} {offer.get(resource, 0):g}"
+            yield f"{group['groupName']}: rayStartParams: {told}, but the pod has {wanted}"
+        if wanted and device not in tolerated:
+            yield f"{group['groupName']}: tolerations: {device} is missing"
+
+
+def offers(group: Document) -> dict[str, float]:
+    """What `ray start` is told; its resources are JSON, quoted once more for the shell."""
+    told = group["rayStartParams"]
+    own = json.loads(shlex.split(told.get("resources", "'{}'"))[0])
+    return {"CPU": float(told.get("num-cpus", 0)), "GPU": float(told.get("num-gpus", 0)), **own}
+
+
+def wanted_by(config: str) -> Iterator[tuple[str, dict[str, float]]]:
+    for application in yaml.safe_load(config)["applications"]:
+        for one in application.get("deployments", []):
+            options = one.get("ray_actor_options", {})
+            counted = {"CPU": options.get("num_cpus", 1), "GPU": options.get("num_gpus", 0)}
+            yield one["name"], {**counted, **options.get("resources", {})}
+
+
+def _holds(room: dict[str, float], wanted: dict[str, float]) -> bool:
+    return all(room.get(name, 0) >= amount for name, amount in wanted.items())
