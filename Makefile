@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 DEPLOY := .venv-deploy
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve ray neuron-tools neuron-check test lint format bento bench queue-demo deploy-tools deploy-check deploy-pages lock clean
+.PHONY: help setup serve ray neuron-tools neuron-check test lint format bento bench queue-demo queue-serve load-tools deploy-tools deploy-check deploy-pages lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -19,6 +19,7 @@ serve: $(VENV)/.serve ## serve on $(HOST):$(PORT); Swagger UI at /
 	BENTOML_CONFIG=configuration.yaml $(BIN)/bentoml serve service:svc --host $(HOST) --port $(PORT)
 
 test: lint deploy-tools ## lint, types and every test
+	-@$(MAKE) --no-print-directory load-tools  # without locust its tests are skipped, by name
 	$(BIN)/python -m pytest -n 3 --dist loadfile  # much of it waits for other processes
 
 lint: $(VENV)/.test ## ruff and mypy
@@ -42,6 +43,11 @@ bench: $(VENV)/.test ## the comparisons in benchmarks/
 queue-demo: $(VENV)/.test ## the asynchronous queue on this machine, on a stand-in of AWS
 	$(BIN)/python -m deploy.queue.local.demo
 
+queue-serve: $(VENV)/.test ## the same, kept running for curl or a load test
+	$(BIN)/python -m deploy.queue.local.serve
+
+load-tools: .venv-load/.tools ## locust in an environment of its own, for benchmarks/locust*.py
+
 deploy-tools: $(DEPLOY)/.tools ## create .venv-deploy with bentoctl, adapted by deploy/tools
 
 deploy-check: $(VENV)/.test $(DEPLOY)/.tools ## every ready deployment, up to apply on a stand-in of AWS
@@ -62,11 +68,16 @@ neuron-check: neuron-tools ## compile and draw over a stand-in of the Neuron SDK
 	.venv-neuron/bin/pip install --quiet -r requirements/neuron.txt
 	@touch $@
 
+.venv-load/.tools: requirements/load.txt requirements/constraints.txt
+	$(PYTHON) -m venv .venv-load
+	.venv-load/bin/pip install --quiet -c requirements/constraints.txt -r requirements/load.txt
+	@touch $@
+
 lock: $(VENV)/.test ## write every installed version to requirements/constraints.txt
 	$(BIN)/pip freeze --exclude-editable | sed -E 's/\+cpu$$//' > requirements/constraints.txt
 
 clean: ## remove the environment and caches
-	rm -rf $(VENV) $(DEPLOY) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(DEPLOY) .venv-load .pytest_cache .mypy_cache .ruff_cache
 
 $(VENV)/bin/pip:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v == (3, 11) else \

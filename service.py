@@ -16,14 +16,12 @@ import bentoml
 from bentoml.validators import ContentType
 from PIL.Image import Image
 
-from api import tracing
-from api.app import Api
 from api.gateway import Gateway
 from api.responses import choose_format, encode
 from api.stopping import stopping
 from runnables import images
 from runnables.metrics import Metrics
-from runnables.parameters import ImageToImage, Inpaint, Parameters, TextToImage
+from runnables.parameters import AnyParameters, ImageToImage, Inpaint, TextToImage, Upscale
 from runnables.runnable import StableDiffusionRunnable
 from runnables.settings import Settings
 from ui.mount import Mounted
@@ -39,6 +37,10 @@ class StableDiffusion:
     """Draws images from text, redraws images, and redraws parts of images."""
 
     def __init__(self) -> None:
+        # BentoML's supervisor imports this file, too, but never makes a service
+        from api import tracing
+        from api.app import Api
+
         _log_to_stderr()
         tracing.configure()
         metrics = Metrics()
@@ -83,10 +85,15 @@ class StableDiffusion:
         grey = images.decode_mask(mask.read_bytes(), max_pixels=settings.max_pixels)
         return self._draw(data, self._open(img), grey)
 
+    @bentoml.api
+    def upscale(self, img: Path, data: Upscale) -> ImageFile:
+        """Enlarge an image as it is."""
+        return self._draw(data, self._open(img))
+
     def _open(self, path: Path) -> Image:
         return images.decode(path.read_bytes(), max_pixels=settings.max_pixels, field="img")
 
-    def _draw(self, parameters: Parameters, *inputs: Image) -> bytes:
+    def _draw(self, parameters: AnyParameters, *inputs: Image) -> bytes:
         """A file, or JSON where there are several images: chosen as over HTTP without `Accept`."""
         chosen = choose_format(parameters, accept="")
         result = self.runnable.submit(parameters, *inputs).future.result()

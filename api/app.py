@@ -26,12 +26,12 @@ from api.openai.routes import OpenAIRoutes
 from api.webui.routes import WebUIRoutes
 from runnables.errors import StableDiffusionError
 from runnables.metrics import Metrics
-from runnables.parameters import MODELS, Parameters
+from runnables.parameters import MODELS, AnyParameters
 from runnables.runnable import StableDiffusionRunnable
 
 logger = logging.getLogger(__name__)
 #: what the runnable lists under the same name: names that requests may use
-LISTS = ("samplers", "loras", "embeddings", "controlnets")
+LISTS = ("samplers", "loras", "embeddings", "controlnets", "upscalers")
 GAUGE_S = 1.0  # how often the gauges are read
 
 
@@ -126,7 +126,7 @@ class Api:
 
     # -- drawing ----------------------------------------------------------------------------
 
-    def _drawer(self, model: type[Parameters]) -> Any:
+    def _drawer(self, model: type[AnyParameters]) -> Any:
         async def draw(request: Request) -> Response:
             with self.drawing.admitted(request, model.task) as owner:
                 form = await forms.read(request, model, self.settings)

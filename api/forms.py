@@ -18,7 +18,7 @@ from starlette.requests import Request
 from api.fetch import Fetcher
 from runnables import images
 from runnables.errors import InvalidInput, Loc, PayloadTooLarge
-from runnables.parameters import Inpaint, Parameters, TextToImage
+from runnables.parameters import AnyParameters, Inpaint, TextToImage
 from runnables.settings import Settings
 
 MAX_DATA = 64 * 1024  # bytes of the `data` part; the longest valid one has about 33 KB
@@ -31,7 +31,7 @@ M = TypeVar("M", bound=BaseModel)
 class Form:
     """What a request asks for."""
 
-    parameters: Parameters
+    parameters: AnyParameters
     image: Image | None = None
     mask: Image | None = None
     controls: tuple[Image, ...] = ()
@@ -47,7 +47,7 @@ class Invalid(InvalidInput):
         self.problems = problems
 
 
-async def read(request: Request, model: type[Parameters], settings: Settings) -> Form:
+async def read(request: Request, model: type[AnyParameters], settings: Settings) -> Form:
     """Read a request of this task.
 
     Raises:
@@ -83,7 +83,7 @@ def expect_multipart(request: Request) -> None:
         )
 
 
-def files_of(model: type[Parameters]) -> tuple[str, ...]:
+def files_of(model: type[AnyParameters]) -> tuple[str, ...]:
     """The file parts that a task needs beside `data`."""
     if model is TextToImage:
         return ()
@@ -120,7 +120,7 @@ def validated(model: type[M], content: Any, prefix: Loc = ()) -> M:
         ) from error
 
 
-async def _read_parts(request: Request, model: type[Parameters], settings: Settings) -> Form:
+async def _read_parts(request: Request, model: type[AnyParameters], settings: Settings) -> Form:
     wanted = files_of(model)
     async with parts(request) as form:
         check_names(form, {*wanted, CONTROL, "data"})

@@ -19,7 +19,7 @@ from api.operations import (
     schema_of,
 )
 from api.webui import schema as webui
-from runnables.parameters import MODELS, Parameters, Task, TextToImage
+from runnables.parameters import MODELS, AnyParameters, Task, TextToImage, Upscale
 
 #: Swagger UI from the host's own files: nothing is loaded from elsewhere
 PAGE = """<!doctype html>
@@ -49,6 +49,11 @@ HEADERS = {
     "Server-Timing": "string",
     "x-request-id": "string",
 }
+#: of an image that was only enlarged
+ENLARGED = {
+    name: HEADERS[name]
+    for name in ("width", "height", "finish-reason", "Server-Timing", "x-request-id")
+}
 
 
 @cache
@@ -60,6 +65,7 @@ def document() -> dict[str, Any]:
         "/loras": {"get": _list("The LoRAs a request may name")},
         "/controlnets": {"get": _list("The ControlNets a request may name")},
         "/embeddings": {"get": _list("The textual inversions a request may name")},
+        "/upscalers": {"get": _list("The upscalers a request may name")},
         "/models": {"get": _list("The model that is served, and its defaults")},
         "/healthz": {"get": _plain("The process runs")},
         "/livez": {"get": _plain("The process runs")},
@@ -89,11 +95,12 @@ def document() -> dict[str, Any]:
 def _drawing(task: Task) -> dict[str, Any]:
     model = MODELS[task]
     summary = (model.__doc__ or "").partition(": ")[2].strip().capitalize()
-    drawn = operation(summary, {"200": _image_response()}, errors=DRAWING, body=_body(model))
+    headers = ENLARGED if model is Upscale else HEADERS
+    drawn = operation(summary, {"200": _image_response(headers)}, errors=DRAWING, body=_body(model))
     return {**drawn, "operationId": task}
 
 
-def _body(model: type[Parameters]) -> dict[str, Any]:
+def _body(model: type[AnyParameters]) -> dict[str, Any]:
     data = reference(model.__name__)
     files = {
         name: {"type": "string", "format": "binary", "description": FILES[name]}
@@ -110,17 +117,18 @@ def _body(model: type[Parameters]) -> dict[str, Any]:
     return {**plain, **parts}
 
 
-def _schema(model: type[Parameters]) -> dict[str, Any]:
-    return {**schema_of(model), "examples": [EXAMPLE]}
+def _schema(model: type[AnyParameters]) -> dict[str, Any]:
+    example = {"scale": 2} if model is Upscale else EXAMPLE
+    return {**schema_of(model), "examples": [example]}
 
 
-def _image_response() -> dict[str, Any]:
+def _image_response(headers: dict[str, str]) -> dict[str, Any]:
     kinds = ("image/jpeg", "image/png", "image/webp")
     return {
         "description": "The image; as JSON, all images in base64 (PNG) with their seeds",
         "content": {kind: {"schema": BINARY} for kind in kinds}
         | {"application/json": {"schema": {"type": "object"}}},
-        "headers": {name: {"schema": {"type": kind}} for name, kind in HEADERS.items()},
+        "headers": {name: {"schema": {"type": kind}} for name, kind in headers.items()},
     }
 
 

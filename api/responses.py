@@ -15,7 +15,7 @@ from api import tracing
 from runnables import images, provenance
 from runnables.engine.request import Drawn, Result
 from runnables.errors import InvalidInput, NotReady, OverCapacity, StableDiffusionError
-from runnables.parameters import OutputFormat, Parameters
+from runnables.parameters import AnyParameters, OutputFormat, Parameters
 from runnables.settings import Settings
 
 MEDIA: dict[str, OutputFormat] = {
@@ -30,7 +30,7 @@ ANY = {"*/*", "image/*", ""}
 NOT_PARAMETERS = {"priority", "deadline_s", "output_format", "safety_check"}
 
 
-def choose_format(parameters: Parameters, accept: str) -> OutputFormat:
+def choose_format(parameters: AnyParameters, accept: str) -> OutputFormat:
     """The format asked for by `output_format`, else by `Accept`; JPEG where anything will do.
 
     Several images go out as JSON unless one image format is insisted on, which cannot hold them.
@@ -91,9 +91,13 @@ def encode(result: Result, chosen: OutputFormat, settings: Settings) -> bytes:
 
 
 def image_file(result: Result, drawn: Drawn, kind: images.Format, settings: Settings) -> bytes:
-    """One image's file, with what the policy lets it tell; signed where a certificate is set."""
+    """One image's file, with what the policy lets it tell; signed where a certificate is set.
+
+    What was only enlarged is not signed: the manifest says that a model made the image.
+    """
     data = images.encode(drawn.image, kind, _described(result, drawn, settings))
-    return provenance.sign(data, kind, settings)
+    drawn_here = isinstance(result.parameters, Parameters)
+    return provenance.sign(data, kind, settings) if drawn_here else data
 
 
 async def image_response(
@@ -116,18 +120,27 @@ def retry_headers(error: StableDiffusionError) -> dict[str, str]:
 
 
 def _headers(result: Result, timings: Mapping[str, float], request_id: str) -> dict[str, str]:
-    parameters, first = result.parameters, result.images[0]
+    first = result.images[0]
     timing = ", ".join(f"{k};dur={1000 * v:.1f}" for k, v in timings.items())
     return {
-        "seed": str(first.seed),
+        **_drawn_with(result.parameters, first),
         "width": str(first.image.width),
         "height": str(first.image.height),
-        "scheduler": str(parameters.scheduler),
-        "num-inference-steps": str(parameters.num_inference_steps),
-        "guidance-scale": str(parameters.guidance_scale),
         "finish-reason": first.finish_reason,
         "Server-Timing": timing,
         "x-request-id": request_id,
+    }
+
+
+def _drawn_with(parameters: AnyParameters, drawn: Drawn) -> dict[str, str]:
+    """Nothing where nothing was drawn."""
+    if not isinstance(parameters, Parameters):
+        return {}
+    return {
+        "seed": str(drawn.seed),
+        "scheduler": str(parameters.scheduler),
+        "num-inference-steps": str(parameters.num_inference_steps),
+        "guidance-scale": str(parameters.guidance_scale),
     }
 
 
@@ -136,9 +149,16 @@ def _described(result: Result, drawn: Drawn, settings: Settings) -> dict[str, An
     if settings.metadata == "none":
         return None
     if settings.metadata == "minimal":
-        model = result.parameters.model
-        return {"generator": "stable-diffusion-service", "model": model, "seed": drawn.seed}
-    return {**_parameters(result), "seed": drawn.seed}
+        told = {"generator": "stable-diffusion-service"}
+        return {**told, **_made_by(result.parameters, drawn)}
+    return {**_parameters(result), **_made_by(result.parameters, drawn)}
+
+
+def _made_by(parameters: AnyParameters, drawn: Drawn) -> dict[str, Any]:
+    """Nothing where nothing was drawn."""
+    if not isinstance(parameters, Parameters):
+        return {}
+    return {"seed": drawn.seed, "model": parameters.model}
 
 
 def _parameters(result: Result) -> dict[str, Any]:

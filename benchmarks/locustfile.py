@@ -1,12 +1,15 @@
-"""Load on a real deployment of the queue, with locust, and an account of what became of it.
+"""Load on the queue, with locust, and an account of what became of every task.
 
-    pip install locust
-    QUEUE_API_KEY=... locust -f benchmarks/locustfile.py --host URL --headless -u 50 -r 5 -t 5m
+    make load-tools
+    QUEUE_API_KEY=... .venv-load/bin/locust -f benchmarks/locustfile.py --host URL \
+        --headless -u 50 -r 5 -t 5m --stop-timeout 600
 
-`URL` is the module's output `url`. A user sends a task, asks for its status until it has ended, and
-only then sends the next. Beside the calls, locust's table has a row `task` whose times are from
-sending to completion; a task that failed or took over QUEUE_PATIENCE_S (default 600) is a failure
-there. At the end the completed, failed and overdue ones are counted.
+`URL` is the Terraform module's output `url`, or what `make queue-serve` prints. A user sends a
+task, asks for its status until it has ended, and only then sends the next. Beside the calls,
+locust's table has a row for each way in which tasks ended, `completed`, `failed`, ..., with the
+times from sending to the end; all but the first are failures there. Tasks over QUEUE_PATIENCE_S
+(default 600) are `overdue`. The account at the end counts also those that locust's own end left
+`unfinished`: `--stop-timeout` lets users see theirs through.
 """
 
 from __future__ import annotations
@@ -14,16 +17,17 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections import Counter
 from typing import Any
 
 from locust import HttpUser, constant, events, task
+from locust.runners import WorkerRunner
 
 RUNTIME = os.environ.get("QUEUE_RUNTIME", "sd15")
 PATIENCE_S = float(os.environ.get("QUEUE_PATIENCE_S", "600"))
+POLL_S = float(os.environ.get("QUEUE_POLL_S", "1"))
 STEPS = int(os.environ.get("QUEUE_STEPS", "20"))
 SIZE = int(os.environ.get("QUEUE_SIZE", "512"))
-ended: Counter[str] = Counter()
+SEND, ASK, ENDED = "/v1alpha2", "/v1alpha2/tasks", "TASK"
 
 
 class Client(HttpUser):
@@ -38,12 +42,13 @@ class Client(HttpUser):
     def draw(self) -> None:
         """One task, to its end."""
         id, started = f"load-{uuid.uuid4().hex}", time.perf_counter()
-        answer = self.client.post("/v1alpha2", json=_body(id), name="POST /v1alpha2")
-        status = self._wait(id, started) if answer.ok else "refused"
-        ended[status] += 1
+        if not self.client.post("/v1alpha2", json=_body(id), name=SEND).ok:
+            time.sleep(POLL_S)  # throttled, most likely
+            return
+        status = self._wait(id, started)
         events.request.fire(
-            request_type="TASK",
-            name="task",
+            request_type=ENDED,
+            name=status,
             response_time=1000 * (time.perf_counter() - started),
             response_length=0,
             exception=None if status == "completed" else RuntimeError(status),
@@ -52,17 +57,26 @@ class Client(HttpUser):
     def _wait(self, id: str, started: float) -> str:
         path = f"/v1alpha2/tasks/{id}?prefix=load"
         while time.perf_counter() - started < PATIENCE_S:
-            answer = self.client.get(path, name="GET /v1alpha2/tasks")
+            time.sleep(POLL_S)
+            answer = self.client.get(path, name=ASK)
             if answer.ok and answer.json()["status"] != "queued":
                 return str(answer.json()["status"])
-            time.sleep(1)
         return "overdue"
 
 
 @events.quitting.add_listener
 def report(environment: Any, **_: Any) -> None:
-    """The account, in one line."""
-    print("tasks:", ", ".join(f"{count} {status}" for status, count in sorted(ended.items())))
+    """The account, in one line; of all processes where there are several."""
+    if isinstance(environment.runner, WorkerRunner):
+        return
+    stats = environment.stats
+    sent = stats.get(SEND, "POST")
+    ended = {
+        entry.name: entry.num_requests for entry in stats.entries.values() if entry.method == ENDED
+    }
+    accepted = sent.num_requests - sent.num_failures
+    told = {**ended, "refused": sent.num_failures, "unfinished": accepted - sum(ended.values())}
+    print("tasks:", ", ".join(f"{count} {status}" for status, count in told.items()))
 
 
 def _body(id: str) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deploy.queue.local import demo, stand_in
-from deploy.queue.local.demo import Client
+from deploy.queue.local import stand_in
+from deploy.queue.local.system import Client, system
 from deploy.queue.local.topology import Topology
 
 ALONE = {"WORKER_IN_FLIGHT": "1", "WORKER_RESERVE": "0"}
@@ -77,7 +77,7 @@ def run(kind: str, *, rounds: int, tasks: int, steps: int, size: int, **worker: 
         for name, settings in ARMS.items():
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             client, made, session = stack.enter_context(
-                demo.system(kind, folder, WORKER_POLL_S="5", **settings, **worker)
+                system(kind, folder, {"WORKER_POLL_S": "5", **settings, **worker})
             )
             arms.append(Arm(name, client, made, session.client("sqs")))
         for arm in arms:

@@ -29,6 +29,7 @@ from runnables.pipelines.adapters import Adapters
 from runnables.pipelines.base import Pipeline
 from runnables.pipelines.checkpoint import Checkpoint
 from runnables.pipelines.registry import PIPELINES
+from runnables.pipelines.upscalers import Upscalers
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -50,17 +51,20 @@ def assemble(
     refiner = load_pipeline(settings.refiner, accelerator) if settings.refiner else None
     if refiner and not refiner.checkpoint.config.get("requires_aesthetics_score"):
         raise ConfigurationError(f"SD_REFINER={settings.refiner} is not an SDXL refiner")
-    first = _planner(base, refiner, accelerator, settings)
+    upscalers = Upscalers(settings, accelerator.device)
+    first = _planner(base, refiner, accelerator, settings, upscalers)
     with accelerator.session():
         warm_up(first, accelerator)
     previewer = Previewer(
         _tiny_vae(settings.preview_vae, base, accelerator), base.checkpoint.family
     )
-    shelf = _shelf(first, accelerator, settings)
+    shelf = _shelf(first, accelerator, settings, upscalers)
     return Engine(shelf, accelerator, previewer=previewer, observe=observe), shelf
 
 
-def _shelf(first: Planner, accelerator: Accelerator, settings: Settings) -> Shelf:
+def _shelf(
+    first: Planner, accelerator: Accelerator, settings: Settings, upscalers: Upscalers
+) -> Shelf:
     """The models of SD_MODELS beside the first one; they are loaded when they are asked for."""
     sources = settings.further_models
     if first.name in sources:
@@ -75,7 +79,7 @@ def _shelf(first: Planner, accelerator: Accelerator, settings: Settings) -> Shel
 
     def read(name: str, source: str) -> Planner:
         base = _pipeline(accelerator.load(source, settings.checkpoint_config), accelerator)
-        return _planner(base, None, accelerator, settings, name)
+        return _planner(base, None, accelerator, settings, upscalers, name)
 
     def install(planner: Planner) -> None:
         with torch.inference_mode(False):
@@ -95,10 +99,12 @@ def _planner(
     refiner: Pipeline | None,
     accelerator: Accelerator,
     settings: Settings,
+    upscalers: Upscalers,
     name: str | None = None,
 ) -> Planner:
     adopt = partial(accelerator.adopt, size=base.latent_size)
-    return Planner(base, refiner, settings, CostModel(), Adapters(settings, base, adopt), name)
+    adapters = Adapters(settings, base, adopt)
+    return Planner(base, refiner, settings, CostModel(), adapters, upscalers, name)
 
 
 def _tiny_vae(folder: str | None, base: Pipeline, accelerator: Accelerator) -> Any:
@@ -143,7 +149,7 @@ def warm_up(planner: Planner, accelerator: Accelerator) -> None:
     cost.calibrate(samples)
     unet_rows, area, _ = samples[-1]
     rows, decoding = _rows(planner, 1), time.perf_counter()
-    decoded, decode_held = accelerator.measure(lambda: list(decode(rows, accelerator, memory)))
+    decoded, decode_held = accelerator.measure(lambda: list(decode(rows, accelerator)))
     cost.decode_rate = (time.perf_counter() - decoding) / area
     for _, pixels in decoded:
         if isinstance(pixels, Exception):
@@ -153,7 +159,7 @@ def warm_up(planner: Planner, accelerator: Accelerator) -> None:
     logger.info(
         "warm: a step takes %.1f ms, %.2f ms more a row",
         1000 * cost.step(2, area),
-        1000 * cost.share(1, area),
+        1000 * cost.share(area),
     )
 
 

@@ -107,12 +107,25 @@ def describe(parameters: Mapping[str, Any]) -> str:
         "Size": size,
         "Model": parameters.get("model"),
         "Denoising strength": parameters.get("strength"),
+        **_second_pass(parameters.get("hires")),
     }
     lines = [str(parameters["prompt"])]
     if parameters.get("negative_prompt"):
         lines.append(f"Negative prompt: {parameters['negative_prompt']}")
     lines.append(", ".join(f"{k}: {v}" for k, v in settings.items() if v is not None))
     return "\n".join(lines)
+
+
+def _second_pass(hires: Mapping[str, Any] | None) -> dict[str, Any]:
+    """In the WebUI's names; its strength stands where img2img's would."""
+    if not hires:
+        return {}
+    return {
+        "Denoising strength": hires["strength"],
+        "Hires upscale": hires["scale"],
+        "Hires steps": hires["num_inference_steps"],
+        "Hires upscaler": {"latent": "Latent"}.get(hires["upscaler"], hires["upscaler"]),
+    }
 
 
 def _open(data: bytes, max_pixels: int, field: str) -> Image.Image:

@@ -17,7 +17,7 @@ SIZE_MULTIPLE = 8  # the VAE halves the image three times
 MAX_SIZE = 4096
 MAX_CONTROLNETS = 3
 
-Task = Literal["txt2img", "img2img", "inpaint"]
+Task = Literal["txt2img", "img2img", "inpaint", "upscale"]
 OutputFormat = Literal["png", "jpeg", "webp", "json"]
 Priority = Literal["low", "normal", "high"]
 Syntax = Literal["plain", "compel"]
@@ -55,6 +55,29 @@ class ControlNetUse(BaseModel):
         if self.start >= self.end:
             raise ValueError("start must be smaller than end")
         return self
+
+
+class Hires(BaseModel):
+    """A second pass: what was drawn is enlarged, and redrawn at the larger size."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    scale: float = Field(
+        2.0, gt=1, le=4, description="Times the size of the first pass, rounded to a valid size."
+    )
+    strength: float = Field(
+        0.7, gt=0, le=1, description="How much the second pass changes, as img2img's `strength`."
+    )
+    num_inference_steps: int | None = Field(
+        None, ge=1, le=150, description="Of the second pass. Default: those of the first."
+    )
+    upscaler: str = Field(
+        "latent",
+        min_length=1,
+        max_length=200,
+        description="latent enlarges the latents (bilinear); other names, those of "
+        "`GET /upscalers`, enlarge the decoded picture.",
+    )
 
 
 class Profile(BaseModel):
@@ -192,6 +215,11 @@ class TextToImage(Parameters):
     width: Size | None = Field(
         None, description="Pixels, a multiple of 8. Default: the model's native size."
     )
+    hires: Hires | None = Field(
+        None,
+        description="A second pass at a larger size; height and width are the first one's. "
+        "Default: none.",
+    )
 
 
 class ImageToImage(TextToImage):
@@ -216,8 +244,39 @@ class Inpaint(ImageToImage):
     """`/inpaint`: redraw the white area of the mask, keep the rest."""
 
     task: ClassVar[Task] = "inpaint"
+    hires: None = Field(None, description="There is no second pass here.")
 
 
-MODELS: dict[Task, type[Parameters]] = {
-    model.task: model for model in (TextToImage, ImageToImage, Inpaint)
+class Upscale(BaseModel):
+    """`/upscale`: enlarge an image as it is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    task: ClassVar[Task] = "upscale"
+    num_images_per_prompt: ClassVar[int] = 1
+    #: what only drawings have
+    model: ClassVar[str | None] = None
+    controlnets: ClassVar[tuple[ControlNetUse, ...]] = ()
+
+    upscaler: str = Field(
+        "lanczos", min_length=1, max_length=200, description="A name from `GET /upscalers`."
+    )
+    scale: float | None = Field(
+        None,
+        gt=1,
+        le=4,
+        description="Times the input's size. Default: the upscaler's own, 2 for lanczos.",
+    )
+    priority: Priority = Field("normal", description="Which requests are served first.")
+    deadline_s: float | None = Field(
+        None, gt=0, le=3600, description="Give up (504) when not finished after this many seconds."
+    )
+    output_format: OutputFormat | None = Field(
+        None,
+        description="png, jpeg, webp, or json (base64). Default: the `Accept` header, else jpeg.",
+    )
+
+
+AnyParameters = Parameters | Upscale
+MODELS: dict[Task, type[AnyParameters]] = {
+    model.task: model for model in (TextToImage, ImageToImage, Inpaint, Upscale)
 }

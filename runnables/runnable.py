@@ -13,9 +13,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runnables import collector
 from runnables.engine.request import OnStep, Plan, Result, Ticket
 from runnables.errors import InvalidInput, NotReady, UnknownName
-from runnables.parameters import ImageToImage, Inpaint, Parameters, TextToImage
+from runnables.parameters import AnyParameters, ImageToImage, Inpaint, TextToImage, Upscale
 from runnables.settings import Settings
 
 if TYPE_CHECKING:
@@ -53,15 +54,18 @@ class StableDiffusionRunnable:
         Raises:
             ConfigurationError: the settings or the model folder are wrong.
         """
+        with self._starting, collector.lasting():
+            if self._engine is None:
+                self._start()
+
+    def _start(self) -> None:
         from runnables import provenance
         from runnables.assembly import assemble
 
-        with self._starting:
-            if self._engine is None:
-                provenance.check(self.settings)
-                engine, self._shelf = assemble(self.settings, self._observe)
-                engine.start()
-                self._engine = engine
+        provenance.check(self.settings)
+        engine, self._shelf = assemble(self.settings, self._observe)
+        engine.start()
+        self._engine = engine
 
     @property
     def ready(self) -> bool:
@@ -83,7 +87,7 @@ class StableDiffusionRunnable:
 
     def submit(
         self,
-        parameters: Parameters,
+        parameters: AnyParameters,
         image: Image | None = None,
         mask: Image | None = None,
         *,
@@ -95,7 +99,7 @@ class StableDiffusionRunnable:
         """Hand in a request and return at once; `ticket.future` ends with a Result or an error.
 
         Args:
-            image: RGB, for img2img and inpaint.
+            image: RGB, for img2img, inpaint and upscale.
             mask: for inpaint; white is redrawn.
             controls: an RGB image for each of the parameters' `controlnets`.
             id: the ticket's; default: a new one.
@@ -116,7 +120,7 @@ class StableDiffusionRunnable:
 
     def plan(
         self,
-        parameters: Parameters,
+        parameters: AnyParameters,
         image: Image | None = None,
         mask: Image | None = None,
         *,
@@ -144,6 +148,10 @@ class StableDiffusionRunnable:
         """Redraw the white area of the mask; blocks."""
         return self.submit(parameters, image, mask).future.result()
 
+    def upscale(self, parameters: Upscale, image: Image) -> Result:
+        """Enlarge an RGB image; blocks."""
+        return self.submit(parameters, image).future.result()
+
     # -- what there is ----------------------------------------------------------------------
 
     def loras(self) -> list[dict[str, Any]]:
@@ -159,6 +167,12 @@ class StableDiffusionRunnable:
         folder = self.settings.controlnet_dir
         found = sorted(Path(folder).expanduser().glob("*/config.json")) if folder else []
         return [{"name": path.parent.name} for path in found]
+
+    def upscalers(self) -> list[dict[str, Any]]:
+        """Every upscaler a request may name, and how many times it enlarges by itself."""
+        from runnables.pipelines.upscalers import describe
+
+        return describe(self.settings.upscaler_dir)
 
     def samplers(self) -> list[dict[str, Any]]:
         """Every sampler a request may name."""
@@ -238,9 +252,9 @@ def _described(planner: Planner) -> dict[str, Any]:
 
 
 def _check_inputs(
-    parameters: Parameters, image: Image | None, mask: Image | None, controls: Sequence[Image]
+    parameters: AnyParameters, image: Image | None, mask: Image | None, controls: Sequence[Image]
 ) -> None:
-    if isinstance(parameters, ImageToImage) and image is None:
+    if isinstance(parameters, ImageToImage | Upscale) and image is None:
         raise InvalidInput("an image is needed", loc=("img",))
     if isinstance(parameters, Inpaint) and mask is None:
         raise InvalidInput("a mask is needed: white is redrawn", loc=("mask",))

@@ -73,6 +73,9 @@ class Settings(BaseSettings):
     adapters_memory_mb: float = Field(
         2048, ge=0, description="Memory for loaded LoRAs and as much for ControlNets"
     )
+    upscaler_dir: str | None = Field(
+        None, description="A folder of Swin2SR models (folders) that requests may name"
+    )
     preview_vae: str | None = Field(
         None,
         description="A folder with an AutoencoderTiny (TAESD) of this model's family: sharper "

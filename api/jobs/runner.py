@@ -32,7 +32,7 @@ from runnables.errors import (
     error_body,
 )
 from runnables.images import Format
-from runnables.parameters import MODELS, OutputFormat, Parameters, Priority
+from runnables.parameters import MODELS, AnyParameters, OutputFormat, Priority
 from runnables.runnable import StableDiffusionRunnable
 
 logger = logging.getLogger(__name__)
@@ -277,7 +277,7 @@ def priority_class(priority: int) -> Priority:
     return "low" if priority < 4 else "normal" if priority < 7 else "high"
 
 
-def _parameters(job: Job) -> Parameters:
+def _parameters(job: Job) -> AnyParameters:
     left = DRAWING_S if job.expires is None else max(job.expires - time.time(), 0.001)
     parameters = MODELS[job.task].model_validate(job.parameters)
     return parameters.model_copy(

@@ -80,13 +80,14 @@ def _job() -> Schema:
 
 def _described() -> Schema:
     text = dict.fromkeys(("url", "finish_reason", "content_type"), TEXT)
-    properties = {**text, **dict.fromkeys(("seed", "width", "height"), WHOLE)}
+    properties = {**text, **dict.fromkeys(("width", "height"), WHOLE)}
+    properties["seed"] = {"type": ["integer", "null"], "description": "null where nothing is drawn"}
     return {"type": "object", "required": list(properties), "properties": properties}
 
 
 def _submit() -> Schema:
     files = {
-        "img": {**BINARY, "description": "For img2img and inpaint"},
+        "img": {**BINARY, "description": "For img2img, inpaint and upscale"},
         "mask": {**BINARY, "description": "For inpaint; white is redrawn"},
         "control": controls("An image for each of `controlnets`, in their order"),
     }

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from api import forms
 from api.jobs.job import ID
 from runnables.errors import InvalidInput, Loc
-from runnables.parameters import MODELS, Parameters, Task
+from runnables.parameters import MODELS, AnyParameters, Task
 from runnables.settings import Settings
 
 MAX_DEADLINE_S = 30 * 86400
@@ -59,7 +59,7 @@ class Submission:
     """A valid request for a job."""
 
     request: JobRequest
-    parameters: Parameters
+    parameters: AnyParameters
     images: dict[str, Image.Image]
 
     @property

@@ -16,20 +16,23 @@ from api.webui import controlnet
 from api.webui.tickets import Drawn
 from api.webui.translate import Asked
 from runnables import images
+from runnables.engine import request as requests
 from runnables.engine.request import Result
 
 
 def body(result: Result, asked: Asked, sent: dict[str, Any], drawing: Drawing) -> dict[str, Any]:
     """The answer of txt2img and img2img; `info` is JSON in a string, as in the WebUI."""
-    pictures = [
-        _base64(responses.image_file(result, drawn, "png", drawing.settings))
-        for drawn in result.images
-    ]
+    pictures = [picture(result, one, drawing) for one in result.images]
     return {
         "images": pictures if asked.send_images else [],
         "parameters": echoed(asked, sent),
         "info": json.dumps(_info(result, drawing)),
     }
+
+
+def picture(result: Result, drawn: requests.Drawn, drawing: Drawing) -> str:
+    """One image's file in base64."""
+    return _base64(responses.image_file(result, drawn, "png", drawing.settings))
 
 
 def interrupted(asked: Asked, sent: dict[str, Any]) -> dict[str, Any]:
@@ -91,7 +94,7 @@ def _info(result: Result, drawing: Drawing) -> dict[str, Any]:
         "cfg_scale": told["guidance_scale"],
         "steps": told["num_inference_steps"],
         "batch_size": count,
-        "denoising_strength": told.get("strength"),
+        "denoising_strength": told.get("strength") or (told.get("hires") or {}).get("strength"),
         "sd_model_name": told["model"],
         "infotexts": described,
         "index_of_first_image": 0,

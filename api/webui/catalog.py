@@ -8,8 +8,6 @@ from runnables.errors import InvalidInput, UnknownName
 
 #: what is asked for and not here, as the WebUI tells it where nothing is installed
 EMPTY: dict[str, Any] = {
-    "upscalers": [],
-    "latent-upscale-modes": [],
     "sd-vae": [],
     "hypernetworks": [],
     "face-restorers": [],

@@ -18,13 +18,13 @@ from api import forms, request_id
 from api.drawing import Drawing
 from api.forms import Form
 from api.jobs.live import Hub
-from api.webui import answers, catalog, controlnet, infotext, translate, uploads
+from api.webui import answers, catalog, controlnet, enlarge, infotext, translate, uploads
 from api.webui.controlnet import Unit
 from api.webui.tickets import Tickets
 from api.webui.translate import Asked
 from runnables import images
 from runnables.errors import Cancelled, InvalidInput
-from runnables.parameters import Inpaint
+from runnables.parameters import Inpaint, Parameters
 
 ROOT = "/sdapi/v1"
 EXTENSION = "/controlnet"  # where the WebUI's ControlNet extension answers
@@ -56,6 +56,8 @@ class WebUIRoutes:
             "schedulers": lambda: catalog.scheduler_list(runnable.spacings()),
             "loras": lambda: catalog.lora_list(runnable.loras()),
             "embeddings": lambda: catalog.embedding_list(runnable.embeddings()),
+            "upscalers": lambda: enlarge.lists(runnable.upscalers()),
+            "latent-upscale-modes": enlarge.latent_modes,
             "sd-models": lambda: catalog.model_list(self._drawing.models),
             "options": lambda: catalog.options(self._drawing.models[0]),
             **{name: partial(dict.get, catalog.EMPTY, name) for name in catalog.EMPTY},
@@ -63,6 +65,8 @@ class WebUIRoutes:
         posts: dict[str, Callable[[Request], Awaitable[Response]]] = {
             "txt2img": self._txt2img,
             "img2img": self._img2img,
+            "extra-single-image": self._extra_single,
+            "extra-batch-images": self._extra_batch,
             "options": self._set_options,
             "interrupt": self._interrupt,
             "skip": self._interrupt,
@@ -110,26 +114,32 @@ class WebUIRoutes:
         return JSONResponse(await run_in_threadpool(answers.body, result, asked, sent, drawing))
 
     async def _form(self, asked: Asked, image: bool) -> Form:
-        model, runnable = translate.task_of(asked, image), self._drawing.runnable
-        units = controlnet.units(asked.alwayson_scripts)
-        words = [one["name"] for one in await asyncio.to_thread(runnable.embeddings)]
-        parameters = translate.parameters(asked, model, runnable.webui_sampler, units, words)
-        chosen = catalog.check_model(
-            asked.override_settings, self._drawing.models, "override_settings"
-        )
-        parameters = parameters.model_copy(update={"model": chosen})
+        parameters, units = await self._parameters(asked, image)
         if not image:
             return Form(parameters, controls=await self._controls(asked, units, None))
         sent = await self._image(asked.init_images[0], "init_images")
         controls = await self._controls(asked, units, sent)
         pixels = translate.fitted(sent, asked)
-        if model is not Inpaint:
+        if not isinstance(parameters, Inpaint):
             return Form(parameters, pixels, controls=controls)
         settings = self._drawing.settings
         data = await uploads.read(asked.mask or "", "mask", settings)
         mask = await run_in_threadpool(images.decode_mask, data, max_pixels=settings.max_pixels)
         mask = translate.redrawn(translate.fitted(mask, asked), asked)
         return Form(parameters, pixels, mask, controls)
+
+    async def _parameters(self, asked: Asked, image: bool) -> tuple[Parameters, list[Unit]]:
+        model, runnable = translate.task_of(asked, image), self._drawing.runnable
+        if image and asked.enable_hr:
+            raise InvalidInput("the second pass is txt2img's", loc=("enable_hr",))
+        units = controlnet.units(asked.alwayson_scripts)
+        words = [one["name"] for one in await asyncio.to_thread(runnable.embeddings)]
+        hires = enlarge.hires(asked, runnable.describe())
+        resolve = runnable.webui_sampler
+        parameters = translate.parameters(asked, model, resolve, units, words, hires)
+        options, known = asked.override_settings, self._drawing.models
+        chosen = catalog.check_model(options, known, "override_settings")
+        return parameters.model_copy(update={"model": chosen}), units
 
     async def _controls(
         self, asked: Asked, units: list[Unit], image: Image | None
@@ -152,6 +162,32 @@ class WebUIRoutes:
         return await run_in_threadpool(
             images.decode, data, max_pixels=settings.max_pixels, field=field
         )
+
+    # -- enlarging --------------------------------------------------------------------------
+
+    async def _extra_single(self, request: Request) -> Response:
+        with self._drawing.admitted(request, "upscale") as owner:
+            asked = forms.parse(enlarge.Single, await request.body())
+            larger = await self._enlarge(request, owner, asked, asked.image, "image")
+            return JSONResponse({"html_info": "", "image": larger})
+
+    async def _extra_batch(self, request: Request) -> Response:
+        with self._drawing.admitted(request, "upscale") as owner:
+            asked = forms.parse(enlarge.Several, await request.body())
+            larger = [
+                await self._enlarge(request, owner, asked, one.data, "imageList")
+                for one in asked.imageList
+            ]
+            return JSONResponse({"html_info": "", "images": larger})
+
+    async def _enlarge(
+        self, request: Request, owner: str, asked: enlarge.Extras, text: str, field: str
+    ) -> str:
+        """A picture in base64, enlarged."""
+        parameters = enlarge.parameters(asked)
+        form = Form(parameters, await self._image(text, field))
+        result = await self._drawing.draw(request, owner, form)
+        return await run_in_threadpool(answers.picture, result, result.images[0], self._drawing)
 
     # -- while it is drawn ------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from api.operations import DRAWING, LOOKING, Schema, json, operation, query, reference, schema_of
-from api.webui import catalog
+from api.webui import catalog, enlarge
 from api.webui.translate import Asked
 
 ROOT = "/sdapi/v1"
@@ -15,6 +15,8 @@ LISTS = {
     "samplers": "Samplers",
     "schedulers": "Spacings of noise levels",
     "loras": "LoRAs",
+    "upscalers": "Upscalers",
+    "latent-upscale-modes": "What enlarges latents before a second pass",
     "sd-models": "Models",
 }
 
@@ -36,6 +38,8 @@ def schemas() -> Schema:
     info = {**text, "description": "JSON"}
     return {
         "WebUIAsked": {**schema_of(Asked), "additionalProperties": True},
+        "WebUISingle": {**schema_of(enlarge.Single), "additionalProperties": True},
+        "WebUISeveral": {**schema_of(enlarge.Several), "additionalProperties": True},
         "WebUIDrawn": {
             "type": "object",
             "required": ["images", "parameters", "info"],
@@ -90,6 +94,8 @@ def _writes() -> Schema:
     return {
         "txt2img": {"post": _write("Draw (WebUI)", drawn, asked)},
         "img2img": {"post": _write("Redraw (WebUI)", drawn, asked)},
+        "extra-single-image": {"post": _extra("WebUISingle", {"image": {"type": "string"}})},
+        "extra-batch-images": {"post": _extra("WebUISeveral", {"images": _list()})},
         "interrupt": stop,
         "skip": stop,
         "refresh-checkpoints": {
@@ -99,6 +105,12 @@ def _writes() -> Schema:
             "post": _write("Parameters inside an image", told, picture, (400, 401, 413, 415))
         },
     }
+
+
+def _extra(asked: str, answer: Schema) -> Schema:
+    told = {"html_info": {"type": "string"}, **answer}
+    schema = {"type": "object", "required": list(told), "properties": told}
+    return _write("Enlarge (WebUI)", schema, reference(asked))
 
 
 def _look(text: str, schema: Schema) -> Schema:

@@ -23,7 +23,6 @@ Resolve = Callable[[str, str], str]
 MAX_IMAGES = 8
 #: fields that ask for what is not here, where they are set
 REFUSED = {
-    "enable_hr": "the second pass of the WebUI is not available",
     "restore_faces": "faces are not restored here",
     "tiling": "tiling is not available",
     "script_name": "scripts are not available",
@@ -61,8 +60,20 @@ class Asked(BaseModel):
     send_images: bool = True
     override_settings: dict[str, Any] = {}
     alwayson_scripts: dict[str, Any] = {}
-    # only to be refused where they are set
     enable_hr: bool = False
+    hr_scale: float = 2.0
+    hr_upscaler: str = "Latent"
+    hr_second_pass_steps: int = 0
+    hr_resize_x: int = 0
+    hr_resize_y: int = 0
+    # only to be refused where they are set
+    hr_checkpoint_name: str = ""
+    hr_sampler_name: str = ""
+    hr_scheduler: str = ""
+    hr_prompt: str = ""
+    hr_negative_prompt: str = ""
+    firstphase_width: int = 0
+    firstphase_height: int = 0
     restore_faces: bool = False
     tiling: bool = False
     script_name: str | None = None
@@ -72,9 +83,15 @@ class Asked(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _drop_null(cls, body: dict[str, Any]) -> dict[str, Any]:
-        """In the WebUI, null means "not given"."""
-        return {name: value for name, value in body.items() if value is not None}
+    def _drop_null(cls, body: Any) -> Any:
+        return drop_null(body)
+
+
+def drop_null(body: Any) -> Any:
+    """In the WebUI, null means "not given"."""
+    if not isinstance(body, dict):
+        return body
+    return {name: value for name, value in body.items() if value is not None}
 
 
 def check(asked: Asked) -> None:
@@ -100,6 +117,7 @@ def parameters(
     resolve: Resolve,
     units: Sequence[Unit],
     embeddings: Sequence[str],
+    hires: dict[str, Any] | None = None,
 ) -> Parameters:
     """The drawing that is asked for.
 
@@ -107,6 +125,7 @@ def parameters(
         resolve: the WebUI's names of a sampler and of a spacing to ours.
         units: its ControlNets.
         embeddings: names that ask for a textual inversion where they are words of a prompt.
+        hires: our second pass.
 
     Raises:
         InvalidInput: naming the field.
@@ -125,6 +144,7 @@ def parameters(
         "num_images_per_prompt": asked.batch_size * asked.n_iter,
         "clip_skip": _clip_skip(asked),
         "scheduler": resolve(sampler, asked.scheduler or "") if sampler else None,
+        "hires": hires,
     }
     if issubclass(model, ImageToImage):
         native["strength"] = asked.denoising_strength

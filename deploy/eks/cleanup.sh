@@ -9,7 +9,7 @@ usage: deploy/eks/cleanup.sh [options] CONFIGURATION
 
   CONFIGURATION     the one given to install.sh
   --folder FOLDER   where install.sh put its files (default: ./NAME-OF-THE-DEPLOYMENT)
-  --keep-images     leave the image repository
+  --keep-images     leave the image repository, and snapshots with the image
   --dry-run         show every command, run none
   --yes             ask nothing
   --help            this text
@@ -104,6 +104,20 @@ else
     aws ec2 terminate-instances --instance-ids $left >/dev/null
     # shellcheck disable=SC2086
     aws ec2 wait instance-terminated --instance-ids $left
+  fi
+fi
+
+# taken by snapshot.sh
+if ! $keep_images; then
+  if $dry_run; then
+    run aws ec2 delete-snapshot --snapshot-id EACH-OF-THE-IMAGE
+  else
+    for snapshot in $(aws ec2 describe-snapshots --owner-ids self --output text \
+      --filters "Name=tag:deployment,Values=$name" Name=tag:purpose,Values=image-snapshot \
+      --query 'Snapshots[].SnapshotId'); do
+      say "    snapshot $snapshot"
+      aws ec2 delete-snapshot --snapshot-id "$snapshot"
+    done
   fi
 fi
 

@@ -1,4 +1,4 @@
-# What install.sh and cleanup.sh share. Sourced, not run.
+# What install.sh, cleanup.sh and snapshot.sh share. Sourced, not run.
 
 # The one place for versions of what is installed into the cluster.
 readonly KARPENTER_VERSION=1.14.1

@@ -14,9 +14,10 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from deploy.queue.extras import Extras
 from deploy.queue.webui import Content
 from runnables.errors import InvalidInput
-from runnables.parameters import MAX_SEED, MODELS, Parameters
+from runnables.parameters import MAX_SEED, MODELS, AnyParameters
 from runnables.parameters import Task as Kind
 
 LEGACY = "legacy"  # the runtime of v1alpha1 tasks, which are routed by their model's name
@@ -25,16 +26,16 @@ MAX_BYTES = 256 * 1024  # SNS refuses more
 M = TypeVar("M", bound=BaseModel)
 
 Form = Literal["v1alpha1", "v1alpha2"]
-TaskType = Literal["text-to-image", "image-to-image", "inpaint"]
+TaskType = Literal["text-to-image", "image-to-image", "inpaint", "extra-single-image"]
 KINDS: Mapping[TaskType, Kind] = {
     "text-to-image": "txt2img",
     "image-to-image": "img2img",
     "inpaint": "inpaint",
+    "extra-single-image": "upscale",
 }
 REFUSED: Mapping[str, str] = {
     "pipeline": "ComfyUI graphs are not run here",
-    "extra-single-image": "upscaling is not served by the queue",
-    "extra-batch-image": "upscaling is not served by the queue",
+    "extra-batch-image": "one image a task: send extra-single-image for each",
 }
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
@@ -94,7 +95,7 @@ class Task(BaseModel):
 
     form: Form
     metadata: Metadata
-    content: Content
+    content: Content | Extras
     model: str | None = None
 
     @property
@@ -113,16 +114,15 @@ class Task(BaseModel):
         """Our name of the task type."""
         return KINDS[self.metadata.tasktype]
 
-    def parameters(self) -> Parameters:
+    def parameters(self) -> AnyParameters:
         """Ours. The seed follows from the task where none is given, so that a second delivery
         draws the same image.
 
         Raises:
             InvalidInput: naming the field as the caller wrote it.
         """
-        values = self.content.values()
+        values, model = self.content.values(), MODELS[self.kind]
         values.setdefault("seed", int(self.digest, 16) % (MAX_SEED - 8))
-        model = MODELS[self.kind]
         known = {name: value for name, value in values.items() if name in model.model_fields}
         try:
             return model.model_validate(known)
@@ -178,7 +178,7 @@ def from_v1alpha1(body: Mapping[str, Any]) -> Task:
         Task(
             form="v1alpha1",
             metadata=metadata,
-            content=_parse(Content, content, ()),
+            content=_parse(_content_of(scripts.task), content, ()),
             model=scripts.sd_model_checkpoint,
         )
     )
@@ -229,19 +229,24 @@ def _task(metadata: Any, content: Any, loc: tuple[str, ...]) -> Task:
     _refuse_controlnet(scripts.get("controlnet"), (*where, "controlnet"))
     if "image_link" in scripts:
         content.setdefault("image_link", scripts["image_link"])
-    parsed = _parse(Content, content, (*loc, "content"))
+    parsed_metadata = _parse(Metadata, metadata, (*loc, "metadata"))
+    parsed = _parse(_content_of(parsed_metadata.tasktype), content, (*loc, "content"))
     return _checked(
         _parse(
             Task,
             {
                 "form": "v1alpha2",
-                "metadata": _parse(Metadata, metadata, (*loc, "metadata")),
+                "metadata": parsed_metadata,
                 "content": parsed,
                 "model": scripts.get("sd_model_checkpoint") or parsed.model_override,
             },
             where,
         )
     )
+
+
+def _content_of(tasktype: TaskType) -> type[Content] | type[Extras]:
+    return Extras if tasktype == "extra-single-image" else Content
 
 
 def _checked(task: Task) -> Task:
@@ -272,7 +277,7 @@ def _parse(model: type[M], value: Any, loc: tuple[str, ...]) -> M:
 def _complaint(error: ValidationError, form: Form) -> InvalidInput:
     """Of our parameters, in the caller's names."""
     first = error.errors(include_url=False, include_context=False)[0]
-    name = Content.theirs(str(first["loc"][0])) if first["loc"] else "content"
+    name = Content.theirs(".".join(map(str, first["loc"]))) if first["loc"] else "content"
     loc = ("task", "content", name) if form == "v1alpha2" else (name,)
     return InvalidInput(f"{name}: {first['msg']}", loc=loc)
 

@@ -25,6 +25,16 @@ OURS = {
     "batch_size": "num_images_per_prompt",
     "denoising_strength": "strength",
 }
+#: the same of a second pass, and of enlarging
+FURTHER = {
+    "hires.scale": "hr_scale",
+    "hires.strength": "denoising_strength",
+    "hires.num_inference_steps": "hr_second_pass_steps",
+    "hires.upscaler": "hr_upscaler",
+    "hires": "enable_hr",
+    "scale": "upscaling_resize",
+    "upscaler": "upscaler_1",
+}
 AUTOMATIC = {None, "", "automatic"}
 #: about the WebUI, not about the image
 WITHOUT_EFFECT = {
@@ -38,13 +48,6 @@ WITHOUT_EFFECT = {
     "infotext",
     "comments",
     "script_args",
-    "firstphase_width",
-    "firstphase_height",
-    "hr_scale",
-    "hr_upscaler",
-    "hr_second_pass_steps",
-    "hr_resize_x",
-    "hr_resize_y",
     "subseed",
     "seed_resize_from_h",
     "seed_resize_from_w",
@@ -58,7 +61,22 @@ WITHOUT_EFFECT = {
     "s_noise",
 }
 
+#: other ways to say how large a second pass is
+SIZES = ("hr_resize_x", "hr_resize_y", "firstphase_width", "firstphase_height")
+#: those that the WebUI writes otherwise
+UPSCALERS = {"latent", "lanczos"}
+
 Off = Annotated[Literal[False, None], BeforeValidator(lambda value: value or None)]
+
+
+def upscaler(name: str) -> str:
+    """Our name of an upscaler; models have one name."""
+    return name.lower() if name.lower() in UPSCALERS else name
+
+
+def linked(links: str | None) -> list[str]:
+    """What `image_link` names."""
+    return [link.strip() for link in (links or "").split(",") if link.strip()]
 
 
 class Content(BaseModel):
@@ -84,7 +102,14 @@ class Content(BaseModel):
     mask: str | None = None
     override_settings: dict[str, Any] = Field(default_factory=dict)
 
-    enable_hr: Off = None
+    enable_hr: bool | None = None
+    hr_scale: float | None = None
+    hr_upscaler: str | None = None
+    hr_second_pass_steps: int | None = None
+    hr_resize_x: int | None = None
+    hr_resize_y: int | None = None
+    firstphase_width: int | None = None
+    firstphase_height: int | None = None
     restore_faces: Off = None
     tiling: Off = None
     script_name: Off = None
@@ -113,6 +138,9 @@ class Content(BaseModel):
         unknown = set(self.override_settings) - {"sd_model_checkpoint"}
         if unknown:
             raise ValueError(f"override_settings.{min(unknown)} is not supported")
+        for name in SIZES if self.enable_hr else ():
+            if getattr(self, name):
+                raise ValueError(f"{name} is not supported: the second pass has hr_scale")
         return self
 
     @property
@@ -122,17 +150,29 @@ class Content(BaseModel):
 
     def links(self) -> list[str]:
         """The input images: `init_images`, else `image_link`."""
-        linked = (self.image_link or "").split(",")
-        return self.init_images or [link.strip() for link in linked if link.strip()]
+        return self.init_images or linked(self.image_link)
 
     def values(self) -> dict[str, Any]:
         """In our names; what is left out here, the model's profile decides."""
         values = {ours: getattr(self, theirs) for theirs, ours in OURS.items()}
         values["scheduler"] = self._sampler()
         values["num_images_per_prompt"] = self.batch_size * self.n_iter
+        values["hires"] = self._hires()
         if self.seed == -1:
             values["seed"] = None
         return {name: value for name, value in values.items() if value is not None}
+
+    def _hires(self) -> dict[str, Any] | None:
+        """The second pass, whose strength stands where img2img's would."""
+        if not self.enable_hr:
+            return None
+        asked = {
+            "scale": self.hr_scale,
+            "strength": self.denoising_strength,
+            "num_inference_steps": self.hr_second_pass_steps or None,
+            "upscaler": upscaler(self.hr_upscaler or "Latent"),
+        }
+        return {name: value for name, value in asked.items() if value is not None}
 
     def _sampler(self) -> str | None:
         name = self.sampler_name or self.sampler_index
@@ -142,4 +182,4 @@ class Content(BaseModel):
     @staticmethod
     def theirs(ours: str) -> str:
         """The WebUI's name of one of our parameters."""
-        return next((name for name, one in OURS.items() if one == ours), ours)
+        return next((name for name, one in OURS.items() if one == ours), FURTHER.get(ours, ours))

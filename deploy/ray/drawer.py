@@ -19,7 +19,7 @@ from deploy.ray.held import Gone, Held, named, unnamed
 from deploy.ray.messages import Message, Observation, Order, Outcome
 from runnables.engine.request import Plan, Progress, Result, Ticket
 from runnables.errors import ConfigurationError, DeadlineExceeded, StableDiffusionError
-from runnables.parameters import Parameters
+from runnables.parameters import AnyParameters
 from runnables.runnable import StableDiffusionRunnable
 from runnables.settings import Settings
 
@@ -210,7 +210,7 @@ def _ended(ticket: Ticket) -> Any:
     raise error
 
 
-def _less_waiting(order: Order) -> Parameters:
+def _less_waiting(order: Order) -> AnyParameters:
     """The parameters with a deadline that began when the front took the request.
 
     Raises:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from runnables.engine.request import Plan, Result
-from runnables.parameters import Parameters
+from runnables.parameters import AnyParameters
 from runnables.runnable import StableDiffusionRunnable
 
 Told = TypeVar("Told", Plan, Result)
@@ -63,7 +63,7 @@ class Held:
         self._runnable.close()
 
 
-def unnamed(parameters: Parameters) -> Parameters:
+def unnamed(parameters: AnyParameters) -> AnyParameters:
     """For a further model's own runnable, which knows no other and may call it differently."""
     return parameters.model_copy(update={"model": None})
 

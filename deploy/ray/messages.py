@@ -8,7 +8,7 @@ from typing import Any
 
 from runnables.engine.request import Progress, Result
 from runnables.errors import StableDiffusionError
-from runnables.parameters import Parameters
+from runnables.parameters import AnyParameters
 
 #: (stage, seconds, rows) of one piece of work, as the runnable's `observe` hook is told
 Observation = tuple[str, float, int]
@@ -25,7 +25,7 @@ class Order:
         submitted: seconds since the epoch, so that waiting for a drawer counts against deadlines.
     """
 
-    parameters: Parameters
+    parameters: AnyParameters
     inputs: tuple[Any, ...]
     options: Mapping[str, Any]
     every_step: bool

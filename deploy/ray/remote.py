@@ -19,7 +19,7 @@ from deploy.ray.messages import Order, Outcome
 from deploy.ray.served import Served
 from runnables.engine.request import OnStep, Plan, Progress, Result, Ticket
 from runnables.errors import Cancelled, NotReady, OverCapacity, StableDiffusionError
-from runnables.parameters import Parameters
+from runnables.parameters import AnyParameters
 from runnables.runnable import Observe, StableDiffusionRunnable
 from runnables.settings import Settings
 
@@ -101,7 +101,7 @@ class RemoteRunnable(StableDiffusionRunnable):
 
     def submit(
         self,
-        parameters: Parameters,
+        parameters: AnyParameters,
         image: Image | None = None,
         mask: Image | None = None,
         *,
@@ -125,7 +125,7 @@ class RemoteRunnable(StableDiffusionRunnable):
 
     def plan(
         self,
-        parameters: Parameters,
+        parameters: AnyParameters,
         image: Image | None = None,
         mask: Image | None = None,
         *,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from runnables.errors import ConfigurationError, UnknownName
-from runnables.parameters import Parameters
+from runnables.parameters import AnyParameters
 
 Description = dict[str, Any]
 
@@ -54,7 +54,7 @@ class Served:
         )
         return [self._default, *others]
 
-    def further(self, parameters: Parameters) -> str:
+    def further(self, parameters: AnyParameters) -> str:
         """The further model that is asked for; "" for those that every drawer knows.
 
         Raises:

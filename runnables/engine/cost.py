@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 GAIN = 0.05  # how far one observation moves the model
+TURN_GAIN = 0.3  # the same for upscalers, whose first turn is often slow
+FIRST_TURN_S = 0.1  # of an upscaler that was never used
 
 
 @dataclass
@@ -15,11 +17,13 @@ class CostModel:
         overhead: seconds of a call that no row adds to.
         rate: seconds a UNet row and latent position.
         decode_rate: seconds a latent position of one decoded image.
+        turn: seconds of a turn of each upscaler that was used, by its name.
     """
 
     overhead: float = 0.005
     rate: float = 1e-5
     decode_rate: float = 1e-4
+    turn: dict[str, float] = field(default_factory=dict)
 
     def step(self, unet_rows: float, area: int) -> float:
         """Seconds of one UNet call."""
@@ -30,9 +34,18 @@ class CostModel:
         decode = self.decode_rate * area * images
         return steps * self.step(unet_rows * images, area) + decode
 
-    def share(self, unet_rows: float, area: int) -> float:
-        """Seconds that this many UNet rows add to a machine that is already busy."""
-        return self.rate * unet_rows * area
+    def share(self, work: float) -> float:
+        """Seconds that so many UNet rows x latent positions add to a machine already busy."""
+        return self.rate * work
+
+    def turns(self, upscaler: str, count: int) -> float:
+        """Seconds of so many turns of an upscaler."""
+        return count * self.turn.get(upscaler, FIRST_TURN_S)
+
+    def observe_turn(self, upscaler: str, seconds: float) -> None:
+        """As observe_step, for an upscaler; its first turn is the first that is known of it."""
+        known = self.turn.get(upscaler, seconds)
+        self.turn[upscaler] = known + TURN_GAIN * (seconds - known)
 
     def calibrate(self, samples: list[tuple[int, int, float]]) -> None:
         """Fit overhead and rate to (UNet rows, area, seconds) of a few calls of different size."""

@@ -9,19 +9,18 @@ from PIL import Image
 from torch import Tensor, isfinite, stack, uint8
 
 from runnables.accelerators.base import Accelerator
-from runnables.engine.memory import MemoryModel
 from runnables.engine.row import Row
 from runnables.errors import GenerationFailed
 from runnables.pipelines.base import Pipeline
 
 
 def decode(
-    rows: Sequence[Row], accelerator: Accelerator, memory: MemoryModel
+    rows: Sequence[Row], accelerator: Accelerator
 ) -> Iterator[tuple[Row, Tensor | Exception]]:
     """Each row with its pixels, (H, W, 3) uint8 on the CPU, or with the error that ends it."""
     for _, group in groupby(rows, key=lambda row: row.key):
         members = list(group)
-        area = members[0].key.area
+        area, memory = members[0].key.area, members[0].request.planner.memory
         size = max(1, int(min(accelerator.decode_limit(area), memory.images(area))))
         for first in range(0, len(members), size):
             yield from _decode_chunk(members[first : first + size], accelerator)

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from runnables.accelerators.base import Accelerator
@@ -19,13 +20,16 @@ from runnables.engine.batch import Batch, signature
 from runnables.engine.batch_key import BatchKey
 from runnables.engine.batcher import choose
 from runnables.engine.decode import decode, to_image
+from runnables.engine.errands import Errand, Errands
 from runnables.engine.plan import Planner, Request
 from runnables.engine.prepare import Preparer
 from runnables.engine.previews import Previewer
-from runnables.engine.queue import Queue
+from runnables.engine.queue import Accepted, Queue
 from runnables.engine.request import Drawn, Plan, Progress, Result, State, Ticket
 from runnables.engine.row import Row
 from runnables.engine.shelf import Parked, Shelf
+from runnables.engine.upscale import UpscaleRequest
+from runnables.engine.upscale import plan as plan_upscale
 from runnables.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -33,10 +37,12 @@ from runnables.errors import (
     NotReady,
     StableDiffusionError,
 )
+from runnables.parameters import Upscale
 from runnables.pipelines import safety
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +70,7 @@ class Engine:
         shelf.wake = self._queue.wake
         self._preparer = Preparer(self._settings.prompt_cache)
         self._rows: list[Row] = []
+        self._errands = Errands()
         self._open: set[str] = set()  # tickets that are accepted and have not ended
         self._batch: Batch | None = None
         self._shrink = 1.0  # lowered when memory runs out
@@ -93,7 +100,7 @@ class Engine:
             self._park(ticket, (image, mask, controls))
             return
         try:
-            request = planner.plan(ticket, image, mask, controls)
+            request = _planned(planner, ticket, image, mask, controls)
             self._begin(ticket)
             self._queue.admit(request)
         except BaseException:
@@ -137,7 +144,7 @@ class Engine:
         if planner is None:
             return Plan(ticket.parameters, 0, 0.0)
         try:
-            request = planner.plan(ticket, image, mask, controls)
+            request = _planned(planner, ticket, image, mask, controls)
             return Plan(request.parameters, request.steps, self._share_s(request))
         finally:
             self._shelf.leave(planner.name)
@@ -171,8 +178,8 @@ class Engine:
 
     @property
     def active(self) -> int:
-        """Images being drawn."""
-        return len(self._rows)
+        """Images being drawn or enlarged."""
+        return len(self._rows) + len(self._errands)
 
     @property
     def capacity(self) -> int:
@@ -191,11 +198,20 @@ class Engine:
                 self._drop_ended()
                 self._change_models()
                 self._admit()
-                if self._rows:
-                    self._step(choose(self._rows, self._limit))
-                else:
-                    self._queue.wait(IDLE_S)
+                self._turn()
             self._abandon()
+
+    def _turn(self) -> None:
+        """A step, or a turn of an errand; where there is neither, wait for requests."""
+        started = time.perf_counter()
+        if errand := self._errands.due(drawing=bool(self._rows)):
+            self._run_errand(errand)
+            self._errands.took(time.perf_counter() - started)
+        elif self._rows:
+            self._step(choose(self._rows, self._limit))
+            self._errands.drew(time.perf_counter() - started)
+        else:
+            self._queue.wait(IDLE_S)
 
     def _change_models(self) -> None:
         """Let models come and go, and admit the requests that waited for one."""
@@ -220,20 +236,23 @@ class Engine:
         """Prepare waiting requests while there is room, their prompts in one text encode."""
         taken: list[Request] = []
         while self._has_room(taken) and (request := self._queue.take()):
-            taken.append(request)
+            if isinstance(request, UpscaleRequest):
+                self._begin_upscale(request)
+            else:
+                taken.append(request)
         started = time.perf_counter()
-        for request, rows in self._preparer.prepare(taken):
+        for drawing, rows in self._preparer.prepare(taken):
             if isinstance(rows, BaseException):
-                self._fail(request, rows)
+                self._fail(drawing, rows)
                 continue
-            request.rows = rows
+            drawing.rows = rows
             self._rows += rows
         if taken:
             self._observe("encode", time.perf_counter() - started, len(taken))
 
     def _has_room(self, taken: Sequence[Request]) -> bool:
         """Room for another request: twice as much for one that is more urgent than some row."""
-        rows = sum(row.load for row in self._rows)
+        rows = sum(row.load for row in [*self._rows, *self._errands.rows])
         rows += sum(len(request.seeds) * request.load for request in taken)
         areas = [row.key.area for row in self._rows[:1]] + [request.area for request in taken[:1]]
         room = AHEAD * self._accelerator.row_limit(max(areas, default=1))
@@ -281,9 +300,46 @@ class Engine:
         """Decode denoised rows together, and end the requests that are complete."""
         for row in done:
             self._rows.remove(row)
+        if last := [row for row in done if row.second_pass is None]:
+            self._decode(last)
+        self._enlarge([row for row in done if row not in last])
+
+    def _enlarge(self, rows: list[Row]) -> None:
+        """Rows that have ended their first pass begin the second, or the errand before it."""
+        pictured = [row for row in rows if row.second_pass and row.second_pass.upscaler]
+        started = time.perf_counter()
+        for row, pixels in decode(pictured, self._accelerator):
+            self._begin_second(row, pixels)
+        if pictured:
+            self._observe("decode", time.perf_counter() - started, len(pictured))
+        for row in rows:
+            if row not in pictured:
+                self._begin_second(row, None)
+
+    def _begin_second(self, row: Row, pixels: Tensor | Exception | None) -> None:
+        """With the decoded picture, where the second pass is made of that."""
+        second, request = row.second_pass, row.request
+        if second is None or request.ticket.future.done():
+            return
+        try:
+            if isinstance(pixels, Exception):
+                raise pixels
+            if pixels is None:
+                self._redraw(row, second.from_latents(row.latents, row.start.generator))
+            else:
+                turns = second.from_picture(to_image(pixels), row.start.generator)
+                self._errands.add(Errand(request, turns, partial(self._redraw, row), row))
+        except Exception as error:
+            self._fail(request, error)
+
+    def _redraw(self, row: Row, sample: Tensor) -> None:
+        row.begin_next(sample)
+        self._rows.append(row)
+
+    def _decode(self, done: list[Row]) -> None:
         started = time.perf_counter()
         planner = done[0].request.planner  # rows of one call are of one model
-        for row, pixels in decode(done, self._accelerator, planner.memory):
+        for row, pixels in decode(done, self._accelerator):
             if row.request.ticket.future.done():
                 continue
             if isinstance(pixels, BaseException):
@@ -297,6 +353,35 @@ class Engine:
                     self._fail(row.request, error)
         planner.cost.observe_decode(len(done), done[0].key.area, time.perf_counter() - started)
         self._observe("decode", time.perf_counter() - started, len(done))
+
+    # -- errands ----------------------------------------------------------------------------
+
+    def _run_errand(self, errand: Errand) -> None:
+        """Its next turn; a failure ends its request and no other."""
+        started, request = time.perf_counter(), errand.request
+        try:
+            next(errand.turns)
+            self._accelerator.synchronize()
+        except StopIteration as end:
+            self._errands.drop(errand)
+            errand.then(end.value)
+        except Exception as error:
+            if self._accelerator.is_out_of_memory(error):
+                self._accelerator.free_memory()
+            self._fail(request, error)
+        else:
+            request.planner.cost.observe_turn(errand.upscaler, time.perf_counter() - started)
+            if isinstance(request, UpscaleRequest):
+                request.count_turn()
+        self._observe("upscale", time.perf_counter() - started, 1)
+
+    def _begin_upscale(self, request: UpscaleRequest) -> None:
+        def end(larger: Image) -> None:
+            _settle(request.ticket, request.result(larger))
+            request.release()
+
+        request.clock["taken"] = time.monotonic()
+        self._errands.add(Errand(request, request.turns(), end))
 
     # -- how requests end -------------------------------------------------------------------
 
@@ -328,10 +413,11 @@ class Engine:
         for ticket in self._shelf.discard(lambda ticket: self._is_over(ticket, now)):
             _settle(ticket, self._why_ended(ticket))
 
-        def ended(request: Request) -> bool:
+        def ended(request: Accepted) -> bool:
             return request.ticket.cancelled or now > request.expires
 
-        active = {id(row.request): row.request for row in self._rows}.values()
+        requests = [*(row.request for row in self._rows), *self._errands.requests]
+        active = {id(request): request for request in requests}.values()
         for request in [*self._queue.discard(ended), *filter(ended, active)]:
             self._fail(request, self._why_ended(request.ticket))
 
@@ -347,8 +433,9 @@ class Engine:
     def _allowed_s(self, ticket: Ticket) -> float:
         return ticket.parameters.deadline_s or self._settings.request_timeout_s
 
-    def _fail(self, request: Request, error: BaseException) -> None:
+    def _fail(self, request: Accepted, error: BaseException) -> None:
         """End a request with an error, and free its rows."""
+        self._errands.drop_all(request)
         self._rows = [row for row in self._rows if row.request is not request]
         _settle(request.ticket, _told(error, self._accelerator))
         request.release()
@@ -358,8 +445,8 @@ class Engine:
             _settle(ticket, NotReady("the service stopped before this request was drawn"))
         while request := self._queue.take():
             self._fail(request, NotReady("the service stopped before this request was drawn"))
-        for row in list(self._rows):
-            self._fail(row.request, NotReady("the service stopped before this request was drawn"))
+        for left in [*(row.request for row in self._rows), *self._errands.requests]:
+            self._fail(left, NotReady("the service stopped before this request was drawn"))
 
     # -- accounts ---------------------------------------------------------------------------
 
@@ -370,20 +457,22 @@ class Engine:
         return max(2, int(fits * self._shrink))
 
     def _busy_s(self) -> float:
-        """Seconds of work left in the rows that are being drawn."""
+        """Seconds of work left in the rows that are being drawn, and in errands."""
         rows = list(self._rows)
-        return sum(row.request.planner.cost.share(row.remaining, row.key.area) for row in rows)
+        drawing = sum(row.request.planner.cost.share(row.remaining) for row in rows)
+        return drawing + sum(errand.left for errand in self._errands)
 
-    def _share_s(self, request: Request) -> float:
+    def _share_s(self, request: Accepted) -> float:
         """Seconds of work in a request that waits."""
-        rows = request.steps * request.load * len(request.seeds)
-        return request.planner.cost.share(rows, request.area)
+        if isinstance(request, UpscaleRequest):
+            return request.cost
+        return request.planner.cost.share(request.work)
 
     def _report(self, request: Request, batch: Batch) -> None:
         rows = request.rows
         step = min(row.done for row in rows)
         left = max(row.remaining for row in rows)
-        eta = request.planner.cost.share(left, request.area)
+        eta = request.planner.cost.share(left)
         ticket = request.ticket
         every = ticket.preview_every  # read once: others may change it
         preview = self._preview(rows[0], batch, every) if every else None
@@ -437,6 +526,19 @@ def _settle(ticket: Ticket, outcome: Result | BaseException) -> None:
         state: State = "cancelled" if isinstance(outcome, Cancelled) else "failed"
         ticket.progress = Progress(state, ticket.progress.step, steps)
         ticket.future.set_exception(outcome)
+
+
+def _planned(
+    planner: Planner,
+    ticket: Ticket,
+    image: Image | None,
+    mask: Image | None,
+    controls: Sequence[Image],
+) -> Accepted:
+    if not isinstance(ticket.parameters, Upscale):
+        return planner.plan(ticket, image, mask, controls)
+    assert image is not None
+    return plan_upscale(ticket, image, planner)
 
 
 def _told(error: BaseException, accelerator: Accelerator) -> StableDiffusionError:

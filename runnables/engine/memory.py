@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from runnables.errors import PayloadTooLarge
+from runnables.errors import Loc, PayloadTooLarge
 
 
 @dataclass
@@ -36,8 +36,11 @@ class MemoryModel:
     def _left(self) -> float:
         return max(0.0, self.budget - self.adapters)
 
-    def check(self, area: int, unet_rows: float) -> None:
+    def check(self, area: int, unet_rows: float, loc: Loc = ("height",)) -> None:
         """Whether an image that needs so many UNet rows can be drawn at all.
+
+        Args:
+            loc: the field to blame.
 
         Raises:
             PayloadTooLarge: it cannot, with the share of the native area that can.
@@ -47,5 +50,5 @@ class MemoryModel:
             raise PayloadTooLarge(
                 "the memory left on this device holds an image of about "
                 f"{fits:.0%} of these pixels: ask for a smaller one",
-                loc=("height",),
+                loc=loc,
             )

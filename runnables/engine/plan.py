@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from runnables.engine import hires
 from runnables.engine.cost import CostModel
+from runnables.engine.hires import LATENT, SecondPass
 from runnables.engine.memory import MemoryModel
 from runnables.engine.request import Ticket
-from runnables.errors import InvalidInput, PayloadTooLarge, UnknownName
+from runnables.errors import InvalidInput, Loc, PayloadTooLarge, UnknownName
 from runnables.parameters import MAX_SIZE, ImageToImage, Inpaint, Parameters, Priority, TextToImage
 from runnables.pipelines.adapters import Adapters
 from runnables.pipelines.base import Pipeline
@@ -21,12 +23,14 @@ from runnables.pipelines.controlnet import COST, Control, ControlSet, kept
 from runnables.pipelines.inversion import Concepts
 from runnables.pipelines.lora import LoraSet
 from runnables.pipelines.start import control_to_pixels, image_to_pixels, mask_to_pixels
+from runnables.pipelines.upscalers import Upscalers
 from runnables.samplers import SamplerTable, UnknownSampler, compile_table, resolve
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from runnables.engine.row import Row
+    from runnables.pipelines.upscaling import Upscaler
     from runnables.settings import Settings
 
 #: A request may wait this many times its own drawing time before others of its class overtake it.
@@ -42,7 +46,8 @@ class Request:
     Attributes:
         planner: whose model draws it.
         size: (height, width) in pixels.
-        stages: pipeline and sampler table of each stage.
+        stages: pipeline and sampler table of each stage of the first pass.
+        second_pass: the stage after them, at a larger size.
         pixels, mask: the input image (1, 3, H, W) and mask (1, 1, H, W).
         cost: estimated seconds alone on the machine.
         urgency: the time (time.monotonic) by which it should be served; smaller goes first.
@@ -62,6 +67,7 @@ class Request:
     loras: LoraSet = ()
     controls: ControlSet = ()
     concepts: Concepts = ()
+    second_pass: SecondPass | None = None
     rows: list[Row] = field(default_factory=list)
     finished: dict[int, Tensor] = field(default_factory=dict)
     clock: dict[str, float] = field(default_factory=dict)
@@ -87,7 +93,7 @@ class Request:
     @property
     def steps(self) -> int:
         """UNet calls of one image."""
-        return sum(len(table) for _, table in self.stages)
+        return self._first_steps + (len(self.second_pass.table) if self.second_pass else 0)
 
     @property
     def guided(self) -> bool:
@@ -118,9 +124,25 @@ class Request:
         self.controls = ()
 
     @property
+    def work(self) -> float:
+        """UNet rows in all, ControlNets as parts of one, x their latent positions."""
+        return self.load * len(self.seeds) * sum(steps * area for steps, area in self.passes)
+
+    @property
+    def passes(self) -> list[tuple[int, int]]:
+        """UNet calls and latent positions of each pass of one image."""
+        first = [(self._first_steps, self.area)]
+        second = self.second_pass
+        return [*first, (len(second.table), second.area)] if second else first
+
+    @property
+    def _first_steps(self) -> int:
+        return sum(len(table) for _, table in self.stages)
+
+    @property
     def cost_units(self) -> float:
-        """UNet rows in all, ControlNets as parts of one, in units of 64x64 latent positions."""
-        return self.steps * self.load * len(self.seeds) * self.area / COST_UNIT
+        """The same in units of 64x64 latent positions."""
+        return self.work / COST_UNIT
 
 
 class Planner:
@@ -138,6 +160,7 @@ class Planner:
         settings: Settings,
         cost: CostModel,
         adapters: Adapters | None = None,
+        upscalers: Upscalers | None = None,
         name: str | None = None,
     ) -> None:
         self.name = name or base.checkpoint.name
@@ -148,6 +171,7 @@ class Planner:
         self.cost = cost
         self.memory = MemoryModel()
         self.adapters = adapters or Adapters(settings, base)
+        self.upscalers = upscalers or Upscalers(settings, base.device)
 
     def plan(
         self,
@@ -157,8 +181,8 @@ class Planner:
         controls: Sequence[Image] = (),
     ) -> Request:
         """Raises InvalidInput (400, 404, 413) naming the field that cannot be served."""
+        assert isinstance(ticket.parameters, TextToImage)
         parameters = ticket.parameters.resolve(self.base.checkpoint.profile)
-        assert isinstance(parameters, TextToImage)
         self._check_task(parameters)
         size = self._size(parameters, image)
         self._check_static(parameters, size)
@@ -168,6 +192,7 @@ class Planner:
                 "height": size[0],
                 "width": size[1],
                 "scheduler": self._sampler(parameters),
+                "hires": hires.resolve(parameters),
             }
         )
         stages = self._stages(parameters)
@@ -183,20 +208,32 @@ class Planner:
             urgency=0.0,
             expires=0.0,
             loras=self.adapters.lora_set(parameters.loras),
-            controls=self._controls(parameters, size, controls),
+            controls=self._controls(
+                parameters, size, controls, len(self._table(self.base, parameters))
+            ),
             concepts=self.adapters.concepts(parameters),
+            second_pass=self._second_pass(parameters, size, controls),
         )
-        self.memory.adapters = self.adapters.nbytes
-        held = 1 + COST * bool(request.controls)  # ControlNets are run one after the other
-        self.memory.check(request.area, request.unet_rows * held)
+        self._check_memory(request)
         self._schedule(request)
         return request
 
+    def _check_memory(self, request: Request) -> None:
+        self.memory.adapters = self.adapters.nbytes
+        held = 1 + COST * bool(request.controls)  # ControlNets are run one after the other
+        self.memory.check(request.area, request.unet_rows * held)
+        if second := request.second_pass:
+            self.memory.check(second.area, request.unet_rows * held, ("hires", "scale"))
+
     def _schedule(self, request: Request) -> None:
         parameters, submitted = request.parameters, request.ticket.submitted
-        request.cost = self.cost.alone(
-            request.steps, request.load, parameters.num_images_per_prompt, request.area
+        images = parameters.num_images_per_prompt
+        request.cost = sum(
+            self.cost.alone(steps, request.load, images, area) for steps, area in request.passes
         )
+        if (second := request.second_pass) and second.upscaler:
+            turns = images * second.upscaler.turns(request.size)
+            request.cost += self.cost.turns(second.upscaler.name, turns)
         allowed = parameters.deadline_s or self.settings.request_timeout_s
         request.expires = submitted + allowed
         wait = PATIENCE[parameters.priority] * request.cost
@@ -231,6 +268,7 @@ class Planner:
             "loras": (),
             "embeddings": (),
             "controlnets": (),
+            "hires": None,
         }
         for name, value in plain.items():
             if getattr(parameters, name) != value:
@@ -269,13 +307,16 @@ class Planner:
         size = (height or native[0], width or native[1])
         for name, value in zip(("height", "width"), size, strict=True):
             self._check_multiple(name, value)
+        self._check_pixels(size, ("height",))
+        return size
+
+    def _check_pixels(self, size: tuple[int, int], loc: Loc) -> None:
         if size[0] * size[1] > self.settings.max_pixels:
             raise PayloadTooLarge(
                 f"height x width is {size[0]} x {size[1]}, over the limit of "
                 f"{self.settings.max_pixels} pixels",
-                loc=("height",),
+                loc=loc,
             )
-        return size
 
     def _fit(self, image: Image) -> tuple[int, int]:
         native = self.base.native_size
@@ -302,12 +343,16 @@ class Planner:
     # -- ControlNets ------------------------------------------------------------------------
 
     def _controls(
-        self, parameters: TextToImage, size: tuple[int, int], images: Sequence[Image]
+        self,
+        parameters: TextToImage,
+        size: tuple[int, int],
+        images: Sequence[Image],
+        steps: int,
     ) -> ControlSet:
-        """Loaded, each with its image. A refiner cuts the steps short, but not their fractions."""
-        if not parameters.controlnets:
-            return ()
-        steps = len(self._table(self.base, parameters))
+        """Loaded, each with its image, for a pass of so many steps at this size.
+
+        A refiner cuts the steps short, but not their fractions.
+        """
         nets = self.adapters.controlnet_set(parameters.controlnets)
         return tuple(
             Control(
@@ -326,6 +371,25 @@ class Planner:
             (self.base, self._table(self.base, parameters, denoising_end=cut)),
             (self.refiner, self._table(self.refiner, parameters, denoising_start=cut)),
         ]
+
+    def _second_pass(
+        self, parameters: TextToImage, size: tuple[int, int], controls: Sequence[Image]
+    ) -> SecondPass | None:
+        asked = parameters.hires
+        if asked is None:
+            return None
+        larger = hires.enlarged(size, asked.scale, self.base.scale_factor)
+        self._check_pixels(larger, ("hires", "scale"))
+        try:
+            table = self._table(self.base, hires.as_image_to_image(parameters, asked))
+        except InvalidInput as error:
+            raise InvalidInput(f"hires: {error.message}", loc=("hires", *error.loc)) from error
+        controlled = self._controls(parameters, larger, controls, len(table))
+        return SecondPass(self.base, table, larger, self._upscaler(asked.upscaler), controlled)
+
+    def _upscaler(self, name: str) -> Upscaler | None:
+        """None for what enlarges latents."""
+        return None if name == LATENT else self.upscalers.get(name, ("hires", "upscaler"))
 
     def _table(self, pipeline: Pipeline, parameters: TextToImage, **cut: float) -> SamplerTable:
         assert parameters.scheduler is not None and parameters.num_inference_steps is not None

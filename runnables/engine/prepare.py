@@ -17,6 +17,7 @@ from runnables.pipelines.base import Pipeline
 from runnables.pipelines.controlnet import ControlSet
 from runnables.pipelines.start import Start, from_image, from_masked_image, from_noise
 from runnables.pipelines.text import Embedding, Text, lengthen
+from runnables.samplers import SamplerTable
 
 Key = tuple[int, Text]  # the pipeline's number
 
@@ -91,30 +92,35 @@ class Preparer:
         return [Row(request, seed, stages, _start(request, seed)) for seed in request.seeds]
 
     def _stages(self, request: Request) -> list[Stage]:
+        first = [self._stage(request, *stage, request.size) for stage in request.stages]
+        second = request.second_pass
+        if second is None:
+            return first
+        stage = self._stage(request, second.pipeline, second.table, second.size)
+        controls = _moved(second.controls, second.pipeline)
+        return [*first, replace(stage, second_pass=second, controls=controls)]
+
+    def _stage(
+        self, request: Request, pipeline: Pipeline, table: SamplerTable, size: tuple[int, int]
+    ) -> Stage:
         parameters = request.parameters
         scale = parameters.guidance_scale or 0.0
-        stages = []
-        for pipeline, table in request.stages:
-            text, without = self._pair(pipeline, request)
-            negative = None
-            if without is not None:
-                negative = pipeline.condition(without, request.size, scale, negative=True)
-            positive = pipeline.condition(text, request.size, scale, negative=False)
-            stages.append(
-                Stage(
-                    pipeline,
-                    table,
-                    positive,
-                    negative,
-                    scale,
-                    parameters.guidance_rescale or 0.0,
-                    parameters.guidance_interval or (0.0, 1.0),
-                    parameters.deep_cache_interval,
-                    request.loras_of(pipeline),
-                    _controls(request, pipeline),
-                )
-            )
-        return stages
+        text, without = self._pair(pipeline, request)
+        negative = None
+        if without is not None:
+            negative = pipeline.condition(without, size, scale, negative=True)
+        return Stage(
+            pipeline,
+            table,
+            pipeline.condition(text, size, scale, negative=False),
+            negative,
+            scale,
+            parameters.guidance_rescale or 0.0,
+            parameters.guidance_interval or (0.0, 1.0),
+            parameters.deep_cache_interval,
+            request.loras_of(pipeline),
+            _moved(request.controls_of(pipeline), pipeline),
+        )
 
 
 def _texts(request: Request, pipeline: Pipeline) -> list[Text]:
@@ -126,11 +132,11 @@ def _texts(request: Request, pipeline: Pipeline) -> list[Text]:
     return [prompt, negative] if request.guided else [prompt]
 
 
-def _controls(request: Request, pipeline: Pipeline) -> ControlSet:
+def _moved(controls: ControlSet, pipeline: Pipeline) -> ControlSet:
     """The ControlNets of a stage with their images where the pipeline is, for all its rows."""
     return tuple(
         replace(control, image=control.image.to(pipeline.device, pipeline.dtype))
-        for control in request.controls_of(pipeline)
+        for control in controls
     )
 
 

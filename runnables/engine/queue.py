@@ -9,7 +9,10 @@ from collections.abc import Callable
 
 from runnables.engine.plan import Request
 from runnables.engine.request import Progress
+from runnables.engine.upscale import UpscaleRequest
 from runnables.errors import NotReady, OverCapacity
+
+Accepted = Request | UpscaleRequest
 
 
 class Queue:
@@ -22,12 +25,12 @@ class Queue:
     """
 
     def __init__(
-        self, max_wait: float, busy: Callable[[], float], share: Callable[[Request], float]
+        self, max_wait: float, busy: Callable[[], float], share: Callable[[Accepted], float]
     ) -> None:
         self._max_wait = max_wait
         self._busy = busy
         self._share = share
-        self._waiting: list[Request] = []
+        self._waiting: list[Accepted] = []
         self._changed = threading.Condition()
         self.closed = False
 
@@ -40,7 +43,7 @@ class Queue:
         with self._changed:
             return self._waiting[0].urgency if self._waiting else math.inf
 
-    def admit(self, request: Request) -> None:
+    def admit(self, request: Accepted) -> None:
         """Let a request in.
 
         Raises:
@@ -63,14 +66,14 @@ class Queue:
             self._number()
             self._changed.notify_all()
 
-    def take(self) -> Request | None:
+    def take(self) -> Accepted | None:
         """The most urgent waiting request."""
         with self._changed:
             request = self._waiting.pop(0) if self._waiting else None
             self._number()
             return request
 
-    def discard(self, ended: Callable[[Request], bool]) -> list[Request]:
+    def discard(self, ended: Callable[[Accepted], bool]) -> list[Accepted]:
         """Take out the requests that have ended while they waited (cancelled, expired)."""
         with self._changed:
             out = [request for request in self._waiting if ended(request)]

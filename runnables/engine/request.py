@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from runnables.parameters import Parameters
+    from runnables.parameters import AnyParameters
 
 State = Literal["queued", "drawing", "decoding", "done", "failed", "cancelled"]
 FinishReason = Literal["success", "content_filtered"]
@@ -41,10 +41,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class Drawn:
-    """One finished image (RGB)."""
+    """One finished image (RGB); `seed` is None where none was drawn with."""
 
     image: Image
-    seed: int
+    seed: int | None
     finish_reason: FinishReason = "success"
 
 
@@ -58,7 +58,7 @@ class Result:
     """
 
     images: tuple[Drawn, ...]
-    parameters: Parameters
+    parameters: AnyParameters
     timings: Mapping[str, float]
     cost_units: float = 0.0
 
@@ -73,7 +73,7 @@ class Plan:
         seconds: what it adds to a machine that is already busy, estimated.
     """
 
-    parameters: Parameters
+    parameters: AnyParameters
     steps: int
     seconds: float
 
@@ -89,7 +89,7 @@ class Ticket:
         preview_every: steps between previews; 0: none.
     """
 
-    parameters: Parameters
+    parameters: AnyParameters
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     future: Future[Result] = field(default_factory=Future)
     progress: Progress = Progress("queued", 0, 0)

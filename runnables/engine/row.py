@@ -17,12 +17,18 @@ from runnables.pipelines.start import Start
 from runnables.samplers import SamplerTable
 
 if TYPE_CHECKING:
+    from runnables.engine.hires import SecondPass
     from runnables.engine.plan import Request
 
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """One sampler run with one model. SDXL's refiner is a second stage of the same row."""
+    """One sampler run with one model. SDXL's refiner is a second stage of the same row.
+
+    Attributes:
+        second_pass: where this stage is one, how its first sample is made of the stage before it.
+            Without it that stage's last sample is the first one here.
+    """
 
     pipeline: Pipeline
     table: SamplerTable
@@ -34,6 +40,7 @@ class Stage:
     deep_cache_interval: int = 1
     loras: LoraSet = ()
     controls: ControlSet = ()
+    second_pass: SecondPass | None = None
 
     @property
     def load(self) -> float:
@@ -69,6 +76,11 @@ class Row:
     @property
     def stage(self) -> Stage:
         return self._stages[0]
+
+    @property
+    def second_pass(self) -> SecondPass | None:
+        """The next stage's, where that is one."""
+        return self._stages[1].second_pass if len(self._stages) > 1 else None
 
     @property
     def guided(self) -> bool:
@@ -111,23 +123,35 @@ class Row:
 
     @property
     def remaining(self) -> float:
-        """UNet rows still to run, an unconditional row counted as one."""
-        rows = sum(len(stage.table) * stage.load for stage in self._stages)
-        return rows - self.step * self.stage.load
+        """Load of the UNet calls still to come x their latent positions, guided throughout."""
+        area = self.key.area
+        left = -self.step * self.stage.load * area
+        for stage in self._stages:
+            area = stage.second_pass.area if stage.second_pass else area
+            left += len(stage.table) * stage.load * area
+        return left
 
     def advance(self) -> bool:
-        """Count a step. Returns True when the image is denoised; moves on to the next stage."""
+        """Count a step, and move on to the next stage.
+
+        Returns:
+            True when the image is denoised, or has to be enlarged before its `second_pass`.
+        """
         self.step += 1
         self.done += 1
         if self.step < len(self.stage.table):
             return False
-        if len(self._stages) == 1:
+        if len(self._stages) == 1 or self.second_pass:
             return True
+        self.begin_next(self.latents)
+        return False
+
+    def begin_next(self, sample: Tensor) -> None:
+        """Enter the next stage with its first sample, (C, h, w) float32."""
         del self._stages[0]
         self.step = 0
         self.features = None
-        self.state = _first_state(self.latents, self.stage.table)
-        return False
+        self.state = _first_state(sample, self.stage.table)
 
 
 def _first_state(sample: Tensor, table: SamplerTable) -> Tensor:

@@ -68,6 +68,27 @@ def from_image(
     return Start(_mix(table, image_latents, noise)[0], generator)
 
 
+def from_latents(
+    pipeline: Pipeline,
+    latents: Tensor,
+    size: tuple[int, int],
+    table: SamplerTable,
+    generator: torch.Generator,
+) -> Tensor:
+    """Image to image of another size: latents stretched (bilinear), and noised to the first step.
+
+    Args:
+        latents: (C, h, w) float32, denoised.
+        size: (height, width) in pixels.
+
+    Returns:
+        (C, H, W) float32, x_0.
+    """
+    shape = _latent_shape(pipeline, size)
+    larger = torch.nn.functional.interpolate(latents[None], size=shape[2:], mode="bilinear")
+    return _mix(table, larger, draw_noise(shape, generator, pipeline))[0]
+
+
 def from_masked_image(
     pipeline: Pipeline,
     pixels: Tensor,

@@ -78,9 +78,47 @@ def test_inpaint_redraws_what_is_white(client: webuiapi.WebUIApi, inverted: int)
     assert np.abs(pixels[56:72, 56:72] - BLUE).mean() > 30, "the middle is redrawn"
 
 
+def test_hires_fix(client: webuiapi.WebUIApi) -> None:
+    drawn = client.txt2img(
+        **SMALL,
+        enable_hr=True,
+        hr_scale=1.5,
+        hr_upscaler=webuiapi.HiResUpscaler.Latent,
+        hr_second_pass_steps=3,
+        denoising_strength=0.7,
+    )
+    assert drawn.image.size == (192, 192)
+    assert drawn.info["denoising_strength"] == 0.7
+    told = "Size: 128x128, Model: embedded, Denoising strength: 0.7, Hires upscale: 1.5, "
+    assert told + "Hires steps: 3, Hires upscaler: Latent" in drawn.info["infotexts"][0]
+    sized = client.txt2img(**SMALL, enable_hr=True, hr_upscaler="Lanczos", hr_resize_x=256)
+    assert sized.image.size == (256, 256)
+
+
+def test_extras(client: webuiapi.WebUIApi) -> None:
+    image = Image.new("RGB", (40, 30), BLUE)
+    larger = client.extra_single_image(image, upscaler_1="Lanczos", upscaling_resize=2.5)
+    assert larger.image.size == (100, 75)
+    assert np.abs(np.asarray(larger.image).astype(int) - BLUE).max() <= 1
+    several = client.extra_batch_images([image, image.resize((10, 20))], upscaler_1="Lanczos")
+    assert [one.size for one in several.images] == [(80, 60), (20, 40)]
+    for given in (
+        {"upscaler_1": "None"},
+        {"upscaler_1": "R-ESRGAN 4x+"},
+        {"upscaler_1": "Lanczos", "upscaling_resize": 8},
+        {"upscaler_1": "Lanczos", "gfpgan_visibility": 1},
+        {"upscaler_1": "Lanczos", "upscaler_2": "Lanczos"},
+        {"upscaler_1": "Lanczos", "resize_mode": 1},
+    ):
+        with pytest.raises(RuntimeError, match=r"40[04]"):
+            client.extra_single_image(image, **given)
+
+
 def test_what_is_not_here_is_refused(client: webuiapi.WebUIApi) -> None:
     for given in (
-        {"enable_hr": True},
+        {"enable_hr": True, "hr_upscaler": "Nearest"},
+        {"enable_hr": True, "hr_sampler_name": "DDIM"},
+        {"enable_hr": True, "hr_resize_x": 256, "hr_resize_y": 512},
         {"restore_faces": True},
         {"tiling": True},
         {"script_name": "x/y/z plot"},
@@ -98,7 +136,9 @@ def test_lists(client: webuiapi.WebUIApi) -> None:
     assert "karras" in client.util_get_scheduler_names()
     assert client.util_get_model_names() == ["embedded"]
     assert client.util_get_current_model() == "embedded"
-    assert client.get_upscalers() == client.get_loras() == client.get_face_restorers() == []
+    assert [one["name"] for one in client.get_upscalers()] == ["Lanczos"]
+    assert client.get_latent_upscale_modes() == [{"name": "Latent"}]
+    assert client.get_loras() == client.get_face_restorers() == []
     assert client.get_embeddings() == {"loaded": {}, "skipped": {}}
     assert client.get_scripts() == {"txt2img": [], "img2img": []}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 MODEL = "v1-5.safetensors"
+LINK = "https://example.com/in.png"
 
 
 def newer(id: str, kind: str = "text-to-image", **content: Any) -> dict[str, Any]:
@@ -28,6 +29,13 @@ def newer(id: str, kind: str = "text-to-image", **content: Any) -> dict[str, Any
             },
         }
     }
+
+
+def extra(id: str, **content: Any) -> dict[str, Any]:
+    """v1alpha2, of a picture to be enlarged."""
+    body = newer(id, "extra-single-image")
+    body["task"]["content"] = {"image_link": LINK, "upscaler_1": "Lanczos", **content}
+    return body
 
 
 def older(id: str, kind: str = "text-to-image", link: str = "", **body: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from deploy.queue.front import package
 from deploy.queue.front.publish import plain
 from deploy.queue.messages import from_queue, read
 from runnables.errors import InvalidInput
+from runnables.parameters import Upscale
 from runnables.samplers import resolve
 from tests.queue import tasks
 
@@ -29,8 +30,10 @@ LINK = "https://example.com/in.png"
         tasks.older("b"),
         tasks.newer("c", "image-to-image", image_link=LINK, denoising_strength=0.4),
         tasks.older("d", "image-to-image", LINK),
+        tasks.newer("e", enable_hr=True, hr_scale=1.5, hr_upscaler="Latent"),
+        tasks.extra("f", upscaling_resize=3),
     ],
-    ids=["newer", "older", "newer image", "older image"],
+    ids=["newer", "older", "newer image", "older image", "second pass", "extra"],
 )
 def test_a_task_is_the_same_behind_the_queue(body: dict[str, Any]) -> None:
     task = read(body)
@@ -53,6 +56,20 @@ def test_webui_names_become_ours() -> None:
     assert read(tasks.newer("y")).parameters().seed != parameters.seed
 
 
+def test_a_second_pass_and_an_upscale_become_ours() -> None:
+    body = tasks.newer(
+        "x", enable_hr=True, denoising_strength=0.5, hr_second_pass_steps=0, hr_upscaler="Lanczos"
+    )
+    hires = {"scale": 2.0, "strength": 0.5, "num_inference_steps": None, "upscaler": "lanczos"}
+    assert read(body).parameters().model_dump()["hires"] == hires
+    without = tasks.newer("x", enable_hr=False, hr_scale=2, hr_resize_x=512)
+    assert read(without).parameters().model_dump()["hires"] is None
+    task = read(tasks.extra("x", upscaler_1="my-x4", gfpgan_visibility=0, upscaling_resize_w=512))
+    assert task.parameters() == Upscale(upscaler="my-x4", scale=2)
+    assert (task.kind, task.content.links()) == ("upscale", [LINK])
+    assert read(tasks.extra("x", image="aGk=")).content.links() == ["aGk="]
+
+
 def scripts(**given: Any) -> dict[str, Any]:
     body = tasks.older("x")
     return {**body, "alwayson_scripts": {**body["alwayson_scripts"], **given}}
@@ -66,7 +83,20 @@ def scripts(**given: Any) -> dict[str, Any]:
         (tasks.newer("x", width=100), "width"),
         (tasks.newer("x", prompt=""), "prompt"),
         (tasks.newer("x", tiling=True), "tiling"),
-        (tasks.newer("x", enable_hr=True), "enable_hr"),
+        (tasks.newer("x", enable_hr=True, hr_scale=9), "hr_scale"),
+        (tasks.newer("x", enable_hr=True, hr_second_pass_steps=151), "hr_second_pass_steps"),
+        (tasks.newer("x", enable_hr=True, hr_resize_x=512), "hr_resize_x"),
+        (tasks.newer("x", enable_hr=True, firstphase_width=64), "firstphase_width"),
+        (tasks.newer("x", "inpaint", image_link=LINK, mask="x", enable_hr=True), "enable_hr"),
+        (tasks.extra("x", upscaling_resize=5), "upscaling_resize"),
+        (tasks.extra("x", upscaler_1=""), "upscaler_1"),
+        (tasks.extra("x", upscaler_2="Lanczos"), "upscaler_2"),
+        (tasks.extra("x", codeformer_visibility=0.5), "codeformer_visibility"),
+        (tasks.extra("x", resize_mode=1), "resize_mode"),
+        (tasks.extra("x", prompt="x"), "prompt"),
+        (tasks.extra("x", image_link=f"{LINK},{LINK}"), "input image"),
+        (tasks.extra("x", image_link=""), "input image"),
+        (tasks.newer("x", "extra-batch-image"), "extra-single-image"),
         (tasks.newer("x", colour="red"), "colour"),
         (tasks.newer("x", batch_size=8, n_iter=8), "batch_size"),
         (tasks.newer("x", "image-to-image"), "input image"),

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import time
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -158,6 +159,25 @@ def test_image_to_image(system: Any, aws: Any, form: str, photo: Image.Image) ->
     told = wait_for(front, f"i-{form}", "output" if form == "v1alpha2" else "outputs")
     assert told["status"] == "completed", told
     assert told["parameters"]["strength"] == 0.5
+
+
+def test_enlarging(system: Any, aws: Any, photo: Image.Image) -> None:
+    topology, front, _, _ = system
+    buffer = io.BytesIO()
+    photo.save(buffer, "PNG")
+    aws.client("s3").put_object(Bucket=topology.bucket, Key="small.png", Body=buffer.getvalue())
+    link = f"s3://{topology.bucket}/small.png"
+    hires = {"enable_hr": True, "hr_scale": 1.5, "width": 64, "height": 64}
+    for body in (tasks.extra("u-1", image_link=link), tasks.newer("u-2", **hires)):
+        assert post(front, "/v1alpha2", body)[0] == 200
+    for id, side in (("u-1", 128), ("u-2", 96)):
+        told = wait_for(front, id)
+        assert told["status"] == "completed", told
+        key = urllib.parse.urlsplit(told["image_url"][0]).path[1:]
+        stored = aws.client("s3").get_object(Bucket=topology.bucket, Key=key)["Body"].read()
+        assert Image.open(io.BytesIO(stored)).size == (side, side)
+    code, told = post(front, "/v1alpha2", tasks.newer("u-3", "extra-batch-image"))
+    assert code == 400 and told["detail"][0]["loc"] == ["task", "metadata", "tasktype"]
 
 
 def test_a_task_at_fault_is_answered_as_failed(system: Any, aws: Any) -> None:

@@ -84,7 +84,7 @@ class Front:
             raise UnknownName(f"{runtime} serves {known[runtime]}, not {task.model}", loc=loc)
 
     def _check_sampler(self, task: Task) -> None:
-        name = task.parameters().scheduler
+        name = getattr(task.parameters(), "scheduler", None)
         if name and self._samplers and plain(name) not in self._samplers:
             raise UnknownName(f"there is no sampler {name}", loc=("sampler_name",))
 

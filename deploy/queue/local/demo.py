@@ -11,21 +11,14 @@ import json
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import boto3
 from tqdm import tqdm
 
-from deploy.queue.front.publish import Front
-from deploy.queue.front.settings import Settings
-from deploy.queue.local import gateway, stand_in, topology, workers
-from deploy.queue.local.topology import Topology
+from deploy.queue.local import stand_in, workers
+from deploy.queue.local.system import RUNTIMES, Client, system
 
-KEY = "demo-key"
-RUNTIMES = {"embedded": "embedded.safetensors"}
 PROMPTS = (
     "View of a cyberpunk city",
     "A red circle on a blue background",
@@ -60,67 +53,6 @@ def body(number: int, example: str) -> tuple[str, dict[str, Any]]:
     linked = {"image_link": link} if link else {}
     content = {"alwayson_scripts": {}, **drawn, **linked}
     return "/v1alpha2", {"task": {"metadata": metadata, "content": content}}
-
-
-class Client:
-    """Calls the front door as any client would."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-
-    def call(self, method: str, path: str, body: Any = None) -> Any:
-        """The answer's JSON; an error status raises."""
-        request = urllib.request.Request(
-            self._url + path,
-            method=method,
-            data=None if body is None else json.dumps(body).encode(),
-            headers={"x-api-key": KEY, "content-type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)
-
-
-@contextmanager
-def system(kind: str, folder: Path, **worker: str) -> Iterator[tuple[Client, Topology, Any]]:
-    """Everything, started: (client, topology, boto3 session).
-
-    Args:
-        kind: moto or ministack.
-        folder: for logs.
-        worker: environment of the worker.
-    """
-    with stand_in.serve(kind, folder / "aws.log") as endpoint:
-        session = boto3.Session("local", "local", region_name=stand_in.REGION)
-        local = _Local(session, endpoint)
-        made = topology.create(local, "demo", RUNTIMES)
-        settings = Settings(made.tasks_topic, made.bucket, RUNTIMES, made.dynamic)
-        door = Front(settings, local.client("sns"), local.client("s3"))
-        port = stand_in.free_port()
-        environment = {
-            **stand_in.environment(endpoint),
-            **workers.settings(made, "embedded"),
-            "WORKER_PORT": str(port),
-            **worker,
-        }
-        process = workers.start(folder / "worker.log", environment)
-        try:
-            workers.wait_ready(process, port, folder / "worker.log")
-            with gateway.serve(door, {KEY: KEY}) as url:
-                yield Client(url), made, local
-        finally:
-            process.terminate()
-            process.wait(120)
-
-
-class _Local:
-    """A session whose clients talk to the stand-in."""
-
-    def __init__(self, session: Any, endpoint: str) -> None:
-        self._session, self._endpoint = session, endpoint
-
-    def client(self, service: str) -> Any:
-        """As boto3's."""
-        return self._session.client(service, endpoint_url=self._endpoint)
 
 
 def main() -> None:

@@ -12,6 +12,10 @@ from deploy.queue.front import handler
 from deploy.queue.front.publish import Front
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128  # a load test's users all connect at once
+
+
 @contextmanager
 def serve(door: Front, keys: Mapping[str, str], port: int = 0) -> Iterator[str]:
     """The API's address.
@@ -53,7 +57,7 @@ def serve(door: Front, keys: Mapping[str, str], port: int = 0) -> Iterator[str]:
         def log_message(self, format: str, *args: object) -> None:
             """Silent."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    server = _Server(("127.0.0.1", port), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}"

@@ -32,7 +32,7 @@ from deploy.queue.worker.settings import WorkerSettings
 from deploy.queue.worker.store import Store
 from runnables.engine.request import Result, Ticket
 from runnables.errors import Cancelled, GenerationFailed, InvalidInput, OverCapacity
-from runnables.parameters import Parameters
+from runnables.parameters import AnyParameters
 from runnables.runnable import StableDiffusionRunnable
 
 logger = logging.getLogger(__name__)
@@ -137,7 +137,7 @@ class Lifecycle:
             result = ticket.future.result()
         return self._stored(task, held.delivery, span, result, runnable)
 
-    def _parameters(self, task: Task, delivery: Delivery) -> Parameters:
+    def _parameters(self, task: Task, delivery: Delivery) -> AnyParameters:
         priority = "high" if delivery.urgent else "normal"
         return task.parameters().model_copy(update={"priority": priority, "deadline_s": DEADLINE_S})
 
@@ -164,7 +164,7 @@ class Lifecycle:
             span,
             "completed",
             image_url=urls,
-            seeds=[drawn.seed for drawn in result.images],
+            seeds=[drawn.seed for drawn in result.images if drawn.seed is not None],
             finish_reasons=[drawn.finish_reason for drawn in result.images],
             parameters=result.parameters.model_dump(exclude_none=True),
             timings={name: round(s, 4) for name, s in {"waited": waited, **timings}.items()},
@@ -207,7 +207,7 @@ class Lifecycle:
 def _submit(
     held: Held,
     runnable: StableDiffusionRunnable,
-    parameters: Parameters,
+    parameters: AnyParameters,
     image: Image | None,
     mask: Image | None,
 ) -> Ticket:

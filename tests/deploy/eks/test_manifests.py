@@ -55,6 +55,16 @@ def server(documents: list[Document]) -> Document:
     return container
 
 
+def data_volume(documents: list[Document]) -> Document:
+    (found,) = [
+        mapping["ebs"]
+        for mapping in one(documents, "EC2NodeClass")["spec"]["blockDeviceMappings"]
+        if mapping["deviceName"] == "/dev/xvdb"
+    ]
+    ebs: Document = found
+    return ebs
+
+
 #: (what somebody might do to the GPU overlay, words of the line that tells)
 MUTATIONS: list[tuple[Callable[[list[Document]], Any], tuple[str, ...]]] = [
     (lambda d: pod(d).update(restartpolicy="Always"), ("Deployment", "restartpolicy")),
@@ -87,6 +97,8 @@ MUTATIONS: list[tuple[Callable[[list[Document]], Any], tuple[str, ...]]] = [
         ),
         ("EC2NodeClass", "al2023"),
     ),
+    (lambda d: data_volume(d).update(snapshotID="not-taken"), ("EC2NodeClass", "not-taken")),
+    (lambda d: data_volume(d).update(volumeInitializationRate=300), ("snapshotID", "dependency")),
     (lambda d: one(d, "LoadBalancerConfiguration")["spec"].pop("sourceRanges"), ("sourceRanges",)),
     (
         lambda d: one(d, "HTTPRoute")["spec"]["rules"][0].update(
@@ -139,6 +151,36 @@ def test_workers_of_a_queue() -> None:
         assert trigger["metadata"]["queueURLFromEnv"] in settings
         assert "queueURL" not in trigger["metadata"]
     assert pod(documents)["terminationGracePeriodSeconds"] == 115
+
+
+FROM_SNAPSHOT = {"snapshotID": "snap-0123456789abcdef0", "volumeInitializationRate": 300}
+
+
+@pytest.mark.parametrize("ready", ["queue.yaml", "inf2.yaml"])
+def test_nodes_from_a_snapshot(ready: str, tmp_path: Path) -> None:
+    document = yaml.safe_load((ROOT / "deploy" / "eks" / ready).read_text())
+    assert data_volume(rendered(ROOT / "deploy" / "eks" / ready)).keys().isdisjoint(FROM_SNAPSHOT)
+    document["spec"]["image_snapshot_id"] = FROM_SNAPSHOT["snapshotID"]
+    (tmp_path / ready).write_text(yaml.safe_dump(document))
+    documents = rendered(tmp_path / ready)
+    assert problems(documents) == []
+    assert data_volume(documents).items() >= FROM_SNAPSHOT.items()
+
+
+def test_an_overlay_with_a_snapshot(tmp_path: Path) -> None:
+    tree = tmp_path / "kubernetes"
+    shutil.copytree(OVERLAYS.parent, tree)
+    overlay = tree / "overlays" / "queue" / "kustomization.yaml"
+    document = yaml.safe_load(overlay.read_text())
+    document["components"].append("../../components/image-snapshot")
+    overlay.write_text(yaml.safe_dump(document))
+    told = problems(render(overlay.parent))
+    assert len(told) == 1 and "not-taken" in told[0]  # until there is one
+    volume = tree / "components" / "image-snapshot" / "volume.yaml"
+    volume.write_text(volume.read_text().replace("not-taken", str(FROM_SNAPSHOT["snapshotID"])))
+    documents = render(overlay.parent)
+    assert problems(documents) == []
+    assert data_volume(documents).items() >= FROM_SNAPSHOT.items()
 
 
 def test_settings_are_those_of_the_service() -> None:

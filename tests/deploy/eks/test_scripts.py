@@ -171,6 +171,18 @@ def test_cleanup_without_controllers(desk: Desk) -> None:
     assert not [call for call in desk.calls() if "nodepools" in call and "delete" in call]
 
 
+def test_cleanup_removes_snapshots_of_the_image(desk: Desk) -> None:
+    programs = Path(desk.env["PATH"].split(":")[0])
+    answer = 'case "$2" in describe-snapshots) echo snap-1 snap-2;; esac\n'
+    (programs / "aws").write_text(RECORDER + answer)
+    desk.run("cleanup.sh", "--yes", "--keep-images")
+    assert not [call for call in desk.calls() if "-snapshot" in call]
+    desk.run("cleanup.sh", "--yes")
+    found = [call for call in desk.calls() if "-snapshot" in call]
+    assert "Name=tag:deployment,Values=sd-production" in found[0]
+    assert found[1:] == [f"aws ec2 delete-snapshot --snapshot-id snap-{n}" for n in (1, 2)]
+
+
 @pytest.mark.parametrize("script", ["install.sh", "cleanup.sh"])
 def test_dry_run_calls_nothing(desk: Desk, script: str) -> None:
     done = desk.run(script, "--dry-run")

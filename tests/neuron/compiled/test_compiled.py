@@ -71,6 +71,7 @@ def test_a_mixed_padded_batch_equals_diffusers(
         ({"prompt": "word " * 200}, "prompt"),
         ({"negative_prompt": "word " * 200}, "negative_prompt"),
         ({"clip_skip": 1}, "clip_skip"),
+        ({"hires": {}}, "hires"),
     ],
 )
 def test_what_was_not_compiled_is_refused(

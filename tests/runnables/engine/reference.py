@@ -21,10 +21,7 @@ def draw(
     mask: Image.Image | None = None,
 ) -> np.ndarray:
     """(H, W, 3) uint8 of one image, by diffusers' pipeline for this task."""
-    diffuser = pipeline(folder, type(parameters))
-    diffuser.scheduler = make_scheduler(
-        parameters.scheduler or "default", dict(_config(folder, type(parameters)))
-    )
+    diffuser = _with_sampler(folder, type(parameters), parameters)
     call: dict[str, Any] = {
         "prompt": parameters.prompt,
         "negative_prompt": parameters.negative_prompt or None,
@@ -42,15 +39,45 @@ def draw(
         call |= {"height": parameters.height, "width": parameters.width}
     if parameters.clip_skip:
         call["clip_skip"] = parameters.clip_skip
-        for encoder in (diffuser.text_encoder, getattr(diffuser, "text_encoder_2", None)):
-            if encoder is not None and not hasattr(encoder, "text_model"):
-                vars(encoder)["text_model"] = (
-                    encoder  # diffusers looks for the norm where it once was
-                )
+        _show_text_model(diffuser)
     if parameters.guidance_rescale:
         call["guidance_rescale"] = parameters.guidance_rescale
+    if parameters.hires:
+        call = second_pass(diffuser, parameters, call)
+        diffuser = _with_sampler(folder, ImageToImage, parameters)
     pixels = diffuser(**call).images[0]
     return (pixels * 255).round().astype(np.uint8)
+
+
+def _show_text_model(diffuser: Any) -> None:
+    """diffusers' clip_skip looks for the norm where it once was."""
+    for encoder in (diffuser.text_encoder, getattr(diffuser, "text_encoder_2", None)):
+        if encoder is not None and not hasattr(encoder, "text_model"):
+            vars(encoder)["text_model"] = encoder
+
+
+def second_pass(diffuser: Any, parameters: TextToImage, first: dict[str, Any]) -> dict[str, Any]:
+    """Run the first pass. Returns the call of the img2img pipeline: latents or picture stretched,
+    and the same generator drawn on from."""
+    hires = parameters.hires
+    assert hires is not None and parameters.height and parameters.width
+    height, width = (
+        round(side * hires.scale / 8) * 8 for side in (parameters.height, parameters.width)
+    )
+    if hires.upscaler == "latent":
+        latents = diffuser(**first | {"output_type": "latent"}).images
+        size = (height // diffuser.vae_scale_factor, width // diffuser.vae_scale_factor)
+        larger = torch.nn.functional.interpolate(latents, size=size, mode="bilinear")
+    else:
+        picture = diffuser(**first | {"output_type": "pil"}).images[0]
+        larger = picture.resize((width, height), Image.Resampling.LANCZOS)
+    rest = {name: value for name, value in first.items() if name not in ("height", "width")}
+    return {
+        **rest,
+        "image": larger,
+        "strength": hires.strength,
+        "num_inference_steps": hires.num_inference_steps,
+    }
 
 
 @cache
@@ -65,6 +92,12 @@ def pipeline(folder: Path, task: type) -> Any:
     )
     loaded.set_progress_bar_config(disable=True)
     return loaded
+
+
+def _with_sampler(folder: Path, task: type, parameters: TextToImage) -> Any:
+    diffuser, config = pipeline(folder, task), dict(_config(folder, task))
+    diffuser.scheduler = make_scheduler(parameters.scheduler or "default", config)
+    return diffuser
 
 
 @cache

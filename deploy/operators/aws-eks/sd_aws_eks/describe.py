@@ -28,6 +28,8 @@ def describe(path: Path) -> dict[str, str]:
         "region": spec.region,
         "accelerator": spec.accelerator,
         "kubernetes_version": spec.kubernetes_version,
+        "bottlerocket_version": spec.bottlerocket_version,
+        "volume_gib": str(spec.volume_gib),
         "image_uri": spec.image_uri or "",
         "api_keys_parameter": spec.api_keys_parameter or "",
         "queue": "true" if spec.async_ else "false",

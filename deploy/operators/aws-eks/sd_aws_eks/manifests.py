@@ -67,6 +67,7 @@ def components(spec: EksSpec) -> list[str]:
         "gateway": not spec.async_,
         "scaling": not spec.async_,
         "queue": spec.async_,
+        "image-snapshot": spec.image_snapshot_id is not None,
         "model-s3": spec.model_bucket is not None,
         "api-keys": spec.api_keys_parameter is not None,
     }

@@ -112,7 +112,9 @@ class EksSpec(Spec):
         80, ge=40, le=2000, description="the nodes' volume for images and caches, GiB"
     )
     image_snapshot_id: SnapshotId | None = Field(
-        None, description="a snapshot of that volume with the image already pulled"
+        None,
+        description="a snapshot of that volume with the image already pulled, by "
+        "deploy/eks/snapshot.sh",
     )
     bottlerocket_version: BottlerocketVersion = Field(
         "latest", description="the nodes' system; a fixed one keeps nodes until you change it"

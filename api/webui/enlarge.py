@@ -1,0 +1,145 @@
+"""The WebUI's hires fix and its Extras tab, onto our second pass and our upscalers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from api import forms
+from api.webui.translate import Asked, drop_null
+from runnables.errors import InvalidInput
+from runnables.parameters import Upscale
+
+#: what the WebUI calls ours; the operator's models have one name
+NAMES = {"latent": "latent", "lanczos": "lanczos"}
+#: fields that ask for what is not here, and the values that do not
+REFUSED: Mapping[str, str] = {
+    "hr_checkpoint_name": "both passes are drawn by one model",
+    "hr_sampler_name": "both passes are drawn by one sampler",
+    "hr_scheduler": "both passes are drawn by one sampler",
+    "hr_prompt": "both passes have one prompt",
+    "hr_negative_prompt": "both passes have one prompt",
+    "firstphase_width": "width and height are the first pass's",
+    "firstphase_height": "width and height are the first pass's",
+}
+SAME = {"", "None", "Use same checkpoint", "Use same sampler", "Use same scheduler", "Automatic"}
+MAX_IMAGES = 8
+
+
+class Extras(BaseModel):
+    """What both of the Extras tab's routes take."""
+
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+    resize_mode: int = Field(0, description="0: times `upscaling_resize`")
+    upscaling_resize: float = Field(2.0, gt=1, le=4)
+    upscaler_1: str = Field("None", max_length=200)
+    # only to be refused where they are set
+    upscaler_2: str = "None"
+    gfpgan_visibility: float = 0
+    codeformer_visibility: float = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_null(cls, body: Any) -> Any:
+        return drop_null(body)
+
+
+class Single(Extras):
+    """`extra-single-image`."""
+
+    image: str
+
+
+class Listed(BaseModel):
+    """One of many."""
+
+    data: str
+    name: str = ""
+
+
+class Several(Extras):
+    """`extra-batch-images`."""
+
+    imageList: list[Listed] = Field(min_length=1, max_length=MAX_IMAGES)
+
+
+def lists(upscalers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """`upscalers` there."""
+    unknown = dict.fromkeys(("model_name", "model_path", "model_url"))
+    return [{"name": _theirs(one["name"]), **unknown, "scale": one["scale"]} for one in upscalers]
+
+
+def latent_modes() -> list[dict[str, str]]:
+    """`latent-upscale-modes` there."""
+    return [{"name": "Latent"}]
+
+
+def parameters(asked: Extras) -> Upscale:
+    """Raises InvalidInput for what is not available, naming the field."""
+    if asked.resize_mode:
+        raise InvalidInput("only resize_mode 0 is available", loc=("resize_mode",))
+    for name in ("gfpgan_visibility", "codeformer_visibility"):
+        if getattr(asked, name):
+            raise InvalidInput("faces are not restored here", loc=(name,))
+    if asked.upscaler_2 not in SAME:
+        raise InvalidInput("there is no second upscaler", loc=("upscaler_2",))
+    if asked.upscaler_1 in SAME:
+        raise InvalidInput("name an upscaler, such as Lanczos", loc=("upscaler_1",))
+    wanted = {"upscaler": _ours(asked.upscaler_1), "scale": asked.upscaling_resize}
+    return forms.validated(Upscale, wanted)
+
+
+def hires(asked: Asked, native: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Our second pass, or none.
+
+    Args:
+        native: the model's own height and width.
+
+    Raises:
+        InvalidInput: for what is not available, naming the field.
+    """
+    if not asked.enable_hr:
+        return None
+    for name, why in REFUSED.items():
+        value = getattr(asked, name)
+        if value and value not in SAME:
+            raise InvalidInput(why, loc=(name,))
+    return {
+        "scale": _scale(asked, native),
+        "strength": asked.denoising_strength,
+        "num_inference_steps": asked.hr_second_pass_steps or None,
+        "upscaler": _ours(asked.hr_upscaler),
+    }
+
+
+def _scale(asked: Asked, native: Mapping[str, Any]) -> float:
+    """`hr_scale`, or what makes `hr_resize_x` x `hr_resize_y` of the first pass."""
+    wanted = {"hr_resize_x": asked.hr_resize_x, "hr_resize_y": asked.hr_resize_y}
+    sides = {
+        "hr_resize_x": asked.width or native["width"],
+        "hr_resize_y": asked.height or native["height"],
+    }
+    scales = {name: side / sides[name] for name, side in wanted.items() if side}
+    if not scales:
+        return asked.hr_scale
+    (name, scale), *_ = scales.items()
+    if max(scales.values()) != min(scales.values()):
+        raise InvalidInput(
+            "another shape than that of width x height is not available", loc=("hr_resize_y",)
+        )
+    if any(side % 8 for side in wanted.values()):
+        raise InvalidInput("hr_resize_x and hr_resize_y must be multiples of 8", loc=(name,))
+    if not 1 < scale <= 4:
+        raise InvalidInput("must be larger than the first pass, up to 4 times", loc=(name,))
+    return scale
+
+
+def _ours(name: str) -> str:
+    return NAMES.get(name.lower(), name)
+
+
+def _theirs(name: str) -> str:
+    return name.capitalize() if name in NAMES else name

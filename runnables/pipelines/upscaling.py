@@ -1,0 +1,161 @@
+"""Enlarging pictures: Pillow's Lanczos, and Swin2SR (arXiv:2209.11345) in overlapping tiles.
+
+An upscaler works in turns, a generator that yields after each tile, so that whoever owns the
+device can do other things between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from itertools import product
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+
+from runnables.errors import GenerationFailed
+
+Turns = Generator[None, None, Image.Image]
+TILE = 128  # pixels of the input that one call sees along each side: bounds memory and time
+OVERLAP = 32  # of neighbouring tiles
+MARGIN = 8  # of the overlap, at either end, where a tile lacks what lies beyond it: not used
+
+
+class Upscaler(Protocol):
+    """What enlarges pictures.
+
+    Attributes:
+        scale: how many times it enlarges by itself.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def scale(self) -> int: ...
+    def turns(self, size: tuple[int, int]) -> int:
+        """How many times `enlarge` yields for an image of (height, width)."""
+        ...
+
+    def enlarge(self, image: Image.Image, size: tuple[int, int]) -> Turns:
+        """An RGB image at another size, (height, width)."""
+        ...
+
+
+class Lanczos:
+    """Pillow's resampling, in a single turn."""
+
+    name = "lanczos"
+    scale = 2
+
+    def turns(self, size: tuple[int, int]) -> int:
+        return 1
+
+    def enlarge(self, image: Image.Image, size: tuple[int, int]) -> Turns:
+        larger = _resized(image, size)
+        yield
+        return larger
+
+
+class Swin2SR:
+    """A transformer that enlarges by its own scale; Lanczos does the rest.
+
+    Args:
+        model: transformers' Swin2SRForImageSuperResolution.
+        tile, overlap, margin: in pixels of the input, multiples of the model's window.
+    """
+
+    def __init__(
+        self, name: str, model: Any, tile: int = TILE, overlap: int = OVERLAP, margin: int = MARGIN
+    ) -> None:
+        self.name = name
+        self.scale = int(model.config.upscale)
+        self._model = model
+        self._cut = (tile, overlap, margin)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self._model.parameters())
+
+    def turns(self, size: tuple[int, int]) -> int:
+        return len(spans(size[0], *self._cut)) * len(spans(size[1], *self._cut))
+
+    def enlarge(self, image: Image.Image, size: tuple[int, int]) -> Turns:
+        pixels, scale = np.asarray(image.convert("RGB")), self.scale
+        canvas = Image.new("RGB", (image.width * scale, image.height * scale))
+        for rows, columns in _tiles(image, *self._cut):
+            tile = self._call(pixels[rows.first : rows.last, columns.first : columns.last])
+            inside = tile[rows.inside(scale), columns.inside(scale)]
+            mask = np.outer(rows.weights(scale), columns.weights(scale))
+            canvas.paste(
+                Image.fromarray(np.ascontiguousarray(inside)),
+                (columns.start * scale, rows.start * scale),
+                Image.fromarray((mask * 255).round().astype(np.uint8)),
+            )
+            yield
+        return _resized(canvas, size)
+
+    def _call(self, pixels: np.ndarray) -> np.ndarray:
+        """(H, W, 3) uint8 -> (H x scale, W x scale, 3), padded as Swin2SR's processor does."""
+        height, width, _ = pixels.shape
+        window = int(self._model.config.window_size)
+        below, right = ((side // window + 1) * window - side for side in (height, width))
+        padded = np.pad(pixels, ((0, below), (0, right), (0, 0)), mode="symmetric")
+        given = torch.from_numpy(padded).to(self._model.device).permute(2, 0, 1)[None]
+        with torch.inference_mode():
+            larger = self._model(given / 255).reconstruction[0].float()
+        larger = larger[:, : height * self.scale, : width * self.scale]
+        if not torch.isfinite(larger).all():
+            raise GenerationFailed(f"{self.name} produced values that are not numbers")
+        larger = (larger.clamp(0, 1) * 255).round().to(torch.uint8)
+        array: np.ndarray = larger.permute(1, 2, 0).cpu().numpy()
+        return array
+
+
+class Span(NamedTuple):
+    """One tile along one axis, in pixels of the input.
+
+    Attributes:
+        first, last: what the model sees.
+        start, stop: what of it is used.
+        ramp: over so many pixels from `start` it is blended with the tile before.
+    """
+
+    first: int
+    last: int
+    start: int
+    stop: int
+    ramp: int
+
+    def inside(self, scale: int) -> slice:
+        """What is used, in the tile's output."""
+        return slice((self.start - self.first) * scale, (self.stop - self.first) * scale)
+
+    def weights(self, scale: int) -> np.ndarray:
+        """Of each pixel used, in the output: rising from 0, then 1."""
+        weights = np.ones((self.stop - self.start) * scale)
+        rise = self.ramp * scale
+        weights[:rise] = (np.arange(rise) + 0.5) / max(rise, 1)
+        return weights
+
+
+def spans(length: int, tile: int, overlap: int, margin: int) -> list[Span]:
+    """The tiles along an axis of this many pixels."""
+    found = []
+    for first in range(0, max(length - overlap, 1), tile - overlap):
+        last = min(first + tile, length)
+        start = first + margin if first else 0
+        stop = last - margin if last < length else length
+        found.append(Span(first, last, start, stop, overlap - 2 * margin if first else 0))
+    return found
+
+
+def _tiles(image: Image.Image, *cut: int) -> Iterator[tuple[Span, Span]]:
+    return product(spans(image.height, *cut), spans(image.width, *cut))
+
+
+def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    height, width = size
+    if image.size == (width, height):
+        return image
+    return image.resize((width, height), Image.Resampling.LANCZOS)
