@@ -62,8 +62,8 @@ def draw(runnable: StableDiffusionRunnable, steps: int, options: dict[str, Any])
 
 def run(model: Path, *, steps: int, rounds: int) -> list[str]:
     """The report's lines."""
-    plain = StableDiffusionRunnable(Settings(model=str(model)))
-    half = StableDiffusionRunnable(Settings(model=str(model), precision="bf16"))
+    plain = StableDiffusionRunnable(Settings(model=str(model), max_queue_s=1e6))
+    half = StableDiffusionRunnable(Settings(model=str(model), precision="bf16", max_queue_s=1e6))
     variants = {name: partial(draw, plain, steps, options) for name, options in VARIANTS.items()}
     variants["SD_PRECISION=bf16"] = partial(draw, half, steps, {})
     for runnable in (plain, half):

@@ -25,7 +25,7 @@ from runnables.assembly import warm_up
 from runnables.engine.cost import CostModel
 from runnables.engine.engine import Engine
 from runnables.engine.plan import Planner
-from runnables.engine.request import Ticket
+from runnables.engine.request import Inputs, Ticket
 from runnables.engine.shelf import Shelf
 from runnables.parameters import TextToImage
 from runnables.pipelines.base import Pipeline
@@ -148,7 +148,7 @@ class Arm:
 
     def _submit(self, seed: int) -> Ticket:
         ticket = Ticket(request(self.name, seed))
-        self.engine.submit(ticket, None, None)
+        self.engine.submit(ticket, Inputs())
         return ticket
 
     @torch.inference_mode()

@@ -61,7 +61,7 @@ def own_share(model: str) -> str:
     for images in (1, 4, 8):
         with accelerator.session():
             ask = TextToImage(prompt="x", seed=0, num_images_per_prompt=images)
-            ((_, rows),) = Preparer(0).prepare([planner.plan(Ticket(ask), None, None)])
+            ((_, rows),) = Preparer(0).prepare([planner.plan(Ticket(ask))])
             assert not isinstance(rows, Exception)
             batch = Batch(rows, accelerator)
             inside: list[float] = []

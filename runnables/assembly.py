@@ -20,7 +20,7 @@ from runnables.engine.engine import Engine
 from runnables.engine.plan import Planner
 from runnables.engine.prepare import Preparer
 from runnables.engine.previews import Previewer
-from runnables.engine.request import Ticket
+from runnables.engine.request import Inputs, Ticket
 from runnables.engine.row import Row
 from runnables.engine.shelf import Shelf
 from runnables.errors import ConfigurationError
@@ -32,8 +32,6 @@ from runnables.pipelines.registry import PIPELINES
 from runnables.pipelines.upscalers import Upscalers
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from runnables.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -164,7 +162,7 @@ def warm_up(planner: Planner, accelerator: Accelerator) -> None:
 
 
 def _rows(planner: Planner, images: int) -> list[Row]:
-    request = planner.plan(Ticket(_parameters(planner, images)), *_inputs(planner))
+    request = planner.plan(Ticket(_parameters(planner, images)), _inputs(planner))
     ((_, rows),) = Preparer(0).prepare([request])
     if isinstance(rows, Exception):
         raise rows
@@ -186,10 +184,10 @@ def _timed_step(rows: list[Row], accelerator: Accelerator) -> tuple[int, int, fl
     return unet_rows, area, time.perf_counter() - started
 
 
-def _inputs(planner: Planner) -> tuple[Image | None, Image | None]:
+def _inputs(planner: Planner) -> Inputs:
     from PIL.Image import new
 
     if not planner.base.inpaints_only:
-        return None, None
+        return Inputs()
     height, width = planner.base.native_size
-    return new("RGB", (width, height)), new("L", (width, height), 255)
+    return Inputs(new("RGB", (width, height)), new("L", (width, height), 255))

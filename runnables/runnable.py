@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runnables import collector
-from runnables.engine.request import OnStep, Plan, Result, Ticket
+from runnables.engine.request import Inputs, OnStep, Plan, Result, Ticket
 from runnables.errors import InvalidInput, NotReady, UnknownName
 from runnables.parameters import AnyParameters, ImageToImage, Inpaint, TextToImage, Upscale
 from runnables.settings import Settings
@@ -115,7 +115,7 @@ class StableDiffusionRunnable:
         ticket = Ticket(
             parameters, id or uuid.uuid4().hex, on_step=on_step, preview_every=preview_every
         )
-        self._engine.submit(ticket, image, mask, controls)
+        self._engine.submit(ticket, Inputs(image, mask, tuple(controls)))
         return ticket
 
     def plan(
@@ -134,7 +134,7 @@ class StableDiffusionRunnable:
         if self._engine is None:
             raise NotReady("the model is still loading")
         _check_inputs(parameters, image, mask, controls)
-        return self._engine.plan(Ticket(parameters), image, mask, controls)
+        return self._engine.plan(Ticket(parameters), Inputs(image, mask, tuple(controls)))
 
     def txt2img(self, parameters: TextToImage) -> Result:
         """Draw what the prompt says; blocks."""

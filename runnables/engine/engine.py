@@ -13,19 +13,20 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from runnables.accelerators.base import Accelerator
 from runnables.engine.batch import Batch, signature
 from runnables.engine.batch_key import BatchKey
 from runnables.engine.batcher import choose
 from runnables.engine.decode import decode, to_image
+from runnables.engine.ending import deliver, flagged, settle, told
 from runnables.engine.errands import Errand, Errands
 from runnables.engine.plan import Planner, Request
 from runnables.engine.prepare import Preparer
 from runnables.engine.previews import Previewer
 from runnables.engine.queue import Accepted, Queue
-from runnables.engine.request import Drawn, Plan, Progress, Result, State, Ticket
+from runnables.engine.request import Inputs, Plan, Progress, Ticket
 from runnables.engine.row import Row
 from runnables.engine.shelf import Parked, Shelf
 from runnables.engine.upscale import UpscaleRequest
@@ -33,12 +34,10 @@ from runnables.engine.upscale import plan as plan_upscale
 from runnables.errors import (
     Cancelled,
     DeadlineExceeded,
-    GenerationFailed,
     NotReady,
     StableDiffusionError,
 )
 from runnables.parameters import Upscale
-from runnables.pipelines import safety
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -83,13 +82,7 @@ class Engine:
     def start(self) -> None:
         self._thread.start()
 
-    def submit(
-        self,
-        ticket: Ticket,
-        image: Image | None,
-        mask: Image | None,
-        controls: Sequence[Image] = (),
-    ) -> None:
+    def submit(self, ticket: Ticket, inputs: Inputs) -> None:
         """Plan and admit, or wait for the model; the ticket's future ends later.
 
         Raises:
@@ -97,10 +90,10 @@ class Engine:
         """
         planner = self._shelf.enter(ticket.parameters.model)
         if planner is None:
-            self._park(ticket, (image, mask, controls))
+            self._park(ticket, inputs)
             return
         try:
-            request = _planned(planner, ticket, image, mask, controls)
+            request = _planned(planner, ticket, inputs)
             self._begin(ticket)
             self._queue.admit(request)
         except BaseException:
@@ -119,7 +112,7 @@ class Engine:
         id = ticket.id  # not the ticket: its future would hold it for ever
         ticket.future.add_done_callback(lambda _: self._open.discard(id))
 
-    def _park(self, ticket: Ticket, inputs: tuple[Any, ...]) -> None:
+    def _park(self, ticket: Ticket, inputs: Inputs) -> None:
         if self._queue.closed:
             raise NotReady("the service is stopping and takes no new requests")
         self._begin(ticket)
@@ -129,13 +122,7 @@ class Engine:
             self._open.discard(ticket.id)
             raise
 
-    def plan(
-        self,
-        ticket: Ticket,
-        image: Image | None,
-        mask: Image | None,
-        controls: Sequence[Image] = (),
-    ) -> Plan:
+    def plan(self, ticket: Ticket, inputs: Inputs) -> Plan:
         """What `submit` would do. Raises InvalidInput as it does.
 
         Of a model that is not loaded nothing is known yet: the parameters stay as they are.
@@ -144,7 +131,7 @@ class Engine:
         if planner is None:
             return Plan(ticket.parameters, 0, 0.0)
         try:
-            request = _planned(planner, ticket, image, mask, controls)
+            request = _planned(planner, ticket, inputs)
             return Plan(request.parameters, request.steps, self._share_s(request))
         finally:
             self._shelf.leave(planner.name)
@@ -219,7 +206,7 @@ class Engine:
             self._batch = None  # it may hold the one that has to go
         for parked, outcome in self._shelf.turn():
             if isinstance(outcome, StableDiffusionError):
-                _settle(parked.ticket, outcome)
+                settle(parked.ticket, outcome)
             else:
                 self._unpark(parked, outcome)
 
@@ -228,9 +215,9 @@ class Engine:
         ticket = parked.ticket
         self._leave_at_end(ticket, planner.name)
         try:
-            self._queue.admit(planner.plan(ticket, *parked.inputs))
+            self._queue.admit(planner.plan(ticket, parked.inputs))
         except Exception as error:
-            _settle(ticket, _told(error, self._accelerator))
+            settle(ticket, told(error, self._accelerator))
 
     def _admit(self) -> None:
         """Prepare waiting requests while there is room, their prompts in one text encode."""
@@ -377,7 +364,7 @@ class Engine:
 
     def _begin_upscale(self, request: UpscaleRequest) -> None:
         def end(larger: Image) -> None:
-            _settle(request.ticket, request.result(larger))
+            settle(request.ticket, request.result(larger))
             request.release()
 
         request.clock["taken"] = time.monotonic()
@@ -396,22 +383,19 @@ class Engine:
             "decode": decode_s,
         }
         request.ticket.progress = Progress("decoding", request.steps, request.steps)
-        self._images.submit(_deliver, request, timings, flagged, self._settings.safety)
+        self._images.submit(deliver, request, timings, flagged, self._settings.safety)
 
     def _flagged(self, request: Request) -> set[int]:
-        """Seeds of the images that the model's safety checker objects to."""
-        base = request.stages[0][0]
-        if not safety.applies(base, self._settings.safety, request.parameters.safety_check):
-            return set()
-        started, seeds = time.perf_counter(), sorted(request.finished)
-        flags = safety.flagged(base, [to_image(request.finished[seed]) for seed in seeds])
-        self._observe("safety", time.perf_counter() - started, len(seeds))
-        return {seed for seed, flag in zip(seeds, flags, strict=True) if flag}
+        started = time.perf_counter()
+        flags = flagged(request, self._settings.safety)
+        if flags is not None:
+            self._observe("safety", time.perf_counter() - started, len(request.finished))
+        return flags or set()
 
     def _drop_ended(self) -> None:
         now = time.monotonic()
         for ticket in self._shelf.discard(lambda ticket: self._is_over(ticket, now)):
-            _settle(ticket, self._why_ended(ticket))
+            settle(ticket, self._why_ended(ticket))
 
         def ended(request: Accepted) -> bool:
             return request.ticket.cancelled or now > request.expires
@@ -437,12 +421,12 @@ class Engine:
         """End a request with an error, and free its rows."""
         self._errands.drop_all(request)
         self._rows = [row for row in self._rows if row.request is not request]
-        _settle(request.ticket, _told(error, self._accelerator))
+        settle(request.ticket, told(error, self._accelerator))
         request.release()
 
     def _abandon(self) -> None:
         for ticket in self._shelf.discard(lambda ticket: True):
-            _settle(ticket, NotReady("the service stopped before this request was drawn"))
+            settle(ticket, NotReady("the service stopped before this request was drawn"))
         while request := self._queue.take():
             self._fail(request, NotReady("the service stopped before this request was drawn"))
         for left in [*(row.request for row in self._rows), *self._errands.requests]:
@@ -475,77 +459,12 @@ class Engine:
         eta = request.planner.cost.share(left)
         ticket = request.ticket
         every = ticket.preview_every  # read once: others may change it
-        preview = self._preview(rows[0], batch, every) if every else None
+        preview = self._previewer.due(rows[0], batch, every) if every else None
         ticket.progress = Progress("drawing", step, request.steps, 0, eta, preview)
         if ticket.on_step is not None:
             ticket.on_step(ticket.progress)
 
-    def _preview(self, row: Row, batch: Batch, every: int) -> Image | None:
-        """Where one is due: not after the last step of a stage, which has its image soon."""
-        if row.step in (0, len(row.stage.table)) or row.done % every:
-            return None
-        if row not in batch.rows:
-            return None
-        try:
-            return self._previewer.draw(row, batch)
-        except Exception:  # a preview must never cost the image
-            logger.exception("a preview could not be drawn")
-            return None
 
-
-def _deliver(
-    request: Request, timings: dict[str, float], flagged: set[int], policy: safety.Policy
-) -> None:
-    """In an image thread: pixels to images, and the future's end."""
-    try:
-        drawn = []
-        for seed, pixels in sorted(request.finished.items()):
-            image = to_image(pixels)
-            if seed in flagged:
-                drawn.append(Drawn(safety.filtered(image, policy), seed, "content_filtered"))
-            else:
-                drawn.append(Drawn(image, seed))
-        result = Result(tuple(drawn), request.parameters, timings, request.cost_units)
-        _settle(request.ticket, result)
-    except Exception as error:
-        logger.exception("an image could not be made")
-        _settle(request.ticket, GenerationFailed(f"the image could not be made: {error}"))
-    finally:
-        request.release()
-
-
-def _settle(ticket: Ticket, outcome: Result | BaseException) -> None:
-    """End the ticket's future, once."""
-    steps = ticket.progress.steps
-    if ticket.future.done():
-        return
-    if isinstance(outcome, Result):
-        ticket.progress = Progress("done", steps, steps)
-        ticket.future.set_result(outcome)
-    else:
-        state: State = "cancelled" if isinstance(outcome, Cancelled) else "failed"
-        ticket.progress = Progress(state, ticket.progress.step, steps)
-        ticket.future.set_exception(outcome)
-
-
-def _planned(
-    planner: Planner,
-    ticket: Ticket,
-    image: Image | None,
-    mask: Image | None,
-    controls: Sequence[Image],
-) -> Accepted:
-    if not isinstance(ticket.parameters, Upscale):
-        return planner.plan(ticket, image, mask, controls)
-    assert image is not None
-    return plan_upscale(ticket, image, planner)
-
-
-def _told(error: BaseException, accelerator: Accelerator) -> StableDiffusionError:
-    """What the caller is told; errors that were not written for it are logged."""
-    if isinstance(error, StableDiffusionError):
-        return error
-    logger.error("drawing failed", exc_info=error)
-    if accelerator.is_out_of_memory(error):
-        return GenerationFailed("out of memory: ask for a smaller image or fewer images")
-    return GenerationFailed("drawing this image failed; the log says why")
+def _planned(planner: Planner, ticket: Ticket, inputs: Inputs) -> Accepted:
+    plan = plan_upscale if isinstance(ticket.parameters, Upscale) else Planner.plan
+    return plan(planner, ticket, inputs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,9 +13,10 @@ from runnables.engine import hires
 from runnables.engine.cost import CostModel
 from runnables.engine.hires import LATENT, SecondPass
 from runnables.engine.memory import MemoryModel
-from runnables.engine.request import Ticket
-from runnables.errors import InvalidInput, Loc, PayloadTooLarge, UnknownName
-from runnables.parameters import MAX_SIZE, ImageToImage, Inpaint, Parameters, Priority, TextToImage
+from runnables.engine.request import Inputs, Ticket
+from runnables.engine.size import check_pixels, size_of
+from runnables.errors import InvalidInput, UnknownName
+from runnables.parameters import ImageToImage, Inpaint, Parameters, Priority, TextToImage
 from runnables.pipelines.adapters import Adapters
 from runnables.pipelines.base import Pipeline
 from runnables.pipelines.controlnet import COST, Control, ControlSet, kept
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 #: A request may wait this many times its own drawing time before others of its class overtake it.
 PATIENCE: Mapping[Priority, float] = {"high": 1.0, "normal": 4.0, "low": 16.0}
+NOTHING = Inputs()
 COST_UNIT = 64 * 64  # latent positions of 512x512 pixels
 REFINER_SHARE = 0.2  # the refiner runs the last fifth of the noise levels (arXiv:2307.01952, 2.5)
 
@@ -173,18 +174,13 @@ class Planner:
         self.adapters = adapters or Adapters(settings, base)
         self.upscalers = upscalers or Upscalers(settings, base.device)
 
-    def plan(
-        self,
-        ticket: Ticket,
-        image: Image | None,
-        mask: Image | None,
-        controls: Sequence[Image] = (),
-    ) -> Request:
+    def plan(self, ticket: Ticket, inputs: Inputs = NOTHING) -> Request:
         """Raises InvalidInput (400, 404, 413) naming the field that cannot be served."""
         assert isinstance(ticket.parameters, TextToImage)
+        image, mask, controls = inputs.image, inputs.mask, inputs.controls
         parameters = ticket.parameters.resolve(self.base.checkpoint.profile)
         self._check_task(parameters)
-        size = self._size(parameters, image)
+        size = size_of(parameters, image, self.base, self.settings.max_pixels)
         self._check_static(parameters, size)
         parameters = parameters.model_copy(
             update={
@@ -296,50 +292,6 @@ class Planner:
         except UnknownSampler as error:
             raise UnknownName(str(error), loc=("scheduler",)) from error
 
-    # -- size -------------------------------------------------------------------------------
-
-    def _size(self, parameters: TextToImage, image: Image | None) -> tuple[int, int]:
-        """(height, width): asked for, or the model's own, or the image's shape at its area."""
-        height, width = parameters.height, parameters.width
-        if image is not None and height is None and width is None:
-            height, width = self._fit(image)
-        native = self.base.native_size
-        size = (height or native[0], width or native[1])
-        for name, value in zip(("height", "width"), size, strict=True):
-            self._check_multiple(name, value)
-        self._check_pixels(size, ("height",))
-        return size
-
-    def _check_pixels(self, size: tuple[int, int], loc: Loc) -> None:
-        if size[0] * size[1] > self.settings.max_pixels:
-            raise PayloadTooLarge(
-                f"height x width is {size[0]} x {size[1]}, over the limit of "
-                f"{self.settings.max_pixels} pixels",
-                loc=loc,
-            )
-
-    def _fit(self, image: Image) -> tuple[int, int]:
-        native = self.base.native_size
-        scale = math.sqrt(native[0] * native[1] / (image.width * image.height))
-        factor = self.base.scale_factor
-        return (
-            max(factor, round(image.height * scale / factor) * factor),
-            max(factor, round(image.width * scale / factor) * factor),
-        )
-
-    def _check_multiple(self, name: str, value: int) -> None:
-        factor = self.base.scale_factor
-        if value % factor:
-            nearest = max(factor, round(value / factor) * factor)
-            raise InvalidInput(
-                f"{name} must be a multiple of {factor}; the nearest is {nearest}", loc=(name,)
-            )
-        if value > MAX_SIZE:
-            raise InvalidInput(
-                f"{name} would be {value}, over {MAX_SIZE}: this input is too long and thin",
-                loc=(name,),
-            )
-
     # -- ControlNets ------------------------------------------------------------------------
 
     def _controls(
@@ -379,7 +331,7 @@ class Planner:
         if asked is None:
             return None
         larger = hires.enlarged(size, asked.scale, self.base.scale_factor)
-        self._check_pixels(larger, ("hires", "scale"))
+        check_pixels(larger, self.settings.max_pixels, ("hires", "scale"))
         try:
             table = self._table(self.base, hires.as_image_to_image(parameters, asked))
         except InvalidInput as error:

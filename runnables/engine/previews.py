@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from runnables.engine.row import Row
     from runnables.pipelines.base import Pipeline
 
+logger = logging.getLogger(__name__)
+
 
 class Previewer:
     """Draws previews with a tiny VAE, or with each model's own linear map, fitted when needed.
@@ -29,6 +32,16 @@ class Previewer:
         self._tiny = TinyVae(tiny_vae) if tiny_vae is not None else None
         self._family = family
         self._maps: dict[int, Preview] = {}
+
+    def due(self, row: Row, batch: Batch, every: int) -> Image | None:
+        """At every n-th step, but not after the last one of a stage, which has its image soon."""
+        if row.step in (0, len(row.stage.table)) or row.done % every or row not in batch.rows:
+            return None
+        try:
+            return self.draw(row, batch)
+        except Exception:  # a preview must never cost the image
+            logger.exception("a preview could not be drawn")
+            return None
 
     def draw(self, row: Row, batch: Batch) -> Image:
         """RGB, of the latents' size; of the image's with a tiny VAE.

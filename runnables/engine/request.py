@@ -20,6 +20,21 @@ OnStep = Callable[["Progress"], None]
 
 
 @dataclass(frozen=True)
+class Inputs:
+    """The pictures of a request, all RGB but the mask.
+
+    Attributes:
+        image: what is redrawn or enlarged.
+        mask: grey; white is redrawn.
+        controls: in the order of the parameters' `controlnets`.
+    """
+
+    image: Image | None = None
+    mask: Image | None = None
+    controls: tuple[Image, ...] = ()
+
+
+@dataclass(frozen=True)
 class Progress:
     """Where a request is.
 

@@ -15,11 +15,10 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from runnables.engine.plan import Planner
-from runnables.engine.request import Ticket
+from runnables.engine.request import Inputs, Ticket
 from runnables.errors import ConfigurationError, OverCapacity, StableDiffusionError, UnknownName
 
 logger = logging.getLogger(__name__)
@@ -30,11 +29,11 @@ Outcome = Planner | StableDiffusionError
 
 @dataclass(frozen=True, eq=False)
 class Parked:
-    """A request whose model is not loaded: the ticket, and what else `Planner.plan` takes."""
+    """A request whose model is not loaded."""
 
     ticket: Ticket
     model: str
-    inputs: tuple[Any, ...] = field(repr=False)
+    inputs: Inputs
 
 
 class Shelf:
@@ -114,7 +113,7 @@ class Shelf:
         with self._lock:
             self._users[name] -= 1
 
-    def park(self, ticket: Ticket, inputs: tuple[Any, ...]) -> None:
+    def park(self, ticket: Ticket, inputs: Inputs) -> None:
         """Keep a request until its model is there. Raises OverCapacity where many wait already."""
         name = self._name(ticket.parameters.model)
         with self._lock:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from runnables.engine.plan import PATIENCE, Planner
-from runnables.engine.request import Drawn, Progress, Result, Ticket
+from runnables.engine.request import Drawn, Inputs, Progress, Result, Ticket
 from runnables.errors import InvalidInput, PayloadTooLarge
 from runnables.parameters import Upscale
 from runnables.pipelines.upscaling import Turns, Upscaler
@@ -74,10 +74,10 @@ class UpscaleRequest:
         self.image = None
 
 
-def plan(ticket: Ticket, image: Image, planner: Planner) -> UpscaleRequest:
+def plan(planner: Planner, ticket: Ticket, inputs: Inputs) -> UpscaleRequest:
     """Raises InvalidInput (400, 404, 413) naming the field that cannot be served."""
-    parameters = ticket.parameters
-    assert isinstance(parameters, Upscale)
+    parameters, image = ticket.parameters, inputs.image
+    assert isinstance(parameters, Upscale) and image is not None
     settings = planner.settings
     upscaler = planner.upscalers.get(parameters.upscaler, ("upscaler",))
     scale = parameters.scale or float(upscaler.scale)

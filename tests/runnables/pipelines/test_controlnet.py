@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -66,24 +66,41 @@ def expected(
     """diffusers' own image, (H, W, 3)."""
     if not one.controlnets:
         return reference.draw(model, one, image, mask).astype(int)
+    diffuser, call = diffuser_of(model, folder, type(one), one.controlnets), call_of(one)
+    call["image" if image is None else "control_image"] = listed(controls)
+    if isinstance(one, ImageToImage):
+        call |= {"image": image, "strength": one.strength}
+    if mask is not None:
+        call["mask_image"] = mask
+    return (diffuser(**call).images[0] * 255).round().astype(int)
+
+
+def diffuser_of(
+    model: Path, folder: Path, task: type[TextToImage], uses: Sequence[ControlNetUse]
+) -> Any:
+    """diffusers' pipeline with these ControlNets."""
     import diffusers
 
-    plain = reference.pipeline(model, type(one))
-    models = [diffusers.ControlNetModel.from_pretrained(folder / u.name) for u in one.controlnets]
-    family = type(plain).__name__.removesuffix(f"{SUFFIX[type(one)]}Pipeline")
+    plain = reference.pipeline(model, task)
+    models = [diffusers.ControlNetModel.from_pretrained(folder / u.name) for u in uses]
+    family = type(plain).__name__.removesuffix(f"{SUFFIX[task]}Pipeline")
     components = {**plain.components, "controlnet": models if len(models) > 1 else models[0]}
     if "safety_checker" in components:
         components["requires_safety_checker"] = False
     scheduler = plain.scheduler.from_config(plain.scheduler.config)
-    diffuser = getattr(diffusers, f"{family}ControlNet{SUFFIX[type(one)]}Pipeline")(
+    diffuser = getattr(diffusers, f"{family}ControlNet{SUFFIX[task]}Pipeline")(
         **{**components, "scheduler": scheduler}
     )
     diffuser.set_progress_bar_config(disable=True)
+    return diffuser
 
-    def listed(values: list[Any]) -> Any:
-        return values if len(values) > 1 else values[0]
 
-    call: dict[str, Any] = {
+def listed(values: list[Any]) -> Any:
+    return values if len(values) > 1 else values[0]
+
+
+def call_of(one: TextToImage) -> dict[str, Any]:
+    return {
         "prompt": one.prompt,
         "num_inference_steps": one.num_inference_steps,
         "guidance_scale": one.guidance_scale,
@@ -94,13 +111,7 @@ def expected(
         "controlnet_conditioning_scale": listed([u.weight for u in one.controlnets]),
         "control_guidance_start": listed([u.start for u in one.controlnets]),
         "control_guidance_end": listed([u.end for u in one.controlnets]),
-        "image" if image is None else "control_image": listed(controls),
     }
-    if isinstance(one, ImageToImage):
-        call |= {"image": image, "strength": one.strength}
-    if mask is not None:
-        call["mask_image"] = mask
-    return (diffuser(**call).images[0] * 255).round().astype(int)
 
 
 def difference(image: Image.Image, pixels: np.ndarray) -> int:
@@ -160,6 +171,35 @@ def test_alone_as_in_company(
         alone = one.model_copy(update={"num_images_per_prompt": 1, "seed": seed})
         pixels = expected(tiny_model("sd1"), controlnets("sd1"), alone, edges)
         assert difference(image.image, pixels) <= BOUND
+
+
+@pytest.mark.parametrize("kind", ["sd1", "sdxl"])
+def test_both_passes_are_controlled(
+    kind: str,
+    start: Start,
+    tiny_model: TinyModel,
+    controlnets: Nets,
+    edges: list[Image.Image],
+) -> None:
+    folder, model = controlnets(kind), tiny_model(kind)
+    uses = (use("one"), use("two", 0.6, end=0.5))
+    hires = {"scale": 2, "strength": 0.6, "num_inference_steps": 5}
+    asked = wanted(*uses, hires=hires)
+    drawn = start(kind, controlnet_dir=str(folder)).submit(asked, controls=edges).future.result()
+    call = call_of(asked)
+    first = diffuser_of(model, folder, TextToImage, uses)
+    latents = first(**call | {"image": edges, "output_type": "latent"}).images
+    larger = {"height": 128, "width": 128, "num_inference_steps": 5, "strength": 0.6}
+    second = diffuser_of(model, folder, ImageToImage, uses)
+    pixels = second(
+        **call
+        | larger
+        | {
+            "image": torch.nn.functional.interpolate(latents, size=(16, 16), mode="bilinear"),
+            "control_image": edges,
+        }
+    ).images[0]
+    assert difference(drawn.images[0].image, (pixels * 255).round().astype(int)) <= BOUND
 
 
 def test_an_inpainting_unet_of_nine_channels(

@@ -392,7 +392,7 @@ def test_a_compiled_model_takes_none(start: Start, tmp_path: Path) -> None:
     pipeline.checkpoint = replace(base.checkpoint, compiled=Compiled(((64, 64),), 2))
     planner = Planner(pipeline, None, Settings(embeddings_dir=str(tmp_path)), CostModel())
     with pytest.raises(InvalidInput, match="not compiled") as refused:
-        planner.plan(Ticket(wanted("<toy>")), None, None)
+        planner.plan(Ticket(wanted("<toy>")))
     assert refused.value.loc == ("embeddings",)
 
 

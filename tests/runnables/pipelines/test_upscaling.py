@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from runnables.errors import ConfigurationError, GenerationFailed, InvalidInput, UnknownName
 from runnables.pipelines.upscalers import Upscalers, describe
-from runnables.pipelines.upscaling import Lanczos, Swin2SR, Turns, Upscaler, spans
+from runnables.pipelines.upscaling import CPU_CUT, Cut, Lanczos, Swin2SR, Turns, Upscaler, spans
 from runnables.settings import Settings
 from tests import upscalers
 
@@ -77,7 +77,7 @@ def loaded(folder: Path, name: str) -> Swin2SR:
 
 
 @pytest.mark.parametrize("name", ["tiny-x2", "tiny-x4"])
-@pytest.mark.parametrize("size", [(64, 64), (50, 31), (1, 1), (3, 120)])
+@pytest.mark.parametrize("size", [(64, 64), (50, 31), (1, 1), (3, 60)])
 def test_an_image_in_one_tile_is_the_models_own(
     folder: Path, name: str, size: tuple[int, int]
 ) -> None:
@@ -94,29 +94,38 @@ def test_the_test_model_has_structure(folder: Path) -> None:
 def test_tiles_that_see_all_that_matters_equal_the_whole(folder: Path) -> None:
     """Exact but for rounding: what a pixel depends on lies within the margin."""
     model, image = loaded(folder, "tiny-x2"), picture(200, 170)
-    tiled = Swin2SR("tiled", model._model, tile=96, overlap=64, margin=24)
+    tiled = Swin2SR("tiled", model._model, Cut(96, 64, 24))
     assert tiled.turns((170, 200)) > 9
     assert np.abs(enlarged(tiled, image) - directly(model, image)).max() <= 2
 
 
-def test_tiles_of_the_usual_size_are_close_to_the_whole(folder: Path) -> None:
+@pytest.mark.parametrize(("cut", "turns"), [(Cut(), 6), (CPU_CUT, 24)])
+def test_tiles_of_the_usual_sizes_are_close_to_the_whole(
+    folder: Path, cut: Cut, turns: int
+) -> None:
     model, image = loaded(folder, "tiny-x2"), picture(230, 150)
-    difference = np.abs(enlarged(model, image) - directly(model, image))
-    assert model.turns((150, 230)) == 6
-    assert difference.mean() < 0.5
-    first = slice(0, 2 * (96 + 8))  # before the first tile's neighbours begin
+    tiled = Swin2SR("tiled", model._model, cut)
+    difference = np.abs(enlarged(tiled, image) - directly(model, image))
+    assert tiled.turns((150, 230)) == turns
+    assert difference.mean() < 1
+    first = slice(0, 2 * (cut.tile - 24))  # far enough from where the first tile ends
     assert difference[first, first].max() <= 1
 
 
+def test_a_cpu_gets_smaller_tiles(folder: Path) -> None:
+    assert loaded(folder, "tiny-x2").turns((100, 100)) == 4
+
+
+@pytest.mark.parametrize("cut", [Cut(), CPU_CUT])
 @pytest.mark.parametrize("length", [1, 8, 127, 128, 129, 160, 161, 1000])
-def test_spans_cover_everything_once_and_stay_aligned(length: int) -> None:
-    found = spans(length, 128, 32, 8)
+def test_spans_cover_everything_once_and_stay_aligned(length: int, cut: Cut) -> None:
+    found = spans(length, cut)
     assert (found[0].start, found[-1].stop) == (0, length)
     for one, following in pairwise(found):
         assert one.stop == following.start + following.ramp
         assert following.first % 8 == 0
     for one in found:
-        assert one.first <= one.start < one.stop <= one.last <= one.first + 128
+        assert one.first <= one.start < one.stop <= one.last <= one.first + cut.tile
         assert one.ramp <= one.stop - one.start
 
 

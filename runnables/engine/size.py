@@ -1,0 +1,62 @@
+"""(height, width) in pixels: asked for, or the model's own, or an input's shape at its area."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from runnables.errors import InvalidInput, Loc, PayloadTooLarge
+from runnables.parameters import MAX_SIZE, TextToImage
+from runnables.pipelines.base import Pipeline
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Size = tuple[int, int]
+
+
+def size_of(
+    parameters: TextToImage, image: Image | None, pipeline: Pipeline, max_pixels: int
+) -> Size:
+    """What is drawn. Raises InvalidInput, PayloadTooLarge naming the field."""
+    height, width = parameters.height, parameters.width
+    if image is not None and height is None and width is None:
+        height, width = _fitted(image, pipeline)
+    native = pipeline.native_size
+    size = (height or native[0], width or native[1])
+    for name, value in zip(("height", "width"), size, strict=True):
+        _check_side(name, value, pipeline.scale_factor)
+    check_pixels(size, max_pixels, ("height",))
+    return size
+
+
+def check_pixels(size: Size, max_pixels: int, loc: Loc) -> None:
+    """Raises PayloadTooLarge blaming the field."""
+    if size[0] * size[1] > max_pixels:
+        raise PayloadTooLarge(
+            f"height x width is {size[0]} x {size[1]}, over the limit of {max_pixels} pixels",
+            loc=loc,
+        )
+
+
+def _fitted(image: Image, pipeline: Pipeline) -> Size:
+    """The image's shape, never squashed, at the model's native area."""
+    native, factor = pipeline.native_size, pipeline.scale_factor
+    scale = math.sqrt(native[0] * native[1] / (image.width * image.height))
+    return (
+        max(factor, round(image.height * scale / factor) * factor),
+        max(factor, round(image.width * scale / factor) * factor),
+    )
+
+
+def _check_side(name: str, value: int, factor: int) -> None:
+    if value % factor:
+        nearest = max(factor, round(value / factor) * factor)
+        raise InvalidInput(
+            f"{name} must be a multiple of {factor}; the nearest is {nearest}", loc=(name,)
+        )
+    if value > MAX_SIZE:
+        raise InvalidInput(
+            f"{name} would be {value}, over {MAX_SIZE}: this input is too long and thin",
+            loc=(name,),
+        )
