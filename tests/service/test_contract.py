@@ -209,3 +209,28 @@ def test_swagger_page_and_document(server: Server) -> None:
     assert httpx.get(f"{server.url}/static_content/swagger-ui-bundle.js").status_code == 200
     document = httpx.get(f"{server.url}/docs.json").json()
     assert {"/txt2img", "/img2img", "/inpaint", "/samplers"} <= set(document["paths"])
+
+
+def test_upscale(server: Server) -> None:
+    files = {"img": (ROOT / "input.jpg").read_bytes()}
+    data = {"data": json.dumps({"scale": 1.5, "output_format": "png"})}
+    response = httpx.post(f"{server.url}/upscale", files=files, data=data, timeout=120)
+    before = Image.open(ROOT / "input.jpg")
+    assert picture(response).size == (round(before.width * 1.5), round(before.height * 1.5))
+    assert "seed" not in response.headers
+
+
+def test_second_pass(server: Server) -> None:
+    body = {**QUICK, "height": 64, "width": 96, "hires": {"scale": 2, "strength": 0.5}}
+    response = post(server, "/txt2img", body)
+    assert picture(response).size == (192, 128)
+    assert (response.headers["height"], response.headers["width"]) == ("128", "192")
+
+
+def test_models_are_chosen_by_name(server: Server) -> None:
+    (served,) = httpx.get(f"{server.url}/models").json()
+    assert served["loaded"] is True
+    picture(post(server, "/txt2img", {**QUICK, "model": served["name"]}))
+    refused = post(server, "/txt2img", {**QUICK, "model": "another"})
+    assert refused.status_code == 404
+    assert refused.json()["detail"][0]["loc"] == ["model"]
