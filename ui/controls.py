@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from ui.client import Catalog
-from ui.form import FIELDS
+from ui.form import FIELDS, ONCE
 
 OWN_SAMPLER = ("The model's own", "")
 Controls = dict[str, Any]
@@ -53,6 +53,9 @@ def settings() -> Controls:
         controls["height"] = _number("Height", "height")
     controls["strength"] = gr.Slider(
         0.05, 1, value=0.8, step=0.05, label="Strength: how much to change", visible=False
+    )
+    controls["hires"] = gr.Slider(
+        ONCE, 4, value=ONCE, step=0.25, label="Second pass: times larger (1: none)", elem_id="hires"
     )
     return controls
 

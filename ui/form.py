@@ -19,12 +19,18 @@ FIELDS = (
     "width",
     "height",
     "strength",
+    "hires",
     "num_images_per_prompt",
     "seed",
 )
 WHOLE = {"num_inference_steps", "width", "height", "num_images_per_prompt", "seed"}
 #: whole numbers that may be left empty: text fields of the page
 TEXTS = ("width", "height", "seed")
+#: parameters that not every task takes
+NOT_OF = {"strength": {"txt2img"}, "hires": {"inpaint"}}
+ONCE = 1.0  # times the size: no second pass
+#: the second pass that a chosen size stands for
+HIRES = {"strength": 0.7, "upscaler": "latent"}
 #: told by the service about an image, but no choice of the user
 NOT_CHOSEN = {"output_format", "priority", "deadline_s", "safety_check", "task"}
 
@@ -40,8 +46,8 @@ def to_parameters(task: str, values: Sequence[Any], more: str) -> dict[str, Any]
         ServiceError: `more` is no JSON object.
     """
     given = dict(zip(FIELDS, values, strict=True))
-    if task == "txt2img":
-        del given["strength"]
+    given["hires"] = _second_pass(given["hires"])
+    given = {name: value for name, value in given.items() if task not in NOT_OF.get(name, ())}
     filled = {name: _number(name, value) for name, value in given.items() if _is_filled(value)}
     return {**filled, **_parse(more), "output_format": "png"}
 
@@ -52,11 +58,14 @@ def to_values(parameters: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     Fields that the page cannot leave empty (the number of images) keep their own default.
     """
     fields = {name: parameters.get(name) for name in FIELDS}
+    fields["hires"] = scale = _scale(parameters)
     fields |= {name: str(fields[name]) for name in TEXTS if fields[name] is not None}
     rest = {
         name: value
         for name, value in parameters.items()
-        if name not in fields and name not in NOT_CHOSEN and value is not None
+        if (name not in fields or (name == "hires" and scale == ONCE))
+        and name not in NOT_CHOSEN
+        and value is not None
     }
     return fields, json.dumps(rest) if rest else ""
 
@@ -70,6 +79,18 @@ def summary(parameters: Mapping[str, Any]) -> str:
         f"guidance {parameters.get('guidance_scale')}",
     ]
     return " · ".join(str(part) for part in parts if part and "None" not in str(part))
+
+
+def _second_pass(scale: float | None) -> dict[str, float] | None:
+    return {"scale": scale} if scale and scale > ONCE else None
+
+
+def _scale(parameters: Mapping[str, Any]) -> float:
+    """How many times larger the second pass is, where it is the one that the page asks for."""
+    asked = parameters.get("hires") or {}
+    steps = parameters.get("num_inference_steps")
+    usual = {**HIRES, "num_inference_steps": steps, "scale": asked.get("scale")}
+    return float(asked["scale"]) if {**usual, **asked} == usual and asked else ONCE
 
 
 def _is_filled(value: Any) -> bool:

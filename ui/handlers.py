@@ -130,9 +130,9 @@ def seed_of(shown: list[Entry], chosen: int) -> Any:
     return str(shown[chosen]["parameters"].get("seed", "")) if shown else gr.skip()
 
 
-def task_chosen(task: str) -> tuple[str, Any]:
-    """The task, and whether there is a strength to choose."""
-    return task, gr.update(visible=task != "txt2img")
+def task_chosen(task: str) -> tuple[Any, ...]:
+    """The task, and which of the fields in NOT_OF there are to choose."""
+    return task, *(gr.update(visible=task not in tasks) for tasks in form.NOT_OF.values())
 
 
 def _recalled(task: str, parameters: dict[str, Any], model: str | None) -> list[Any]:
@@ -144,7 +144,8 @@ def _recalled(task: str, parameters: dict[str, Any], model: str | None) -> list[
     if not model:  # there is none to choose
         updates["model"] = gr.update()
     updates["scheduler"] = gr.update(value=values["scheduler"] or "")
-    updates["strength"] = gr.update(**updates["strength"], visible=task != "txt2img")
+    for name, tasks in form.NOT_OF.items():
+        updates[name] = gr.update(**updates[name], visible=task not in tasks)
     return [task, gr.update(selected=task), *(updates[name] for name in form.FIELDS), more]
 
 

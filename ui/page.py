@@ -10,6 +10,7 @@ import gradio as gr
 
 from ui import controls, handlers, stage
 from ui.client import Service
+from ui.form import NOT_OF
 
 TASKS = {"txt2img": "From text", "img2img": "From image", "inpaint": "Inpaint"}
 STYLE = Path(__file__).with_name("style.css")
@@ -154,7 +155,8 @@ class Page:
         self._wire_reuse(fields)
         for task, tab in self._tab.items():
             chosen = partial(handlers.task_chosen, task)
-            tab.select(chosen, None, [self._task, self._controls["strength"]], **PRIVATE)
+            shown = [self._task, *(self._controls[name] for name in NOT_OF)]
+            tab.select(chosen, None, shown, **PRIVATE)
 
     def _wire_catalog(self, fields: list[Any]) -> None:
         outputs = [self._title, self._key, self._timer, *fields]

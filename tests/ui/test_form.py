@@ -20,6 +20,7 @@ FILLED = {
     "guidance_scale": 2.5,
     "width": "64",
     "strength": 0.5,
+    "hires": 1.5,
     "num_images_per_prompt": 2,
 }
 
@@ -35,6 +36,7 @@ def test_the_service_takes_what_the_fields_say(model: type[TextToImage]) -> None
     parsed = model.model_validate(parameters)
     assert (parsed.num_inference_steps, parsed.seed, parsed.guidance_rescale) == (4, None, 0.5)
     assert ("strength" in parameters) == (task != "txt2img")
+    assert parameters.get("hires") == (None if task == "inpaint" else {"scale": 1.5})
 
 
 @pytest.mark.parametrize("more", ["{", "[1]", "3"])
@@ -50,10 +52,27 @@ def test_what_is_no_number_is_left_to_the_service_to_refuse() -> None:
 
 
 def test_fields_filled_from_parameters_say_the_same_again() -> None:
-    drawn = {**FILLED, "seed": 2**53 - 1, "guidance_rescale": 0.5, "output_format": "png"}
+    drawn = {
+        **FILLED,
+        "hires": {"scale": 1.5},
+        "seed": 2**53 - 1,
+        "guidance_rescale": 0.5,
+        "output_format": "png",
+    }
     fields, more = form.to_values(drawn)
     again = form.to_parameters("img2img", [fields[name] for name in form.FIELDS], more)
     assert again == {**drawn, "width": 64}
+
+
+def test_a_second_pass_is_restored_as_a_field_or_as_it_was() -> None:
+    resolved = {"scale": 2.0, "strength": 0.7, "num_inference_steps": 4, "upscaler": "latent"}
+    fields, more = form.to_values({**FILLED, "hires": resolved})
+    assert (fields["hires"], more) == (2.0, "")
+    for change in ({"strength": 0.5}, {"upscaler": "lanczos"}, {"num_inference_steps": 9}):
+        fields, more = form.to_values({**FILLED, "hires": {**resolved, **change}})
+        assert fields["hires"] == form.ONCE
+        again = form.to_parameters("txt2img", [fields[name] for name in form.FIELDS], more)
+        assert again["hires"] == {**resolved, **change}
 
 
 def test_an_image_to_start_from_goes_on_byte_by_byte(tmp_path: Path) -> None:
