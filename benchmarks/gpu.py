@@ -51,6 +51,7 @@ def settings(device: str, precision: str, compile: bool) -> Any:
         lora_dir=None,
         controlnet_dir=None,
         embeddings_dir=None,
+        upscaler_dir=None,
         adapters_memory_mb=0,
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -39,21 +41,28 @@ def draw(
         call |= {"height": parameters.height, "width": parameters.width}
     if parameters.clip_skip:
         call["clip_skip"] = parameters.clip_skip
-        _show_text_model(diffuser)
     if parameters.guidance_rescale:
         call["guidance_rescale"] = parameters.guidance_rescale
-    if parameters.hires:
-        call = second_pass(diffuser, parameters, call)
-        diffuser = _with_sampler(folder, ImageToImage, parameters)
-    pixels = diffuser(**call).images[0]
+    with _shown_text_model(diffuser):
+        if parameters.hires:
+            call = second_pass(diffuser, parameters, call)
+            diffuser = _with_sampler(folder, ImageToImage, parameters)
+        pixels = diffuser(**call).images[0]
     return (pixels * 255).round().astype(np.uint8)
 
 
-def _show_text_model(diffuser: Any) -> None:
-    """diffusers' clip_skip looks for the norm where it once was."""
-    for encoder in (diffuser.text_encoder, getattr(diffuser, "text_encoder_2", None)):
-        if encoder is not None and not hasattr(encoder, "text_model"):
-            vars(encoder)["text_model"] = encoder
+@contextmanager
+def _shown_text_model(diffuser: Any) -> Iterator[None]:
+    """diffusers' clip_skip looks for the norm where it once was; peft and compel must not."""
+    both = (diffuser.text_encoder, getattr(diffuser, "text_encoder_2", None))
+    shown = [one for one in both if one is not None and not hasattr(one, "text_model")]
+    for encoder in shown:
+        vars(encoder)["text_model"] = encoder
+    try:
+        yield
+    finally:
+        for encoder in shown:
+            del vars(encoder)["text_model"]
 
 
 def second_pass(diffuser: Any, parameters: TextToImage, first: dict[str, Any]) -> dict[str, Any]:

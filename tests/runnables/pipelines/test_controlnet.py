@@ -20,7 +20,7 @@ from runnables.pipelines.checkpoint import Compiled
 from runnables.pipelines.controlnet import kept
 from runnables.runnable import StableDiffusionRunnable
 from tests import tiny
-from tests.insides import planner_of
+from tests.insides import base_of, planner_of
 from tests.runnables.engine import reference
 
 Start = Callable[..., StableDiffusionRunnable]
@@ -280,9 +280,8 @@ def test_it_is_run_only_where_it_acts(
 def test_rows_with_and_without_share_a_call(
     sd1: StableDiffusionRunnable, edges: list[Image.Image]
 ) -> None:
-    assert sd1._base is not None
     rows: list[int] = []
-    sd1._base.unet.conv_in.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
+    base_of(sd1).unet.conv_in.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
     every = [wanted(), wanted(use("one")), wanted(use("two")), wanted(use("two"), use("one"))]
     long = [one.model_copy(update={"num_inference_steps": 40}) for one in every]
     tickets = [sd1.submit(one, controls=edges[: len(one.controlnets)]) for one in long]
@@ -349,9 +348,8 @@ def test_deep_cache_is_refused(sd1: StableDiffusionRunnable, edges: list[Image.I
 def test_compiled_models_take_none(
     sd1: StableDiffusionRunnable, edges: list[Image.Image], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert sd1._base is not None
-    compiled = replace(sd1._base.checkpoint, compiled=Compiled(sizes=((64, 64),), rows=2))
-    monkeypatch.setattr(sd1._base, "checkpoint", compiled)
+    compiled = replace(base_of(sd1).checkpoint, compiled=Compiled(sizes=((64, 64),), rows=2))
+    monkeypatch.setattr(base_of(sd1), "checkpoint", compiled)
     with pytest.raises(InvalidInput, match="not compiled") as caught:
         sd1.submit(wanted(use("one")), controls=edges[:1])
     assert caught.value.loc == ("controlnets",)
@@ -361,12 +359,11 @@ def test_compiled_code_is_not_run_with_them(
     sd1: StableDiffusionRunnable, edges: list[Image.Image], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As torch.compile leaves the UNet with SD_COMPILE: another graph would take minutes."""
-    assert sd1._base is not None
 
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("the compiled graph")
 
-    monkeypatch.setattr(sd1._base.unet, "_compiled_call_impl", fail)
+    monkeypatch.setattr(base_of(sd1).unet, "_compiled_call_impl", fail)
     assert sd1.submit(wanted(use("one")), controls=edges[:1]).future.result(timeout=60)
     with pytest.raises(GenerationFailed):
         sd1.submit(wanted()).future.result(timeout=60)
