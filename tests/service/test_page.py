@@ -218,15 +218,22 @@ def test_what_is_painted_over_is_redrawn_and_nothing_else(page: Page, tmp_path: 
         stroke.perform()
         return settled() and canvas.screenshot_as_base64 != before
 
+    def drawn() -> bool:
+        """The editor hands the mask over a little after it has shown it."""
+        page.click("#draw")
+        page.until(lambda: page.shown("#result img") or page.shown(".stage.error"))
+        return page.shown("#result img")
+
     page.until(settled)
     page.until(painted)
     page.fill(PROMPT, "a yellow circle")
     page.fill(STEPS, "6")
-    drawn = page.draw()
+    page.until(drawn)
+    pixels = page.image()
     assert page.newest()["task"] == "inpaint"
-    red, _, blue = drawn[:16, :16].reshape(-1, 3).T
+    red, _, blue = pixels[:16, :16].reshape(-1, 3).T
     assert (blue > red + 60).all()  # still blue, as the VAE sees it
-    red, _, blue = drawn[60:68, 60:68].reshape(-1, 3).T
+    red, _, blue = pixels[60:68, 60:68].reshape(-1, 3).T
     assert (red > blue).all()
 
 
