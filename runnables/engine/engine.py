@@ -198,6 +198,7 @@ class Engine:
             self._step(choose(self._rows, self._limit))
             self._errands.drew(time.perf_counter() - started)
         else:
+            self._batch = None  # its rows hold what they have drawn
             self._queue.wait(IDLE_S)
 
     def _change_models(self) -> None:

@@ -89,9 +89,26 @@ def second_pass(diffuser: Any, parameters: TextToImage, first: dict[str, Any]) -
     }
 
 
-@cache
 def pipeline(folder: Path, task: type) -> Any:
-    """diffusers' pipeline of this folder for this task; shared, so leave it as it was."""
+    """diffusers' pipeline of this folder for this task, with its own sampler, as just loaded.
+
+    It is shared, so leave the rest of it as it was.
+    """
+    loaded, name, config = _loaded(folder, task)
+    loaded.scheduler = make_scheduler("default", {**config, "_class_name": name})
+    return loaded
+
+
+def _with_sampler(folder: Path, task: type, parameters: TextToImage) -> Any:
+    loaded, name, config = _loaded(folder, task)
+    sampler = parameters.scheduler or "default"
+    loaded.scheduler = make_scheduler(sampler, {**config, "_class_name": name})
+    return loaded
+
+
+@cache
+def _loaded(folder: Path, task: type) -> tuple[Any, str, dict[str, Any]]:
+    """With the class and the config of its own sampler."""
     import diffusers
 
     family = "StableDiffusionXL" if (folder / "text_encoder_2").exists() else "StableDiffusion"
@@ -100,17 +117,4 @@ def pipeline(folder: Path, task: type) -> Any:
         folder, dtype=torch.float32
     )
     loaded.set_progress_bar_config(disable=True)
-    return loaded
-
-
-def _with_sampler(folder: Path, task: type, parameters: TextToImage) -> Any:
-    diffuser, config = pipeline(folder, task), dict(_config(folder, task))
-    diffuser.scheduler = make_scheduler(parameters.scheduler or "default", config)
-    return diffuser
-
-
-@cache
-def _config(folder: Path, task: type) -> tuple[tuple[str, Any], ...]:
-    config = dict(pipeline(folder, task).scheduler.config)
-    config["_class_name"] = type(pipeline(folder, task).scheduler).__name__
-    return tuple(config.items())
+    return loaded, type(loaded.scheduler).__name__, dict(loaded.scheduler.config)
