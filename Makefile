@@ -20,7 +20,7 @@ serve: $(VENV)/.serve ## serve on $(HOST):$(PORT); Swagger UI at /
 
 test: lint deploy-tools ## lint, types and every test
 	-@$(MAKE) --no-print-directory load-tools  # without locust its tests are skipped, by name
-	$(BIN)/python -m pytest -n 3 --dist loadfile  # much of it waits for other processes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile  # much of it waits for others
 
 lint: $(VENV)/.test ## ruff and mypy
 	$(BIN)/ruff check .
