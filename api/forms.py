@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from PIL.Image import Image
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, model_validator
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
@@ -35,6 +35,17 @@ class Form:
     image: Image | None = None
     mask: Image | None = None
     controls: tuple[Image, ...] = ()
+
+
+class NullIsAbsent(BaseModel):
+    """A body in which null means "not given", as in the WebUI and at OpenAI."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_null(cls, body: Any) -> Any:
+        if not isinstance(body, dict):
+            return body
+        return {name: value for name, value in body.items() if value is not None}
 
 
 class Invalid(InvalidInput):

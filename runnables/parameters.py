@@ -23,6 +23,16 @@ Priority = Literal["low", "normal", "high"]
 Syntax = Literal["plain", "compel"]
 
 Size = Annotated[int, Field(ge=SIZE_MULTIPLE, le=MAX_SIZE)]
+Deadline = Annotated[
+    float | None,
+    Field(gt=0, le=3600, description="Give up (504) when not finished after this many seconds."),
+]
+Output = Annotated[
+    OutputFormat | None,
+    Field(
+        description="png, jpeg, webp, or json (base64). Default: the `Accept` header, else jpeg."
+    ),
+]
 EmbeddingName = Annotated[str, Field(min_length=1, max_length=200)]
 #: (first, last); the schema says it with `items`, as BentoML's client knows no `prefixItems`
 Interval = Annotated[
@@ -189,13 +199,8 @@ class Parameters(BaseModel):
         True, description="Honoured as far as the operator's policy allows; this request only."
     )
     priority: Priority = Field("normal", description="Which requests are drawn first.")
-    deadline_s: float | None = Field(
-        None, gt=0, le=3600, description="Give up (504) when not finished after this many seconds."
-    )
-    output_format: OutputFormat | None = Field(
-        None,
-        description="png, jpeg, webp, or json (base64). Default: the `Accept` header, else jpeg.",
-    )
+    deadline_s: Deadline = None
+    output_format: Output = None
 
     def resolve(self, profile: Profile) -> Self:
         """A copy in which the profile's defaults and a drawn seed replace every None."""
@@ -267,13 +272,8 @@ class Upscale(BaseModel):
         description="Times the input's size. Default: the upscaler's own, 2 for lanczos.",
     )
     priority: Priority = Field("normal", description="Which requests are served first.")
-    deadline_s: float | None = Field(
-        None, gt=0, le=3600, description="Give up (504) when not finished after this many seconds."
-    )
-    output_format: OutputFormat | None = Field(
-        None,
-        description="png, jpeg, webp, or json (base64). Default: the `Accept` header, else jpeg.",
-    )
+    deadline_s: Deadline = None
+    output_format: Output = None
 
 
 AnyParameters = Parameters | Upscale

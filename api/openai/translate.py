@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field
 
 from api import forms
 from runnables.parameters import Inpaint, Parameters
@@ -24,7 +24,7 @@ def _opaque(value: str) -> str:
     return value
 
 
-class Asked(BaseModel):
+class Asked(forms.NullIsAbsent):
     """OpenAI's fields of images.generate and images.edit; the others are ours, in model_extra."""
 
     model_config = ConfigDict(extra="allow", protected_namespaces=())
@@ -48,12 +48,6 @@ class Asked(BaseModel):
     input_fidelity: Literal["low", "high"] | None = None
     user: str | None = Field(None, max_length=1000)
     safety_identifier: str | None = Field(None, max_length=1000)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_null(cls, body: dict[str, Any]) -> dict[str, Any]:
-        """At OpenAI, null means "not given"."""
-        return {name: value for name, value in body.items() if value is not None}
 
 
 def parameters(asked: Asked, model: type[Parameters]) -> Parameters:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from api import forms
-from api.webui.translate import Asked, drop_null
+from api.forms import NullIsAbsent
+from api.webui.translate import Asked
 from runnables.errors import InvalidInput
 from runnables.parameters import Upscale
 
@@ -28,7 +29,7 @@ SAME = {"", "None", "Use same checkpoint", "Use same sampler", "Use same schedul
 MAX_IMAGES = 8
 
 
-class Extras(BaseModel):
+class Extras(NullIsAbsent):
     """What both of the Extras tab's routes take."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
@@ -40,11 +41,6 @@ class Extras(BaseModel):
     upscaler_2: str = "None"
     gfpgan_visibility: float = 0
     codeformer_visibility: float = 0
-
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_null(cls, body: Any) -> Any:
-        return drop_null(body)
 
 
 class Single(Extras):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from PIL import Image, ImageOps
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field
 
 from api import forms
 from api.webui import attention, controlnet
@@ -34,7 +34,7 @@ _LORA = re.compile(r"<lora:([^:>]+)(?::([^:>]*))?[^>]*>")
 RESIZES = {0: "just resize", 1: "crop and resize"}
 
 
-class Asked(BaseModel):
+class Asked(forms.NullIsAbsent):
     """The WebUI's fields of txt2img and img2img that have a meaning here."""
 
     model_config = ConfigDict(extra="ignore")
@@ -58,8 +58,8 @@ class Asked(BaseModel):
     resize_mode: int = 0
     include_init_images: bool = False
     send_images: bool = True
-    override_settings: dict[str, Any] = {}
-    alwayson_scripts: dict[str, Any] = {}
+    override_settings: dict[str, Any] = Field(default_factory=dict)
+    alwayson_scripts: dict[str, Any] = Field(default_factory=dict)
     enable_hr: bool = False
     hr_scale: float = 2.0
     hr_upscaler: str = "Latent"
@@ -80,18 +80,6 @@ class Asked(BaseModel):
     subseed_strength: float = 0
     seed_resize_from_h: int = 0
     seed_resize_from_w: int = 0
-
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_null(cls, body: Any) -> Any:
-        return drop_null(body)
-
-
-def drop_null(body: Any) -> Any:
-    """In the WebUI, null means "not given"."""
-    if not isinstance(body, dict):
-        return body
-    return {name: value for name, value in body.items() if value is not None}
 
 
 def check(asked: Asked) -> None:

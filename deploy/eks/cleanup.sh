@@ -27,11 +27,7 @@ while [ $# -gt 0 ]; do
   case $1 in
     --folder) folder=$(cd "${2:?--folder needs a path}" && pwd) || fail "no folder $2"; shift ;;
     --keep-images) keep_images=true ;;
-    --dry-run) dry_run=true ;;
-    --yes) yes=true ;;
-    --help) usage; exit ;;
-    -*) fail "$1 is not an option; see --help" ;;
-    *) [ -z "$configuration" ] || fail "one configuration at a time"; configuration=$1 ;;
+    *) take_shared "$1" ;;
   esac
   shift
 done

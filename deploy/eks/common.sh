@@ -25,6 +25,17 @@ fail() {
   exit 1
 }
 
+# Takes an argument that every script here knows: one of the shared options, or the configuration.
+take_shared() {
+  case $1 in
+    --dry-run) dry_run=true ;;
+    --yes) yes=true ;;
+    --help) usage; exit ;;
+    -*) fail "$1 is not an option; see --help" ;;
+    *) [ -z "$configuration" ] || fail "one configuration at a time"; configuration=$1 ;;
+  esac
+}
+
 # Announces the next step, with how far we are.
 begin() {
   step=$((step + 1))

@@ -29,11 +29,7 @@ while [ $# -gt 0 ]; do
   case $1 in
     --bento) bento=${2:?--bento needs a tag}; shift ;;
     --folder) folder=$(mkdir -p "${2:?--folder needs a path}" && cd "$2" && pwd); shift ;;
-    --dry-run) dry_run=true ;;
-    --yes) yes=true ;;
-    --help) usage; exit ;;
-    -*) fail "$1 is not an option; see --help" ;;
-    *) [ -z "$configuration" ] || fail "one configuration at a time"; configuration=$1 ;;
+    *) take_shared "$1" ;;
   esac
   shift
 done

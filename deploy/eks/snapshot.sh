@@ -39,11 +39,7 @@ while [ $# -gt 0 ]; do
     --role) role=${2:?--role needs a name}; shift ;;
     --instance-type) instance_type=${2:?--instance-type needs a type}; shift ;;
     --folder) folder=$(cd "${2:?--folder needs a path}" && pwd) || fail "no folder $2"; shift ;;
-    --dry-run) dry_run=true ;;
-    --yes) yes=true ;;
-    --help) usage; exit ;;
-    -*) fail "$1 is not an option; see --help" ;;
-    *) [ -z "$configuration" ] || fail "one configuration at a time"; configuration=$1 ;;
+    *) take_shared "$1" ;;
   esac
   shift
 done

@@ -204,9 +204,7 @@ class Planner:
             urgency=0.0,
             expires=0.0,
             loras=self.adapters.lora_set(parameters.loras),
-            controls=self._controls(
-                parameters, size, controls, len(self._table(self.base, parameters))
-            ),
+            controls=self._controls(parameters, parameters, size, controls),
             concepts=self.adapters.concepts(parameters),
             second_pass=self._second_pass(parameters, size, controls),
         )
@@ -297,14 +295,17 @@ class Planner:
     def _controls(
         self,
         parameters: TextToImage,
+        drawn: TextToImage,
         size: tuple[int, int],
         images: Sequence[Image],
-        steps: int,
     ) -> ControlSet:
-        """Loaded, each with its image, for a pass of so many steps at this size.
+        """Loaded, each with its image, for the pass that draws `drawn` at this size.
 
         A refiner cuts the steps short, but not their fractions.
         """
+        if not parameters.controlnets:
+            return ()
+        steps = len(self._table(self.base, drawn))
         nets = self.adapters.controlnet_set(parameters.controlnets)
         return tuple(
             Control(
@@ -332,11 +333,12 @@ class Planner:
             return None
         larger = hires.enlarged(size, asked.scale, self.base.scale_factor)
         check_pixels(larger, self.settings.max_pixels, ("hires", "scale"))
+        drawn = hires.as_image_to_image(parameters, asked)
         try:
-            table = self._table(self.base, hires.as_image_to_image(parameters, asked))
+            table = self._table(self.base, drawn)
         except InvalidInput as error:
             raise InvalidInput(f"hires: {error.message}", loc=("hires", *error.loc)) from error
-        controlled = self._controls(parameters, larger, controls, len(table))
+        controlled = self._controls(parameters, drawn, larger, controls)
         return SecondPass(self.base, table, larger, self._upscaler(asked.upscaler), controlled)
 
     def _upscaler(self, name: str) -> Upscaler | None:

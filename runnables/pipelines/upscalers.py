@@ -49,11 +49,11 @@ class Upscalers:
         """Raises UnknownName, or InvalidInput where its files are damaged, naming the field."""
         from runnables.pipelines.upscaling import Lanczos
 
+        if name == LANCZOS["name"]:
+            return Lanczos()
         known = [one["name"] for one in describe(self._folder)]
         if name not in known:
             raise UnknownName(f"there is no upscaler {name!r}; known: {', '.join(known)}", loc=loc)
-        if name == LANCZOS["name"]:
-            return Lanczos()
         try:
             return self._models.get(name)
         except Exception as error:  # transformers has many ways to say that files are damaged
