@@ -6,9 +6,9 @@ from typing import Any
 
 from starlette.responses import JSONResponse
 
-from api.forms import Invalid
 from api.openai import errors as openai
 from api.responses import retry_headers
+from api.validation import Invalid
 from api.webui import errors as webui
 from runnables.errors import Loc, StableDiffusionError, error_body
 

@@ -6,25 +6,24 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from PIL.Image import Image
-from pydantic import BaseModel, ValidationError, model_validator
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from api.fetch import Fetcher
+from api.validation import M, validated
 from runnables import images
-from runnables.errors import InvalidInput, Loc, PayloadTooLarge
+from runnables.errors import InvalidInput, PayloadTooLarge
 from runnables.parameters import AnyParameters, Inpaint, TextToImage
 from runnables.settings import Settings
 
 MAX_DATA = 64 * 1024  # bytes of the `data` part; the longest valid one has about 33 KB
 CONTROL = "control"  # the part of a control image, once for each of `controlnets`
 MULTIPART = "multipart/form-data"
-M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -35,27 +34,6 @@ class Form:
     image: Image | None = None
     mask: Image | None = None
     controls: tuple[Image, ...] = ()
-
-
-class NullIsAbsent(BaseModel):
-    """A body in which null means "not given", as in the WebUI and at OpenAI."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_null(cls, body: Any) -> Any:
-        if not isinstance(body, dict):
-            return body
-        return {name: value for name, value in body.items() if value is not None}
-
-
-class Invalid(InvalidInput):
-    """Several fields may be wrong at once: `problems` lists them all."""
-
-    def __init__(self, problems: list[dict[str, Any]]) -> None:
-        first = problems[0]
-        name = ".".join(map(str, first["loc"])) or "body"
-        super().__init__(f"{name}: {first['msg']}", loc=first["loc"])
-        self.problems = problems
 
 
 async def read(request: Request, model: type[AnyParameters], settings: Settings) -> Form:
@@ -116,19 +94,6 @@ def json_object(body: bytes, field: str | None = None) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InvalidInput(f"{loc[0]} must be a JSON object", loc=loc)
     return content
-
-
-def validated(model: type[M], content: Any, prefix: Loc = ()) -> M:
-    """Parsed JSON to a model. Raises Invalid, naming fields below `prefix`."""
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        raise Invalid(
-            [
-                {"loc": [*prefix, *problem["loc"]], "msg": problem["msg"]}
-                for problem in error.errors(include_url=False, include_context=False)
-            ]
-        ) from error
 
 
 async def _read_parts(request: Request, model: type[AnyParameters], settings: Settings) -> Form:

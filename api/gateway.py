@@ -23,9 +23,9 @@ logger = logging.getLogger("stable_diffusion.access")
 
 Scope = MutableMapping[str, Any]
 Asgi = Callable[..., Any]
-#: paths the host answers itself
-HOST_PATHS = {"/metrics", "/schema.json"}
-HOST_FOLDERS = ("/static_content/",)
+#: paths the host answers itself: few, as BentoML keeps a metric of each path it has seen
+SWAGGER = ("swagger-ui.css", "swagger-ui-bundle.js")
+HOST_PATHS = {"/metrics", "/schema.json", *(f"/static_content/{name}" for name in SWAGGER)}
 
 
 class Page(Protocol):
@@ -50,16 +50,28 @@ class Gateway:
         self.app = app
 
     def around(self, host: Asgi) -> Asgi:
-        """The middleware around a host's application."""
+        """The middleware around a host's application. It stands before the host's own, too, once
+        that has started: BentoML keeps a metric of every path, so of every job's, and each
+        request's trace for the whole of `traffic.timeout`.
+        """
 
         async def middleware(scope: Scope, receive: Asgi, send: Asgi) -> None:
+            if scope["type"] == "lifespan":
+                application = scope["app"]
+                application.middleware_stack = self._before(application.middleware_stack)
             await self._route(host, scope, receive, send)
 
         return middleware
 
+    def _before(self, host: Asgi) -> Asgi:
+        async def front(scope: Scope, receive: Asgi, send: Asgi) -> None:
+            await self._route(host, scope, receive, send)
+
+        return front
+
     async def _route(self, host: Asgi, scope: Scope, receive: Asgi, send: Asgi) -> None:
         path = scope.get("path", "")
-        if scope["type"] != "http" or _is_hosts(path) or self.app is None:
+        if scope["type"] != "http" or path in HOST_PATHS or self.app is None:
             await host(scope, receive, errors_as_json(send))
             return
         if self.page is not None and self.page.owns(path):
@@ -109,7 +121,3 @@ class Gateway:
             logger.info(json.dumps(entry))
         else:
             logger.info("%(method)s %(path)s %(status)d %(ms).1f ms %(id)s", entry)
-
-
-def _is_hosts(path: str) -> bool:
-    return path in HOST_PATHS or path.startswith(HOST_FOLDERS)

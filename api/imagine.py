@@ -8,10 +8,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from api import forms, request_id, responses
+from api import request_id, responses
 from api.drawing import Drawing
 from api.forms import Form
 from api.operations import BINARY, DRAWING, Schema, is_plain, operation, query, schema_of
+from api.validation import validated
 from runnables.errors import InvalidInput
 from runnables.parameters import MAX_SIZE, TextToImage
 
@@ -48,7 +49,7 @@ def _parameters(request: Request) -> TextToImage:
         fields[name] = value
     if "img_size" in fields:
         fields["height"] = fields["width"] = fields.pop("img_size")
-    wanted = forms.validated(TextToImage, fields)
+    wanted = validated(TextToImage, fields)
     if wanted.num_images_per_prompt > 1:
         raise InvalidInput("one image at a time", loc=("num_images_per_prompt",))
     return wanted

@@ -38,12 +38,20 @@ class Load:
     def statuses(self) -> dict[int, int]:
         return dict(Counter(answer.status for answer in self.answers))
 
-    def wait_for(self, count: int, timeout: float = 120) -> None:
-        """Until so many answers more have come."""
-        wanted, end = len(self.answers) + count, time.monotonic() + timeout
-        while len(self.answers) < wanted:
+    def wait_for(self, count: int, timeout: float = 120, *, drawn: bool = False) -> None:
+        """Until so many answers more have come.
+
+        Args:
+            drawn: count images only.
+        """
+
+        def come() -> int:
+            return self.statuses().get(200, 0) if drawn else len(self.answers)
+
+        wanted, end = come() + count, time.monotonic() + timeout
+        while come() < wanted:
             if time.monotonic() > end:
-                raise TimeoutError(f"{len(self.answers)} of {wanted} answers: {self.statuses()}")
+                raise TimeoutError(f"{come()} of {wanted} answers: {self.statuses()}")
             time.sleep(0.02)
 
     def client(self, number: int) -> None:

@@ -277,6 +277,7 @@ class Upscale(BaseModel):
 
 
 AnyParameters = Parameters | Upscale
-MODELS: dict[Task, type[AnyParameters]] = {
-    model.task: model for model in (TextToImage, ImageToImage, Inpaint, Upscale)
+DRAWINGS: dict[Task, type[Parameters]] = {
+    model.task: model for model in (TextToImage, ImageToImage, Inpaint)
 }
+MODELS: dict[Task, type[AnyParameters]] = {**DRAWINGS, Upscale.task: Upscale}

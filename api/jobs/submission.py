@@ -13,6 +13,7 @@ from starlette.requests import Request
 
 from api import forms
 from api.jobs.job import ID
+from api.validation import validated
 from runnables.errors import InvalidInput, Loc
 from runnables.parameters import MODELS, AnyParameters, Task
 from runnables.settings import Settings
@@ -116,7 +117,7 @@ async def read(request: Request, settings: Settings) -> Submission:
 
 def _checked(asked: JobRequest, images: dict[str, Image.Image], loc: Loc) -> Submission:
     model = MODELS[asked.task]
-    parameters = forms.validated(model, asked.parameters, (*loc, "parameters"))
+    parameters = validated(model, asked.parameters, (*loc, "parameters"))
     for name in forms.files_of(model):
         if name not in images:
             raise InvalidInput(

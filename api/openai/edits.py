@@ -13,6 +13,7 @@ from api import forms
 from api.forms import Form
 from api.openai import translate
 from api.openai.translate import Asked
+from api.validation import validated
 from runnables import images
 from runnables.errors import InvalidInput
 from runnables.parameters import ImageToImage, Inpaint
@@ -31,7 +32,7 @@ async def read(request: Request, settings: Settings) -> tuple[Asked, Form]:
     """
     forms.expect_multipart(request)
     async with forms.parts(request, fields=32) as form:
-        asked = forms.validated(Asked, _fields(form))
+        asked = validated(Asked, _fields(form))
         pixels, own = await _upload(_only_image(form), "image", settings)
         alpha = own
         if form.get("mask") is not None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field
 
-from api import forms
+from api.validation import NullIsAbsent, validated
 from runnables.parameters import Inpaint, Parameters
 
 #: names of OpenAI's own models: clients have them built in, and mean the model that is served
@@ -24,7 +24,7 @@ def _opaque(value: str) -> str:
     return value
 
 
-class Asked(forms.NullIsAbsent):
+class Asked(NullIsAbsent):
     """OpenAI's fields of images.generate and images.edit; the others are ours, in model_extra."""
 
     model_config = ConfigDict(extra="allow", protected_namespaces=())
@@ -62,7 +62,7 @@ def parameters(asked: Asked, model: type[Parameters]) -> Parameters:
         native["model"] = asked.model
     if asked.size != "auto":
         native["width"], native["height"] = map(int, asked.size.split("x"))
-    return forms.validated(model, native)
+    return validated(model, native)
 
 
 def _defaults(model: type[Parameters]) -> dict[str, Any]:

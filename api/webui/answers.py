@@ -13,8 +13,8 @@ from PIL.Image import Image
 from api import responses
 from api.drawing import Drawing
 from api.webui import controlnet
+from api.webui.asked import Asked
 from api.webui.tickets import Drawn
-from api.webui.translate import Asked
 from runnables import images
 from runnables.engine import request as requests
 from runnables.engine.request import Result

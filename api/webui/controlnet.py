@@ -5,11 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import numpy as np
-from PIL import Image, ImageOps
 from pydantic import BaseModel, ConfigDict
 
-from api import forms
+from api.validation import validated
 from runnables.errors import InvalidInput
 
 SCRIPT = "controlnet"
@@ -24,7 +22,7 @@ RESIZES = {
     "envelope (outer fit)": 2,
     "outer fit (scale to fit)": 2,
 }
-IMAGES = ("image", "input_image", "mask")
+IMAGES = ("image", "input_image", "image_link", "mask")
 _HASH = re.compile(r" \[[0-9a-f]+\]$")
 
 
@@ -38,6 +36,7 @@ class Unit(BaseModel):
     module: str | None = None
     image: str | None = None
     input_image: str | None = None
+    image_link: str | None = None
     mask: str | None = None
     weight: float = 1.0
     guidance_start: float = 0.0
@@ -55,8 +54,15 @@ class Unit(BaseModel):
         }
 
     def given(self) -> str | None:
-        """Its image, in base64."""
-        return self.image or self.input_image
+        """Its image: base64, or an address."""
+        return self.image or self.input_image or self.image_link
+
+    @property
+    def fit(self) -> int | None:
+        """The number of `resize_mode`; None: there is no such mode."""
+        mode = self.resize_mode
+        number = RESIZES.get(mode.lower()) if isinstance(mode, str) else mode
+        return number if number in RESIZES.values() else None
 
 
 def is_ours(script: str) -> bool:
@@ -74,7 +80,7 @@ def units(scripts: dict[str, Any]) -> list[Unit]:
     sent = found.get("args") or [] if isinstance(found, dict) else found or []
     if not isinstance(sent, list):
         raise InvalidInput("args must be a list of units", loc=LOC)
-    every = [forms.validated(Unit, _given(one), (*LOC, i)) for i, one in enumerate(sent)]
+    every = [validated(Unit, _given(one), (*LOC, i)) for i, one in enumerate(sent)]
     for i, unit in enumerate(every):
         if unit.enabled:
             _check(unit, i)
@@ -97,38 +103,11 @@ def _check(unit: Unit, index: int) -> None:
         "control_mode": str(unit.control_mode).lower() not in ("0", "balanced")
         and "control_mode must be Balanced (0)",
         "mask": bool(unit.mask) and "a unit's mask is not available",
-        "resize_mode": _resize(unit) is None and f"resize_mode must be one of {', '.join(RESIZES)}",
+        "resize_mode": unit.fit is None and f"resize_mode must be one of {', '.join(RESIZES)}",
     }
     for field, why in refused.items():
         if why:
             raise InvalidInput(why, loc=(*LOC, index, field))
-
-
-def _resize(unit: Unit) -> int | None:
-    mode = unit.resize_mode
-    number = RESIZES.get(mode.lower()) if isinstance(mode, str) else mode
-    return number if number in RESIZES.values() else None
-
-
-def fitted(image: Image.Image, unit: Unit, size: tuple[int, int] | None) -> Image.Image:
-    """The image as `resize_mode` says; what is only stretched is left to the pipeline.
-
-    Args:
-        size: (width, height) that is drawn, where that is known.
-    """
-    mode = _resize(unit)
-    if size is None or mode == 0:
-        return image
-    if mode == 1:
-        return ImageOps.fit(image, size)
-    return ImageOps.pad(image, size, color=_border(image))
-
-
-def _border(image: Image.Image) -> tuple[int, ...]:
-    """The median colour of an RGB image's border, which fills up what is around it."""
-    pixels = np.asarray(image)
-    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    return tuple(int(value) for value in np.median(border, axis=0))
 
 
 def without_images(scripts: dict[str, Any]) -> dict[str, Any]:

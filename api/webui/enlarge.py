@@ -7,9 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from api import forms
-from api.forms import NullIsAbsent
-from api.webui.translate import Asked
+from api.validation import NullIsAbsent, validated
+from api.webui.asked import MAX_IMAGES, Asked
 from runnables.errors import InvalidInput
 from runnables.parameters import Upscale
 
@@ -26,7 +25,6 @@ REFUSED: Mapping[str, str] = {
     "firstphase_height": "width and height are the first pass's",
 }
 SAME = {"", "None", "Use same checkpoint", "Use same sampler", "Use same scheduler", "Automatic"}
-MAX_IMAGES = 8
 
 
 class Extras(NullIsAbsent):
@@ -85,14 +83,15 @@ def parameters(asked: Extras) -> Upscale:
     if asked.upscaler_1 in SAME:
         raise InvalidInput("name an upscaler, such as Lanczos", loc=("upscaler_1",))
     wanted = {"upscaler": _ours(asked.upscaler_1), "scale": asked.upscaling_resize}
-    return forms.validated(Upscale, wanted)
+    names = {"upscaler": "upscaler_1", "scale": "upscaling_resize"}
+    return validated(Upscale, wanted, names=names)
 
 
 def hires(asked: Asked, native: Mapping[str, Any]) -> dict[str, Any] | None:
     """Our second pass, or none.
 
     Args:
-        native: the model's own height and width.
+        native: the model's own height and width, where they are known.
 
     Raises:
         InvalidInput: for what is not available, naming the field.
@@ -115,10 +114,13 @@ def _scale(asked: Asked, native: Mapping[str, Any]) -> float:
     """`hr_scale`, or what makes `hr_resize_x` x `hr_resize_y` of the first pass."""
     wanted = {"hr_resize_x": asked.hr_resize_x, "hr_resize_y": asked.hr_resize_y}
     sides = {
-        "hr_resize_x": asked.width or native["width"],
-        "hr_resize_y": asked.height or native["height"],
+        "hr_resize_x": asked.width or native.get("width"),
+        "hr_resize_y": asked.height or native.get("height"),
     }
-    scales = {name: side / sides[name] for name, side in wanted.items() if side}
+    for name, side in wanted.items():
+        if side and not sides[name]:
+            raise InvalidInput("is relative to width and height: say them, too", loc=(name,))
+    scales = {name: side / (sides[name] or side) for name, side in wanted.items() if side}
     if not scales:
         return asked.hr_scale
     (name, scale), *_ = scales.items()

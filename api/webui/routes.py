@@ -18,12 +18,21 @@ from api import forms, request_id
 from api.drawing import Drawing
 from api.forms import Form
 from api.jobs.live import Hub
-from api.webui import answers, catalog, controlnet, enlarge, infotext, translate, uploads
-from api.webui.controlnet import Unit
+from api.validation import validated
+from api.webui import (
+    answers,
+    catalog,
+    controlnet,
+    enlarge,
+    infotext,
+    pictures,
+    translate,
+    uploads,
+)
+from api.webui.asked import Asked
 from api.webui.tickets import Tickets
-from api.webui.translate import Asked
 from runnables import images
-from runnables.errors import Cancelled, InvalidInput
+from runnables.errors import Cancelled
 from runnables.parameters import Inpaint, Parameters
 
 ROOT = "/sdapi/v1"
@@ -97,8 +106,7 @@ class WebUIRoutes:
     async def _draw(self, request: Request, owner: str, image: bool) -> Response:
         drawing = self._drawing
         sent = forms.json_object(await request.body())
-        asked = forms.validated(Asked, sent)
-        translate.check(asked)
+        asked = validated(Asked, sent)
         form = await self._form(asked, image)
         key = (owner, request_id.of(request))
         with self._hub.listening(key, 0) as listener:
@@ -114,46 +122,32 @@ class WebUIRoutes:
         return JSONResponse(await run_in_threadpool(answers.body, result, asked, sent, drawing))
 
     async def _form(self, asked: Asked, image: bool) -> Form:
-        parameters, units = await self._parameters(asked, image)
-        if not image:
-            return Form(parameters, controls=await self._controls(asked, units, None))
-        sent = await self._image(asked.init_images[0], "init_images")
-        controls = await self._controls(asked, units, sent)
-        pixels = translate.fitted(sent, asked)
-        if not isinstance(parameters, Inpaint):
-            return Form(parameters, pixels, controls=controls)
-        settings = self._drawing.settings
-        data = await uploads.read(asked.mask or "", "mask", settings)
-        mask = await run_in_threadpool(images.decode_mask, data, max_pixels=settings.max_pixels)
-        mask = translate.redrawn(translate.fitted(mask, asked), asked)
-        return Form(parameters, pixels, mask, controls)
-
-    async def _parameters(self, asked: Asked, image: bool) -> tuple[Parameters, list[Unit]]:
-        model, runnable = translate.task_of(asked, image), self._drawing.runnable
-        if image and asked.enable_hr:
-            raise InvalidInput("the second pass is txt2img's", loc=("enable_hr",))
+        model = translate.task_of(asked, image)
+        parameters = await self._parameters(asked, model)
         units = controlnet.units(asked.alwayson_scripts)
+        controls = [
+            await self._image(text, "control") if (text := unit.given()) else None for unit in units
+        ]
+        sent = await self._image(asked.init_images[0], "init_images") if image else None
+        mask = await self._mask(asked.mask or "") if model is Inpaint else None
+        inputs = pictures.prepared(asked, sent, mask, units, controls)
+        return Form(parameters, inputs.image, inputs.mask, inputs.controls)
+
+    async def _parameters(self, asked: Asked, model: type[Parameters]) -> Parameters:
+        runnable = self._drawing.runnable
         words = [one["name"] for one in await asyncio.to_thread(runnable.embeddings)]
-        hires = enlarge.hires(asked, runnable.describe())
-        resolve = runnable.webui_sampler
-        parameters = translate.parameters(asked, model, resolve, units, words, hires)
+        parameters = translate.parameters(
+            asked, model, runnable.webui_sampler, words, runnable.describe()
+        )
         options, known = asked.override_settings, self._drawing.models
         chosen = catalog.check_model(options, known, "override_settings")
-        return parameters.model_copy(update={"model": chosen}), units
+        return parameters.model_copy(update={"model": chosen})
 
-    async def _controls(
-        self, asked: Asked, units: list[Unit], image: Image | None
-    ) -> tuple[Image, ...]:
-        """The units' images; one without is controlled by the image that is redrawn."""
-        size = (asked.width, asked.height) if asked.width and asked.height else None
-        controls = []
-        for unit in units:
-            text = unit.given()
-            sent = await self._image(text, "control") if text else image
-            if sent is None:
-                raise InvalidInput("a ControlNet unit needs an image", loc=controlnet.LOC)
-            controls.append(controlnet.fitted(sent, unit, size))
-        return tuple(controls)
+    async def _mask(self, text: str) -> Image:
+        """Grey."""
+        settings = self._drawing.settings
+        data = await uploads.read(text, "mask", settings)
+        return await run_in_threadpool(images.decode_mask, data, max_pixels=settings.max_pixels)
 
     async def _image(self, text: str, field: str) -> Image:
         """RGB. Raises UnsupportedImage naming the field."""

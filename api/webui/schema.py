@@ -6,7 +6,7 @@ from typing import Any
 
 from api.operations import DRAWING, LOOKING, Schema, json, operation, query, reference, schema_of
 from api.webui import catalog, enlarge
-from api.webui.translate import Asked
+from api.webui.asked import Asked
 
 ROOT = "/sdapi/v1"
 EXTENSION = "/controlnet"

@@ -7,122 +7,69 @@ what it does not know. What would give another image than asked for is refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from PIL import Image, ImageOps
-from pydantic import ConfigDict, Field
-
-from api import forms
-from api.webui import attention, controlnet
-from api.webui.controlnet import Unit
+from api.validation import validated
+from api.webui import attention, controlnet, enlarge
+from api.webui.asked import Asked
 from runnables.errors import InvalidInput, UnknownName
 from runnables.parameters import ImageToImage, Inpaint, Parameters, TextToImage
 
 Resolve = Callable[[str, str], str]
-MAX_IMAGES = 8
 #: fields that ask for what is not here, where they are set
 REFUSED = {
     "restore_faces": "faces are not restored here",
+    "styles": "styles are not kept here: write them into the prompts",
+    "refiner_checkpoint": "images are drawn by one model",
     "tiling": "tiling is not available",
     "script_name": "scripts are not available",
     "subseed_strength": "variation seeds are not available",
     "seed_resize_from_h": "seeds are not resized here",
     "seed_resize_from_w": "seeds are not resized here",
 }
+#: our names of what the WebUI calls otherwise
+NAMES = {
+    "num_inference_steps": "steps",
+    "guidance_scale": "cfg_scale",
+    "scheduler": "sampler_name",
+    "num_images_per_prompt": "batch_size",
+    "strength": "denoising_strength",
+    "controlnets": ".".join(controlnet.LOC),
+    "hires": "enable_hr",
+    "hires.scale": "hr_scale",
+    "hires.strength": "denoising_strength",
+    "hires.num_inference_steps": "hr_second_pass_steps",
+    "hires.upscaler": "hr_upscaler",
+}
 _LORA = re.compile(r"<lora:([^:>]+)(?::([^:>]*))?[^>]*>")
-RESIZES = {0: "just resize", 1: "crop and resize"}
-
-
-class Asked(forms.NullIsAbsent):
-    """The WebUI's fields of txt2img and img2img that have a meaning here."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    prompt: str = ""
-    negative_prompt: str = ""
-    seed: int = -1
-    steps: int | None = None
-    cfg_scale: float | None = None
-    width: int | None = None
-    height: int | None = None
-    batch_size: int = Field(1, ge=1, le=MAX_IMAGES)
-    n_iter: int = Field(1, ge=1, le=MAX_IMAGES)
-    sampler_name: str | None = Field(None, max_length=100)
-    sampler_index: str | None = Field(None, max_length=100)
-    scheduler: str | None = Field(None, max_length=100)
-    denoising_strength: float = 0.75
-    init_images: list[str] = Field(default=[], max_length=1)
-    mask: str | None = None
-    inpainting_mask_invert: int = Field(0, ge=0, le=1)
-    resize_mode: int = 0
-    include_init_images: bool = False
-    send_images: bool = True
-    override_settings: dict[str, Any] = Field(default_factory=dict)
-    alwayson_scripts: dict[str, Any] = Field(default_factory=dict)
-    enable_hr: bool = False
-    hr_scale: float = 2.0
-    hr_upscaler: str = "Latent"
-    hr_second_pass_steps: int = 0
-    hr_resize_x: int = 0
-    hr_resize_y: int = 0
-    # only to be refused where they are set
-    hr_checkpoint_name: str = ""
-    hr_sampler_name: str = ""
-    hr_scheduler: str = ""
-    hr_prompt: str = ""
-    hr_negative_prompt: str = ""
-    firstphase_width: int = 0
-    firstphase_height: int = 0
-    restore_faces: bool = False
-    tiling: bool = False
-    script_name: str | None = None
-    subseed_strength: float = 0
-    seed_resize_from_h: int = 0
-    seed_resize_from_w: int = 0
-
-
-def check(asked: Asked) -> None:
-    """Raises InvalidInput for what is not available, naming the field."""
-    for name, why in REFUSED.items():
-        value = getattr(asked, name)
-        if value and value != -1:
-            raise InvalidInput(why, loc=(name,))
-    for name, script in asked.alwayson_scripts.items():
-        if _wanted(script) and not controlnet.is_ours(name):
-            raise InvalidInput(f"the script {name} is not available", loc=("alwayson_scripts",))
-
-
-def _wanted(script: object) -> bool:
-    """Whether an always-on script does anything: clients send those they know switched off."""
-    arguments = script.get("args") if isinstance(script, dict) else script
-    return bool(arguments) and arguments != [False]
+CROP = 1
+RESIZES = {0: "just resize", CROP: "crop and resize"}
 
 
 def parameters(
     asked: Asked,
     model: type[Parameters],
     resolve: Resolve,
-    units: Sequence[Unit],
     embeddings: Sequence[str],
-    hires: dict[str, Any] | None = None,
+    native: Mapping[str, Any] | None = None,
 ) -> Parameters:
     """The drawing that is asked for.
 
     Args:
         resolve: the WebUI's names of a sampler and of a spacing to ours.
-        units: its ControlNets.
         embeddings: names that ask for a textual inversion where they are words of a prompt.
-        hires: our second pass.
+        native: the height and width of the model's own, where that is known.
 
     Raises:
-        InvalidInput: naming the field.
+        InvalidInput: naming the field as the WebUI calls it.
     """
+    _check(asked, model)
     sampler = asked.sampler_name or asked.sampler_index
-    native = {
+    ours = {
         **_loras(asked.prompt),
         **_prompts(asked),
-        "controlnets": [unit.native() for unit in units],
+        "controlnets": [unit.native() for unit in controlnet.units(asked.alwayson_scripts)],
         "embeddings": _embeddings(asked, embeddings),
         "seed": asked.seed if asked.seed >= 0 else None,
         "num_inference_steps": asked.steps,
@@ -132,11 +79,11 @@ def parameters(
         "num_images_per_prompt": asked.batch_size * asked.n_iter,
         "clip_skip": _clip_skip(asked),
         "scheduler": resolve(sampler, asked.scheduler or "") if sampler else None,
-        "hires": hires,
+        "hires": enlarge.hires(asked, native or {}),
     }
     if issubclass(model, ImageToImage):
-        native["strength"] = asked.denoising_strength
-    return forms.validated(model, native)
+        ours["strength"] = asked.denoising_strength
+    return validated(model, ours, names=NAMES)
 
 
 def task_of(asked: Asked, image: bool) -> type[Parameters]:
@@ -152,23 +99,28 @@ def task_of(asked: Asked, image: bool) -> type[Parameters]:
     return Inpaint if asked.mask else ImageToImage
 
 
-def fitted(image: Image.Image, asked: Asked) -> Image.Image:
-    """An input as `resize_mode` says; what is only stretched is left to the pipeline.
-
-    Raises:
-        InvalidInput: a mode that is not here.
-    """
+def _check(asked: Asked, model: type[Parameters]) -> None:
+    """Raises InvalidInput for what is not available, naming the field."""
+    for name, why in REFUSED.items():
+        value = getattr(asked, name)
+        if value and value not in (-1, "None"):
+            raise InvalidInput(why, loc=(name,))
+    for name, script in asked.alwayson_scripts.items():
+        if _wanted(script) and not controlnet.is_ours(name):
+            raise InvalidInput(f"the script {name} is not available", loc=("alwayson_scripts",))
+    if model is TextToImage:
+        return
+    if asked.enable_hr:
+        raise InvalidInput("the second pass is txt2img's", loc=("enable_hr",))
     if asked.resize_mode not in RESIZES:
         known = ", ".join(f"{number} ({name})" for number, name in RESIZES.items())
         raise InvalidInput(f"resize_mode is not available; known: {known}", loc=("resize_mode",))
-    if asked.resize_mode == 1 and asked.width and asked.height:
-        return ImageOps.fit(image, (asked.width, asked.height))
-    return image
 
 
-def redrawn(mask: Image.Image, asked: Asked) -> Image.Image:
-    """A mask in our polarity: white is redrawn."""
-    return ImageOps.invert(mask) if asked.inpainting_mask_invert else mask
+def _wanted(script: object) -> bool:
+    """Whether an always-on script does anything: clients send those they know switched off."""
+    arguments = script.get("args") if isinstance(script, dict) else script
+    return bool(arguments) and arguments != [False]
 
 
 def _loras(prompt: str) -> dict[str, Any]:

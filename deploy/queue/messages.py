@@ -9,34 +9,40 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from deploy.queue.extras import Extras
-from deploy.queue.webui import Content
-from runnables.errors import InvalidInput
-from runnables.parameters import MAX_SEED, MODELS, AnyParameters
+from api.validation import validated
+from api.webui import controlnet
+from api.webui.translate import Resolve
+from deploy.queue.webui import Content, Drawn, Enlarged, joined
+from runnables.errors import InvalidInput, Loc
+from runnables.parameters import MAX_SEED, AnyParameters, Parameters
 from runnables.parameters import Task as Kind
 
 LEGACY = "legacy"  # the runtime of v1alpha1 tasks, which are routed by their model's name
 MAX_BYTES = 256 * 1024  # SNS refuses more
 
-M = TypeVar("M", bound=BaseModel)
+MAX_IMAGES = 8  # to be enlarged by one task
 
 Form = Literal["v1alpha1", "v1alpha2"]
-TaskType = Literal["text-to-image", "image-to-image", "inpaint", "extra-single-image"]
+TaskType = Literal[
+    "text-to-image", "image-to-image", "inpaint", "extra-single-image", "extra-batch-image"
+]
 KINDS: Mapping[TaskType, Kind] = {
     "text-to-image": "txt2img",
     "image-to-image": "img2img",
     "inpaint": "inpaint",
     "extra-single-image": "upscale",
+    "extra-batch-image": "upscale",
 }
-REFUSED: Mapping[str, str] = {
-    "pipeline": "ComfyUI graphs are not run here",
-    "extra-batch-image": "one image a task: send extra-single-image for each",
-}
+REFUSED: Mapping[str, str] = {"pipeline": "ComfyUI graphs are not run here"}
+#: names in v1alpha2's `alwayson_scripts` that are no scripts
+OWN = ("sd_model_checkpoint", "image_link")
+#: where the content's fields lie in a request
+CONTENT: Mapping[Form, Loc] = {"v1alpha1": (), "v1alpha2": ("task", "content")}
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 #: `.safetensors` files and Hub ids
@@ -68,9 +74,9 @@ class Metadata(BaseModel):
 
 
 class Scripts(BaseModel):
-    """v1alpha1's `alwayson_scripts`."""
+    """v1alpha1's `alwayson_scripts`; what else is there are the WebUI's own."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
 
     task: TaskType
     sd_model_checkpoint: ModelName
@@ -80,7 +86,6 @@ class Scripts(BaseModel):
     image_link: str | None = None
     sd_vae: Literal["", "Automatic", "None", None] = None
     override_settings: dict[str, Any] = Field(default_factory=dict)
-    controlnet: dict[str, Any] | None = None
 
 
 class Task(BaseModel):
@@ -95,7 +100,7 @@ class Task(BaseModel):
 
     form: Form
     metadata: Metadata
-    content: Content | Extras
+    content: Drawn | Enlarged
     model: str | None = None
 
     @property
@@ -103,7 +108,7 @@ class Task(BaseModel):
         """12 hex digits of what decides the result: the same task always has the same."""
         decides = [
             self.metadata.model_dump(exclude={"context"}),
-            self.content.model_dump(mode="json"),
+            self.content.model_dump(mode="json", exclude_defaults=True),
             self.model,
         ]
         text = json.dumps(decides, sort_keys=True, separators=(",", ":"))
@@ -111,29 +116,38 @@ class Task(BaseModel):
 
     @property
     def kind(self) -> Kind:
-        """Our name of the task type."""
-        return KINDS[self.metadata.tasktype]
+        """Our name of the task type. As in the WebUI, a mask makes it inpainting."""
+        kind = KINDS[self.metadata.tasktype]
+        return "inpaint" if kind == "img2img" and self.content.mask else kind
 
-    def parameters(self) -> AnyParameters:
+    def parameters(
+        self, resolve: Resolve = joined, embeddings: Sequence[str] = ()
+    ) -> AnyParameters:
         """Ours. The seed follows from the task where none is given, so that a second delivery
         draws the same image.
+
+        Args:
+            resolve: the WebUI's names of a sampler and of a spacing to ours.
+            embeddings: names of textual inversions that there are.
 
         Raises:
             InvalidInput: naming the field as the caller wrote it.
         """
-        values, model = self.content.values(), MODELS[self.kind]
-        values.setdefault("seed", int(self.digest, 16) % (MAX_SEED - 8))
-        known = {name: value for name, value in values.items() if name in model.model_fields}
         try:
-            return model.model_validate(known)
-        except ValidationError as error:
-            raise _complaint(error, self.form) from error
+            asked = self.content.parameters(self.kind, resolve, embeddings)
+        except InvalidInput as error:
+            error.loc = (*CONTENT[self.form], *error.loc)
+            raise
+        if not isinstance(asked, Parameters) or asked.seed is not None:
+            return asked
+        return asked.model_copy(update={"seed": int(self.digest, 16) % (MAX_SEED - 8)})
 
     def message(self) -> str:
         """What is published: `{"metadata", "content"}`, as the reference system's."""
         content = self.content.model_dump(mode="json", exclude_unset=True)
         if self.model:
-            content["alwayson_scripts"] = {"sd_model_checkpoint": self.model}
+            named = {"sd_model_checkpoint": self.model}
+            content["alwayson_scripts"] = {**content.get("alwayson_scripts", {}), **named}
         metadata = self.metadata.model_dump(mode="json", exclude_none=True)
         return json.dumps({"metadata": metadata, "content": content})
 
@@ -160,9 +174,8 @@ def from_v1alpha1(body: Mapping[str, Any]) -> Task:
     """A flat WebUI body with `alwayson_scripts`."""
     given = body.get("alwayson_scripts")
     _refuse_type(given.get("task") if isinstance(given, dict) else None, "alwayson_scripts", "task")
-    scripts = _parse(Scripts, given, ("alwayson_scripts",))
-    _refuse_controlnet(scripts.controlnet, ("alwayson_scripts", "controlnet"))
-    content = {name: value for name, value in body.items() if name != "alwayson_scripts"}
+    scripts = validated(Scripts, given, ("alwayson_scripts",))
+    content = {**body, "alwayson_scripts": scripts.model_extra}
     if scripts.image_link:
         content["image_link"] = scripts.image_link
     if scripts.override_settings:
@@ -178,7 +191,7 @@ def from_v1alpha1(body: Mapping[str, Any]) -> Task:
         Task(
             form="v1alpha1",
             metadata=metadata,
-            content=_parse(_content_of(scripts.task), content, ()),
+            content=_content(scripts.task, content, CONTENT["v1alpha1"]),
             model=scripts.sd_model_checkpoint,
         )
     )
@@ -215,71 +228,55 @@ def _from_legacy_message(metadata: dict[str, Any], content: Any) -> Task:
     )
 
 
-def _task(metadata: Any, content: Any, loc: tuple[str, ...]) -> Task:
+def _task(metadata: Any, content: Any, loc: Loc) -> Task:
     if isinstance(metadata, dict):
         _refuse_type(metadata.get("tasktype"), *loc, "metadata", "tasktype")
     if not isinstance(content, dict):
         raise InvalidInput("content must be an object", loc=(*loc, "content"))
-    content = dict(content)
-    scripts = content.pop("alwayson_scripts", None) or {}
     where = (*loc, "content", "alwayson_scripts")
+    scripts = content.get("alwayson_scripts") or {}
     if not isinstance(scripts, dict):
         raise InvalidInput("alwayson_scripts must be an object", loc=where)
-    _refuse_unknown(scripts, {"sd_model_checkpoint", "image_link", "controlnet"}, where)
-    _refuse_controlnet(scripts.get("controlnet"), (*where, "controlnet"))
-    if "image_link" in scripts:
-        content.setdefault("image_link", scripts["image_link"])
-    parsed_metadata = _parse(Metadata, metadata, (*loc, "metadata"))
-    parsed = _parse(_content_of(parsed_metadata.tasktype), content, (*loc, "content"))
+    theirs = {name: value for name, value in scripts.items() if name not in OWN}
+    content = {"image_link": scripts.get("image_link"), **content, "alwayson_scripts": theirs}
+    parsed_metadata = validated(Metadata, metadata, (*loc, "metadata"))
+    parsed = _content(parsed_metadata.tasktype, content, (*loc, "content"))
+    model = scripts.get("sd_model_checkpoint") or parsed.model_override
     return _checked(
-        _parse(
+        validated(
             Task,
-            {
-                "form": "v1alpha2",
-                "metadata": parsed_metadata,
-                "content": parsed,
-                "model": scripts.get("sd_model_checkpoint") or parsed.model_override,
-            },
+            {"form": "v1alpha2", "metadata": parsed_metadata, "content": parsed, "model": model},
             where,
         )
     )
 
 
-def _content_of(tasktype: TaskType) -> type[Content] | type[Extras]:
-    return Extras if tasktype == "extra-single-image" else Content
+def _content(tasktype: TaskType, sent: dict[str, Any], loc: Loc) -> Content:
+    if not sent.get("alwayson_scripts"):
+        sent = {name: value for name, value in sent.items() if name != "alwayson_scripts"}
+    return validated(Enlarged if KINDS[tasktype] == "upscale" else Drawn, sent, loc)
 
 
 def _checked(task: Task) -> Task:
     """Refuse what no worker could draw: wrong parameters, no input image."""
     task.parameters()
-    links = task.content.links()
-    if task.kind != "txt2img" and len(links) != 1:
-        raise InvalidInput(
-            f"{task.metadata.tasktype} takes one input image, not {len(links)}", loc=("image_link",)
-        )
-    if task.kind == "txt2img" and links:
-        raise InvalidInput("text-to-image takes no input image", loc=("image_link",))
-    if (task.kind == "inpaint") != (task.content.mask is not None):
-        raise InvalidInput("a mask is for inpaint, which needs one", loc=("mask",))
+    content, where = task.content, CONTENT[task.form]
+    _check_links(task, len(content.links()))
+    if bool(content.mask) != (task.kind == "inpaint"):
+        raise InvalidInput("a mask is for inpaint, which needs one", loc=(*where, "mask"))
+    if task.kind == "txt2img" and not all(unit.given() for unit in content.units):
+        raise InvalidInput("a ControlNet unit needs an image", loc=(*where, *controlnet.LOC))
     return task
 
 
-def _parse(model: type[M], value: Any, loc: tuple[str, ...]) -> M:
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        where = (*loc, *first["loc"])
-        name = ".".join(map(str, where)) or "body"
-        raise InvalidInput(f"{name}: {first['msg']}", loc=where) from error
-
-
-def _complaint(error: ValidationError, form: Form) -> InvalidInput:
-    """Of our parameters, in the caller's names."""
-    first = error.errors(include_url=False, include_context=False)[0]
-    name = Content.theirs(".".join(map(str, first["loc"]))) if first["loc"] else "content"
-    loc = ("task", "content", name) if form == "v1alpha2" else (name,)
-    return InvalidInput(f"{name}: {first['msg']}", loc=loc)
+def _check_links(task: Task, count: int) -> None:
+    tasktype, loc = task.metadata.tasktype, (*CONTENT[task.form], "image_link")
+    if task.kind == "txt2img" and count:
+        raise InvalidInput(f"{tasktype} takes no input image", loc=loc)
+    most = MAX_IMAGES if tasktype == "extra-batch-image" else 1
+    allowed = f"1 to {most} input images" if most > 1 else "one input image"
+    if task.kind != "txt2img" and not 1 <= count <= most:
+        raise InvalidInput(f"{tasktype} takes {allowed}, not {count}", loc=loc)
 
 
 def parse_object(text: str) -> dict[str, Any]:
@@ -307,12 +304,6 @@ def _refuse_unknown(value: Mapping[str, Any], known: set[str], loc: tuple[str, .
             raise InvalidInput(f"{name} is not a field here", loc=(*loc, name))
 
 
-def _refuse_type(tasktype: object, *loc: str) -> None:
+def _refuse_type(tasktype: object, *loc: str | int) -> None:
     if isinstance(tasktype, str) and tasktype in REFUSED:
         raise InvalidInput(f"{tasktype}: {REFUSED[tasktype]}", loc=loc)
-
-
-def _refuse_controlnet(controlnet: Any, loc: tuple[str, ...]) -> None:
-    units = controlnet.get("args") if isinstance(controlnet, dict) else None
-    if any(isinstance(unit, dict) and unit.get("enabled", True) for unit in units or ()):
-        raise InvalidInput("ControlNet is not served by the queue", loc=loc)

@@ -1,57 +1,37 @@
-"""The body of the WebUI's `/sdapi/v1/txt2img` and `/img2img`, as far as it is drawn here.
+"""The content of a task: bodies of the WebUI's API, read as our HTTP service reads them.
 
-What changes the image and is not supported is refused by name rather than left out silently; what
-is only about the WebUI itself (saving, sending) is taken and has no effect.
+Where that ignores what it does not know, as the WebUI does, a task is refused: nobody sees a
+warning hours later. What is only about the WebUI itself (saving, sending) has no effect.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from runnables.parameters import SIZE_MULTIPLE
+from api.validation import NullIsAbsent
+from api.webui import controlnet, enlarge, translate
+from api.webui.asked import Asked
+from api.webui.controlnet import Unit
+from api.webui.translate import Resolve
+from runnables.parameters import DRAWINGS, SIZE_MULTIPLE, AnyParameters, Task
 
-#: the WebUI's name -> ours
-OURS = {
-    "prompt": "prompt",
-    "negative_prompt": "negative_prompt",
-    "steps": "num_inference_steps",
-    "cfg_scale": "guidance_scale",
-    "width": "width",
-    "height": "height",
-    "seed": "seed",
-    "sampler_name": "scheduler",
-    "batch_size": "num_images_per_prompt",
-    "denoising_strength": "strength",
-}
-#: the same of a second pass, and of enlarging
-FURTHER = {
-    "hires.scale": "hr_scale",
-    "hires.strength": "denoising_strength",
-    "hires.num_inference_steps": "hr_second_pass_steps",
-    "hires.upscaler": "hr_upscaler",
-    "hires": "enable_hr",
-    "scale": "upscaling_resize",
-    "upscaler": "upscaler_1",
-}
-AUTOMATIC = {None, "", "automatic"}
-#: about the WebUI, not about the image
+#: about the WebUI, or of what is refused where it is switched on
 WITHOUT_EFFECT = {
     "save_images",
-    "send_images",
     "do_not_save_samples",
     "do_not_save_grid",
-    "include_init_images",
     "override_settings_restore_afterwards",
     "force_task_id",
     "infotext",
     "comments",
     "script_args",
     "subseed",
-    "seed_resize_from_h",
-    "seed_resize_from_w",
     "seed_enable_extras",
+    "refiner_switch_at",
     "image_cfg_scale",
     "eta",
     "s_min_uncond",
@@ -59,19 +39,21 @@ WITHOUT_EFFECT = {
     "s_tmax",
     "s_tmin",
     "s_noise",
+    "codeformer_weight",
+    "extras_upscaler_2_visibility",
+    "upscale_first",
+    "show_extras_results",
+    "upscaling_resize_w",
+    "upscaling_resize_h",
+    "upscaling_crop",
 }
-
-#: other ways to say how large a second pass is
-SIZES = ("hr_resize_x", "hr_resize_y", "firstphase_width", "firstphase_height")
-#: those that the WebUI writes otherwise
-UPSCALERS = {"latent", "lanczos"}
-
-Off = Annotated[Literal[False, None], BeforeValidator(lambda value: value or None)]
+OPTIONS = ("sd_model_checkpoint", "CLIP_stop_at_last_layers")
 
 
-def upscaler(name: str) -> str:
-    """Our name of an upscaler; models have one name."""
-    return name.lower() if name.lower() in UPSCALERS else name
+def joined(sampler: str, spacing: str) -> str:
+    """A sampler's two names as one, where samplers are not at hand to be looked up."""
+    automatic = spacing.lower() in ("", "automatic")
+    return sampler if automatic else f"{sampler} {spacing}"
 
 
 def linked(links: str | None) -> list[str]:
@@ -79,44 +61,13 @@ def linked(links: str | None) -> list[str]:
     return [link.strip() for link in (links or "").split(",") if link.strip()]
 
 
-class Content(BaseModel):
-    """A WebUI body. Fields that are typed `Off` may be sent, but not switched on."""
+class Content(NullIsAbsent, ABC):
+    """What any task's content has, whatever it asks for."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    prompt: str
-    negative_prompt: str | None = None
-    steps: int | None = None
-    cfg_scale: float | None = None
-    width: int | None = None
-    height: int | None = None
-    seed: int | None = Field(None, description="-1 or none: follows from the task")
-    sampler_name: str | None = None
-    sampler_index: str | None = Field(None, description="the older name of sampler_name")
-    scheduler: str | None = Field(None, description="noise spacing, as Karras")
-    batch_size: int = Field(1, ge=1, le=8)
-    n_iter: int = Field(1, ge=1, le=8)
-    denoising_strength: float | None = None
-    init_images: list[str] = Field(default_factory=list)
     image_link: str | None = Field(None, description="comma-separated URLs or s3:// addresses")
     mask: str | None = None
-    override_settings: dict[str, Any] = Field(default_factory=dict)
-
-    enable_hr: bool | None = None
-    hr_scale: float | None = None
-    hr_upscaler: str | None = None
-    hr_second_pass_steps: int | None = None
-    hr_resize_x: int | None = None
-    hr_resize_y: int | None = None
-    firstphase_width: int | None = None
-    firstphase_height: int | None = None
-    restore_faces: Off = None
-    tiling: Off = None
-    script_name: Off = None
-    styles: Off = None
-    subseed_strength: Off = None
-    refiner_checkpoint: Off = None
-    refiner_switch_at: Off = None
 
     @model_validator(mode="before")
     @classmethod
@@ -124,6 +75,30 @@ class Content(BaseModel):
         if not isinstance(value, dict):
             return value
         return {name: one for name, one in value.items() if name not in WITHOUT_EFFECT}
+
+    @property
+    def model_override(self) -> Any:
+        """The model that it names."""
+        return None
+
+    @property
+    def units(self) -> list[Unit]:
+        """Its ControlNets."""
+        return []
+
+    def links(self) -> list[str]:
+        """Its input images: base64, or addresses."""
+        return linked(self.image_link)
+
+    @abstractmethod
+    def parameters(self, kind: Task, resolve: Resolve, embeddings: Sequence[str]) -> AnyParameters:
+        """Ours. Raises InvalidInput naming the field."""
+
+
+class Drawn(Asked, Content):
+    """`txt2img` and `img2img`."""
+
+    model_config = Content.model_config
 
     @field_validator("width", "height")
     @classmethod
@@ -133,53 +108,41 @@ class Content(BaseModel):
             raise ValueError(f"not a multiple of {SIZE_MULTIPLE}; the nearest is {nearest}")
         return side
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        unknown = set(self.override_settings) - {"sd_model_checkpoint"}
-        if unknown:
-            raise ValueError(f"override_settings.{min(unknown)} is not supported")
-        for name in SIZES if self.enable_hr else ():
-            if getattr(self, name):
-                raise ValueError(f"{name} is not supported: the second pass has hr_scale")
-        return self
+    @field_validator("override_settings")
+    @classmethod
+    def _check_options(cls, options: dict[str, Any]) -> dict[str, Any]:
+        for name in options:
+            if name not in OPTIONS:
+                raise ValueError(f"{name} is not supported; known: {', '.join(OPTIONS)}")
+        return options
 
     @property
     def model_override(self) -> Any:
-        """`override_settings.sd_model_checkpoint`."""
         return self.override_settings.get("sd_model_checkpoint")
 
+    @property
+    def units(self) -> list[Unit]:
+        return controlnet.units(self.alwayson_scripts)
+
     def links(self) -> list[str]:
-        """The input images: `init_images`, else `image_link`."""
-        return self.init_images or linked(self.image_link)
+        return self.init_images or super().links()
 
-    def values(self) -> dict[str, Any]:
-        """In our names; what is left out here, the model's profile decides."""
-        values = {ours: getattr(self, theirs) for theirs, ours in OURS.items()}
-        values["scheduler"] = self._sampler()
-        values["num_images_per_prompt"] = self.batch_size * self.n_iter
-        values["hires"] = self._hires()
-        if self.seed == -1:
-            values["seed"] = None
-        return {name: value for name, value in values.items() if value is not None}
+    def parameters(self, kind: Task, resolve: Resolve, embeddings: Sequence[str]) -> AnyParameters:
+        return translate.parameters(self, DRAWINGS[kind], resolve, embeddings)
 
-    def _hires(self) -> dict[str, Any] | None:
-        """The second pass, whose strength stands where img2img's would."""
-        if not self.enable_hr:
-            return None
-        asked = {
-            "scale": self.hr_scale,
-            "strength": self.denoising_strength,
-            "num_inference_steps": self.hr_second_pass_steps or None,
-            "upscaler": upscaler(self.hr_upscaler or "Latent"),
-        }
-        return {name: value for name, value in asked.items() if value is not None}
 
-    def _sampler(self) -> str | None:
-        name = self.sampler_name or self.sampler_index
-        spacing = "" if (self.scheduler or "").lower() in AUTOMATIC else f" {self.scheduler}"
-        return f"{name}{spacing}" if name else None
+class Enlarged(enlarge.Extras, Content):
+    """`extra-single-image` and `extra-batch-images`."""
 
-    @staticmethod
-    def theirs(ours: str) -> str:
-        """The WebUI's name of one of our parameters."""
-        return next((name for name, one in OURS.items() if one == ours), FURTHER.get(ours, ours))
+    model_config = Content.model_config
+
+    mask: None = None
+    image: str | None = None
+    imageList: list[enlarge.Listed] = Field(default_factory=list)
+
+    def links(self) -> list[str]:
+        listed = [one.data for one in self.imageList]
+        return listed or ([self.image] if self.image else super().links())
+
+    def parameters(self, kind: Task, resolve: Resolve, embeddings: Sequence[str]) -> AnyParameters:
+        return enlarge.parameters(self)

@@ -16,7 +16,8 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from api.app import Api
-from api.webui.controlnet import Unit, fitted
+from api.webui.controlnet import Unit
+from api.webui.pictures import controlled
 from runnables.parameters import ImageToImage, Inpaint, TextToImage
 from runnables.runnable import StableDiffusionRunnable
 
@@ -271,10 +272,10 @@ def test_resize_modes() -> None:
     wide = Image.new("RGB", (40, 20), (9, 9, 9))
     wide.paste((200, 0, 0), (18, 8, 22, 12))
     for mode in (0, "Just Resize"):
-        assert fitted(wide, Unit(resize_mode=mode), (20, 20)) is wide
-    assert fitted(wide, Unit(), None) is wide
-    cropped = fitted(wide, Unit(resize_mode="Crop and Resize"), (20, 20))
+        assert controlled(wide, Unit(resize_mode=mode), (20, 20)) is wide
+    assert controlled(wide, Unit(), None) is wide
+    cropped = controlled(wide, Unit(resize_mode="Crop and Resize"), (20, 20))
     assert (np.asarray(cropped) == np.asarray(wide.crop((10, 0, 30, 20)))).all()
-    filled = fitted(wide, Unit(resize_mode=2), (40, 40))
+    filled = controlled(wide, Unit(resize_mode=2), (40, 40))
     assert filled.size == (40, 40)
     assert {filled.getpixel((0, 0)), filled.getpixel((39, 39))} == {(9, 9, 9)}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from api.webui import enlarge
-from api.webui.translate import Asked
+from api.webui.asked import Asked
 from runnables.errors import InvalidInput
 from runnables.parameters import Upscale
 

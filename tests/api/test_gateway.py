@@ -48,9 +48,30 @@ def test_ours_is_answered_by_us(client: TestClient) -> None:
     assert client.post("/ours", content=b"123").json() == {"bytes": 3}
 
 
+def test_what_is_ours_passes_none_of_the_hosts_middleware(gateway: Gateway) -> None:
+    """BentoML's keeps a metric of every path that it sees."""
+    seen: list[str] = []
+
+    def counting(app: Asgi) -> Asgi:
+        async def middleware(scope: Scope, receive: Asgi, send: Asgi) -> None:
+            seen.append(scope.get("path", ""))
+            await app(scope, receive, send)
+
+        return middleware
+
+    host = Starlette(routes=[Route("/metrics", _host)])
+    host.add_middleware(gateway.around)
+    host.add_middleware(counting)
+    with TestClient(host) as client:
+        assert client.post("/ours", content=b"123").json() == {"bytes": 3}
+        assert client.get("/nothing").status_code == 404
+        assert client.get("/metrics").text == "of the host"
+    assert set(seen) == {"", "/metrics"}  # the first is its life's
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("POST", "/metrics", 405), ("GET", "/static_content/none", 404)],
+    [("POST", "/metrics", 405), ("GET", "/static_content/swagger-ui.css", 404)],
 )
 def test_errors_of_the_host_are_told_in_our_form(
     client: TestClient, method: str, path: str, status: int

@@ -31,9 +31,9 @@ def newer(id: str, kind: str = "text-to-image", **content: Any) -> dict[str, Any
     }
 
 
-def extra(id: str, **content: Any) -> dict[str, Any]:
-    """v1alpha2, of a picture to be enlarged."""
-    body = newer(id, "extra-single-image")
+def extra(id: str, kind: str = "extra-single-image", **content: Any) -> dict[str, Any]:
+    """v1alpha2, of pictures to be enlarged."""
+    body = newer(id, kind)
     body["task"]["content"] = {"image_link": LINK, "upscaler_1": "Lanczos", **content}
     return body
 

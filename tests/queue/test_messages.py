@@ -16,11 +16,18 @@ from deploy.queue.front import package
 from deploy.queue.front.publish import plain
 from deploy.queue.messages import from_queue, read
 from runnables.errors import InvalidInput
-from runnables.parameters import Upscale
+from runnables.parameters import TextToImage, Upscale
 from runnables.samplers import resolve
 from tests.queue import tasks
 
-LINK = "https://example.com/in.png"
+LINK = tasks.LINK
+BATCH = "extra-batch-image"
+UNIT = {"model": "canny", "image_link": LINK, "weight": 0.5}
+
+
+def scripts(**given: Any) -> dict[str, Any]:
+    body = tasks.older("x")
+    return {**body, "alwayson_scripts": {**body["alwayson_scripts"], **given}}
 
 
 @pytest.mark.parametrize(
@@ -32,8 +39,13 @@ LINK = "https://example.com/in.png"
         tasks.older("d", "image-to-image", LINK),
         tasks.newer("e", enable_hr=True, hr_scale=1.5, hr_upscaler="Latent"),
         tasks.extra("f", upscaling_resize=3),
+        tasks.extra("g", BATCH, image_link=f"{LINK}, {LINK}"),
+        tasks.extra("h", BATCH, image_link=None, imageList=[{"data": LINK, "name": "x"}]),
+        tasks.newer("i", alwayson_scripts={"controlnet": {"args": [UNIT]}}),
+        tasks.older("j", "image-to-image", LINK, mask="aGk=", inpainting_mask_invert=1),
+        scripts(controlnet={"args": [UNIT]}),
     ],
-    ids=["newer", "older", "newer image", "older image", "second pass", "extra"],
+    ids=lambda body: str(body.get("task", body.get("alwayson_scripts")))[:60],
 )
 def test_a_task_is_the_same_behind_the_queue(body: dict[str, Any]) -> None:
     task = read(body)
@@ -60,7 +72,8 @@ def test_a_second_pass_and_an_upscale_become_ours() -> None:
     body = tasks.newer(
         "x", enable_hr=True, denoising_strength=0.5, hr_second_pass_steps=0, hr_upscaler="Lanczos"
     )
-    hires = {"scale": 2.0, "strength": 0.5, "num_inference_steps": None, "upscaler": "lanczos"}
+    hires: dict[str, Any] = {"scale": 2.0, "strength": 0.5, "upscaler": "lanczos"}
+    hires["num_inference_steps"] = None
     assert read(body).parameters().model_dump()["hires"] == hires
     without = tasks.newer("x", enable_hr=False, hr_scale=2, hr_resize_x=512)
     assert read(without).parameters().model_dump()["hires"] is None
@@ -68,11 +81,29 @@ def test_a_second_pass_and_an_upscale_become_ours() -> None:
     assert task.parameters() == Upscale(upscaler="my-x4", scale=2)
     assert (task.kind, task.content.links()) == ("upscale", [LINK])
     assert read(tasks.extra("x", image="aGk=")).content.links() == ["aGk="]
+    listed = [{"data": "aGk=", "name": "one"}, {"data": LINK, "name": "two"}]
+    assert read(tasks.extra("x", BATCH, imageList=listed)).content.links() == ["aGk=", LINK]
 
 
-def scripts(**given: Any) -> dict[str, Any]:
-    body = tasks.older("x")
-    return {**body, "alwayson_scripts": {**body["alwayson_scripts"], **given}}
+def test_prompts_units_and_masks_are_read_as_over_http() -> None:
+    prompt = "a (red:1.3) circle <lora:ink:0.5>, <cat>"
+    body = tasks.newer("x", prompt=prompt, override_settings={"CLIP_stop_at_last_layers": 2})
+    body["task"]["content"]["alwayson_scripts"] = {"ControlNet": {"args": [UNIT]}}
+    parameters = read(body).parameters(embeddings=["<cat>", "dog"])
+    assert isinstance(parameters, TextToImage)
+    assert parameters.prompt == "a (red)1.3 circle , <cat>" and parameters.clip_skip == 1
+    assert parameters.prompt_syntax == "compel" and parameters.embeddings == ("<cat>",)
+    assert [(one.name, one.weight) for one in parameters.loras] == [("ink", 0.5)]
+    assert [(one.name, one.weight) for one in parameters.controlnets] == [("canny", 0.5)]
+    masked = read(tasks.newer("x", "image-to-image", image_link=LINK, mask="aGk="))
+    assert (masked.kind, masked.parameters().task) == ("inpaint", "inpaint")
+    assert masked.parameters().model_dump()["strength"] == 0.75  # as the WebUI leaves it
+
+
+def test_a_field_that_is_left_out_is_the_same_as_its_default() -> None:
+    digest = read(tasks.newer("x")).digest
+    same = read(tasks.newer("x", batch_size=1, enable_hr=False, mask=None, s_noise=1.0))
+    assert same.digest == digest != read(tasks.newer("x", batch_size=2)).digest
 
 
 @pytest.mark.parametrize(
@@ -85,7 +116,17 @@ def scripts(**given: Any) -> dict[str, Any]:
         (tasks.newer("x", tiling=True), "tiling"),
         (tasks.newer("x", enable_hr=True, hr_scale=9), "hr_scale"),
         (tasks.newer("x", enable_hr=True, hr_second_pass_steps=151), "hr_second_pass_steps"),
-        (tasks.newer("x", enable_hr=True, hr_resize_x=512), "hr_resize_x"),
+        (tasks.newer("x", enable_hr=True, hr_resize_x=2048), "hr_resize_x"),
+        (tasks.newer("x", width=None, enable_hr=True, hr_resize_x=512), "hr_resize_x"),
+        (tasks.newer("x", styles=["film"]), "styles"),
+        (tasks.newer("x", refiner_checkpoint="xl"), "refiner_checkpoint"),
+        (tasks.newer("x", alwayson_scripts={"reactor": {"args": [True]}}), "reactor"),
+        (tasks.newer("x", alwayson_scripts={"controlnet": {"args": [1]}}), "args"),
+        (tasks.newer("x", alwayson_scripts="x"), "alwayson_scripts"),
+        (tasks.newer("x", prompt="x <lora:ink:9>"), "loras"),
+        (tasks.newer("x", mask="aGk="), "mask"),
+        (tasks.newer("x", "inpaint", image_link=LINK), "mask"),
+        (tasks.newer("x", "image-to-image", image_link=LINK, resize_mode=2), "resize_mode"),
         (tasks.newer("x", enable_hr=True, firstphase_width=64), "firstphase_width"),
         (tasks.newer("x", "inpaint", image_link=LINK, mask="x", enable_hr=True), "enable_hr"),
         (tasks.extra("x", upscaling_resize=5), "upscaling_resize"),
@@ -96,19 +137,24 @@ def scripts(**given: Any) -> dict[str, Any]:
         (tasks.extra("x", prompt="x"), "prompt"),
         (tasks.extra("x", image_link=f"{LINK},{LINK}"), "input image"),
         (tasks.extra("x", image_link=""), "input image"),
-        (tasks.newer("x", "extra-batch-image"), "extra-single-image"),
+        (tasks.extra("x", BATCH, image_link=""), "1 to 8 input images"),
+        (tasks.extra("x", BATCH, image_link=",".join([LINK] * 9)), "1 to 8 input images"),
+        (tasks.extra("x", BATCH, imageList=[{"name": "x"}]), "data"),
+        (tasks.extra("x", alwayson_scripts={"controlnet": {"args": []}}), "alwayson_scripts"),
         (tasks.newer("x", colour="red"), "colour"),
         (tasks.newer("x", batch_size=8, n_iter=8), "batch_size"),
         (tasks.newer("x", "image-to-image"), "input image"),
         (tasks.newer("x", image_link=LINK), "input image"),
         (tasks.newer("x", "pipeline"), "ComfyUI"),
         (tasks.newer("../x"), "id"),
-        (tasks.newer("x", override_settings={"clip": 2}), "override_settings.clip"),
+        (tasks.newer("x", override_settings={"clip": 2}), "override_settings"),
         (tasks.older("x", cfg_scale=99), "cfg_scale"),
         (scripts(id_task=None), "id_task"),
         (scripts(save_dir="../../etc"), "save_dir"),
         (scripts(sd_model_checkpoint="../x"), "sd_model_checkpoint"),
         (scripts(controlnet={"args": [{"model": "canny"}]}), "ControlNet"),
+        (scripts(controlnet={"args": [{**UNIT, "module": "openpose"}]}), "openpose"),
+        (scripts(controlnet={"args": [{**UNIT, "weight": 9}]}), "weight"),
         ({"prompt": "x"}, "alwayson_scripts"),
         ({"task": 1}, "task"),
     ],
@@ -124,11 +170,14 @@ def test_the_package_has_all_the_front_door_needs(tmp_path: Path) -> None:
         copied = tmp_path / path.relative_to(package.ROOT)
         copied.parent.mkdir(parents=True, exist_ok=True)
         copied.write_bytes(path.read_bytes())
-    code = "import sys, deploy.queue.front.handler; print('torch' in sys.modules)"
+    heavy = {"torch", "numpy", "PIL", "starlette", "aiohttp", "opentelemetry"}
+    code = f"import sys, deploy.queue.front.handler; print({heavy} & set(sys.modules))"
     told = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True)
-    assert told.stdout.strip() == b"False", told.stderr.decode()[-2000:]
+    assert told.stdout.strip() == b"set()", told.stderr.decode()[-2000:]
     names = package.sampler_names()
-    assert plain("DPM++ 2M Karras") in names and plain("Euler a") in names
+    for known in ("DPM++ 2M Karras", "Euler a", "DPM++ 2M SGM Uniform", "euler_karras"):
+        assert plain(known) in names
+    assert plain("Euler Nonsense") not in names
 
 
 def test_a_package_is_the_same_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,35 +2,57 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
 import signal
 import subprocess
 import time
-import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
+from starlette.testclient import TestClient
 
+from api.app import Api
 from deploy.queue.front import handler
 from deploy.queue.front.publish import Front
 from deploy.queue.local import stand_in, workers
 from deploy.queue.local.topology import Topology
 from deploy.queue.messages import read
+from runnables.runnable import StableDiffusionRunnable
 from tests.queue import tasks
 from tests.queue.conftest import PAYING
+from tests.runnables.pipelines.test_lora import write as write_lora
 
 System = tuple[Topology, Front]
 PATIENCE_S = 120  # of a busy machine
 
 
 @pytest.fixture(scope="module")
+def folders(
+    tiny_model: Callable[[str], Path],
+    controlnets: Callable[[str], Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, str]:
+    """Settings of the model, and of a LoRA "ink" and ControlNets "one" and "two" for it."""
+    loras = tmp_path_factory.mktemp("loras")
+    write_lora(loras, "ink", tiny_model("sd1"))
+    return {
+        "model": str(tiny_model("sd1")),
+        "lora_dir": str(loras),
+        "controlnet_dir": str(controlnets("sd1")),
+    }
+
+
+@pytest.fixture(scope="module")
 def system(
-    make_system: Callable[[], System], endpoint: str, log: Any, tiny_model: Callable[[str], Any]
+    make_system: Callable[[], System], endpoint: str, log: Any, folders: dict[str, str]
 ) -> Iterator[tuple[Topology, Front, subprocess.Popen[bytes], int]]:
     """A system with one worker."""
     topology, front = make_system()
@@ -44,7 +66,7 @@ def system(
             "WORKER_POLL_S": "1",
             "WORKER_SAGEMAKER": "true",
             "SD_THREADS": "1",
-            "SD_MODEL": str(tiny_model("sd1")),
+            **{f"SD_{name.upper()}": value for name, value in folders.items()},
         },
     )
     workers.wait_ready(process, port, log)
@@ -148,10 +170,7 @@ def test_older_form(system: Any, aws: Any) -> None:
 @pytest.mark.parametrize("form", ["v1alpha1", "v1alpha2"])
 def test_image_to_image(system: Any, aws: Any, form: str, photo: Image.Image) -> None:
     topology, front, _, _ = system
-    buffer = io.BytesIO()
-    photo.save(buffer, "PNG")
-    aws.client("s3").put_object(Bucket=topology.bucket, Key="in.png", Body=buffer.getvalue())
-    link, kind = f"s3://{topology.bucket}/in.png", "image-to-image"
+    link, kind = put(aws, topology, "in.png", photo), "image-to-image"
     body = tasks.older(f"i-{form}", kind, link, denoising_strength=0.5)
     if form == "v1alpha2":
         body = tasks.newer(f"i-{form}", kind, image_link=link, denoising_strength=0.5)
@@ -161,23 +180,101 @@ def test_image_to_image(system: Any, aws: Any, form: str, photo: Image.Image) ->
     assert told["parameters"]["strength"] == 0.5
 
 
+def put(aws: Any, topology: Topology, name: str, picture: Image.Image) -> str:
+    """Store a picture; its address."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    aws.client("s3").put_object(Bucket=topology.bucket, Key=name, Body=buffer.getvalue())
+    return f"s3://{topology.bucket}/{name}"
+
+
+def stored(aws: Any, link: str) -> bytes:
+    bucket, _, key = link.removeprefix("s3://").partition("/")
+    return bytes(aws.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read())
+
+
+def images(aws: Any, told: dict[str, Any]) -> list[Image.Image]:
+    """What a task's end says is stored."""
+    assert told["status"] == "completed", told
+    return [Image.open(io.BytesIO(stored(aws, url))) for url in told["image_url"]]
+
+
 def test_enlarging(system: Any, aws: Any, photo: Image.Image) -> None:
     topology, front, _, _ = system
-    buffer = io.BytesIO()
-    photo.save(buffer, "PNG")
-    aws.client("s3").put_object(Bucket=topology.bucket, Key="small.png", Body=buffer.getvalue())
-    link = f"s3://{topology.bucket}/small.png"
+    link = put(aws, topology, "small.png", photo)
+    other = put(aws, topology, "turned.png", photo.rotate(90).crop((0, 0, 64, 32)))
     hires = {"enable_hr": True, "hr_scale": 1.5, "width": 64, "height": 64}
-    for body in (tasks.extra("u-1", image_link=link), tasks.newer("u-2", **hires)):
+    batch = tasks.extra("u-3", "extra-batch-image", image_link=f"{link}, {other}")
+    for body in (tasks.extra("u-1", image_link=link), tasks.newer("u-2", **hires), batch):
         assert post(front, "/v1alpha2", body)[0] == 200
-    for id, side in (("u-1", 128), ("u-2", 96)):
-        told = wait_for(front, id)
-        assert told["status"] == "completed", told
-        key = urllib.parse.urlsplit(told["image_url"][0]).path[1:]
-        stored = aws.client("s3").get_object(Bucket=topology.bucket, Key=key)["Body"].read()
-        assert Image.open(io.BytesIO(stored)).size == (side, side)
-    code, told = post(front, "/v1alpha2", tasks.newer("u-3", "extra-batch-image"))
-    assert code == 400 and told["detail"][0]["loc"] == ["task", "metadata", "tasktype"]
+    (larger,) = images(aws, wait_for(front, "u-1"))
+    assert larger.size == (128, 128)
+    assert [one.size for one in images(aws, wait_for(front, "u-2"))] == [(96, 96)]
+    first, second = images(aws, wait_for(front, "u-3"))
+    assert first.size == larger.size and (np.asarray(first) == np.asarray(larger)).all()
+    assert second.size == (128, 64)
+
+
+def test_a_webui_body_is_drawn_as_over_http(
+    system: Any,
+    aws: Any,
+    folders: dict[str, str],
+    start: Callable[..., StableDiffusionRunnable],
+    photo: Image.Image,
+    mask: Image.Image,
+) -> None:
+    topology, front, _, _ = system
+    pictures = {"in": photo, "mask": mask, "control": photo.rotate(180)}
+    links = {name: put(aws, topology, f"{name}.png", one) for name, one in pictures.items()}
+    text = {name: base64.b64encode(stored(aws, link)).decode() for name, link in links.items()}
+    asked = {
+        "prompt": "a (red:1.3) circle <lora:ink:0.7>",
+        "steps": 3,
+        "seed": 7,
+        "width": 64,
+        "height": 96,
+        "sampler_name": "DPM++ 2M",
+        "scheduler": "Karras",
+        "denoising_strength": 0.9,
+    }
+    redrawn = {**asked, "inpainting_mask_invert": 1, "resize_mode": 1}
+    unit = {"model": "one", "weight": 0.8, "guidance_end": 0.7}
+    http = TestClient(Api(start("sd1", **folders)).app())
+
+    def both(id: str, kind: str, path: str, queued: Any, sent: Any) -> tuple[Any, Any]:
+        assert post(front, "/v1alpha2", tasks.newer(id, kind, **queued))[0] == 200
+        (over_queue,) = images(aws, wait_for(front, id))
+        answer = http.post(
+            f"/sdapi/v1/{path}", json={**tasks.newer("x")["task"]["content"], **sent}
+        )
+        over_http = Image.open(io.BytesIO(base64.b64decode(answer.json()["images"][0])))
+        return np.asarray(over_queue).astype(int), np.asarray(over_http).astype(int)
+
+    def with_unit(**image: str) -> dict[str, Any]:
+        return {"alwayson_scripts": {"controlnet": {"args": [{**unit, **image}]}}}
+
+    drawn, expected = both(
+        "w-1",
+        "text-to-image",
+        "txt2img",
+        {**asked, **with_unit(image_link=links["control"])},
+        {**asked, **with_unit(image=text["control"])},
+    )
+    assert drawn.shape == (96, 64, 3) and abs(drawn - expected).max() <= 2
+    plain, _ = both("w-2", "text-to-image", "txt2img", asked, asked)
+    assert abs(drawn - plain).max() > 2, "the ControlNet acts"
+    drawn, expected = both(
+        "w-3",
+        "image-to-image",
+        "img2img",
+        {**redrawn, "image_link": links["in"], "mask": links["mask"]},
+        {**redrawn, "init_images": [text["in"]], "mask": text["mask"]},
+    )
+    assert abs(drawn - expected).max() <= 2
+    missing = tasks.newer("w-4", prompt="x <lora:nothing:1>", steps=1)
+    assert post(front, "/v1alpha2", missing)[0] == 200
+    told = wait_for(front, "w-4")
+    assert told["status"] == "failed" and "nothing" in told["error"]
 
 
 def test_a_task_at_fault_is_answered_as_failed(system: Any, aws: Any) -> None:

@@ -71,6 +71,12 @@ def test_counts(
     assert total(after, name, **labels) - total(before, name, **labels) == grown
 
 
+def test_paths_are_no_labels(server: Server, before_and_after: tuple[Samples, Samples]) -> None:
+    """Each job has a path of its own: metrics of paths would grow without end."""
+    text = httpx.get(f"{server.url}/metrics", timeout=30).text
+    assert "sd_jobs_ended_total" in text and "/jobs/" not in text
+
+
 def test_cost_units_are_rows_times_steps_times_area(
     before_and_after: tuple[Samples, Samples],
 ) -> None:

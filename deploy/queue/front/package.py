@@ -13,12 +13,20 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from contextlib import suppress
+from itertools import product
 from pathlib import Path
 
 from deploy.queue.front.publish import SAMPLERS, plain
+from deploy.queue.webui import joined
 
 ROOT = Path(__file__).resolve().parents[3]
 SOURCES = (
+    "api/__init__.py",
+    "api/validation.py",
+    "api/webui/__init__.py",
+    *(f"api/webui/{name}.py" for name in ("asked", "attention", "controlnet", "enlarge")),
+    "api/webui/translate.py",
     "deploy/__init__.py",
     "deploy/queue/*.py",
     "deploy/queue/front/*.py",
@@ -54,11 +62,16 @@ def sources() -> list[Path]:
 
 
 def sampler_names() -> list[str]:
-    """Every name of every sampler, as the front door compares them."""
-    from runnables.samplers import describe
+    """Every name of every sampler, alone and with a spacing, as the front door compares them."""
+    from runnables.samplers import UnknownSampler, describe, describe_spacings, resolve_webui
 
-    names = {plain(name) for one in describe() for name in (one["name"], *one["aliases"])}
-    return sorted({"default", *names})
+    names = {name for one in describe() for name in (one["name"], one["label"], *one["aliases"])}
+    known = {"default", *map(plain, names)}
+    for sampler, spacing in product(names, (one["label"] for one in describe_spacings())):
+        with suppress(UnknownSampler):
+            resolve_webui(sampler, spacing)
+            known.add(plain(joined(sampler, spacing)))
+    return sorted(known)
 
 
 def _install(folder: Path, platform: str) -> None:

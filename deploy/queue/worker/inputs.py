@@ -12,8 +12,11 @@ from botocore.exceptions import ClientError
 from PIL.Image import Image
 
 from api.fetch import Fetcher
+from api.webui import pictures
 from deploy.queue.messages import Task
+from deploy.queue.webui import Drawn
 from runnables import images
+from runnables.engine.request import Inputs
 from runnables.errors import InvalidInput, PayloadTooLarge
 from runnables.settings import Settings
 
@@ -22,7 +25,7 @@ class Unreachable(Exception):
     """The image could not be had just now."""
 
 
-class Inputs:
+class Reader:
     """Reads images named by tasks.
 
     Args:
@@ -31,25 +34,34 @@ class Inputs:
 
     def __init__(self, s3: Any, buckets: set[str], settings: Settings) -> None:
         self._s3, self._buckets = s3, buckets
-        self._settings = settings
+        self._max_pixels = settings.max_pixels
         self._fetcher = Fetcher(settings)
 
-    def of(self, task: Task) -> tuple[Image | None, Image | None]:
-        """(image, mask) as the task's kind needs them.
+    def of(self, task: Task) -> list[Inputs]:
+        """What is drawn from: one after another, where a task has several images.
 
         Raises:
-            InvalidInput: it may not be read, is missing, too large or no image.
+            InvalidInput: one may not be read, is missing, too large or no image.
             Unreachable: try again later.
         """
-        if task.kind == "txt2img":
-            return None, None
-        limit = self._settings.max_pixels
-        image = images.decode(
-            self._read(task.content.links()[0], "image_link"), max_pixels=limit, field="image_link"
-        )
-        if task.content.mask is None:
-            return image, None
-        return image, images.decode_mask(self._read(task.content.mask, "mask"), max_pixels=limit)
+        content, sent = task.content, [self._image(link) for link in task.content.links()]
+        if not isinstance(content, Drawn):
+            return [Inputs(image) for image in sent]
+        controls = [
+            self._image(text, "control") if (text := unit.given()) else None
+            for unit in content.units
+        ]
+        mask = self._mask(content.mask) if content.mask else None
+        image = next(iter(sent), None)
+        return [pictures.prepared(content, image, mask, content.units, controls)]
+
+    def _image(self, link: str, field: str = "image_link") -> Image:
+        """RGB."""
+        return images.decode(self._read(link, field), max_pixels=self._max_pixels, field=field)
+
+    def _mask(self, link: str) -> Image:
+        """Grey."""
+        return images.decode_mask(self._read(link, "mask"), max_pixels=self._max_pixels)
 
     def _read(self, link: str, field: str) -> bytes:
         if link.startswith("s3://"):

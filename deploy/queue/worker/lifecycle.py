@@ -16,7 +16,6 @@ import time
 from dataclasses import replace
 
 from opentelemetry.trace import Span
-from PIL.Image import Image
 
 from api.responses import encode
 from deploy.queue import keys
@@ -25,12 +24,12 @@ from deploy.queue.messages import Task, from_queue
 from deploy.queue.worker import tracing
 from deploy.queue.worker.announce import Announcer
 from deploy.queue.worker.delivery import Delivery
-from deploy.queue.worker.inputs import Inputs
+from deploy.queue.worker.inputs import Reader
 from deploy.queue.worker.metrics import Metrics
 from deploy.queue.worker.models import Models
 from deploy.queue.worker.settings import WorkerSettings
 from deploy.queue.worker.store import Store
-from runnables.engine.request import Result, Ticket
+from runnables.engine.request import Inputs, Result, Ticket
 from runnables.errors import Cancelled, GenerationFailed, InvalidInput, OverCapacity
 from runnables.parameters import AnyParameters
 from runnables.runnable import StableDiffusionRunnable
@@ -69,14 +68,14 @@ class Lifecycle:
         models: Models,
         store: Store,
         announcer: Announcer,
-        inputs: Inputs,
+        reader: Reader,
         metrics: Metrics,
     ) -> None:
         self.settings = settings
         self.models = models
         self.store = store
         self.announcer = announcer
-        self.inputs = inputs
+        self.reader = reader
         self.metrics = metrics
 
     def run(self, held: Held) -> None:
@@ -128,18 +127,11 @@ class Lifecycle:
     def _drawn(self, held: Held, task: Task, span: Span) -> Manifest:
         if self.store.is_cancelled(task):
             raise Cancelled("cancelled before it was drawn")
-        image, mask = self.inputs.of(task)
-        parameters = self._parameters(task, held.delivery)
+        every = self.reader.of(task)
         with self.models.use(task.model) as runnable:
-            held.ticket = ticket = _submit(held, runnable, parameters, image, mask)
-            if held.handed_back:
-                ticket.cancel()
-            result = ticket.future.result()
-        return self._stored(task, held.delivery, span, result, runnable)
-
-    def _parameters(self, task: Task, delivery: Delivery) -> AnyParameters:
-        priority = "high" if delivery.urgent else "normal"
-        return task.parameters().model_copy(update={"priority": priority, "deadline_s": DEADLINE_S})
+            parameters = _parameters(task, held.delivery, runnable)
+            results = [_result(held, runnable, parameters, inputs) for inputs in every]
+        return self._stored(task, held.delivery, span, _merged(results), runnable)
 
     def _stored(
         self,
@@ -204,12 +196,35 @@ class Lifecycle:
         return "retried"
 
 
+def _parameters(task: Task, delivery: Delivery, runnable: StableDiffusionRunnable) -> AnyParameters:
+    words = [one["name"] for one in runnable.embeddings()]
+    parameters = task.parameters(runnable.webui_sampler, words)
+    priority = "high" if delivery.urgent else "normal"
+    return parameters.model_copy(update={"priority": priority, "deadline_s": DEADLINE_S})
+
+
+def _result(
+    held: Held, runnable: StableDiffusionRunnable, parameters: AnyParameters, inputs: Inputs
+) -> Result:
+    held.ticket = ticket = _submit(held, runnable, parameters, inputs)
+    if held.handed_back:
+        ticket.cancel()
+    return ticket.future.result()
+
+
+def _merged(results: list[Result]) -> Result:
+    """Those of one task, drawn one after another with the same parameters."""
+    first, *_ = results
+    return replace(
+        first,
+        images=tuple(drawn for one in results for drawn in one.images),
+        timings={stage: sum(one.timings[stage] for one in results) for stage in first.timings},
+        cost_units=sum(one.cost_units for one in results),
+    )
+
+
 def _submit(
-    held: Held,
-    runnable: StableDiffusionRunnable,
-    parameters: AnyParameters,
-    image: Image | None,
-    mask: Image | None,
+    held: Held, runnable: StableDiffusionRunnable, parameters: AnyParameters, inputs: Inputs
 ) -> Ticket:
     """Wait here while the engine is full: handing the task back would cost it a delivery.
 
@@ -218,7 +233,7 @@ def _submit(
     """
     while not held.handed_back:
         try:
-            return runnable.submit(parameters, image, mask)
+            return runnable.submit(parameters, inputs.image, inputs.mask, controls=inputs.controls)
         except OverCapacity:
             time.sleep(RETRY_S)
     raise Cancelled("handed back")

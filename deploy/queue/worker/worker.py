@@ -12,7 +12,7 @@ from botocore.config import Config
 
 from deploy.queue.worker import health, spot, tracing
 from deploy.queue.worker.announce import Announcer
-from deploy.queue.worker.inputs import Inputs
+from deploy.queue.worker.inputs import Reader
 from deploy.queue.worker.lifecycle import Lifecycle
 from deploy.queue.worker.metrics import Metrics
 from deploy.queue.worker.models import Models
@@ -89,7 +89,7 @@ class Worker:
             self.models,
             Store(s3, settings.bucket),
             Announcer(sns, settings.topic_arn, sagemaker=settings.sagemaker),
-            Inputs(s3, settings.buckets, self.models.runnable.settings),
+            Reader(s3, settings.buckets, self.models.runnable.settings),
             metrics,
         )
 

@@ -36,13 +36,12 @@ def main() -> int:
     client.deploy_apps(schema, _blocking=False)
     url = f"http://127.0.0.1:{schema.http_options.port}"
     with load(url, 4) as running:
-        while not [one for one in running.answers if one.status == 200]:
-            time.sleep(0.5)
+        running.wait_for(4, drawn=True)
         del running.answers[:]
         running.wait_for(12)
         cluster.remove_node(second, allow_graceful=False)
         lost = time.monotonic()
-        running.wait_for(24)
+        running.wait_for(24, drawn=True)
     after = [one for one in running.answers if one.sent > lost and one.status == 200]
     print("by status:", running.statuses(), f"; images begun after the loss: {len(after)}")
     print(f"first of them {after[0].sent + after[0].seconds - lost:.1f} s after it")
