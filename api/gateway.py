@@ -56,8 +56,8 @@ class Gateway:
         """
 
         async def middleware(scope: Scope, receive: Asgi, send: Asgi) -> None:
-            if scope["type"] == "lifespan":
-                application = scope["app"]
+            application = scope.get("app")  # where we are not the outermost already
+            if scope["type"] == "lifespan" and application is not None:
                 application.middleware_stack = self._before(application.middleware_stack)
             await self._route(host, scope, receive, send)
 

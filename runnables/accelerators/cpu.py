@@ -56,10 +56,13 @@ class Cpu(Accelerator):
         return min(available or math.inf, limit - used if limit and used else math.inf)
 
     def measure(self, call: Callable[[], T]) -> tuple[T, float]:
-        """By the process's high-water mark, so at least so much: earlier calls may hide some."""
+        """By the process's high-water mark, so at least so much: earlier calls may hide some.
+
+        Linux sums it up from counters of each core that lag behind, so it may even fall a little.
+        """
         before = _kilobytes("/proc/self/status", "VmHWM")
         result = call()
-        return result, (_kilobytes("/proc/self/status", "VmHWM") - before) * 1024
+        return result, max(0.0, _kilobytes("/proc/self/status", "VmHWM") - before) * 1024
 
 
 def _kilobytes(file: str, name: str) -> float:
