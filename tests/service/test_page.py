@@ -13,7 +13,11 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
+from selenium.common.exceptions import (
+    NoSuchElementException,
+    StaleElementReferenceException,
+    TimeoutException,
+)
 from selenium.webdriver import ActionChains, Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -51,7 +55,11 @@ class Page:
         return self._wait.until(lambda d: d.find_element(By.CSS_SELECTOR, selector))
 
     def until(self, condition: Any) -> Any:
-        return self._wait.until(lambda _: condition())
+        try:
+            return self._wait.until(lambda _: condition())
+        except TimeoutException as error:
+            error.msg = f"the stage shows {self.find('#stage').text!r}"
+            raise
 
     def shown(self, selector: str) -> bool:
         found = self.driver.find_elements(By.CSS_SELECTOR, selector)
@@ -220,6 +228,7 @@ def test_what_is_painted_over_is_redrawn_and_nothing_else(page: Page, tmp_path: 
 
     def drawn() -> bool:
         """A stroke can be shown and not be handed over: then the page asks, and gets another."""
+        page.driver.execute_script("document.querySelector('.stage')?.classList.remove('error')")
         page.click("#draw")
         page.until(lambda: page.shown("#result img") or page.shown(".stage.error"))
         return page.shown("#result img") or (painted() and False)
