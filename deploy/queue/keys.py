@@ -30,6 +30,11 @@ def cancelled(prefix: str, id: str) -> str:
     return f"{folder(prefix, id)}/{id}.cancel"
 
 
+def handed_back(message: str, received: int | None = None) -> str:
+    """Written when a delivery is handed back unfinished; without a number, what all begin with."""
+    return f".handed-back/{message}/{'' if received is None else received}"
+
+
 def _base(task: Task) -> str:
     one = task.metadata
     return f"{folder(one.prefix, one.id)}/{one.id}-{task.digest}"

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-RECEIVES = 8  # worker's attempts (5) and three more, in which to say that it was given up
+RECEIVES = 60  # worker's deliveries (50) and some more, in which to say that it was given up
 TIERS = ("priority", "standard")
 Policy = dict[str, Any]
 

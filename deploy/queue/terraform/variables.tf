@@ -68,9 +68,9 @@ variable "visibility_s" {
 }
 
 variable "max_receives" {
-  description = "Deliveries before SQS itself gives a task up: 3 more than WORKER_ATTEMPTS, in which a worker announces it as failed."
+  description = "Deliveries before SQS itself gives a task up: some more than WORKER_DELIVERIES, in which a worker announces it as failed."
   type        = number
-  default     = 8
+  default     = 60
 }
 
 variable "results_days" {

@@ -15,6 +15,7 @@ import logging
 import time
 from dataclasses import replace
 
+from botocore.exceptions import BotoCoreError, ClientError
 from opentelemetry.trace import Span
 
 from api.responses import encode
@@ -50,6 +51,7 @@ class Held:
         self.task: Task | None = None
         self.ticket: Ticket | None = None
         self.handed_back = False
+        self.attempt = delivery.received
 
     def hand_back(self) -> None:
         """Stop drawing, and let another worker have it at once."""
@@ -96,19 +98,30 @@ class Lifecycle:
             logger.error("message %s is not a task: %s", delivery.id, error.message)
             delivery.bury(self.settings.dead_letter_url, error.message)
             return "poison"
+        held.attempt = self._attempt(delivery)
         manifest = self.store.manifest(task)
         if manifest is None:
             manifest = self.store.put_manifest(task, self._draw(held, task, span))
         else:
             logger.info("task %s had ended: announced again", task.metadata.id)
         self.announcer.tell(task, manifest, delivery)
-        self._finish(delivery, manifest)
+        self._finish(held, manifest)
         return manifest.status
+
+    def _attempt(self, delivery: Delivery) -> int:
+        """Deliveries so far, without those that were handed back."""
+        if delivery.received <= self.settings.attempts:
+            return delivery.received
+        return delivery.received - self.store.excuses(delivery.id)
+
+    def _given_up(self, held: Held) -> bool:
+        settings = self.settings
+        return held.attempt > settings.attempts or held.delivery.received > settings.deliveries
 
     def _draw(self, held: Held, task: Task, span: Span) -> Manifest:
         """What becomes of a task that has not ended: its images, or its own fault."""
         delivery = held.delivery
-        if delivery.received > self.settings.attempts:
+        if self._given_up(held):
             given_up = f"given up after {delivery.received - 1} deliveries"
             return self._manifest(task, delivery, span, "failed", error=given_up)
         try:
@@ -116,7 +129,7 @@ class Lifecycle:
         except InvalidInput as error:
             return self._manifest(task, delivery, span, "failed", error=error.message)
         except GenerationFailed as error:
-            if delivery.received < self.settings.attempts:
+            if held.attempt < self.settings.attempts:
                 raise
             return self._manifest(task, delivery, span, "failed", error=error.message)
         except Cancelled as error:
@@ -178,18 +191,27 @@ class Lifecycle:
             }
         )
 
-    def _finish(self, delivery: Delivery, manifest: Manifest) -> None:
+    def _finish(self, held: Held, manifest: Manifest) -> None:
         """Out of the queue; a task that was given up stays in the dead-letter queue for a look."""
-        if manifest.status == "failed" and delivery.received > self.settings.attempts:
+        delivery = held.delivery
+        if manifest.status == "failed" and self._given_up(held):
             delivery.bury(self.settings.dead_letter_url, manifest.error or "given up")
         else:
             delivery.delete()
 
+    def excuse(self, delivery: Delivery) -> None:
+        """A delivery that was handed back is none of the task's attempts."""
+        try:
+            self.store.excuse(delivery.id, delivery.received)
+        except (BotoCoreError, ClientError) as error:
+            logger.warning("message %s counts as tried: %s", delivery.id, error)
+
     def _retry(self, held: Held, error: Exception) -> str:
         """Ours to blame (storage, capacity, a stop): another try later, here or elsewhere."""
-        if held.handed_back:
-            return "handed_back"
         delivery = held.delivery
+        if held.handed_back:
+            self.excuse(delivery)
+            return "handed_back"
         delay = self.settings.backoff_s * 2 ** min(delivery.received - 1, 10)
         logger.warning("message %s, try %d: %s", delivery.id, delivery.received, error)
         delivery.release(delay)

@@ -110,6 +110,7 @@ class Receiver:
     def _take(self, delivery: Delivery) -> None:
         if self._stopped.is_set():
             delivery.release()
+            self._lifecycle.excuse(delivery)
             return
         held = Held(delivery)
         with self._lock:

@@ -40,7 +40,14 @@ class WorkerSettings(BaseSettings):
         60, ge=6, le=43_200, description="A task of a dead worker comes back after so long"
     )
     attempts: int = Field(
-        5, ge=1, le=100, description="Deliveries after which a task is given up as failed"
+        5,
+        ge=1,
+        le=100,
+        description="Deliveries that fail before a task is given up; those that a stop or a spot "
+        "notice hands back are not counted",
+    )
+    deliveries: int = Field(
+        50, ge=1, le=900, description="Deliveries of all kinds before a task is given up"
     )
     backoff_s: int = Field(5, ge=0, le=900, description="First delay of a retry; doubles each time")
     grace_s: float = Field(

@@ -45,6 +45,15 @@ class Store:
             raise
         return True
 
+    def excuse(self, message: str, received: int) -> None:
+        """Remember that this delivery was handed back through no fault of the task."""
+        self._put(keys.handed_back(message, received), b"", "text/plain", {})
+
+    def excuses(self, message: str) -> int:
+        """Deliveries of a message that were handed back."""
+        listed = self.s3.list_objects_v2(Bucket=self.bucket, Prefix=keys.handed_back(message))
+        return int(listed["KeyCount"])
+
     def put_image(self, task: Task, number: int, data: bytes, trace: dict[str, str]) -> str:
         """Store an image; where there is one already, it is the same one. Returns its address."""
         key = keys.image(task, number)

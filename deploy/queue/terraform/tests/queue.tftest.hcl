@@ -52,7 +52,7 @@ run "one_queue_a_runtime_and_tier" {
     error_message = "queues are encrypted"
   }
   assert {
-    condition     = alltrue([for queue in aws_sqs_queue.this : jsondecode(queue.redrive_policy).maxReceiveCount == 8])
+    condition     = alltrue([for queue in aws_sqs_queue.this : jsondecode(queue.redrive_policy).maxReceiveCount == 60])
     error_message = "every queue has the dead-letter queue behind it"
   }
   assert {
