@@ -130,7 +130,7 @@ class WebUIRoutes:
         ]
         sent = await self._image(asked.init_images[0], "init_images") if image else None
         mask = await self._mask(asked.mask or "") if model is Inpaint else None
-        inputs = pictures.prepared(asked, sent, mask, units, controls)
+        inputs = await run_in_threadpool(pictures.prepared, asked, sent, mask, units, controls)
         return Form(parameters, inputs.image, inputs.mask, inputs.controls)
 
     async def _parameters(self, asked: Asked, model: type[Parameters]) -> Parameters:

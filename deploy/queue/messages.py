@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from api.validation import validated
 from api.webui import controlnet
+from api.webui.asked import MAX_IMAGES
 from api.webui.translate import Resolve
 from deploy.queue.webui import Content, Drawn, Enlarged, joined
 from runnables.errors import InvalidInput, Loc
@@ -25,7 +26,6 @@ from runnables.parameters import Task as Kind
 LEGACY = "legacy"  # the runtime of v1alpha1 tasks, which are routed by their model's name
 MAX_BYTES = 256 * 1024  # SNS refuses more
 
-MAX_IMAGES = 8  # to be enlarged by one task
 
 Form = Literal["v1alpha1", "v1alpha2"]
 TaskType = Literal[
