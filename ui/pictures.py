@@ -34,8 +34,7 @@ def files(task: str, picture: str | None, painted: Mapping[str, Any] | None) -> 
 def _inpaint(painted: Mapping[str, Any]) -> dict[str, bytes]:
     background = painted.get("background")
     if background is None:
-        why = "an image to repaint is needed; put one that is shown in once more"
-        raise ServiceError(why, field="img")
+        raise ServiceError("an image to repaint is needed", field="img")
     mask = mask_of(painted.get("layers") or [], background.size)
     if mask.getbbox() is None:
         raise ServiceError("paint over what is to be redrawn", field="mask")
