@@ -46,19 +46,24 @@ class Receiver:
         self._pool = ThreadPoolExecutor(limit + settings.reserve, thread_name_prefix="task")
         last = len(settings.queues) - 1
         polls = [(queue, place < last) for place, queue in enumerate(settings.queues)]
-        self._threads = [
-            *(threading.Thread(target=self._poll, args=poll, daemon=True) for poll in polls),
-            threading.Thread(target=self._beat, daemon=True),
+        self._pollers = [
+            threading.Thread(target=self._poll, args=poll, daemon=True) for poll in polls
         ]
+        self._threads = [*self._pollers, threading.Thread(target=self._beat, daemon=True)]
 
     def start(self) -> None:
         for thread in self._threads:
             thread.start()
 
     def stop(self, grace_s: float) -> None:
-        """Take nothing more; finish what can be finished in time, hand back the rest at once."""
+        """Take nothing more; finish what can be finished in time, hand back the rest at once.
+
+        Ends once no poll is under way: what one still brings, often what was just handed back, is
+        handed back as well and not left hidden.
+        """
         self._stopped.set()
-        end = time.monotonic() + grace_s
+        started = time.monotonic()
+        end = started + grace_s
         while held := self.held:
             left = end - time.monotonic()
             for one in held:
@@ -67,6 +72,9 @@ class Receiver:
             if left < -1:  # handed back, but its thread hangs in a call
                 break
             time.sleep(PAUSE_S)
+        for poller in self._pollers:
+            polled = started + self._settings.poll_s + TROUBLE_S
+            poller.join(max(0.0, polled - time.monotonic()))
 
     @property
     def held(self) -> list[Held]:
