@@ -41,10 +41,10 @@ bench: $(VENV)/.test ## the comparisons in benchmarks/
 	$(BIN)/python -m benchmarks
 
 queue-demo: $(VENV)/.test ## the asynchronous queue on this machine, on a stand-in of AWS
-	$(BIN)/python -m deploy.queue.local.demo
+	$(BIN)/python -m hosts.queue.local.demo
 
 queue-serve: $(VENV)/.test ## the same, kept running for curl or a load test
-	$(BIN)/python -m deploy.queue.local.serve
+	$(BIN)/python -m hosts.queue.local.serve
 
 load-tools: .venv-load/.tools ## locust in an environment of its own, for benchmarks/locust*.py
 

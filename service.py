@@ -16,10 +16,10 @@ import bentoml
 from bentoml.validators import ContentType
 from PIL.Image import Image
 
-from api.gateway import Gateway
-from api.responses import choose_format, encode
-from api.stopping import stopping
-from runnables import images
+from api.http.gateway import Gateway
+from api.http.responses import choose_format, encode
+from api.http.stopping import stopping
+from runnables.images import codec
 from runnables.metrics import Metrics
 from runnables.parameters import AnyParameters, ImageToImage, Inpaint, TextToImage, Upscale
 from runnables.runnable import StableDiffusionRunnable
@@ -38,8 +38,8 @@ class StableDiffusion:
 
     def __init__(self) -> None:
         # BentoML's supervisor imports this file, too, but never makes a service
-        from api import tracing
         from api.app import Api
+        from api.http import tracing
 
         _log_to_stderr()
         tracing.configure()
@@ -82,7 +82,7 @@ class StableDiffusion:
     @bentoml.api
     def inpaint(self, img: Path, mask: Path, data: Inpaint) -> ImageFile:
         """Redraw the white area of the mask, keep the rest."""
-        grey = images.decode_mask(mask.read_bytes(), max_pixels=settings.max_pixels)
+        grey = codec.decode_mask(mask.read_bytes(), max_pixels=settings.max_pixels)
         return self._draw(data, self._open(img), grey)
 
     @bentoml.api
@@ -91,7 +91,7 @@ class StableDiffusion:
         return self._draw(data, self._open(img))
 
     def _open(self, path: Path) -> Image:
-        return images.decode(path.read_bytes(), max_pixels=settings.max_pixels, field="img")
+        return codec.decode(path.read_bytes(), max_pixels=settings.max_pixels, field="img")
 
     def _draw(self, parameters: AnyParameters, *inputs: Image) -> bytes:
         """A file, or JSON where there are several images: chosen as over HTTP without `Accept`."""

@@ -16,12 +16,14 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from api import error_forms, forms, openapi, request_id, responses, tracing
-from api.drawing import Drawing
-from api.imagine import ImagineRoute
+from api import errors as error_forms
+from api import openapi
+from api.generation import Drawing
+from api.http import forms, request_id, responses, tracing
+from api.http.keys import Keys
 from api.jobs.jobs import Jobs
 from api.jobs.routes import JobRoutes
-from api.keys import Keys
+from api.native.imagine import ImagineRoute
 from api.openai.routes import OpenAIRoutes
 from api.webui.routes import WebUIRoutes
 from runnables.errors import StableDiffusionError

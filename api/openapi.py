@@ -5,10 +5,8 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from api import forms, imagine
-from api.jobs import schema as jobs
-from api.openai import schema as openai
-from api.operations import (
+from api.http import forms
+from api.http.operations import (
     BINARY,
     DRAWING,
     SECURITY_SCHEMES,
@@ -18,6 +16,9 @@ from api.operations import (
     reference,
     schema_of,
 )
+from api.jobs import schema as jobs
+from api.native import imagine
+from api.openai import schema as openai
 from api.webui import schema as webui
 from runnables.parameters import MODELS, AnyParameters, Task, TextToImage, Upscale
 

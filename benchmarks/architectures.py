@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
+from runnables.checkpoints.loading import Checkpoint
 from runnables.parameters import Profile
-from runnables.pipelines.loading import Checkpoint
 
 UNETS: dict[str, dict[str, Any]] = {
     "sd15": {"cross_attention_dim": 768, "attention_head_dim": 8},

@@ -24,12 +24,12 @@ from runnables.accelerators.base import Accelerator
 from runnables.assembly import warm_up
 from runnables.engine.cost import CostModel
 from runnables.engine.engine import Engine
+from runnables.engine.model_pool import Shelf
 from runnables.engine.plan import Planner
-from runnables.engine.request import Inputs, Ticket
-from runnables.engine.shelf import Shelf
+from runnables.families.base import Pipeline
+from runnables.families.registry import PIPELINES
 from runnables.parameters import TextToImage
-from runnables.pipelines.base import Pipeline
-from runnables.pipelines.registry import PIPELINES
+from runnables.ticket import Inputs, Ticket
 
 SIZE = {"sd15": 512, "sdxl": 1024, "tiny": 64}
 STEPS = 20

@@ -22,9 +22,9 @@ from runnables.engine.batch import Batch
 from runnables.engine.cost import CostModel
 from runnables.engine.plan import Planner
 from runnables.engine.prepare import Preparer
-from runnables.engine.request import Ticket
 from runnables.parameters import TextToImage
 from runnables.settings import EMBEDDED_MODEL, Settings
+from runnables.ticket import Ticket
 
 REQUEST = {"prompt": "View of a cyberpunk city", "seed": 1, "num_inference_steps": 20}
 STEPS = 15

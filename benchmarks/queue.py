@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deploy.queue.local import stand_in
-from deploy.queue.local.system import Client, system
-from deploy.queue.local.topology import Topology
+from hosts.queue.local import stand_in
+from hosts.queue.local.system import Client, system
+from hosts.queue.local.topology import Topology
 
 ALONE = {"WORKER_IN_FLIGHT": "1", "WORKER_RESERVE": "0"}
 ARMS: dict[str, dict[str, str]] = {"one at a time": ALONE, "batched": {}}

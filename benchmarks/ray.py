@@ -38,7 +38,7 @@ def on_ray(drawers: int) -> Iterator[tuple[str, psutil.Process]]:
     port = free_port()
     with TemporaryDirectory() as folder:
         config = _config(Path(folder), drawers)
-        command = [sys.executable, "-m", "deploy.ray", config, "--port", str(port), "--cpus", "8"]
+        command = [sys.executable, "-m", "hosts.ray", config, "--port", str(port), "--cpus", "8"]
         process = subprocess.Popen(
             command,
             cwd=ROOT,

@@ -18,7 +18,7 @@ from typing import Any
 
 import simpy
 
-from deploy.queue.local.workers import ROOT
+from hosts.queue.local.workers import ROOT
 
 IMAGES = ROOT / "docs" / "images"
 

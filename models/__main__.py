@@ -6,10 +6,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from models import manifest
-from models.catalog import CATALOG, FOLDER
-from models.importing import ImportFailed, import_model
-from models.neuron import Compilation, CompilationFailed, compile_neuron
+from runnables.accelerators.neuron.compilation import Compilation, CompilationFailed, compile_neuron
+from runnables.checkpoints import manifest
+from runnables.checkpoints.catalog import CATALOG, FOLDER
+from runnables.checkpoints.importing import ImportFailed, import_model
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -13,23 +13,23 @@ import torch
 
 from runnables import accelerators
 from runnables.accelerators.base import Accelerator
+from runnables.checkpoints.checkpoint import Checkpoint
 from runnables.engine.batch import Batch
 from runnables.engine.cost import CostModel
 from runnables.engine.decode import decode
 from runnables.engine.engine import Engine
+from runnables.engine.model_pool import Shelf
 from runnables.engine.plan import Planner
 from runnables.engine.prepare import Preparer
 from runnables.engine.previews import Previewer
-from runnables.engine.request import Inputs, Ticket
 from runnables.engine.row import Row
-from runnables.engine.shelf import Shelf
 from runnables.errors import ConfigurationError
+from runnables.extensions.adapters import Adapters
+from runnables.families.base import Pipeline
+from runnables.families.registry import PIPELINES
 from runnables.parameters import Inpaint, Parameters, TextToImage
-from runnables.pipelines.adapters import Adapters
-from runnables.pipelines.base import Pipeline
-from runnables.pipelines.checkpoint import Checkpoint
-from runnables.pipelines.registry import PIPELINES
-from runnables.pipelines.upscalers import Upscalers
+from runnables.ticket import Inputs, Ticket
+from runnables.upscalers.library import Upscalers
 
 if TYPE_CHECKING:
     from runnables.settings import Settings

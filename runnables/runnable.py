@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runnables import collector
-from runnables.engine.request import Inputs, OnStep, Plan, Result, Ticket
 from runnables.errors import InvalidInput, NotReady, UnknownName
 from runnables.parameters import AnyParameters, ImageToImage, Inpaint, TextToImage, Upscale
 from runnables.settings import Settings
+from runnables.ticket import Inputs, OnStep, Plan, Result, Ticket
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from runnables.engine.engine import Engine
+    from runnables.engine.model_pool import Shelf
     from runnables.engine.plan import Planner
-    from runnables.engine.shelf import Shelf
 
 logger = logging.getLogger(__name__)
 
@@ -59,8 +59,8 @@ class StableDiffusionRunnable:
                 self._start()
 
     def _start(self) -> None:
-        from runnables import provenance
         from runnables.assembly import assemble
+        from runnables.images import provenance
 
         provenance.check(self.settings)
         engine, self._shelf = assemble(self.settings, self._observe)
@@ -170,7 +170,7 @@ class StableDiffusionRunnable:
 
     def upscalers(self) -> list[dict[str, Any]]:
         """Every upscaler a request may name, and how many times it enlarges by itself."""
-        from runnables.pipelines.upscalers import describe
+        from runnables.upscalers.library import describe
 
         return describe(self.settings.upscaler_dir)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from runnables.engine.plan import Planner
-from runnables.pipelines.base import Pipeline
+from runnables.families.base import Pipeline
 from runnables.runnable import StableDiffusionRunnable
 
 

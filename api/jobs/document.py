@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from api.jobs.job import Job
-from runnables.engine.request import Progress
+from runnables.ticket import Progress
 
 #: what the store keeps of an image and clients get by its URL
 PRIVATE = {"file"}

@@ -10,9 +10,9 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from api.jobs.live import Hub, Key
-from api.stopping import stopping
-from runnables.engine.request import Progress
+from api.http.stopping import stopping
+from api.progress.live import Hub, Key
+from runnables.ticket import Progress
 
 HEARTBEAT_S = 15.0  # proxies close connections that are silent for a minute
 LOOK_S = 0.5  # how often to look for what no listener is told: queue positions, other processes

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from PIL import Image
 
-from runnables import images
+from runnables.images import codec
 
 ORPHAN_S = 3600  # a folder without a row is younger than this only while its job is being accepted
 
@@ -28,7 +28,7 @@ class Files:
         name = uuid4().hex
         (self._root / name).mkdir()
         for field, image in inputs.items():
-            self.write(name, f"{field}.png", images.encode(image, "png"))
+            self.write(name, f"{field}.png", codec.encode(image, "png"))
         return name
 
     def input(self, folder: str, field: str) -> Image.Image | None:

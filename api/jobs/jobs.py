@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from api import fetch, tracing
+from api.http import fetch, tracing
 from api.jobs.document import document
 from api.jobs.files import Files
 from api.jobs.job import Job, State
 from api.jobs.lease import Lease
-from api.jobs.live import Hub, Live
-from api.jobs.requests import Requests
 from api.jobs.runner import Runner
 from api.jobs.store import Store
 from api.jobs.submission import Submission
 from api.jobs.watch import Watch
 from api.jobs.webhooks import Webhooks
+from api.progress.live import Hub, Live
+from api.progress.requests import Requests
 from runnables.errors import Conflict, InvalidInput, NotReady, OverCapacity
 from runnables.metrics import Metrics
 from runnables.runnable import StableDiffusionRunnable

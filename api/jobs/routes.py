@@ -10,11 +10,11 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from api import tracing
+from api.http import tracing
+from api.http.keys import Keys
 from api.jobs import events, submission
 from api.jobs.job import Job, State
 from api.jobs.jobs import Jobs
-from api.keys import Keys
 from runnables.errors import Conflict, InvalidInput, UnknownName
 from runnables.settings import Settings
 

@@ -12,16 +12,15 @@ from typing import Any
 
 from PIL.Image import Image
 
-from api import responses
+from api.http import responses
+from api.http.stopping import stopping
 from api.jobs.files import Files
 from api.jobs.job import Job, State
 from api.jobs.lease import Lease
-from api.jobs.live import Hub, Live
 from api.jobs.store import Store
 from api.jobs.submission import control_names
 from api.jobs.watch import Watch
-from api.stopping import stopping
-from runnables.engine.request import Result, Ticket
+from api.progress.live import Hub, Live
 from runnables.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -31,9 +30,10 @@ from runnables.errors import (
     StableDiffusionError,
     error_body,
 )
-from runnables.images import Format
+from runnables.images.codec import Format
 from runnables.parameters import MODELS, AnyParameters, OutputFormat, Priority
 from runnables.runnable import StableDiffusionRunnable
+from runnables.ticket import Result, Ticket
 
 logger = logging.getLogger(__name__)
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
-from api.jobs.job import State
-from api.jobs.routes import MAX_LIMIT, MAX_STEPS
-from api.jobs.submission import JobRequest
-from api.operations import (
+from api.http.operations import (
     BINARY,
     DRAWING,
     LOOKING,
@@ -20,6 +17,9 @@ from api.operations import (
     reference,
     schema_of,
 )
+from api.jobs.job import State
+from api.jobs.routes import MAX_LIMIT, MAX_STEPS
+from api.jobs.submission import JobRequest
 from runnables.parameters import MODELS
 
 TEXT: Schema = {"type": "string"}

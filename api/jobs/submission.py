@@ -11,9 +11,9 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 
-from api import forms
+from api.http import forms
+from api.http.validation import validated
 from api.jobs.job import ID
-from api.validation import validated
 from runnables.errors import InvalidInput, Loc
 from runnables.parameters import MODELS, AnyParameters, Task
 from runnables.settings import Settings

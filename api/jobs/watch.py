@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from api import tracing
+from api.http import tracing
 from api.jobs.job import Job, State
-from runnables.engine.request import Result
 from runnables.metrics import Metrics
+from runnables.ticket import Result
 
 
 class Watch:

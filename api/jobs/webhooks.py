@@ -19,7 +19,7 @@ from typing import Any
 
 import aiohttp
 
-from api import fetch
+from api.http import fetch
 from api.jobs.job import Job
 from api.jobs.store import Store
 from runnables.errors import InvalidInput

@@ -6,11 +6,11 @@ import base64
 import time
 from typing import Any
 
-from api import responses
-from api.drawing import Drawing
+from api.generation import Drawing
+from api.http import responses
 from api.openai.translate import Asked
-from runnables.engine.request import Drawn, Result
 from runnables.errors import InvalidInput
+from runnables.ticket import Drawn, Result
 
 
 class Moderated(InvalidInput):

@@ -9,13 +9,13 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 
-from api import forms
-from api.forms import Form
+from api.http import forms
+from api.http.forms import Form
+from api.http.validation import validated
 from api.openai import translate
 from api.openai.translate import Asked
-from api.validation import validated
-from runnables import images
 from runnables.errors import InvalidInput
+from runnables.images import codec
 from runnables.parameters import ImageToImage, Inpaint
 from runnables.settings import Settings
 
@@ -70,6 +70,6 @@ async def _upload(
     """The image, and what is transparent in it."""
     data = await forms.file_bytes(part, field, settings)
     limit = settings.max_pixels
-    pixels = await run_in_threadpool(images.decode, data, max_pixels=limit, field=field)
-    alpha = await run_in_threadpool(images.decode_transparency, data, max_pixels=limit, field=field)
+    pixels = await run_in_threadpool(codec.decode, data, max_pixels=limit, field=field)
+    alpha = await run_in_threadpool(codec.decode_transparency, data, max_pixels=limit, field=field)
     return pixels, alpha if alpha is not None and alpha.getextrema() != (0, 0) else None

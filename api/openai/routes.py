@@ -10,12 +10,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from api import forms, request_id
-from api.drawing import Drawing
-from api.forms import Form
-from api.jobs.live import Hub
+from api.generation import Drawing
+from api.http import forms, request_id
+from api.http.forms import Form
 from api.openai import answers, edits, stream, translate
 from api.openai.translate import Asked
+from api.progress.live import Hub
 from runnables.errors import InvalidInput, UnknownName
 from runnables.parameters import TextToImage
 

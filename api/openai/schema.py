@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from api.openai.translate import Asked
-from api.operations import (
+from api.http.operations import (
     BINARY,
     DRAWING,
     LOOKING,
@@ -14,6 +13,7 @@ from api.operations import (
     reference,
     schema_of,
 )
+from api.openai.translate import Asked
 from runnables.parameters import Inpaint, Parameters, TextToImage
 
 FORM = "OpenAIError"

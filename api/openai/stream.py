@@ -16,13 +16,13 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from api.drawing import Drawing
-from api.jobs.live import Listener
+from api.generation import Drawing
 from api.openai import answers, errors
 from api.openai.translate import Asked
-from runnables.engine.request import Ticket
+from api.progress.live import Listener
 from runnables.errors import StableDiffusionError
 from runnables.parameters import Task
+from runnables.ticket import Ticket
 
 LOOK_S = 1.0  # how often to look whether it has ended, should the word of it be missed
 #: OpenAI counts tokens; there are none here

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field
 
-from api.validation import NullIsAbsent, validated
+from api.http.validation import NullIsAbsent, validated
 from runnables.parameters import Inpaint, Parameters
 
 #: names of OpenAI's own models: clients have them built in, and mean the model that is served

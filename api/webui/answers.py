@@ -10,14 +10,14 @@ from typing import Any
 
 from PIL.Image import Image
 
-from api import responses
-from api.drawing import Drawing
+from api.generation import Drawing
+from api.http import responses
 from api.webui import controlnet
-from api.webui.asked import Asked
+from api.webui.body import Asked
 from api.webui.tickets import Drawn
-from runnables import images
-from runnables.engine import request as requests
-from runnables.engine.request import Result
+from runnables import ticket as requests
+from runnables.images import codec
+from runnables.ticket import Result
 
 
 def body(result: Result, asked: Asked, sent: dict[str, Any], drawing: Drawing) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def _info(result: Result, drawing: Drawing) -> dict[str, Any]:
     told = result.parameters.model_dump()
     seeds = [drawn.seed for drawn in result.images]
     count = len(seeds)
-    described = [images.describe({**told, "seed": seed}) for seed in seeds]
+    described = [codec.describe({**told, "seed": seed}) for seed in seeds]
     first = result.images[0].image
     return {
         "prompt": told["prompt"],

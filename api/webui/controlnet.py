@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from api.validation import validated
+from api.http.validation import validated
 from runnables.errors import InvalidInput
 
 SCRIPT = "controlnet"

@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.validation import NullIsAbsent, validated
-from api.webui.asked import MAX_IMAGES, Asked
+from api.http.validation import NullIsAbsent, validated
+from api.webui.body import MAX_IMAGES, Asked
 from runnables.errors import InvalidInput
 from runnables.parameters import Upscale
 

@@ -8,11 +8,11 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from api.webui import controlnet
-from api.webui.asked import Asked
+from api.webui.body import Asked
 from api.webui.controlnet import Unit
 from api.webui.translate import CROP
-from runnables.engine.request import Inputs
 from runnables.errors import InvalidInput
+from runnables.ticket import Inputs
 
 
 def prepared(

@@ -14,11 +14,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from api import forms, request_id
-from api.drawing import Drawing
-from api.forms import Form
-from api.jobs.live import Hub
-from api.validation import validated
+from api.generation import Drawing
+from api.http import forms, request_id
+from api.http.forms import Form
+from api.http.validation import validated
+from api.progress.live import Hub
 from api.webui import (
     answers,
     catalog,
@@ -29,10 +29,10 @@ from api.webui import (
     translate,
     uploads,
 )
-from api.webui.asked import Asked
+from api.webui.body import Asked
 from api.webui.tickets import Tickets
-from runnables import images
 from runnables.errors import Cancelled
+from runnables.images import codec
 from runnables.parameters import Inpaint, Parameters
 
 ROOT = "/sdapi/v1"
@@ -147,14 +147,14 @@ class WebUIRoutes:
         """Grey."""
         settings = self._drawing.settings
         data = await uploads.read(text, "mask", settings)
-        return await run_in_threadpool(images.decode_mask, data, max_pixels=settings.max_pixels)
+        return await run_in_threadpool(codec.decode_mask, data, max_pixels=settings.max_pixels)
 
     async def _image(self, text: str, field: str) -> Image:
         """RGB. Raises UnsupportedImage naming the field."""
         settings = self._drawing.settings
         data = await uploads.read(text, field, settings)
         return await run_in_threadpool(
-            images.decode, data, max_pixels=settings.max_pixels, field=field
+            codec.decode, data, max_pixels=settings.max_pixels, field=field
         )
 
     # -- enlarging --------------------------------------------------------------------------
@@ -220,6 +220,6 @@ class WebUIRoutes:
         data = await uploads.read(picture.image, "image", self._drawing.settings)
         limit = self._drawing.settings.max_pixels
         text, items = await run_in_threadpool(
-            images.read_parameters, data, max_pixels=limit, field="image"
+            codec.read_parameters, data, max_pixels=limit, field="image"
         )
         return JSONResponse({"info": text, "items": items, "parameters": infotext.parse(text)})

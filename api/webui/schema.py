@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from api.operations import DRAWING, LOOKING, Schema, json, operation, query, reference, schema_of
+from api.http.operations import (
+    DRAWING,
+    LOOKING,
+    Schema,
+    json,
+    operation,
+    query,
+    reference,
+    schema_of,
+)
 from api.webui import catalog, enlarge
-from api.webui.asked import Asked
+from api.webui.body import Asked
 
 ROOT = "/sdapi/v1"
 EXTENSION = "/controlnet"

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from PIL.Image import Image
 
-from api.jobs.live import Listener
-from runnables.engine.request import Ticket
+from api.progress.live import Listener
+from runnables.ticket import Ticket
 
 
 @dataclass(eq=False)

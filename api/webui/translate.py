@@ -10,9 +10,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from api.validation import validated
+from api.http.validation import validated
 from api.webui import attention, controlnet, enlarge
-from api.webui.asked import Asked
+from api.webui.body import Asked
 from runnables.errors import InvalidInput, UnknownName
 from runnables.parameters import ImageToImage, Inpaint, Parameters, TextToImage
 

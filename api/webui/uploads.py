@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 
-from api.fetch import Fetcher
+from api.http.fetch import Fetcher
 from runnables.errors import UnsupportedImage
 from runnables.settings import Settings
 

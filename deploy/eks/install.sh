@@ -76,7 +76,7 @@ if $queue_mode; then
   say "    the front door's package"
   # it names the service's samplers: so it is made in the service's environment
   [ -x "$ROOT/.venv/bin/python" ] || $dry_run || fail "run \`make setup\` first"
-  run env "PYTHONPATH=$ROOT" "$ROOT/.venv/bin/python" -m deploy.queue.front.package "$folder/front.zip"
+  run env "PYTHONPATH=$ROOT" "$ROOT/.venv/bin/python" -m hosts.queue.front.package "$folder/front.zip"
 fi
 
 begin "AWS: network, cluster, rights (about 15 minutes the first time)"

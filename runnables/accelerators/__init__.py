@@ -12,19 +12,19 @@ if TYPE_CHECKING:
 
 
 def _cpu(settings: Settings) -> Accelerator:
-    from runnables.accelerators.cpu import Cpu
+    from runnables.accelerators.cpu.device import Cpu
 
     return Cpu(settings)
 
 
 def _cuda(settings: Settings) -> Accelerator:
-    from runnables.accelerators.cuda import Cuda
+    from runnables.accelerators.cuda.device import Cuda
 
     return Cuda(settings)
 
 
 def _neuron(settings: Settings) -> Accelerator:
-    from runnables.accelerators.neuron import Neuron
+    from runnables.accelerators.neuron.device import Neuron
 
     return Neuron(settings)
 

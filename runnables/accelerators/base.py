@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 if TYPE_CHECKING:
-    from runnables.pipelines.base import Pipeline
-    from runnables.pipelines.checkpoint import Checkpoint
+    from runnables.checkpoints.checkpoint import Checkpoint
+    from runnables.families.base import Pipeline
     from runnables.settings import Settings
 
 T = TypeVar("T")
@@ -40,7 +40,7 @@ class Accelerator:
         Raises:
             ConfigurationError: saying what is missing, damaged or not supported.
         """
-        from runnables.pipelines.loading import load
+        from runnables.checkpoints.loading import load
 
         return load(source, dtype=self.dtype, config=config)
 

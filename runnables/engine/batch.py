@@ -10,13 +10,13 @@ from torch import Tensor
 
 from runnables.accelerators.base import Accelerator
 from runnables.engine.row import Row
-from runnables.pipelines import controlnet
-from runnables.pipelines.base import Conditioning
-from runnables.pipelines.controlnet import Residuals
-from runnables.pipelines.deep_cache import kept_features, predict_shallow
-from runnables.pipelines.guidance import guide
-from runnables.pipelines.lora import applied, uses
-from runnables.pipelines.start import draw_noise
+from runnables.extensions.controlnet import residuals as controlnet
+from runnables.extensions.controlnet.residuals import Residuals
+from runnables.extensions.deep_cache import kept_features, predict_shallow
+from runnables.extensions.lora.layers import applied, uses
+from runnables.families.base import Conditioning
+from runnables.families.guidance import guide
+from runnables.families.latents import draw_noise
 from runnables.samplers import SamplerTable, advance, pad_depth
 
 

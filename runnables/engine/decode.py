@@ -11,7 +11,7 @@ from torch import Tensor, isfinite, stack, uint8
 from runnables.accelerators.base import Accelerator
 from runnables.engine.row import Row
 from runnables.errors import GenerationFailed
-from runnables.pipelines.base import Pipeline
+from runnables.families.base import Pipeline
 
 
 def decode(

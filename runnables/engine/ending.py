@@ -7,9 +7,9 @@ import logging
 from runnables.accelerators.base import Accelerator
 from runnables.engine.decode import to_image
 from runnables.engine.plan import Request
-from runnables.engine.request import Drawn, Progress, Result, State, Ticket
 from runnables.errors import Cancelled, GenerationFailed, StableDiffusionError
-from runnables.pipelines import safety
+from runnables.extensions import safety
+from runnables.ticket import Drawn, Progress, Result, State, Ticket
 
 logger = logging.getLogger(__name__)
 

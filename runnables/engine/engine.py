@@ -21,14 +21,13 @@ from runnables.engine.batch_key import BatchKey
 from runnables.engine.batcher import choose
 from runnables.engine.decode import decode, to_image
 from runnables.engine.ending import deliver, flagged, settle, told
-from runnables.engine.errands import Errand, Errands
+from runnables.engine.model_pool import Parked, Shelf
 from runnables.engine.plan import Planner, Request
 from runnables.engine.prepare import Preparer
 from runnables.engine.previews import Previewer
 from runnables.engine.queue import Accepted, Queue
-from runnables.engine.request import Inputs, Plan, Progress, Ticket
 from runnables.engine.row import Row
-from runnables.engine.shelf import Parked, Shelf
+from runnables.engine.tasks import Errand, Errands
 from runnables.engine.upscale import UpscaleRequest
 from runnables.engine.upscale import plan as plan_upscale
 from runnables.errors import (
@@ -38,6 +37,7 @@ from runnables.errors import (
     StableDiffusionError,
 )
 from runnables.parameters import Upscale
+from runnables.ticket import Inputs, Plan, Progress, Ticket
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -10,12 +10,12 @@ from PIL.Image import Image
 from torch import Tensor
 
 from runnables.errors import InvalidInput
+from runnables.extensions.controlnet.residuals import ControlSet
+from runnables.families.base import Pipeline
+from runnables.families.latents import from_image, from_latents, image_to_pixels
 from runnables.parameters import MAX_SIZE, Hires, ImageToImage, TextToImage
-from runnables.pipelines.base import Pipeline
-from runnables.pipelines.controlnet import ControlSet
-from runnables.pipelines.start import from_image, from_latents, image_to_pixels
-from runnables.pipelines.upscaling import Upscaler
 from runnables.samplers import SamplerTable
+from runnables.upscalers.upscaler import Upscaler
 
 Size = tuple[int, int]
 LATENT = "latent"  # what stands for no upscaler: the latents are enlarged

@@ -13,25 +13,25 @@ from runnables.engine import hires
 from runnables.engine.cost import CostModel
 from runnables.engine.hires import LATENT, SecondPass
 from runnables.engine.memory import MemoryModel
-from runnables.engine.request import Inputs, Ticket
 from runnables.engine.size import check_pixels, size_of
 from runnables.errors import InvalidInput, UnknownName
+from runnables.extensions.adapters import Adapters
+from runnables.extensions.controlnet.residuals import COST, Control, ControlSet, kept
+from runnables.extensions.lora.layers import LoraSet
+from runnables.extensions.textual_inversion.vocabulary import Concepts
+from runnables.families.base import Pipeline
+from runnables.families.latents import control_to_pixels, image_to_pixels, mask_to_pixels
 from runnables.parameters import ImageToImage, Inpaint, Parameters, Priority, TextToImage
-from runnables.pipelines.adapters import Adapters
-from runnables.pipelines.base import Pipeline
-from runnables.pipelines.controlnet import COST, Control, ControlSet, kept
-from runnables.pipelines.inversion import Concepts
-from runnables.pipelines.lora import LoraSet
-from runnables.pipelines.start import control_to_pixels, image_to_pixels, mask_to_pixels
-from runnables.pipelines.upscalers import Upscalers
 from runnables.samplers import SamplerTable, UnknownSampler, compile_table, resolve
+from runnables.ticket import Inputs, Ticket
+from runnables.upscalers.library import Upscalers
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from runnables.engine.row import Row
-    from runnables.pipelines.upscaling import Upscaler
     from runnables.settings import Settings
+    from runnables.upscalers.upscaler import Upscaler
 
 #: A request may wait this many times its own drawing time before others of its class overtake it.
 PATIENCE: Mapping[Priority, float] = {"high": 1.0, "normal": 4.0, "low": 16.0}
@@ -279,7 +279,7 @@ class Planner:
                 loc=("clip_skip",),
             )
         if parameters.prompt_syntax == "compel":
-            from runnables.pipelines.weighting import check
+            from runnables.families.text.weighting import check
 
             check(parameters.prompt, "prompt")
             check(parameters.negative_prompt, "negative_prompt")

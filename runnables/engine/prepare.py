@@ -12,11 +12,11 @@ import torch
 
 from runnables.engine.plan import Request, pure_noise
 from runnables.engine.row import Row, Stage
+from runnables.extensions.controlnet.residuals import ControlSet
+from runnables.families.base import Pipeline
+from runnables.families.latents import Start, from_image, from_masked_image, from_noise
+from runnables.families.text.clip import Embedding, Text, lengthen
 from runnables.parameters import Inpaint
-from runnables.pipelines.base import Pipeline
-from runnables.pipelines.controlnet import ControlSet
-from runnables.pipelines.start import Start, from_image, from_masked_image, from_noise
-from runnables.pipelines.text import Embedding, Text, lengthen
 from runnables.samplers import SamplerTable
 
 Key = tuple[int, Text]  # the pipeline's number

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from runnables.engine.decode import to_image
-from runnables.pipelines.preview import Preview, TinyVae, estimate
+from runnables.extensions.previews import Preview, TinyVae, estimate
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from runnables.engine.batch import Batch
     from runnables.engine.row import Row
-    from runnables.pipelines.base import Pipeline
+    from runnables.families.base import Pipeline
 
 logger = logging.getLogger(__name__)
 

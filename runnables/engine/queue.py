@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 
 from runnables.engine.plan import Request
-from runnables.engine.request import Progress
 from runnables.engine.upscale import UpscaleRequest
 from runnables.errors import NotReady, OverCapacity
+from runnables.ticket import Progress
 
 Accepted = Request | UpscaleRequest
 

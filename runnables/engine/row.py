@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from runnables.engine.batch_key import BatchKey
-from runnables.pipelines.base import Conditioning, Pipeline
-from runnables.pipelines.controlnet import COST, ControlSet
-from runnables.pipelines.lora import LoraSet
-from runnables.pipelines.start import Start
+from runnables.extensions.controlnet.residuals import COST, ControlSet
+from runnables.extensions.lora.layers import LoraSet
+from runnables.families.base import Conditioning, Pipeline
+from runnables.families.latents import Start
 from runnables.samplers import SamplerTable
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import math
 from typing import TYPE_CHECKING
 
 from runnables.errors import InvalidInput, Loc, PayloadTooLarge
+from runnables.families.base import Pipeline
 from runnables.parameters import MAX_SIZE, TextToImage
-from runnables.pipelines.base import Pipeline
 
 if TYPE_CHECKING:
     from PIL.Image import Image

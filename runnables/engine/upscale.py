@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from runnables.engine.plan import PATIENCE, Planner
-from runnables.engine.request import Drawn, Inputs, Progress, Result, Ticket
 from runnables.errors import InvalidInput, PayloadTooLarge
 from runnables.parameters import Upscale
-from runnables.pipelines.upscaling import Turns, Upscaler
+from runnables.ticket import Drawn, Inputs, Progress, Result, Ticket
+from runnables.upscalers.upscaler import Turns, Upscaler
 
 if TYPE_CHECKING:
     from PIL.Image import Image

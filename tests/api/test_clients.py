@@ -17,9 +17,9 @@ import trustme
 from PIL import Image
 from starlette.testclient import TestClient
 
-from api import fetch
 from api.app import Api
-from api.keys import new
+from api.http import fetch
+from api.http.keys import new
 from runnables.runnable import StableDiffusionRunnable
 from runnables.settings import Settings
 

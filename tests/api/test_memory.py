@@ -12,9 +12,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from api.app import Api
-from runnables.engine.request import Result
 from runnables.metrics import Metrics
 from runnables.runnable import StableDiffusionRunnable
+from runnables.ticket import Result
 
 ASK: dict[str, Any] = {"prompt": "x", "num_inference_steps": 2}
 

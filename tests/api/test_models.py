@@ -14,7 +14,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from api.app import Api
-from runnables import images
+from runnables.images import codec
 from runnables.runnable import StableDiffusionRunnable
 
 ASK = {"prompt": "a cat", "num_inference_steps": 2, "seed": 3}
@@ -37,7 +37,7 @@ def client(
 
 
 def model_of(file: bytes) -> str:
-    text, _ = images.read_parameters(file, max_pixels=10**6, field="image")
+    text, _ = codec.read_parameters(file, max_pixels=10**6, field="image")
     return text.partition("Model: ")[2].partition(",")[0]
 
 

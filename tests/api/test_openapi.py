@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from api import openapi
 from api.app import Api
-from api.operations import schema_of
+from api.http.operations import schema_of
 from runnables.parameters import MODELS, Task
 from runnables.runnable import StableDiffusionRunnable
 from runnables.settings import Settings

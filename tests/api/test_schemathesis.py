@@ -20,7 +20,7 @@ from schemathesis.transport import asgi
 
 from api import openapi
 from api.app import Api
-from api.gateway import Asgi, Gateway
+from api.http.gateway import Asgi, Gateway
 from runnables.runnable import StableDiffusionRunnable
 
 

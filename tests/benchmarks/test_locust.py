@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from deploy.queue.local.system import KEY
-from deploy.queue.local.workers import ROOT
-from tests.queue.serving import serving
+from hosts.queue.local.system import KEY
+from hosts.queue.local.workers import ROOT
+from tests.hosts.queue.serving import serving
 from tests.service.server import Server
 
 OWN = ROOT / ".venv-load" / "bin" / "locust"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from models import manifest
 from models.__main__ import main
-from models.catalog import CATALOG
+from runnables.checkpoints import manifest
+from runnables.checkpoints.catalog import CATALOG
 from runnables.parameters import Profile
 
 TinyModel = Callable[[str], Path]
@@ -125,7 +125,7 @@ def test_catalog_defaults_are_profiles() -> None:
 
 
 def test_the_embedded_model_is_whole() -> None:
-    from models.catalog import FOLDER
+    from runnables.checkpoints.catalog import FOLDER
 
     assert manifest.verify(FOLDER / "embedded")
     size = sum(path.stat().st_size for path in (FOLDER / "embedded").rglob("*.safetensors"))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runnables.accelerators.neuron import as_range
+from runnables.accelerators.neuron.device import as_range
 from runnables.errors import ConfigurationError
 from runnables.runnable import StableDiffusionRunnable
 from runnables.settings import Settings

@@ -7,7 +7,7 @@ import time
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from api.gateway import Gateway
+from api.http.gateway import Gateway
 from runnables.settings import Settings
 from ui.mount import Mounted
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, PngImagePlugin
 
-from runnables import images
+from runnables.images import codec
 from ui import recall
 from ui.client import ServiceError
 
@@ -25,15 +25,15 @@ DRAWN = {
 
 
 @pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
-def test_an_image_of_the_service_tells_everything(tmp_path: Path, kind: images.Format) -> None:
+def test_an_image_of_the_service_tells_everything(tmp_path: Path, kind: codec.Format) -> None:
     path = tmp_path / f"image.{kind}"
-    path.write_bytes(images.encode(Image.new("RGB", (64, 32)), kind, DRAWN))
+    path.write_bytes(codec.encode(Image.new("RGB", (64, 32)), kind, DRAWN))
     assert recall.read(path) == DRAWN
 
 
 def test_the_webuis_text_alone_tells_as_much(tmp_path: Path) -> None:
     chunk = PngImagePlugin.PngInfo()
-    chunk.add_text("parameters", images.describe(DRAWN))
+    chunk.add_text("parameters", codec.describe(DRAWN))
     Image.new("RGB", (64, 32)).save(tmp_path / "image.png", pnginfo=chunk)
     assert recall.read(tmp_path / "image.png") == DRAWN
 
@@ -55,9 +55,7 @@ def test_a_webuis_own_text() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"no image", images.encode(Image.new("L", (8, 8)), "png")]
-)
+@pytest.mark.parametrize("content", [b"", b"no image", codec.encode(Image.new("L", (8, 8)), "png")])
 def test_what_carries_nothing_is_said(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "file.png").write_bytes(content)
     with pytest.raises(ServiceError) as caught:

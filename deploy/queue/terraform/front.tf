@@ -10,7 +10,7 @@ resource "aws_lambda_function" "front" {
   role             = aws_iam_role.front.arn
   runtime          = "python3.11"
   architectures    = ["arm64"]
-  handler          = "deploy.queue.front.handler.handler"
+  handler          = "hosts.queue.front.handler.handler"
   filename         = var.front_package
   source_code_hash = filebase64sha256(var.front_package)
   memory_size      = 512

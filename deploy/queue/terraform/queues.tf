@@ -4,7 +4,7 @@
 locals {
   runtimes = merge(var.runtimes, var.dynamic ? { dynamic = "" } : {})
 
-  # queue -> its filter policy; the same as deploy/queue/local/topology.py makes
+  # queue -> its filter policy; the same as hosts/queue/local/topology.py makes
   queues = merge([
     for runtime, model in local.runtimes : {
       for tier in ["standard", "priority"] : "${runtime}${tier == "priority" ? "-priority" : ""}" => {

@@ -56,7 +56,7 @@ variable "burst_limit" {
 }
 
 variable "front_package" {
-  description = "The front door's zip, made by `python -m deploy.queue.front.package`."
+  description = "The front door's zip, made by `python -m hosts.queue.front.package`."
   type        = string
   default     = "../../../build/front.zip"
 }

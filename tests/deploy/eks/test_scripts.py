@@ -118,7 +118,7 @@ def test_a_queue_has_no_balancer(desk: Desk) -> None:
     assert done.returncode == 0, done.stderr
     steps = re.findall(r"^\[(\d)/8 ", done.stdout, re.M)
     assert steps == list("12345678")
-    assert "deploy.queue.front.package" in done.stdout and "gateway/stable" not in done.stdout
+    assert "hosts.queue.front.package" in done.stdout and "gateway/stable" not in done.stdout
 
 
 def test_install_stops_where_terraform_fails(desk: Desk) -> None:

@@ -13,7 +13,7 @@ import torch_neuronx
 from PIL import Image
 
 from models.__main__ import main
-from models.neuron import Compilation, compile_neuron
+from runnables.accelerators.neuron.compilation import Compilation, compile_neuron
 from runnables.errors import ConfigurationError, InvalidInput
 from runnables.parameters import ImageToImage, Inpaint, TextToImage
 from runnables.runnable import StableDiffusionRunnable

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from runnables.accelerators.packed import PackedConv2d, pack
+from runnables.accelerators.cpu.packed import PackedConv2d, pack
 
 
 @pytest.mark.parametrize(

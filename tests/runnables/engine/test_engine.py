@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from runnables.engine.engine import Engine
-from runnables.engine.request import Progress, Result, Ticket
 from runnables.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -22,9 +21,10 @@ from runnables.errors import (
     OverCapacity,
     StableDiffusionError,
 )
+from runnables.families.base import Pipeline
 from runnables.parameters import TextToImage
-from runnables.pipelines.base import Pipeline
 from runnables.runnable import StableDiffusionRunnable
+from runnables.ticket import Progress, Result, Ticket
 
 Start = Callable[..., StableDiffusionRunnable]
 

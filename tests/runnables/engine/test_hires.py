@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from runnables.engine.request import Progress
+from runnables.checkpoints.checkpoint import Compiled
 from runnables.errors import Cancelled, InvalidInput, PayloadTooLarge
+from runnables.families.base import Pipeline
 from runnables.parameters import Hires, ImageToImage, TextToImage
-from runnables.pipelines.base import Pipeline
-from runnables.pipelines.checkpoint import Compiled
 from runnables.runnable import StableDiffusionRunnable
+from runnables.ticket import Progress
 from tests.insides import base_of, planner_of
 from tests.runnables.engine import reference
 from tests.runnables.engine.test_parity import BOUND, Start, TinyModel

@@ -9,8 +9,8 @@ from PIL import Image
 
 from runnables.engine.size import size_of
 from runnables.errors import InvalidInput, PayloadTooLarge
+from runnables.families.base import Pipeline
 from runnables.parameters import ImageToImage, TextToImage
-from runnables.pipelines.base import Pipeline
 from runnables.runnable import StableDiffusionRunnable
 from tests.insides import base_of
 

@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 from runnables.engine.engine import Engine
-from runnables.engine.request import Progress
 from runnables.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -21,8 +20,9 @@ from runnables.errors import (
     UnknownName,
 )
 from runnables.parameters import Hires, TextToImage, Upscale
-from runnables.pipelines.upscaling import Lanczos, Turns
 from runnables.runnable import StableDiffusionRunnable
+from runnables.ticket import Progress
+from runnables.upscalers.upscaler import Lanczos, Turns
 from tests.insides import planner_of
 from tests.runnables.engine import reference
 from tests.runnables.engine.test_parity import BOUND, TinyModel

@@ -1,0 +1,163 @@
+"""The one way from a request to its images, for our endpoints and for other people's APIs.
+
+Whatever a request looks like, it is let in, counted, followed, cancelled and measured here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from starlette.requests import Request
+
+from api.http import request_id, tracing
+from api.http.forms import Form
+from api.http.keys import Keys
+from api.progress.requests import Requests
+from runnables.errors import Cancelled, NotReady, StableDiffusionError
+from runnables.metrics import Metrics
+from runnables.parameters import Task
+from runnables.runnable import StableDiffusionRunnable
+from runnables.ticket import Result, Ticket
+
+
+class Drawing:
+    """What all handlers that draw share.
+
+    Attributes:
+        failure: why the model could not be loaded.
+    """
+
+    def __init__(
+        self,
+        runnable: StableDiffusionRunnable,
+        keys: Keys,
+        requests: Requests,
+        metrics: Metrics | None = None,
+    ) -> None:
+        self.runnable = runnable
+        self.settings = runnable.settings
+        self.keys = keys
+        self.failure: str | None = None
+        self._requests = requests
+        self._metrics = metrics
+
+    @property
+    def models(self) -> list[str]:
+        """The names of the models that are served, the default first."""
+        return [str(model["name"]) for model in self.runnable.models()]
+
+    def check_ready(self) -> None:
+        """Raises NotReady while the model loads, or when it could not be loaded."""
+        if self.failure:
+            raise NotReady(f"the model could not be loaded: {self.failure}")
+        if not self.runnable.ready:
+            raise NotReady("the model is loading, or the service is stopping")
+
+    @contextmanager
+    def admitted(self, request: Request, task: Task) -> Iterator[str]:
+        """Around everything done for a request that draws; yields whose it is.
+
+        Raises:
+            Unauthorized, OverCapacity, NotReady: not let in. These and every other error that
+            leaves the block are counted.
+        """
+        try:
+            with tracing.server_span(request), self.keys.admitted(request.headers) as owner:
+                self.check_ready()
+                yield owner
+        except StableDiffusionError as error:
+            self.count(task, error.status)
+            raise
+
+    async def draw(self, request: Request, owner: str, form: Form) -> Result:
+        """Submit, and wait until it is drawn or the client has gone.
+
+        Raises:
+            Cancelled: the client has gone, or somebody cancelled it by its id.
+            StableDiffusionError: refused, or failed.
+        """
+        return await self.wait(request, await self.submit(request, owner, form))
+
+    async def submit(self, request: Request, owner: str, form: Form) -> Ticket:
+        """Hand in; from here on `/jobs/{x-request-id}` knows it. Whoever submits has to end it."""
+        live = self._requests.begin(owner, request_id.of(request))
+        ticket = await asyncio.to_thread(
+            self.runnable.submit,
+            form.parameters,
+            form.image,
+            form.mask,
+            controls=form.controls,
+            on_step=live.on_step,
+        )
+        self._requests.follow(live, ticket)
+        self.measure()
+        return ticket
+
+    async def wait(self, request: Request, ticket: Ticket) -> Result:
+        """The ticket's result. Raises as `draw`."""
+        drawn = _end_of(ticket)
+        gone: asyncio.Future[Any] = asyncio.ensure_future(_disconnected(request))
+        both: set[asyncio.Future[Any]] = {drawn, gone}
+        try:
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            if not drawn.done():
+                raise Cancelled("the client went away")
+            return self.ended(ticket)
+        finally:
+            gone.cancel()
+            self.release(ticket)
+
+    def ended(self, ticket: Ticket) -> Result:
+        """The result of a ticket that has ended, counted. Raises what ended it."""
+        result = ticket.future.result()
+        tracing.stages(result.timings, time.monotonic() - ticket.submitted)
+        if self._metrics:
+            self._metrics.spent(result)
+        reasons = [drawn.finish_reason for drawn in result.images]
+        self.count(ticket.parameters.task, 200, reasons)
+        return result
+
+    def release(self, ticket: Ticket) -> None:
+        """Nobody waits for it any more; without effect on what is finished."""
+        ticket.cancel()
+        self.measure()
+
+    def count(self, task: Task, status: int, reasons: Sequence[str] = ()) -> None:
+        """A request's end, for the metrics."""
+        if self._metrics:
+            self._metrics.ended(task, status, reasons)
+
+    def measure(self) -> None:
+        """How busy the engine is, for the metrics."""
+        if self._metrics:
+            self._metrics.load(**self.runnable.load())
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _end_of(ticket: Ticket) -> asyncio.Future[None]:
+    """Done when the ticket has ended, however.
+
+    (`asyncio.wrap_future` ties the two futures into a cycle: the images of every request would stay
+    in memory until Python looks for such cycles, which it does rarely.)
+    """
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[None] = loop.create_future()
+
+    def tell() -> None:
+        if not ended.done():
+            ended.set_result(None)
+
+    def from_engine(_: object) -> None:
+        with suppress(RuntimeError):  # the loop is closed, and nobody waits any more
+            loop.call_soon_threadsafe(tell)
+
+    ticket.future.add_done_callback(from_engine)
+    return ended

@@ -1,0 +1,1 @@
+"""What every API here needs of HTTP."""

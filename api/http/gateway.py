@@ -1,0 +1,123 @@
+"""The ASGI middleware in front of the host: size limit, access log, and who answers what.
+
+Our routes are answered by our application, so that every body is parsed and every error is told in
+one way; the host keeps what is its own (its metrics, its schema, its static files).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, MutableMapping
+from typing import Any, Protocol
+
+from starlette.datastructures import MutableHeaders
+
+from api.http import request_id
+from api.http.host_errors import errors_as_json
+from runnables.errors import PayloadTooLarge
+from runnables.settings import Settings
+
+logger = logging.getLogger("stable_diffusion.access")
+
+Scope = MutableMapping[str, Any]
+Asgi = Callable[..., Any]
+#: paths the host answers itself: few, as BentoML keeps a metric of each path it has seen
+SWAGGER = ("swagger-ui.css", "swagger-ui-bundle.js")
+HOST_PATHS = {"/metrics", "/schema.json", *(f"/static_content/{name}" for name in SWAGGER)}
+
+
+class Page(Protocol):
+    """A web page with paths of its own; see `ui.mount`."""
+
+    def owns(self, path: str) -> bool: ...
+
+    async def __call__(self, scope: Scope, receive: Asgi, send: Asgi) -> None: ...
+
+
+class Gateway:
+    """Stands between the network and applications: ours, the web page, and the host's."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.max_body = round(settings.max_body_mb * 1e6)
+        self.log_format = settings.log_format
+        self.app: Asgi | None = None
+        self.page: Page | None = None
+
+    def serve(self, app: Asgi) -> None:
+        """Answer our paths with this application from now on."""
+        self.app = app
+
+    def around(self, host: Asgi) -> Asgi:
+        """The middleware around a host's application. It stands before the host's own, too, once
+        that has started: BentoML keeps a metric of every path, so of every job's, and each
+        request's trace for the whole of `traffic.timeout`.
+        """
+
+        async def middleware(scope: Scope, receive: Asgi, send: Asgi) -> None:
+            application = scope.get("app")  # where we are not the outermost already
+            if scope["type"] == "lifespan" and application is not None:
+                application.middleware_stack = self._before(application.middleware_stack)
+            await self._route(host, scope, receive, send)
+
+        return middleware
+
+    def _before(self, host: Asgi) -> Asgi:
+        async def front(scope: Scope, receive: Asgi, send: Asgi) -> None:
+            await self._route(host, scope, receive, send)
+
+        return front
+
+    async def _route(self, host: Asgi, scope: Scope, receive: Asgi, send: Asgi) -> None:
+        path = scope.get("path", "")
+        if scope["type"] != "http" or path in HOST_PATHS or self.app is None:
+            await host(scope, receive, errors_as_json(send))
+            return
+        if self.page is not None and self.page.owns(path):
+            await self.page(scope, receive, send)
+            return
+        started = time.perf_counter()
+        seen: dict[str, Any] = {"status": 0, "id": request_id.assign(scope)}
+
+        async def watched(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                seen["status"] = message["status"]
+                headers[request_id.HEADER] = seen["id"]
+            await send(message)
+
+        try:
+            await self.app(scope, self._limited(receive), watched)
+        except Exception:
+            logger.exception("a response could not be sent")
+        self._log(scope, seen, time.perf_counter() - started)
+
+    def _limited(self, receive: Asgi) -> Asgi:
+        total = 0
+
+        async def limited() -> Any:
+            nonlocal total
+            event = await receive()
+            total += len(event.get("body", b""))
+            if total > self.max_body:
+                message = f"the body is larger than {self.max_body / 1e6:.0f} MB"
+                raise PayloadTooLarge(message, loc=("body",))
+            return event
+
+        return limited
+
+    def _log(self, scope: Scope, seen: dict[str, Any], seconds: float) -> None:
+        if scope["path"] in ("/readyz", "/livez", "/healthz") and seen["status"] == 200:
+            return
+        entry = {
+            "method": scope["method"],
+            "path": scope["path"],
+            "status": seen["status"],
+            "ms": round(1000 * seconds, 1),
+            "id": seen["id"],
+        }
+        if self.log_format == "json":
+            logger.info(json.dumps(entry))
+        else:
+            logger.info("%(method)s %(path)s %(status)d %(ms).1f ms %(id)s", entry)

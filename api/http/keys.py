@@ -1,0 +1,197 @@
+"""API keys: kept as hashes, compared in constant time, each with its limits.
+
+`python -m api.http.keys new --name mobile --rate 60 --concurrency 4` makes one: it prints the key,
+once, and the line for the file that SD_API_KEYS names:
+
+    SHA256-OF-THE-KEY name=mobile rate=60 concurrency=4
+
+A line may have the hash alone; `#` begins a comment. The keys are random and long, so that a plain
+hash is enough: there is nothing to guess that a slow hash would protect.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import binascii
+import hashlib
+import hmac
+import logging
+import os
+import re
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from api.http.limits import Limit
+from runnables.errors import ConfigurationError, Unauthorized
+
+logger = logging.getLogger(__name__)
+
+SETTING = "SD_API_KEYS"
+WANTED = "an API key is needed: Authorization: Bearer KEY, or x-api-key: KEY"
+
+
+class Key(BaseModel):
+    """One line of the file.
+
+    Attributes:
+        rate: requests in any minute at most; None: no limit.
+        concurrency: requests at a time at most; None: no limit.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    hash: str = Field(pattern="^[0-9a-f]{64}$")
+    name: str = Field("", max_length=100)
+    rate: int | None = Field(None, ge=1)
+    concurrency: int | None = Field(None, ge=1)
+
+    def line(self) -> str:
+        """As it stands in the file."""
+        options = self.model_dump(exclude={"hash"}, exclude_defaults=True)
+        return " ".join([self.hash, *(f"{name}={value}" for name, value in options.items())])
+
+
+class Keys:
+    """The keys that are let in. With none configured everybody is.
+
+    Args:
+        configured: comma-separated keys, or a file with one line a key.
+
+    Raises:
+        ConfigurationError: something is configured, but no key is in it, or a line is wrong.
+    """
+
+    def __init__(self, configured: str) -> None:
+        self._keys = {key.hash: key for key in _read(configured)}
+        self._limits = {key.hash: Limit(key.rate, key.concurrency) for key in self._keys.values()}
+        if configured and not self._keys:  # an empty file must not open the door
+            raise ConfigurationError(f"{SETTING} holds no key", loc=(SETTING,))
+        if not self._keys:
+            logger.warning(
+                "%s is not set: the service is open to everybody who reaches it", SETTING
+            )
+
+    def check(self, headers: Mapping[str, str]) -> str:
+        """Accepts `Authorization: Bearer KEY`, `x-api-key: KEY`, and the key as Basic password.
+
+        Returns:
+            Who it is: the key's hash, or "" where everybody is let in.
+
+        Raises:
+            Unauthorized: keys are configured and this is none of them.
+        """
+        if not self._keys:
+            return ""
+        given = _hash(headers.get("x-api-key") or _token(headers.get("authorization", "")))
+        matches = [hmac.compare_digest(given, known) for known in self._keys]
+        if not any(matches):  # all are compared, so that the time tells nothing
+            raise Unauthorized(WANTED)
+        return given
+
+    def spend(self, headers: Mapping[str, str]) -> str:
+        """`check`, and count a request against the key's rate.
+
+        Raises:
+            Unauthorized, OverCapacity.
+        """
+        owner = self.check(headers)
+        if owner:
+            self._limits[owner].spend()
+        return owner
+
+    @contextmanager
+    def admitted(self, headers: Mapping[str, str]) -> Iterator[str]:
+        """`spend`, and occupy one of the key's places for as long as the block runs.
+
+        Raises:
+            Unauthorized, OverCapacity.
+        """
+        owner = self.check(headers)
+        if not owner:
+            yield owner
+            return
+        with self._limits[owner].held():
+            self._limits[owner].spend()
+            yield owner
+
+
+def _read(configured: str) -> Iterable[Key]:
+    if os.path.isfile(configured):  # pathlib's would raise for a list longer than a file name
+        lines = Path(configured).read_text().splitlines()
+        return [key for number, line in enumerate(lines, 1) for key in _parse(line, number)]
+    keys = (key.strip() for key in configured.split(","))
+    return [Key(hash=_hash(key)) for key in keys if key]
+
+
+def _parse(line: str, number: int) -> list[Key]:
+    """The key of a line, or none where there is only a comment."""
+    words = line.partition("#")[0].split()
+    if not words:
+        return []
+    options = dict(word.partition("=")[::2] for word in words[1:])
+    try:
+        return [Key.model_validate({"hash": words[0].lower(), **options})]
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        message = f"{SETTING}, line {number}: {field}: {first['msg']}"
+        raise ConfigurationError(message, loc=(SETTING,)) from error
+
+
+def _token(authorization: str) -> str:
+    """The key; the scheme's name is case-insensitive (RFC 9110, section 11.1)."""
+    scheme, _, token = authorization.partition(" ")
+    if scheme.lower() == "bearer":
+        return token.strip()
+    return _password(token.strip()) if scheme.lower() == "basic" else ""
+
+
+def _password(token: str) -> str:
+    """Of Basic authentication (RFC 7617), which WebUI clients use."""
+    try:
+        return base64.b64decode(token, validate=True).decode().partition(":")[2]
+    except (binascii.Error, UnicodeDecodeError):
+        return ""
+
+
+def _hash(key: str) -> str:
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def new(name: str = "", rate: int | None = None, concurrency: int | None = None) -> tuple[str, Key]:
+    """A random key, and what the file keeps of it."""
+    secret = f"sd_{secrets.token_urlsafe(32)}"
+    return secret, Key(hash=_hash(secret), name=name, rate=rate, concurrency=concurrency)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command: make a key."""
+    parser = argparse.ArgumentParser(prog="python -m api.http.keys", description="API keys")
+    making = parser.add_subparsers(required=True).add_parser("new", help="make a key")
+    making.add_argument("--name", default="", type=_word, help="whose it is, without spaces")
+    making.add_argument("--rate", type=_positive, help="requests a minute; default: no limit")
+    making.add_argument("--concurrency", type=_positive, help="at a time; default: no limit")
+    secret, key = new(**vars(parser.parse_args(arguments)))
+    print(f"key (shown once, for the client): {secret}")
+    print(f"line (for the file {SETTING} names): {key.line()}")
+
+
+def _word(text: str) -> str:
+    if not re.fullmatch(r"[^\s#]{0,100}", text):
+        raise argparse.ArgumentTypeError("no spaces, no #, at most 100 characters")
+    return text
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError("a whole number from 1")
+    return int(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""OpenTelemetry spans of requests, jobs and their stages (W3C trace context in and out).
+
+Off, and nearly free, unless the operator names a collector in OpenTelemetry's own variables:
+OTEL_EXPORTER_OTLP_ENDPOINT (OTLP over HTTP), OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER and so on. A
+provider that a host has set globally is used as it is.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from opentelemetry import propagate, trace
+from opentelemetry.context import Context
+from opentelemetry.trace import Span, SpanKind, StatusCode
+from starlette.requests import Request
+
+from api.http import request_id
+from runnables.errors import StableDiffusionError
+
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+NAME = "stable_diffusion"
+Attributes = Mapping[str, str | int | float | bool]
+
+
+def configure(environment: Mapping[str, str] = os.environ) -> bool:
+    """Export spans where the environment says so. True when it does."""
+    off = environment.get("OTEL_SDK_DISABLED", "").lower() == "true"
+    if off or environment.get("OTEL_TRACES_EXPORTER", "otlp") == "none":
+        return False
+    if not any(environment.get(name) for name in ENDPOINTS):
+        return False
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    named = {} if environment.get("OTEL_SERVICE_NAME") else {"service.name": NAME}
+    provider = TracerProvider(resource=Resource.create(named))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    trace.set_tracer_provider(provider)
+    return True
+
+
+def flush() -> None:
+    """Send what is waiting; before a stop."""
+    provider: Any = trace.get_tracer_provider()
+    if hasattr(provider, "force_flush"):
+        provider.force_flush(5000)
+
+
+@contextmanager
+def span(
+    name: str, carrier: Mapping[str, str], kind: SpanKind, attributes: Attributes
+) -> Iterator[Span]:
+    """Around a piece of work that began elsewhere: a child of the span that `carrier` names.
+
+    Args:
+        carrier: headers with `traceparent`, or none.
+    """
+    with _tracer().start_as_current_span(
+        name,
+        context=propagate.extract(carrier),
+        kind=kind,
+        attributes=dict(attributes),
+        record_exception=False,  # most are the client's mistakes: `failed` tells which are ours
+        set_status_on_exception=False,
+    ) as current:
+        yield current
+
+
+@contextmanager
+def server_span(request: Request) -> Iterator[None]:
+    """Around the answer to a request that draws, or that asks for a job."""
+    about = {"http.request.method": request.method, "url.path": request.url.path}
+    about["request.id"] = request_id.of(request)
+    name = f"{request.method} {request.url.path}"
+    with span(name, request.headers, SpanKind.SERVER, about) as current:
+        try:
+            yield
+        except Exception as error:
+            status = error.status if isinstance(error, StableDiffusionError) else 500
+            current.set_attribute("http.response.status_code", status)
+            if status >= 500:
+                current.set_status(StatusCode.ERROR, type(error).__name__)
+            raise
+        current.set_attribute("http.response.status_code", 200)
+
+
+@contextmanager
+def stage(name: str) -> Iterator[None]:
+    """Around a piece of work inside the current span."""
+    if not trace.get_current_span().is_recording():
+        yield
+        return
+    with _tracer().start_as_current_span(name):
+        yield
+
+
+def stages(timings: Mapping[str, float], seconds_ago: float, parent: Context | None = None) -> None:
+    """Spans of the stages that a result tells of, one after the other.
+
+    Args:
+        timings: seconds by stage, in their order.
+        seconds_ago: when the first one began.
+        parent: default: the current span, if there is one.
+    """
+    if parent is None and not trace.get_current_span().is_recording():
+        return
+    tracer = _tracer()
+    at = time.time_ns() - _nanoseconds(seconds_ago)
+    for stage, seconds in timings.items():
+        child = tracer.start_span(stage, context=parent, start_time=at)
+        at += _nanoseconds(seconds)
+        child.end(end_time=at)
+
+
+def finished(
+    name: str,
+    traceparent: str | None,
+    started: float,
+    attributes: Attributes,
+    timings: Mapping[str, float],
+    error: str | None = None,
+) -> None:
+    """A span of work that has ended, with its stages; its parent may be of another process.
+
+    Args:
+        started: Unix time.
+    """
+    context = propagate.extract({"traceparent": traceparent} if traceparent else {})
+    whole = _tracer().start_span(
+        name,
+        context=context,
+        kind=SpanKind.CONSUMER,
+        attributes=dict(attributes),
+        start_time=_nanoseconds(started),
+    )
+    stages(timings, time.time() - started, trace.set_span_in_context(whole))
+    if error is not None:
+        whole.set_status(StatusCode.ERROR, error)
+    whole.end()
+
+
+def traceparent() -> str | None:
+    """The current span's, to be carried elsewhere."""
+    carrier: dict[str, str] = {}
+    propagate.inject(carrier)
+    return carrier.get("traceparent")
+
+
+def _tracer() -> trace.Tracer:
+    return trace.get_tracer(NAME)
+
+
+def _nanoseconds(seconds: float) -> int:
+    return int(seconds * 1e9)

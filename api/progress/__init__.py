@@ -1,0 +1,1 @@
+"""Live requests and their listeners, used by every API."""

@@ -1,0 +1,110 @@
+"""The Lambda function behind API Gateway (proxy integration).
+
+    POST   /v1alpha1, /v1alpha2               a task -> SNS
+    GET    /v1alpha2/tasks/{id}?prefix=       its status, and presigned URLs of its images
+    DELETE /v1alpha2/tasks/{id}?prefix=       cancel it
+
+A task's id is claimed in the bucket before it is published: sending the same task again is
+harmless, sending another one under the same id is refused (409).
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from hosts.queue.front import status
+from hosts.queue.front.publish import Front, Refused
+from hosts.queue.front.settings import Settings
+from hosts.queue.messages import MAX_BYTES, from_v1alpha1, from_v1alpha2, parse_object
+from runnables.errors import PayloadTooLarge, StableDiffusionError, error_body
+
+logger = logging.getLogger(__name__)
+logger.setLevel(logging.INFO)
+
+FORMS = {"v1alpha1": from_v1alpha1, "v1alpha2": from_v1alpha2}
+Event = Mapping[str, Any]
+
+
+def handler(event: Event, context: object) -> dict[str, Any]:
+    """AWS Lambda's entry point."""
+    return answer(front(), event, getattr(context, "aws_request_id", "-"))
+
+
+def answer(door: Front, event: Event, number: str = "-") -> dict[str, Any]:
+    """The proxy integration's answer. Never raises: every error is an answer.
+
+    Args:
+        number: by which the log is searched.
+    """
+    try:
+        return _answer(200, route(door, event))
+    except Refused as error:
+        return _answer(error.status, _body(str(error), error.loc))
+    except StableDiffusionError as error:
+        return _answer(error.status, error_body(error))
+    except Exception:
+        logger.exception("internal error")
+        return _answer(500, _body(f"internal error {number}; the log has the details", ()))
+
+
+@cache
+def front() -> Front:
+    """Made once an instance."""
+    import boto3
+
+    return Front(Settings.from_environment(), boto3.client("sns"), boto3.client("s3"))
+
+
+def route(door: Front, event: Event) -> dict[str, Any]:
+    """The answer's body.
+
+    Raises:
+        StableDiffusionError, Refused: naming what is wrong.
+    """
+    method, parts = event.get("httpMethod"), str(event.get("path") or "").strip("/").split("/")
+    if method == "POST" and len(parts) == 1 and parts[0] in FORMS:
+        task = FORMS[parts[0]](parse_object(_text(event)))
+        return door.accept(task, key=_key(event), trace=_trace(event))
+    if len(parts) == 3 and parts[0] in FORMS and parts[1] == "tasks":
+        prefix = (event.get("queryStringParameters") or {}).get("prefix") or ""
+        if method == "GET":
+            return status.tell(door, parts[2], prefix)
+        if method == "DELETE":
+            return status.cancel(door, parts[2], prefix)
+    raise Refused(404, f"there is no {method} {event.get('path')}", ("path",))
+
+
+def _text(event: Event) -> str:
+    body = event.get("body") or ""
+    text: str = base64.b64decode(body).decode() if event.get("isBase64Encoded") else body
+    if len(text.encode()) > MAX_BYTES:
+        raise PayloadTooLarge(f"the body is larger than {MAX_BYTES} bytes", loc=("body",))
+    return text
+
+
+def _key(event: Event) -> str:
+    """The id (not the value) of the caller's API key."""
+    return str(((event.get("requestContext") or {}).get("identity") or {}).get("apiKeyId") or "")
+
+
+def _trace(event: Event) -> dict[str, str]:
+    """The caller's trace context, in whichever form it came."""
+    headers = {name.lower(): value for name, value in (event.get("headers") or {}).items()}
+    return {name: headers[name] for name in ("traceparent", "x-amzn-trace-id") if name in headers}
+
+
+def _body(message: str, loc: tuple[str, ...]) -> dict[str, Any]:
+    return {"error": message, "detail": [{"loc": list(loc), "msg": message}]}
+
+
+def _answer(status: int, body: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "statusCode": status,
+        "headers": {"content-type": "application/json"},
+        "body": json.dumps(body),
+    }

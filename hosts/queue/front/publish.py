@@ -1,0 +1,130 @@
+"""From a checked task to a message on the topic that its queue is subscribed to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from hosts.queue import keys
+from hosts.queue.front.settings import Settings
+from hosts.queue.messages import MAX_BYTES, Task
+from runnables.errors import InvalidInput, PayloadTooLarge, UnknownName
+
+#: sampler names, written by `front.package`; without it names are checked by the worker
+SAMPLERS = Path(__file__).with_name("samplers.json")
+
+
+class Refused(Exception):
+    """An answer that is no 200 and no error of ours."""
+
+    def __init__(self, status: int, message: str, loc: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.status, self.loc = status, loc
+
+
+class Front:
+    """The front door around its two AWS clients."""
+
+    def __init__(self, settings: Settings, sns: Any, s3: Any) -> None:
+        self.settings = settings
+        self.sns, self.s3 = sns, s3
+
+    def accept(self, task: Task, *, key: str, trace: Mapping[str, str]) -> dict[str, Any]:
+        """Claim the task's id, publish it, and say where its output will be.
+
+        Args:
+            key: id of the caller's API key.
+            trace: trace context, as message attributes.
+
+        Raises:
+            UnknownName: no such runtime, model or sampler.
+            PayloadTooLarge: over SNS's limit.
+            Refused: the id stands for another task.
+        """
+        self._check_route(task)
+        self._check_sampler(task)
+        message = task.message()
+        if len(message.encode()) > MAX_BYTES:
+            raise PayloadTooLarge(f"the task is larger than {MAX_BYTES} bytes", loc=("body",))
+        self._claim(task)
+        attributes = {**self._attributes(task, key), **trace}
+        self.sns.publish(
+            TopicArn=self.settings.topic,
+            Message=message,
+            MessageAttributes={
+                name: {"DataType": "String", "StringValue": value}
+                for name, value in attributes.items()
+            },
+        )
+        return self._reply(task)
+
+    def location(self, prefix: str, id: str) -> str:
+        """`s3://` address of a task's folder."""
+        return f"s3://{self.settings.bucket}/{keys.folder(prefix, id)}"
+
+    def _check_route(self, task: Task) -> None:
+        """Refuse what no queue's filter would let through: the topic would drop it silently."""
+        known, dynamic = self.settings.runtimes, self.settings.dynamic
+        if task.form == "v1alpha1":
+            if task.model not in known.values() and not dynamic:
+                loc: tuple[str, ...] = ("alwayson_scripts", "sd_model_checkpoint")
+                raise UnknownName(f"no runtime serves the model {task.model}", loc=loc)
+            return
+        runtime, loc = task.metadata.runtime, ("task", "metadata", "runtime")
+        if runtime not in known and (not dynamic or runtime != dynamic):
+            raise UnknownName(f"there is no runtime {runtime}", loc=loc)
+        if runtime == dynamic and not task.model:
+            raise InvalidInput("the dynamic runtime must be told sd_model_checkpoint", loc=loc)
+        if runtime in known and task.model not in (None, known[runtime]):
+            raise UnknownName(f"{runtime} serves {known[runtime]}, not {task.model}", loc=loc)
+
+    def _check_sampler(self, task: Task) -> None:
+        name = getattr(task.parameters(), "scheduler", None)
+        if name and self._samplers and plain(name) not in self._samplers:
+            raise UnknownName(f"there is no sampler {name}", loc=("sampler_name",))
+
+    @cached_property
+    def _samplers(self) -> frozenset[str]:
+        return frozenset(json.loads(SAMPLERS.read_text()) if SAMPLERS.exists() else ())
+
+    def _claim(self, task: Task) -> None:
+        key = keys.claim(task.metadata.prefix, task.metadata.id)
+        try:
+            self.s3.put_object(
+                Bucket=self.settings.bucket,
+                Key=key,
+                Body=json.dumps({"manifest": keys.manifest(task), "digest": task.digest}).encode(),
+                ContentType="application/json",
+                IfNoneMatch="*",
+            )
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in ("PreconditionFailed", "412"):
+                raise
+            stored = self.s3.get_object(Bucket=self.settings.bucket, Key=key)["Body"].read()
+            if json.loads(stored)["digest"] != task.digest:
+                message = f"the id {task.metadata.id} was used for another task"
+                raise Refused(409, message, ("id",)) from error
+
+    def _attributes(self, task: Task, key: str) -> dict[str, str]:
+        """What the queues' filter policies look at."""
+        prefix = "priority_" if key in self.settings.priority_keys else ""
+        if task.form == "v1alpha1":
+            return {f"{prefix}sd_model_checkpoint": str(task.model)}
+        return {f"{prefix}runtime": task.metadata.runtime}
+
+    def _reply(self, task: Task) -> dict[str, Any]:
+        one = task.metadata
+        output = {"output_location": self.location(one.prefix, one.id)}
+        if task.form == "v1alpha1":
+            return {"id_task": one.id, "sd_model_checkpoint": task.model, **output}
+        return {"id": one.id, "runtime": one.runtime, **output}
+
+
+def plain(name: str) -> str:
+    """A sampler's name as names are compared: lower case, `pp` for `++`, joined by `_`."""
+    return "_".join(name.lower().replace("++", "pp").replace("-", " ").split())

@@ -1,0 +1,37 @@
+"""`python -m hosts.queue.worker`: draws tasks from SQS until it is told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+
+from hosts.queue.worker.settings import WorkerSettings
+from hosts.queue.worker.worker import Worker
+from runnables.errors import ConfigurationError
+from runnables.settings import Settings
+
+
+def main() -> int:
+    """Exit status: 0 after an orderly stop, 1 where the settings or the model are wrong."""
+    parser = argparse.ArgumentParser(
+        prog="python -m hosts.queue.worker",
+        description=__doc__,
+        epilog=WorkerSettings.describe(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.parse_args()
+    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", level=logging.WARNING)
+    for name in ("deploy", "runnables"):
+        logging.getLogger(name).setLevel(logging.INFO)
+    try:
+        worker = Worker(WorkerSettings.from_environment(), Settings.from_environment())
+        worker.run()
+    except ConfigurationError as error:
+        print(error.message, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

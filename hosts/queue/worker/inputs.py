@@ -1,0 +1,98 @@
+"""Input images of tasks: from S3, from hosts the operator allows, or in the task itself."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from typing import Any
+
+import aiohttp
+from botocore.exceptions import ClientError
+from PIL.Image import Image
+
+from api.http.fetch import Fetcher
+from api.webui import pictures
+from hosts.queue.messages import Task
+from hosts.queue.webui import Drawn
+from runnables.errors import InvalidInput, PayloadTooLarge
+from runnables.images import codec
+from runnables.settings import Settings
+from runnables.ticket import Inputs
+
+
+class Unreachable(Exception):
+    """The image could not be had just now."""
+
+
+class Reader:
+    """Reads images named by tasks.
+
+    Args:
+        buckets: those that may be read from.
+    """
+
+    def __init__(self, s3: Any, buckets: set[str], settings: Settings) -> None:
+        self._s3, self._buckets = s3, buckets
+        self._max_pixels = settings.max_pixels
+        self._fetcher = Fetcher(settings)
+
+    def of(self, task: Task) -> list[Inputs]:
+        """What is drawn from: one after another, where a task has several images.
+
+        Raises:
+            InvalidInput: one may not be read, is missing, too large or no image.
+            Unreachable: try again later.
+        """
+        content, sent = task.content, [self._image(link) for link in task.content.links()]
+        if not isinstance(content, Drawn):
+            return [Inputs(image) for image in sent]
+        controls = [
+            self._image(text, "control") if (text := unit.given()) else None
+            for unit in content.units
+        ]
+        mask = self._mask(content.mask) if content.mask else None
+        image = next(iter(sent), None)
+        return [pictures.prepared(content, image, mask, content.units, controls)]
+
+    def _image(self, link: str, field: str = "image_link") -> Image:
+        """RGB."""
+        return codec.decode(self._read(link, field), max_pixels=self._max_pixels, field=field)
+
+    def _mask(self, link: str) -> Image:
+        """Grey."""
+        return codec.decode_mask(self._read(link, "mask"), max_pixels=self._max_pixels)
+
+    def _read(self, link: str, field: str) -> bytes:
+        if link.startswith("s3://"):
+            return self._from_s3(link, field)
+        if "://" in link[:16]:
+            return self._from_web(link, field)
+        try:
+            return base64.b64decode(link.rpartition(",")[2], validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise InvalidInput(f"{field} is neither a URL nor base64", loc=(field,)) from error
+
+    def _from_s3(self, link: str, field: str) -> bytes:
+        bucket, _, key = link.removeprefix("s3://").partition("/")
+        if bucket not in self._buckets or not key:
+            raise InvalidInput(f"{field}: images are not read from {bucket}", loc=(field,))
+        try:
+            found = self._s3.get_object(Bucket=bucket, Key=key)
+        except ClientError as error:
+            if error.response["Error"]["Code"] in ("NoSuchKey", "404", "NoSuchBucket"):
+                raise InvalidInput(f"{field}: there is no {link}", loc=(field,)) from error
+            raise
+        if found["ContentLength"] > self._fetcher.max_bytes:
+            megabytes = self._fetcher.max_bytes / 1e6
+            raise PayloadTooLarge(f"{field} is larger than {megabytes:g} MB", loc=(field,))
+        data: bytes = found["Body"].read()
+        return data
+
+    def _from_web(self, link: str, field: str) -> bytes:
+        try:
+            return asyncio.run(self._fetcher.get(link, field))
+        except InvalidInput as error:
+            if isinstance(error.__cause__, aiohttp.ClientError | TimeoutError):
+                raise Unreachable(error.message) from error
+            raise

@@ -1,0 +1,101 @@
+"""The worker process: one model, one engine, as many tasks as fill it."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from pathlib import Path
+
+import boto3
+from botocore.config import Config
+
+from hosts.queue.worker import health, spot, tracing
+from hosts.queue.worker.announce import Announcer
+from hosts.queue.worker.inputs import Reader
+from hosts.queue.worker.lifecycle import Lifecycle
+from hosts.queue.worker.metrics import Metrics
+from hosts.queue.worker.models import Models
+from hosts.queue.worker.pod import Pod
+from hosts.queue.worker.receiver import Receiver
+from hosts.queue.worker.settings import WorkerSettings
+from hosts.queue.worker.store import Store
+from runnables import metrics as engine_metrics
+from runnables.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+class Worker:
+    """Made on the main thread, as it takes SIGTERM and SIGINT."""
+
+    def __init__(self, settings: WorkerSettings, engine: Settings) -> None:
+        self.settings = settings
+        self._stop = threading.Event()
+        self._receiver: Receiver | None = None
+        folder = Path(settings.models_dir) if settings.dynamic else None
+        self.models = Models(engine, engine_metrics.Metrics().observe, folder)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._signalled)
+
+    def stop(self) -> None:
+        """Begin an orderly stop; `run` returns when it is done."""
+        self._stop.set()
+
+    def _signalled(self, number: int, frame: object) -> None:
+        self.stop()
+        if self._receiver is None:  # still loading: there is nothing to hand back
+            raise SystemExit(0)
+
+    @property
+    def ready(self) -> bool:
+        """The model is loaded and every queue is being polled."""
+        return self._receiver is not None and self._receiver.polling
+
+    def run(self) -> None:
+        """Load the model, work until `stop`, hand back what is unfinished.
+
+        Raises:
+            ConfigurationError: the model cannot be loaded.
+        """
+        settings = self.settings
+        tracing.set_up()
+        if settings.port:
+            health.serve(settings.host, settings.port, lambda: self.ready, self._alive)
+        if settings.spot_notice:
+            spot.watch(self.stop)
+        runnable = self.models.runnable
+        runnable.start()
+        limit = settings.in_flight or runnable.capacity
+        self._receiver = receiver = self._make_receiver(limit)
+        receiver.start()
+        logger.info("ready: %s, up to %d tasks at once", runnable.describe()["name"], limit)
+        self._stop.wait()
+        logger.info("stopping: %d tasks in flight", len(receiver.held))
+        receiver.stop(settings.grace_s)
+        self.models.runnable.close()
+        logger.info("stopped")
+
+    def _alive(self) -> bool:
+        return self._receiver is None or self._stop.is_set() or self._receiver.polling
+
+    def _make_receiver(self, limit: int) -> Receiver:
+        settings = self.settings
+        calls = Config(max_pool_connections=limit + settings.reserve + 8)
+        sqs, s3, sns = (boto3.client(name, config=calls) for name in ("sqs", "s3", "sns"))
+        metrics, pod = Metrics(), Pod.here() if settings.pod_cost else None
+        lifecycle = Lifecycle(
+            settings,
+            self.models,
+            Store(s3, settings.bucket),
+            Announcer(sns, settings.topic_arn, sagemaker=settings.sagemaker),
+            Reader(s3, settings.buckets, self.models.runnable.settings),
+            metrics,
+        )
+
+        def changed(held: int) -> None:
+            metrics.held.set(held)
+            if pod:
+                pod.busy(held)
+
+        return Receiver(sqs, settings, lifecycle, limit, changed)

@@ -1,0 +1,116 @@
+"""`python -m hosts.ray`: the Ray Serve application on this machine, until SIGTERM or Ctrl-C.
+
+As `serve run`, with a stop that finishes what was accepted, and with Ray's own ports on the
+loopback interface behind Ray's token.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import yaml
+
+from runnables.errors import ConfigurationError
+from runnables.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = ROOT / "deploy" / "ray" / "serve.yaml"
+END_S = 30  # beyond SD_DRAIN_S; what has not ended then is lost
+#: before Ray is imported: it reads them then
+DEFAULTS = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # a busy machine starts slowly
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "hosts.ray.proxy.middlewares",
+    "PYTHONPATH": str(ROOT),
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve until a signal. Returns the exit code: 1 where the application cannot be deployed."""
+    chosen = _parser().parse_args(arguments)
+    try:
+        stop_s = Settings.from_environment().drain_s + END_S
+    except ConfigurationError as error:
+        print(error.message, file=sys.stderr)
+        return 1
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    stop = threading.Event()
+    config = yaml.safe_load(chosen.config.read_text())
+    config["http_options"] = {"host": chosen.host, "port": chosen.port}
+    _start_ray(chosen.cpus, chosen.dashboard)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return _serve(config, stop, stop_s)
+
+
+def _start_ray(cpus: int | None, dashboard: bool) -> None:
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=cpus,
+        include_dashboard=dashboard,
+        _node_ip_address="127.0.0.1",
+    )
+
+
+def _serve(config: dict[str, object], stop: threading.Event, stop_s: float) -> int:
+    import ray
+    from ray import serve
+    from ray.serve._private.api import serve_start
+    from ray.serve.schema import ServeDeploySchema
+
+    schema = ServeDeploySchema.model_validate(config)
+    client = serve_start(http_options=schema.http_options.model_dump())
+    try:
+        client.deploy_apps(schema, _blocking=False)
+        while not stop.wait(1):
+            failed = [one for one in serve.status().applications.values() if _is_lost(one)]
+            if failed:
+                print(failed[0].message, file=sys.stderr)
+                return 1
+        return 0
+    finally:
+        _finish(stop_s)
+        serve.shutdown()
+        ray.shutdown()
+
+
+def _finish(timeout_s: float) -> None:
+    """Draw and send what was accepted: Serve's own shutdown cuts the connections it serves."""
+    from ray import serve
+    from ray.exceptions import RayError
+    from ray.serve.exceptions import RayServeException
+
+    for name, one in serve.status().applications.items():
+        if one.status == "RUNNING":
+            try:
+                serve.get_app_handle(name).stop.remote().result(timeout_s=timeout_s)
+                serve.delete(name)
+            except (RayServeException, RayError, TimeoutError) as error:
+                print(f"{name} could not finish its requests: {error}", file=sys.stderr)
+
+
+def _is_lost(application: object) -> bool:
+    return getattr(application, "status", None) == "DEPLOY_FAILED"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m hosts.ray", description=__doc__)
+    parser.add_argument("config", nargs="?", type=Path, default=CONFIG)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=3000)
+    parser.add_argument("--cpus", type=int, help="CPUs Ray may give away; default: all")
+    parser.add_argument("--dashboard", action="store_true", help="Ray's, on 127.0.0.1:8265")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

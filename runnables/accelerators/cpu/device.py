@@ -1,0 +1,84 @@
+"""Drawing on the CPU: fp32 (parity with diffusers) or bf16 (where the CPU has AMX or AVX512)."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from runnables.accelerators.base import DTYPES, Accelerator, T
+from runnables.accelerators.cpu.allocator import keep_freed_memory
+from runnables.accelerators.cpu.packed import pack
+from runnables.errors import ConfigurationError
+from runnables.families.base import Pipeline
+
+if TYPE_CHECKING:
+    from runnables.settings import Settings
+
+
+class Cpu(Accelerator):
+    """fp16 is refused: PyTorch's CPU kernels for it are slow or missing."""
+
+    # Measured on 2 cores: latents of 64x64 barely gain from a second row, of 16x16 up to 32 rows.
+    efficient_rows = 2
+    most_rows = 32
+
+    def __init__(self, settings: Settings) -> None:
+        if settings.precision == "fp16":
+            raise ConfigurationError(
+                "SD_PRECISION=fp16 needs a GPU: on the CPU half precision is slower than fp32; "
+                "use fp32, or bf16 where the CPU supports it",
+                loc=("SD_PRECISION",),
+            )
+        dtype = DTYPES.get(settings.precision, torch.float32)
+        super().__init__(torch.device("cpu"), dtype, settings)
+
+    def prepare(self, pipeline: Pipeline) -> None:
+        keep_freed_memory()
+        torch.set_num_threads(self.settings.threads or _cores())
+        super().prepare(pipeline)
+        pack(pipeline.unet, pipeline.latent_size)
+        pack(pipeline.vae, pipeline.native_size)
+
+    def adopt(self, module: nn.Module, size: tuple[int, int]) -> None:
+        super().adopt(module, size)
+        pack(module, size)
+
+    def free_bytes(self) -> float:
+        """What the system, or the container's limit, leaves."""
+        available = _kilobytes("/proc/meminfo", "MemAvailable") * 1024
+        limit, used = (_number(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
+        return min(available or math.inf, limit - used if limit and used else math.inf)
+
+    def measure(self, call: Callable[[], T]) -> tuple[T, float]:
+        """By the process's high-water mark, so at least so much: earlier calls may hide some.
+
+        Linux sums it up from counters of each core that lag behind, so it may even fall a little.
+        """
+        before = _kilobytes("/proc/self/status", "VmHWM")
+        result = call()
+        return result, max(0.0, _kilobytes("/proc/self/status", "VmHWM") - before) * 1024
+
+
+def _kilobytes(file: str, name: str) -> float:
+    """A line of Linux's accounts; 0 elsewhere."""
+    path = Path(file)
+    lines = path.read_text().splitlines() if path.exists() else []
+    return next((float(line.split()[1]) for line in lines if line.startswith(name)), 0.0)
+
+
+def _number(file: str) -> float:
+    """A control group's figure; 0 where there is none, or no limit."""
+    path = Path(file)
+    text = path.read_text().strip() if path.exists() else ""
+    return float(text) if text.isdigit() else 0.0
+
+
+def _cores() -> int:
+    """Cores this process may use (a container's limit shows here, not in os.cpu_count)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,65 @@
+"""Drawing on an NVIDIA GPU, in fp32, fp16 or bf16."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from runnables.accelerators.base import DTYPES, Accelerator, T
+from runnables.errors import ConfigurationError
+from runnables.families.base import Pipeline
+
+if TYPE_CHECKING:
+    from runnables.settings import Settings
+
+
+class Cuda(Accelerator):
+    """SDPA attention is PyTorch's default; channels_last feeds the tensor cores' convolutions."""
+
+    efficient_rows = 32
+
+    def __init__(self, settings: Settings) -> None:
+        if not torch.cuda.is_available():
+            raise ConfigurationError(
+                "SD_DEVICE=cuda, but PyTorch sees no CUDA device: check the driver and "
+                "`docker run --gpus`, or set SD_DEVICE=cpu",
+                loc=("SD_DEVICE",),
+            )
+        precision = "fp16" if settings.precision == "auto" else settings.precision
+        super().__init__(torch.device("cuda"), DTYPES[precision], settings)
+        if settings.compile:  # compiled graphs want few batch sizes
+            self.buckets = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64)
+
+    def prepare(self, pipeline: Pipeline) -> None:
+        super().prepare(pipeline)
+        if self.dtype == torch.float32:
+            torch.backends.cuda.matmul.allow_tf32 = False  # parity before speed in fp32
+            torch.backends.cudnn.allow_tf32 = False
+        pipeline.unet.to(memory_format=torch.channels_last)
+        pipeline.unet.fuse_qkv_projections()
+        pipeline.vae.to(memory_format=torch.channels_last)
+        if self.settings.compile:
+            pipeline.unet.compile(mode="max-autotune-no-cudagraphs", dynamic=False)
+
+    def adopt(self, module: nn.Module, size: tuple[int, int]) -> None:
+        super().adopt(module, size)
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def free_bytes(self) -> float:
+        unused = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+        return float(torch.cuda.mem_get_info(self.device)[0] + unused)
+
+    def measure(self, call: Callable[[], T]) -> tuple[T, float]:
+        torch.cuda.reset_peak_memory_stats(self.device)
+        before = torch.cuda.memory_allocated(self.device)
+        result = call()
+        return result, float(torch.cuda.max_memory_allocated(self.device) - before)
+
+    def synchronize(self) -> None:
+        torch.cuda.synchronize(self.device)
+
+    def free_memory(self) -> None:
+        torch.cuda.empty_cache()

@@ -1,0 +1,1 @@
+"""Models on disk and on the Hub: layout, manifest, catalog, and how they are loaded."""

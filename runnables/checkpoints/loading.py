@@ -1,0 +1,138 @@
+"""Loads a model: a diffusers folder, a single-file checkpoint, a catalog name, or a Hub id."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from runnables.checkpoints import catalog, hub, layout, manifest
+from runnables.checkpoints.checkpoint import Checkpoint, family_of, profile_of
+from runnables.checkpoints.components import load_component, refusal
+from runnables.checkpoints.single_file import load_file
+
+__all__ = ["Checkpoint", "load"]
+
+logger = logging.getLogger(__name__)
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+HASHED_UP_TO = 64 * 2**20  # bytes of a model that are hashed at every load (20 ms for 16 MB)
+
+
+def load(source: str, *, dtype: torch.dtype, config: str | None = None) -> Checkpoint:
+    """Load what SD_MODEL names.
+
+    Args:
+        source: a path, a name of the catalog or of a folder in models/, or `owner/name[@revision]`.
+        config: for a single-file checkpoint, a diffusers folder of the same architecture.
+
+    Raises:
+        ConfigurationError: saying what is missing, damaged or not supported.
+    """
+    path = Path(source).expanduser()
+    if path.is_file():
+        return load_file(path, dtype, config)
+    if folder := path if path.is_dir() else catalog.folder_of(source):
+        return _load_folder(folder, folder.resolve().name, dtype)
+    return _load_from_hub(source, dtype)
+
+
+def _load_folder(
+    folder: Path, name: str, dtype: torch.dtype, defaults: Mapping[str, Any] | None = None
+) -> Checkpoint:
+    index = _read_json(folder / layout.INDEX, "not a diffusers model folder")
+    family = family_of(index)
+    _check_whole(folder, index)
+
+    def parts(*names: str) -> tuple[Any, ...]:
+        loaded = (load_component(folder, index, part, dtype) for part in names)
+        return tuple(part for part in loaded if part is not None)
+
+    (unet,), (vae,) = parts("unet"), parts("vae")
+    scheduler_config = _scheduler_config(folder, index)
+    return Checkpoint(
+        name=name,
+        family=family,
+        tokenizers=parts("tokenizer", "tokenizer_2"),
+        text_encoders=parts("text_encoder", "text_encoder_2"),
+        unet=unet,
+        vae=vae,
+        scheduler_config=scheduler_config,
+        safety_checker=load_component(folder, index, "safety_checker", dtype),
+        feature_extractor=load_component(folder, index, "feature_extractor", dtype),
+        profile=profile_of(family, scheduler_config, _own_profile(folder) or defaults or {}),
+        config=index,
+    )
+
+
+def _check_whole(folder: Path, index: Mapping[str, Any]) -> None:
+    """Every component is there, and as long as the manifest, or else its own header, says."""
+    try:
+        if absent := {"unet", "vae", "scheduler"} - layout.components(index).keys():
+            raise layout.Incomplete(f"{folder / layout.INDEX} lists no {', '.join(sorted(absent))}")
+        weights = list(folder.rglob("*.safetensors"))
+        small = sum(path.stat().st_size for path in weights) <= HASHED_UP_TO
+        if not manifest.verify(folder, hashes=small):
+            logger.info("%s has no manifest: only the lengths of its weights are checked", folder)
+        present = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
+        for name in layout.needed(present, index):
+            if name.endswith(".safetensors"):
+                layout.check_complete(folder / name)
+    except manifest.Damaged as error:
+        raise refusal(str(error)) from error
+    except layout.Incomplete as error:
+        raise refusal(f"{folder}: {error}") from error
+
+
+def _scheduler_config(folder: Path, index: Mapping[str, Any]) -> dict[str, Any]:
+    config = _read_json(folder / "scheduler" / "scheduler_config.json", "the model is incomplete")
+    return {"_class_name": layout.components(index)["scheduler"], **config}
+
+
+def _own_profile(folder: Path) -> dict[str, Any]:
+    path = folder / "profile.json"
+    return _read_json(path, "") if path.is_file() else {}
+
+
+def _read_json(path: Path, meaning: str) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except OSError as error:
+        raise refusal(f"{path.parent} has no {path.name}: {meaning}") from error
+    except ValueError as error:
+        raise refusal(f"{path} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise refusal(f"{path} is not a JSON object")
+    return content
+
+
+def _load_from_hub(source: str, dtype: torch.dtype) -> Checkpoint:
+    name, _, revision = source.partition("@")
+    entry = catalog.entry_of(name)
+    if not entry and not HUB_ID.fullmatch(name):
+        raise refusal(
+            f"SD_MODEL={source}: no such folder or file, nor a Hub id (owner/name), nor in the "
+            f"catalog ({', '.join(catalog.CATALOG)})"
+        )
+    repository = entry.repository if entry else name
+    folder = _snapshot(source, repository, revision or (entry.revision if entry else None), dtype)
+    return _load_folder(folder, name.split("/")[-1], dtype, entry.defaults if entry else None)
+
+
+def _snapshot(source: str, repository: str, revision: str | None, dtype: torch.dtype) -> Path:
+    """The repository in huggingface_hub's cache, fetched, or without the Hub as it was fetched."""
+    try:
+        variant = "fp16" if dtype == torch.float16 else ""
+        return hub.fetch(hub.plan(repository, revision, variant))
+    except layout.Incomplete as error:
+        raise refusal(f"SD_MODEL={source}: {error}") from error
+    except hub.Unreachable as error:
+        if folder := hub.cached(repository, revision):
+            logger.warning("%s; serving what was fetched before", error)
+            return folder
+        raise refusal(f"SD_MODEL={source}: {error}") from error

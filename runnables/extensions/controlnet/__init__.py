@@ -1,0 +1,1 @@
+"""ControlNet (arXiv:2302.05543)."""

@@ -1,0 +1,1 @@
+"""Low-rank adaptation (arXiv:2106.09685)."""

@@ -1,0 +1,146 @@
+"""Reads LoRA files, in the naming of kohya, diffusers and peft, by diffusers' own converters."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from runnables.errors import InvalidInput
+from runnables.extensions.lora.layers import Factors, Lora
+
+if TYPE_CHECKING:
+    from runnables.families.base import Pipeline
+
+Weights = dict[str, Tensor]
+
+
+def read(name: str, path: Path, pipeline: Pipeline) -> Lora:
+    """A LoRA made for this pipeline.
+
+    Raises:
+        InvalidInput: the file is no LoRA, of an unknown kind, or for another model.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            metadata = json.loads((file.metadata() or {}).get("lora_adapter_metadata", "{}"))
+        weights = _named_as_in_diffusers(weights, pipeline)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise _refusal(name, f"cannot be read: {error}") from error
+    modules = {"unet": pipeline.unet, **_text_encoders(pipeline)}
+    parts = {}
+    for component, module in modules.items():
+        own = {
+            key.removeprefix(f"{component}."): value
+            for key, value in weights.items()
+            if key.startswith(f"{component}.")
+        }
+        told = {
+            key.removeprefix(f"{component}."): value
+            for key, value in metadata.items()
+            if key.startswith(f"{component}.")
+        }
+        parts[component] = _factors(name, _as_peft(own, component), told, module)
+    if not any(parts.values()):
+        raise _refusal(name, "is for another model")
+    return Lora(name, {part: _moved(factors, pipeline) for part, factors in parts.items()})
+
+
+def _text_encoders(pipeline: Pipeline) -> dict[str, nn.Module]:
+    names = ("text_encoder", "text_encoder_2")
+    return dict(zip(names, pipeline.checkpoint.text_encoders, strict=False))
+
+
+def _named_as_in_diffusers(weights: Weights, pipeline: Pipeline) -> Weights:
+    """kohya's names changed to diffusers', and its alphas multiplied into the `up` weights."""
+    from diffusers import loaders
+
+    large = pipeline.checkpoint.family.startswith("stable-diffusion-xl")
+    kind = "StableDiffusionXL" if large else "StableDiffusion"
+    loader = getattr(loaders, f"{kind}LoraLoaderMixin")
+    if any("dora_scale" in key for key in weights):
+        raise ValueError("DoRA is not supported")
+    converted, alphas = loader.lora_state_dict(weights, unet_config=pipeline.unet.config)
+    for key, alpha in (alphas or {}).items():
+        stem = key.removesuffix(".alpha")
+        down = stem if stem in converted else f"{stem}.lora.down.weight"
+        up = down.replace(".down.", ".up.")
+        converted[up] = converted[up] * (float(alpha) / converted[down].shape[0])
+    return dict(converted)
+
+
+def _as_peft(weights: Weights, component: str) -> Weights:
+    """Names as `layer.lora_A.weight` (down) and `layer.lora_B.weight` (up)."""
+    from diffusers.utils import (
+        convert_state_dict_to_diffusers,
+        convert_state_dict_to_peft,
+        convert_unet_state_dict_to_peft,
+    )
+
+    if not weights:
+        return {}
+    if component != "unet":
+        weights = convert_state_dict_to_peft(convert_state_dict_to_diffusers(weights))
+        return {key.removeprefix("text_model."): value for key, value in weights.items()}
+    if not any("lora_A" in key for key in weights):
+        weights = convert_unet_state_dict_to_peft(weights)
+    return {key.replace(".processor.", "."): value for key, value in weights.items()}
+
+
+def _factors(
+    name: str, weights: Weights, metadata: Mapping[str, Any], module: nn.Module
+) -> dict[str, Factors]:
+    layers = {path.removeprefix("text_model."): path for path, _ in module.named_modules()}
+    factors = {}
+    for key in [key for key in weights if key.endswith(".lora_A.weight")]:
+        path = key.removesuffix(".lora_A.weight")
+        down, up = weights.pop(key), weights.pop(f"{path}.lora_B.weight", None)
+        if path not in layers or up is None:
+            raise _refusal(name, f"is for another model: {path} is not in this one")
+        layer = module.get_submodule(layers[path])
+        scaled = up * _scale(path, len(down), metadata)
+        factors[layers[path]] = _fitted(name, path, down, scaled, layer)
+    if weights:
+        raise _refusal(name, f"has weights of an unknown kind: {next(iter(weights))}")
+    return factors
+
+
+def _scale(path: str, rank: int, metadata: Mapping[str, Any]) -> float:
+    """peft's alpha / rank, where the file says it; 1 elsewhere."""
+    alpha = metadata.get("alpha_pattern", {}).get(path, metadata.get("lora_alpha", rank))
+    return float(alpha) / (math.sqrt(rank) if metadata.get("use_rslora") else rank)
+
+
+def _fitted(name: str, path: str, down: Tensor, up: Tensor, layer: nn.Module) -> Factors:
+    """Checked against the layer: (rank, in) and (out, rank), with kernels for convolutions."""
+    if isinstance(layer, nn.Conv2d):
+        widths = (layer.in_channels, layer.out_channels)
+        down, up = (w if w.ndim == 4 else w[..., None, None] for w in (down, up))
+        kernel_fits = tuple(down.shape[2:]) == tuple(layer.kernel_size)
+    elif isinstance(layer, nn.Linear):
+        widths, kernel_fits = (layer.in_features, layer.out_features), True
+        down, up = down.flatten(1), up.flatten(1)
+    else:
+        raise _refusal(name, f"adapts {path}, a {type(layer).__name__}")
+    if (down.shape[1], up.shape[0]) != widths or down.shape[0] != up.shape[1] or not kernel_fits:
+        raise _refusal(name, f"is for another model: {path} has another size there")
+    return Factors(down, up)
+
+
+def _moved(factors: Mapping[str, Factors], pipeline: Pipeline) -> dict[str, Factors]:
+    def move(weight: Tensor) -> Tensor:
+        return weight.to(pipeline.device, pipeline.dtype).contiguous()
+
+    with torch.inference_mode():
+        return {path: Factors(move(f.down), move(f.up)) for path, f in factors.items()}
+
+
+def _refusal(name: str, why: str) -> InvalidInput:
+    return InvalidInput(f"the LoRA {name!r} {why}", loc=("loras",))

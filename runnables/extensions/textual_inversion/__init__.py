@@ -1,0 +1,1 @@
+"""Textual inversion (arXiv:2208.01618)."""

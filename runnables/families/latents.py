@@ -1,0 +1,174 @@
+"""Where each task's denoising starts: initial latents, mask, and the order of random draws.
+
+The order in which a request's generator is drawn from is that of diffusers' pipelines, so that the
+same seed gives the same image: first the posterior of the input image, then the noise, then the
+posterior of the masked image; the sampler's own noise follows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from runnables.families.base import Pipeline
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from runnables.samplers import SamplerTable
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """One row before its first step.
+
+    Attributes:
+        sample: (C, h, w) float32, x_0.
+        generator: the row's CPU generator, for the sampler's noise.
+        mask: (1, h, w) float32, 1 where an inpainting row is redrawn; with `image_latents` and
+            `noise`, (C, h, w) float32, it restores the rest after every step.
+        channels: (5, h, w), mask and masked image that a 9-channel UNet takes beside the sample.
+    """
+
+    sample: Tensor
+    generator: torch.Generator
+    mask: Tensor | None = None
+    image_latents: Tensor | None = None
+    noise: Tensor | None = None
+    channels: Tensor | None = None
+
+
+def draw_noise(shape: tuple[int, ...], generator: torch.Generator, pipeline: Pipeline) -> Tensor:
+    """Unit Gaussian noise in the pipeline's dtype, drawn on the CPU as diffusers does."""
+    return torch.randn(shape, generator=generator, dtype=pipeline.dtype).to(pipeline.device)
+
+
+def from_noise(
+    pipeline: Pipeline, size: tuple[int, int], table: SamplerTable, generator: torch.Generator
+) -> Start:
+    """Text to image: pure noise."""
+    noise = draw_noise(_latent_shape(pipeline, size), generator, pipeline)
+    return Start(_mix(table, None, noise)[0], generator)
+
+
+def from_image(
+    pipeline: Pipeline, pixels: Tensor, table: SamplerTable, generator: torch.Generator
+) -> Start:
+    """Image to image (SDEdit, arXiv:2108.01073): the image's latents, noised to the first step.
+
+    Args:
+        pixels: (1, 3, H, W) in -1..1.
+    """
+    image_latents = pipeline.encode_image(pixels, generator)
+    noise = draw_noise(tuple(image_latents.shape), generator, pipeline)
+    return Start(_mix(table, image_latents, noise)[0], generator)
+
+
+def from_latents(
+    pipeline: Pipeline,
+    latents: Tensor,
+    size: tuple[int, int],
+    table: SamplerTable,
+    generator: torch.Generator,
+) -> Tensor:
+    """Image to image of another size: latents stretched (bilinear), and noised to the first step.
+
+    Args:
+        latents: (C, h, w) float32, denoised.
+        size: (height, width) in pixels.
+
+    Returns:
+        (C, H, W) float32, x_0.
+    """
+    shape = _latent_shape(pipeline, size)
+    larger = torch.nn.functional.interpolate(latents[None], size=shape[2:], mode="bilinear")
+    return _mix(table, larger, draw_noise(shape, generator, pipeline))[0]
+
+
+def from_masked_image(
+    pipeline: Pipeline,
+    pixels: Tensor,
+    mask: Tensor,
+    table: SamplerTable,
+    generator: torch.Generator,
+    *,
+    pure_noise: bool,
+) -> Start:
+    """Inpainting, for UNets of 4 channels (blended after every step) and of 9.
+
+    Args:
+        pixels: (1, 3, H, W) in -1..1.
+        mask: (1, 1, H, W) of 0 and 1; 1 is redrawn.
+        pure_noise: strength is 1, so the image does not show through the start.
+    """
+    blended = not pipeline.inpaints_only
+    size = (int(pixels.shape[2]), int(pixels.shape[3]))
+    image_latents = None
+    if blended or not pure_noise:
+        image_latents = pipeline.encode_image(pixels, generator)
+    noise = draw_noise(_latent_shape(pipeline, size), generator, pipeline)
+    masked_latents = pipeline.encode_image(pixels * (mask < 0.5), generator)
+    small_mask = torch.nn.functional.interpolate(mask, size=tuple(noise.shape[2:]))
+    small_mask = small_mask.to(pipeline.device, pipeline.dtype)
+    sample = _mix(table, None if pure_noise else image_latents, noise)[0]
+    if not blended:
+        return Start(sample, generator, channels=torch.cat([small_mask, masked_latents], dim=1)[0])
+    assert image_latents is not None
+    return Start(
+        sample, generator, small_mask[0].float(), image_latents[0].float(), noise[0].float()
+    )
+
+
+def image_to_pixels(image: Image, size: tuple[int, int]) -> Tensor:
+    """RGB image -> (1, 3, H, W) float32 in -1..1, resized to (height, width) as diffusers does."""
+    pixels: Tensor = _image_processor().preprocess(image, height=size[0], width=size[1])
+    return pixels
+
+
+def mask_to_pixels(mask: Image, size: tuple[int, int]) -> Tensor:
+    """Mask image -> (1, 1, H, W) of 0 and 1; white (1) is redrawn."""
+    pixels: Tensor = _mask_processor().preprocess(mask, height=size[0], width=size[1])
+    return pixels
+
+
+def control_to_pixels(image: Image, size: tuple[int, int]) -> Tensor:
+    """RGB image for a ControlNet -> (3, H, W) float32 in 0..1, resized as diffusers does."""
+    pixels: Tensor = _control_processor().preprocess(image, height=size[0], width=size[1])
+    return pixels[0]
+
+
+@cache
+def _image_processor() -> Any:
+    from diffusers.image_processor import VaeImageProcessor
+
+    return VaeImageProcessor()
+
+
+@cache
+def _mask_processor() -> Any:
+    from diffusers.image_processor import VaeImageProcessor
+
+    return VaeImageProcessor(do_normalize=False, do_binarize=True, do_convert_grayscale=True)
+
+
+@cache
+def _control_processor() -> Any:
+    from diffusers.image_processor import VaeImageProcessor
+
+    return VaeImageProcessor(do_normalize=False)
+
+
+def _latent_shape(pipeline: Pipeline, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    factor = pipeline.scale_factor
+    return (1, pipeline.latent_channels, size[0] // factor, size[1] // factor)
+
+
+def _mix(table: SamplerTable, image_latents: Tensor | None, noise: Tensor) -> Tensor:
+    """x_0 in float32: the sampler's start coefficients applied to image and noise."""
+    of_image, of_noise = table.start
+    sample = of_noise * noise.float()
+    return sample if image_latents is None else of_image * image_latents.float() + sample

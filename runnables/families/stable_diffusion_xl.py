@@ -1,0 +1,46 @@
+"""Stable Diffusion XL (arXiv:2307.01952): two text encoders, sizes and crops as conditions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from runnables.families.base import Conditioning, Pipeline
+from runnables.families.text.clip import Embedding
+
+AESTHETIC_SCORE = 6.0  # what diffusers' refiner pipeline asks for ...
+NEGATIVE_AESTHETIC_SCORE = 2.5  # ... and steers away from
+
+
+class StableDiffusionXL(Pipeline):
+    """Base, turbo and inpaint models."""
+
+    normed_text = False
+    pooled_text = True
+
+    def condition(
+        self, embedding: Embedding, size: tuple[int, int], guidance_scale: float, *, negative: bool
+    ) -> Conditioning:
+        return Conditioning(
+            embedding.hidden_states,
+            embedding.pooled,
+            torch.tensor(self._time_ids(size, negative), device=self.device, dtype=self.dtype),
+            self._guidance(guidance_scale),
+        )
+
+    def added_conditions(self, conditioning: Conditioning) -> dict[str, Tensor] | None:
+        assert conditioning.pooled is not None and conditioning.time_ids is not None
+        return {"text_embeds": conditioning.pooled, "time_ids": conditioning.time_ids}
+
+    def empty(self, like: Embedding) -> Embedding | None:
+        """Zeros, where the model was trained so."""
+        if not self.checkpoint.config.get("force_zeros_for_empty_prompt", False):
+            return None
+        assert like.pooled is not None
+        return Embedding(torch.zeros_like(like.hidden_states), torch.zeros_like(like.pooled))
+
+    def _time_ids(self, size: tuple[int, int], negative: bool) -> list[float]:
+        """Original size, crop corner, and target size or aesthetic score."""
+        if self.checkpoint.config.get("requires_aesthetics_score", False):
+            return [*size, 0, 0, NEGATIVE_AESTHETIC_SCORE if negative else AESTHETIC_SCORE]
+        return [*size, 0, 0, *size]

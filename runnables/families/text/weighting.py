@@ -1,0 +1,120 @@
+"""compel (https://github.com/damian0815/compel) around one text encoder.
+
+Its parser and its arithmetic are used as they are: weights above 1 move a token's embedding away
+from that of the empty prompt, weights below 1 blend with the prompt that lacks the words; texts of
+any length are encoded in chunks of the model's 77 tokens, split at sentence, phrase or word ends.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pyparsing
+from compel import Compel
+from compel.embeddings_provider import (
+    BaseTextualInversionManager,
+    EmbeddingsProvider,
+    SplitLongTextMode,
+)
+from compel.prompt_parser import Blend, PromptParser
+from torch import Tensor
+
+from runnables.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from runnables.extensions.textual_inversion.vocabulary import Vocabulary
+    from runnables.families.text.clip import ClipEncoder
+
+pyparsing.ParserElement.enable_packrat()  # else time is exponential in the parentheses' depth
+DEEPEST = 10
+LARGEST = 10.0
+
+
+class Manager(BaseTextualInversionManager):
+    """Lets compel weight all words of a concept alike: it asks after it has parsed."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+
+    def expand_textual_inversion_token_ids_if_necessary(self, token_ids: list[int]) -> list[int]:
+        return self._vocabulary.expand(token_ids)
+
+
+class Provider(EmbeddingsProvider):
+    """compel's, with `clip_skip` counted as diffusers does, at any depth."""
+
+    def __init__(self, encoder: ClipEncoder, clip_skip: int) -> None:
+        super().__init__(
+            encoder.tokenizer,
+            encoder.model,
+            Manager(encoder.vocabulary) if encoder.vocabulary else None,
+            truncate=False,
+            split_long_text_mode=SplitLongTextMode.SENTENCES,  # as Compel itself has it
+            dtype_for_device_getter=lambda device: encoder.model.dtype,
+        )
+        self._encoder = encoder
+        self._clip_skip = clip_skip
+
+    def _encode_token_ids_to_embeddings(
+        self, token_ids: Tensor, attention_mask: Tensor | None = None
+    ) -> Tensor:
+        return self._encoder.forward(token_ids, attention_mask, self._clip_skip)[0]
+
+
+def compose(encoder: ClipEncoder, prompt: str, clip_skip: int, *, weighted: bool) -> Tensor:
+    """(a multiple of 77 tokens, features) of a prompt of any length.
+
+    Args:
+        weighted: read compel's syntax in the prompt; else every character means itself.
+
+    Raises:
+        InvalidInput: compel cannot find its way in the prompt.
+    """
+    compel = Compel(encoder.tokenizer, encoder.model, truncate_long_prompts=False)
+    provider = compel.conditioning_provider = Provider(encoder, clip_skip)
+    device = encoder.model.device
+    if not weighted:
+        embedding: Tensor = provider.get_embeddings_for_weighted_prompt_fragments(
+            [[prompt]], [[1.0]], device=device
+        )
+        return embedding[0]
+    try:
+        return compel.build_conditioning_tensor(prompt)[0]  # type: ignore[no-any-return]
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise _refusal(str(error)) from error
+
+
+def check(prompt: str, loc: str) -> None:
+    """Whether a prompt in compel's syntax can be drawn.
+
+    Raises:
+        InvalidInput: naming the field.
+    """
+    if _depth(prompt) > DEEPEST:
+        raise _refusal(f"parentheses may lie within one another {DEEPEST} deep", loc)
+    try:
+        conjunction = PromptParser().parse_conjunction(prompt)
+    except Exception as error:  # the parser's own, and pyparsing's
+        raise _refusal(str(error), loc) from error
+    weights = list(conjunction.weights)
+    for part in conjunction.prompts:
+        blend = isinstance(part, Blend)
+        weights += part.weights if blend else []
+        for fragment in (f for p in (part.prompts if blend else [part]) for f in p.children):
+            if not hasattr(fragment, "weight"):
+                raise _refusal(".swap() is not supported", loc)
+            weights.append(fragment.weight)
+    if not all(0 <= weight <= LARGEST for weight in weights):
+        raise _refusal(f"weights must be from 0 to {LARGEST:g}", loc)
+
+
+def _depth(prompt: str) -> int:
+    depth = deepest = 0
+    for character in prompt:
+        depth += (character == "(") - (character == ")")
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def _refusal(why: str, loc: str = "prompt") -> InvalidInput:
+    return InvalidInput(f"{loc} is not in compel's syntax: {why}", loc=(loc,))

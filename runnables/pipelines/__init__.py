@@ -1,1 +1,0 @@
-"""What each model family needs around its UNet."""

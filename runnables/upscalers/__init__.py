@@ -1,0 +1,1 @@
+"""What enlarges pictures, outside of any diffusion model."""

@@ -1,0 +1,142 @@
+"""API keys."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from api.http.keys import Keys, new
+from api.http.limits import Limit
+from runnables.errors import ConfigurationError, OverCapacity, Unauthorized
+from tests.service.server import ROOT
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"x-api-key": "one"},
+        {"x-api-key": "two"},
+        {"authorization": "Bearer one"},
+        {"authorization": "bearer two"},
+        {"authorization": "Basic " + base64.b64encode(b"anyone:two").decode()},
+    ],
+)
+def test_known_keys_are_let_in(headers: dict[str, str]) -> None:
+    Keys("one, two").check(headers)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"x-api-key": "three"},
+        {"x-api-key": ""},
+        {"authorization": "Basic one"},
+        {"x-api-key": "\udcff"},
+    ],
+)
+def test_others_are_not(headers: dict[str, str]) -> None:
+    with pytest.raises(Unauthorized):
+        Keys("one,two").check(headers)
+
+
+def test_a_file_of_hashes(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text(hashlib.sha256(b"secret").hexdigest().upper() + "\n")
+    keys = Keys(str(file))
+    keys.check({"x-api-key": "secret"})
+    with pytest.raises(Unauthorized):
+        keys.check({"x-api-key": str(file)})
+
+
+def test_none_configured_is_open_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    Keys("").check({})
+    assert "open to everybody" in caplog.text
+
+
+def test_an_empty_file_does_not_open_the_door(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("\n")
+    with pytest.raises(ConfigurationError):
+        Keys(str(tmp_path / "keys"))
+
+
+def test_a_list_longer_than_a_file_name() -> None:
+    Keys(",".join(f"key-{i}" for i in range(1000))).check({"x-api-key": "key-999"})
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("secret", "line 2: hash"),
+        ("0" * 64 + " rate=0", "line 2: rate"),
+        ("0" * 64 + " concurrency=many", "line 2: concurrency"),
+        ("0" * 64 + " ratte=5", "line 2: ratte"),
+    ],
+)
+def test_a_wrong_line_is_named(tmp_path: Path, line: str, complaint: str) -> None:
+    (tmp_path / "keys").write_text(f"# ours\n{line}\n")
+    with pytest.raises(ConfigurationError, match=complaint):
+        Keys(str(tmp_path / "keys"))
+
+
+def test_limits_are_each_keys_own(tmp_path: Path) -> None:
+    made = [new("one", rate=2), new("two", concurrency=1)]
+    (tmp_path / "keys").write_text("\n".join(key.line() for _, key in made))
+    keys = Keys(str(tmp_path / "keys"))
+    (first, one), (second, two) = (({"x-api-key": secret}, key) for secret, key in made)
+    for _ in range(2):
+        assert keys.spend(first) == one.hash
+    with pytest.raises(OverCapacity) as caught:
+        keys.spend(first)
+    assert 1 <= caught.value.retry_after <= 60
+    with keys.admitted(second) as owner:
+        assert owner == two.hash
+        with pytest.raises(OverCapacity, match="1 requests at a time"), keys.admitted(second):
+            pass
+    with keys.admitted(second):
+        pass
+
+
+def test_a_place_is_free_again_after_an_error() -> None:
+    limit = Limit(None, 1)
+    for _ in range(2):
+        with pytest.raises(ValueError), limit.held():
+            raise ValueError
+
+
+def test_any_minute_holds_no_more_than_the_rate() -> None:
+    now = 0.0
+    limit = Limit(3, None, clock=lambda: now)
+    accepted: list[int] = []
+    waits: list[tuple[int, int]] = []
+    for second in range(300):
+        now = float(second)
+        try:
+            limit.spend()
+        except OverCapacity as error:
+            waits.append((error.retry_after, accepted[-3] + 60 - second))
+        else:
+            accepted.append(second)
+    assert all(told == true for told, true in waits)
+    assert accepted == [minute * 60 + i for minute in range(5) for i in range(3)]
+
+
+def test_the_command_makes_a_key_that_is_let_in(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "api.http.keys", "new"]
+    options = ["--name", "mobile", "--rate", "60", "--concurrency", "4"]
+    printed = subprocess.run(
+        [*command, *options], cwd=ROOT, env=os.environ, check=True, capture_output=True, text=True
+    ).stdout
+    secret, line = (text.partition(": ")[2] for text in printed.splitlines())
+    assert line.endswith(" name=mobile rate=60 concurrency=4")
+    assert secret not in line
+    (tmp_path / "keys").write_text(line)
+    Keys(str(tmp_path / "keys")).check({"authorization": f"Bearer {secret}"})
+    wrong = subprocess.run([*command, "--rate", "0"], cwd=ROOT, capture_output=True)
+    assert wrong.returncode == 2

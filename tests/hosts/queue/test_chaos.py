@@ -1,0 +1,32 @@
+"""Nothing is lost: workers are killed, AWS's calls fail, poison is planted.
+
+`QUEUE_CHAOS_N=1000 .venv/bin/python -m pytest tests/hosts/queue/test_chaos.py -s` is the full run.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.hosts.queue import chaos, faults
+
+COUNT = int(os.environ.get("QUEUE_CHAOS_N", "60"))
+
+
+def test_every_task_ends_once(
+    aws: Any, endpoint: str, make_system: Any, tiny_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    topology, front = make_system()
+    with faults.proxy(endpoint, 0.05, {"s3", "sns"}) as (address, account):
+        crew = chaos.Crew(address, topology, str(tiny_model("sd1")), tmp_path / "log")
+        report = chaos.run(aws, topology, front, crew, COUNT, limit_s=600 + 2 * COUNT)
+    print(f"\n{report}\n{dict(account.failed)} of {dict(account.seen)} calls failed")
+    log = crew.log.read_text()[-4000:]
+    assert report.kills == report.terms == (5 if COUNT >= 500 else 1)
+    assert min(account.failed["s3"], account.failed["sns"]) > 0
+    assert report.results == {1: COUNT}, log
+    assert report.status == {"completed": COUNT}, log
+    assert report.missing_images == report.unannounced == 0, log
+    assert report.buried == dict.fromkeys(chaos.POISON, 1), log

@@ -1,0 +1,90 @@
+"""The Terraform module: its tests on mocks; with QUEUE_TERRAFORM_APPLY=1 an apply on moto."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from deploy.check import terraform
+from hosts.queue.front import package
+from hosts.queue.local import stand_in, topology
+
+MODULE = package.ROOT / "deploy" / "queue" / "terraform"
+RUNTIMES = {"sd15": "v1-5.safetensors"}
+pytestmark = pytest.mark.skipif(
+    not shutil.which("terraform"), reason="terraform is not installed: the module cannot be run"
+)
+
+
+@pytest.fixture
+def module(tmp_path: Path) -> tuple[Path, Callable[..., str]]:
+    """(a copy of the module, run(command...)), initialised."""
+    folder = tmp_path / "module"
+    shutil.copytree(MODULE, folder, ignore=shutil.ignore_patterns(".terraform*"))
+    environment = terraform.configuration(tmp_path)
+
+    def run(*command: str, **more: str) -> str:
+        return terraform.run(["terraform", *command], folder, {**environment, **more})
+
+    run("init", "-input=false", "-backend=false")
+    return folder, run
+
+
+def test_module(module: tuple[Path, Callable[..., str]]) -> None:
+    _, run = module
+    run("fmt", "-check", "-recursive")
+    run("validate")
+    assert "0 failed" in run("test", "-no-color")
+
+
+@pytest.mark.skipif(
+    not os.environ.get("QUEUE_TERRAFORM_APPLY"), reason="takes minutes: QUEUE_TERRAFORM_APPLY=1"
+)
+def test_apply_makes_the_topology_that_workers_are_tested_on(
+    module: tuple[Path, Callable[..., str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, run = module
+    shutil.copy(folder / "stand_in" / "moto_override.tf", folder)
+    package.build(tmp_path / "front.zip")
+    given = {
+        "runtimes": RUNTIMES,
+        "dynamic": True,
+        "clients": {"shop": "priority", "blog": "standard"},
+        "front_package": str(tmp_path / "front.zip"),
+    }
+    (folder / "terraform.tfvars.json").write_text(json.dumps(given))
+    monkeypatch.setenv("MOTO_IAM_LOAD_MANAGED_POLICIES", "true")
+    with stand_in.serve("moto", tmp_path / "log") as endpoint:
+        aws = stand_in.environment(endpoint)
+        run("apply", "-auto-approve", "-input=false", "-no-color", **aws)
+        told = json.loads(run("output", "-json", **aws))
+        assert len(told["api_keys"]["value"]) == 2
+        assert set(told["workers"]["value"]) == {"sd15", "dynamic"}
+        check_filters(boto3.Session("local", "local", region_name="us-east-1"), endpoint)
+        run("destroy", "-auto-approve", "-input=false", "-no-color", **aws)
+
+
+def check_filters(session: Any, endpoint: str) -> None:
+    sns = session.client("sns", endpoint_url=endpoint)
+    found = {}
+    for one in sns.list_subscriptions()["Subscriptions"]:
+        arn = one["SubscriptionArn"]
+        attributes = sns.get_subscription_attributes(SubscriptionArn=arn)["Attributes"]
+        assert attributes["RawMessageDelivery"] == "true"
+        queue = one["Endpoint"].rpartition(":")[2].removeprefix("stable-diffusion-")
+        found[queue] = json.loads(attributes["FilterPolicy"])
+    wanted = {
+        f"{runtime}{'-priority' if tier == 'priority' else ''}": topology.policy(
+            RUNTIMES, runtime, "dynamic", tier
+        )
+        for runtime in ("sd15", "dynamic")
+        for tier in topology.TIERS
+    }
+    assert found == wanted

@@ -1,0 +1,120 @@
+"""Parts of the worker that need no AWS: trace headers, spot notices, the pod's annotations."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hosts.queue.worker import spot, tracing
+from hosts.queue.worker.models import Models
+from hosts.queue.worker.pod import Pod
+from hosts.queue.worker.settings import WorkerSettings
+from runnables.errors import ConfigurationError, UnknownName
+from runnables.parameters import TextToImage
+from runnables.settings import Settings
+
+
+@pytest.fixture
+def http() -> Iterator[tuple[str, list[tuple[str, str, bytes]], dict[str, int]]]:
+    """(address, requests, path -> status): a real server; paths are 404 but those named."""
+    seen: list[tuple[str, str, bytes]] = []
+    statuses: dict[str, int] = {}
+
+    class Handler(BaseHTTPRequestHandler):
+        def _answer(self) -> None:
+            body = self.rfile.read(int(self.headers.get("content-length") or 0))
+            seen.append((self.command, self.path, body))
+            self.send_response(statuses.get(self.path, 404))
+            self.end_headers()
+            self.wfile.write(b"token")
+
+        do_GET = do_PUT = do_PATCH = _answer
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}", seen, statuses
+    server.shutdown()
+
+
+def until(true: Any) -> None:
+    end = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_trace_context_in_both_forms() -> None:
+    xray = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"
+    with tracing.span("x", {"x-amzn-trace-id": xray}) as span:
+        carried = tracing.traceparent(span)
+    assert carried is not None
+    assert carried.split("-")[1] == "5759e988bd862e3fe1be46a994272793"
+    for nonsense in ({"traceparent": "00-xyz"}, {"x-amzn-trace-id": "Root=1"}, {}):
+        assert tracing.context_of(nonsense) is None
+
+
+def test_a_spot_notice_stops_the_worker(http: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    address, seen, statuses = http
+    statuses["/latest/api/token"] = 200
+    assert not spot.noticed(address)
+    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", address)
+    stopped = threading.Event()
+    spot.watch(stopped.set, every_s=0.05)
+    until(lambda: len(seen) > 4)
+    assert not stopped.is_set()
+    statuses["/latest/meta-data/spot/instance-action"] = 200
+    assert stopped.wait(60)
+
+
+def test_a_busy_pod_says_so(http: Any, tmp_path: Path) -> None:
+    address, seen, statuses = http
+    statuses["/pod"] = 200
+    (tmp_path / "token").write_text("secret")
+    pod = Pod(f"{address}/pod", tmp_path / "token")
+    pod.busy(1)
+    until(lambda: len(seen) == 1)
+    pod.busy(2)  # no news
+    pod.busy(0)
+    until(lambda: len(seen) == 2)
+    busy, idle = (json.loads(body)["metadata"]["annotations"] for _, _, body in seen)
+    assert busy["karpenter.sh/do-not-disrupt"] == "true"
+    assert idle["karpenter.sh/do-not-disrupt"] is None
+    cost = "controller.kubernetes.io/pod-deletion-cost"
+    assert int(busy[cost]) > int(idle[cost])
+
+
+def test_settings_name_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigurationError, match="WORKER_QUEUE_URLS"):
+        WorkerSettings.from_environment()
+    monkeypatch.setenv("WORKER_QUEUE_URL", "x")
+    with pytest.raises(ConfigurationError, match="did you mean WORKER_QUEUE_URLS"):
+        WorkerSettings.from_environment()
+
+
+def test_a_dynamic_worker_changes_its_model(tiny_model: Any) -> None:
+    folder = tiny_model("sd1").parent
+    tiny_model("sd2")
+    settings = Settings(model=str(folder / "sd1"), threads=1)
+    models = Models(settings, lambda *_: None, folder)
+    models.runnable.start()
+    families = []
+    for name in ("sd1", "sd2"):
+        with models.use(name) as runnable:
+            families.append(runnable.describe()["name"])
+            assert runnable.txt2img(TextToImage(prompt="x", num_inference_steps=1)).images
+    with pytest.raises(UnknownName, match="nothing"), models.use("nothing"):
+        pass
+    with models.use("sd2") as runnable:
+        assert runnable.ready
+    models.runnable.close()
+    assert families == ["sd1", "sd2"]

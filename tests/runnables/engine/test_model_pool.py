@@ -1,0 +1,249 @@
+"""Several models: loaded when asked for, drawn apart, put away within the budget."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import wait
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from runnables.engine.model_pool import MOST_PARKED, Shelf
+from runnables.errors import (
+    Cancelled,
+    ConfigurationError,
+    DeadlineExceeded,
+    NotReady,
+    OverCapacity,
+    UnknownName,
+)
+from runnables.parameters import TextToImage
+from runnables.runnable import StableDiffusionRunnable
+from runnables.ticket import Ticket
+
+Start = Callable[..., StableDiffusionRunnable]
+TinyModel = Callable[[str], Path]
+KINDS = ("sd2", "sdxl", "lcm")
+
+
+def wanted(model: str | None, steps: int = 4, **options: object) -> TextToImage:
+    given = {"prompt": "a cat", "model": model, "num_inference_steps": steps, "seed": 1}
+    return TextToImage(**{**given, **options})  # type: ignore[arg-type]
+
+
+def pixels(ticket: Ticket) -> np.ndarray:
+    return np.asarray(ticket.future.result(timeout=120).images[0].image).astype(int)
+
+
+def loaded(runnable: StableDiffusionRunnable) -> list[str]:
+    return [str(model["name"]) for model in runnable.models() if model["loaded"]]
+
+
+@pytest.fixture
+def several(
+    tiny_model: TinyModel, start: Start
+) -> Iterator[Callable[..., StableDiffusionRunnable]]:
+    """several(**settings): sd1, and sd2, sdxl and lcm beside it."""
+    made: list[StableDiffusionRunnable] = []
+
+    def make(**settings: object) -> StableDiffusionRunnable:
+        models = ",".join(f"{kind}={tiny_model(kind)}" for kind in KINDS)
+        made.append(start("sd1", **{"models": models, **settings}))
+        return made[-1]
+
+    yield make
+    for runnable in made:
+        runnable.close()
+
+
+def sizes(runnable: StableDiffusionRunnable) -> float:
+    """GB of the default and of the largest further model."""
+    assert runnable._shelf is not None
+    planners = runnable._shelf.loaded
+    others = [one.nbytes for name, one in planners.items() if name != "sd1"]
+    return (planners["sd1"].nbytes + max(others)) / 1e9
+
+
+def test_each_model_draws_its_own_requests_in_whatever_mix(
+    several: Callable[..., StableDiffusionRunnable], start: Start
+) -> None:
+    runnable = several()
+    assert loaded(runnable) == ["sd1"]
+    names = [None, *KINDS] * 3
+    tickets = [runnable.submit(wanted(name)) for name in names]
+    drawn = [pixels(ticket) for ticket in tickets]
+    assert set(loaded(runnable)) == {"sd1", *KINDS}
+    for name, picture, ticket in zip(names, drawn, tickets, strict=True):
+        alone = pixels(start(name or "sd1").submit(wanted(None)))
+        assert np.abs(picture - alone).max() <= 2
+        assert ticket.future.result().parameters.model == (name or "sd1")
+
+
+def test_an_unknown_name_is_refused_with_those_that_are_known(start: Start) -> None:
+    runnable = start("sd1")
+    with pytest.raises(UnknownName, match="known: sd1") as refused:
+        runnable.submit(wanted("sd15"))
+    assert refused.value.loc == ("model",)
+    with pytest.raises(UnknownName):
+        runnable.plan(wanted("sd15"))
+    assert pixels(runnable.submit(wanted("sd1"))).shape == (64, 64, 3)
+
+
+def test_the_one_unused_for_longest_makes_room(
+    several: Callable[..., StableDiffusionRunnable],
+) -> None:
+    probe = several()
+    wait([probe.submit(wanted(kind)).future for kind in KINDS], 120)
+    budget = sizes(probe) * 1.001
+    runnable = several(models_memory_gb=budget)
+    for name in ("sd2", "sdxl", "sd2"):
+        pixels(runnable.submit(wanted(name)))
+        assert name in loaded(runnable)
+    assert "sdxl" not in loaded(runnable)
+    assert loaded(runnable)[0] == "sd1"  # always stays
+
+
+def test_what_is_put_away_is_freed(several: Callable[..., StableDiffusionRunnable]) -> None:
+    probe = several()
+    wait([probe.submit(wanted(kind)).future for kind in KINDS], 120)
+    runnable = several(models_memory_gb=sizes(probe) * 1.001)
+    kept = runnable.submit(wanted("sd2"))  # clients keep their tickets for a while
+    pixels(kept)
+    assert runnable._shelf is not None
+    unet = weakref.ref(runnable._shelf.loaded["sd2"].base.unet)
+    pixels(runnable.submit(wanted("sdxl")))
+    gc.collect()
+    assert unet() is None
+
+
+def test_models_take_turns_when_they_do_not_fit(
+    several: Callable[..., StableDiffusionRunnable],
+) -> None:
+    probe = several()
+    wait([probe.submit(wanted(kind)).future for kind in KINDS], 120)
+    runnable = several(models_memory_gb=sizes(probe) * 1.001)
+    tickets = [runnable.submit(wanted(KINDS[i % 3], seed=i)) for i in range(18)]
+    expected = [pixels(probe.submit(wanted(KINDS[i % 3], seed=i))) for i in range(18)]
+    for ticket, picture in zip(tickets, expected, strict=True):
+        assert np.abs(pixels(ticket) - picture).max() <= 2
+
+
+def test_one_that_never_fits_says_so(several: Callable[..., StableDiffusionRunnable]) -> None:
+    runnable = several(models_memory_gb=1e-6)
+    with pytest.raises(ConfigurationError, match="SD_MODELS_MEMORY_GB"):
+        runnable.submit(wanted("sd2")).future.result(timeout=60)
+    pixels(runnable.submit(wanted(None)))
+
+
+def test_a_broken_source_fails_its_requests_alone(start: Start, tmp_path: Path) -> None:
+    runnable = start("sd1", models=f"broken={tmp_path}")
+    broken = [runnable.submit(wanted("broken")) for _ in range(3)]
+    assert pixels(runnable.submit(wanted(None))).shape == (64, 64, 3)
+    for ticket in broken:
+        with pytest.raises(ConfigurationError, match="the model broken cannot be loaded"):
+            ticket.future.result(timeout=60)
+    assert runnable.load() == {"waiting": 0, "active": 0}
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Further models are read only once this is set."""
+    go, call = threading.Event(), Shelf._call_for
+
+    def call_slowly(shelf: Shelf, name: str) -> None:
+        read = shelf._read
+        assert read is not None
+        shelf._read = lambda *given: (go.wait(60), read(*given))[1]
+        call(shelf, name)
+        shelf._read = read
+
+    monkeypatch.setattr(Shelf, "_call_for", call_slowly)
+    yield go
+    go.set()
+
+
+def test_who_waits_for_a_model_can_leave(
+    several: Callable[..., StableDiffusionRunnable], slow: threading.Event
+) -> None:
+    runnable = several()
+    cancelled, late = runnable.submit(wanted("sd2")), runnable.submit(wanted("sd2", deadline_s=0.2))
+    stays = runnable.submit(wanted("sd2"))
+    assert runnable.load()["waiting"] == 3
+    cancelled.cancel()
+    with pytest.raises(Cancelled):
+        cancelled.future.result(timeout=30)
+    with pytest.raises(DeadlineExceeded):
+        late.future.result(timeout=30)
+    assert pixels(runnable.submit(wanted(None))).shape == (64, 64, 3)  # others go on meanwhile
+    slow.set()
+    assert pixels(stays).shape == (64, 64, 3)
+
+
+def test_a_stop_ends_those_that_wait(
+    several: Callable[..., StableDiffusionRunnable], slow: threading.Event
+) -> None:
+    runnable = several()
+    ticket = runnable.submit(wanted("sd2"))
+    assert not runnable.drain(timeout_s=0.1)
+    with pytest.raises(NotReady):
+        runnable.submit(wanted("sd2"))
+    slow.set()
+    runnable.close()
+    with pytest.raises(NotReady):
+        ticket.future.result(timeout=30)
+
+
+def test_only_so_many_wait_for_models(
+    several: Callable[..., StableDiffusionRunnable], slow: threading.Event
+) -> None:
+    runnable = several()
+    tickets = [runnable.submit(wanted("sd2", steps=1)) for _ in range(MOST_PARKED)]
+    with pytest.raises(OverCapacity):
+        runnable.submit(wanted("sd2"))
+    for ticket in tickets:
+        ticket.cancel()
+    slow.set()
+    wait([ticket.future for ticket in tickets], 60)
+    assert runnable.drain(timeout_s=30)
+
+
+def test_plan_of_a_model_that_is_not_loaded(
+    several: Callable[..., StableDiffusionRunnable],
+) -> None:
+    runnable = several()
+    assert runnable.plan(wanted("sd2")).steps == 0
+    pixels(runnable.submit(wanted("sd2")))
+    assert runnable.plan(wanted("sd2")).steps > 0
+
+
+def test_reading_a_model_does_not_change_what_others_draw(start: Start) -> None:
+    """transformers and diffusers set PyTorch's default dtype while they build a model."""
+    runnable = start("sdxl")
+    expected = pixels(runnable.submit(wanted(None, steps=8)))
+    torch.set_default_dtype(torch.float16)
+    try:
+        ticket = runnable.submit(wanted(None, steps=8))
+        drawn = pixels(ticket)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert np.abs(drawn - expected).max() <= 2
+
+
+def test_the_default_cannot_be_named_again(tiny_model: TinyModel, start: Start) -> None:
+    with pytest.raises(ConfigurationError, match="SD_MODELS names sd1"):
+        start("sd1", models=f"sd1={tiny_model('sd2')}")
+
+
+def test_idle_models_are_loaded_without_delay(
+    several: Callable[..., StableDiffusionRunnable],
+) -> None:
+    """The engine is woken: two models in turn do not wait for its idle look-around each time."""
+    runnable = several()
+    time.sleep(0.1)  # idle
+    assert pixels(runnable.submit(wanted("sd2"))).shape == (64, 64, 3)

@@ -1,0 +1,83 @@
+"""DeepCache saves UNet calls, and what it reuses is exact where nothing has changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from runnables.engine import batch as batch_module
+from runnables.extensions.deep_cache import kept_features, predict_shallow
+from runnables.families.base import Conditioning
+from runnables.families.text.clip import Text
+from runnables.parameters import TextToImage
+from runnables.runnable import StableDiffusionRunnable
+from tests.insides import base_of
+
+Start = Callable[..., StableDiffusionRunnable]
+
+
+@pytest.mark.parametrize("kind", ["sd1", "sdxl", "lcm"])
+@torch.inference_mode()
+def test_a_shallow_call_on_the_same_input_equals_the_whole(kind: str, start: Start) -> None:
+    pipeline = base_of(start(kind))
+    text = pipeline.encode_prompts([Text("a cat"), Text("a dog")])
+    rows = Conditioning.stack(
+        [pipeline.condition(one, (64, 64), 5.0, negative=False) for one in text]
+    )
+    sample, timesteps = torch.randn(2, 4, 8, 8), torch.tensor([10.0, 700.0])
+    with kept_features(pipeline) as kept:
+        whole = pipeline.predict(sample, timesteps, rows)
+    shallow = predict_shallow(pipeline, sample, timesteps, rows, kept[0])
+    assert torch.allclose(shallow, whole, atol=1e-6)
+    moved = predict_shallow(pipeline, sample + 1, timesteps, rows, kept[0])
+    assert not torch.allclose(moved, whole, atol=1e-3)
+
+
+def test_mixed_intervals_share_steps_and_change_only_who_asked(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runnable = start("sd1")
+    calls: list[int] = []
+
+    def counted(*given: Any) -> Any:
+        calls.append(len(given[1]))
+        return predict_shallow(*given)
+
+    monkeypatch.setattr(batch_module, "predict_shallow", counted)
+
+    def drawn(interval: int, **options: Any) -> TextToImage:
+        return TextToImage(
+            prompt="a cat",
+            seed=3,
+            num_inference_steps=9,
+            scheduler="ddim",
+            deep_cache_interval=interval,
+            **options,
+        )
+
+    alone = np.asarray(runnable.txt2img(drawn(1)).images[0].image).astype(int)
+    assert not calls
+    asked = [drawn(1), drawn(3), drawn(2, guidance_interval=(0.0, 0.5)), drawn(3, guidance_scale=1)]
+    tickets = [runnable.submit(one) for one in asked]
+    images = [ticket.future.result(timeout=60).images[0].image for ticket in tickets]
+    assert np.abs(np.asarray(images[0]).astype(int) - alone).max() <= 2
+    assert np.abs(np.asarray(images[1]).astype(int) - alone).max() > 0
+    # of 9 steps: interval 3 skips 6, guided; interval 2 skips 4, of which 2 guided; then 6 unguided
+    assert sum(calls) == 2 * 6 + (2 * 2 + 2) + 6
+
+
+def test_alone_and_in_company_alike(start: Start) -> None:
+    runnable = start("sd1")
+    asked = [
+        TextToImage(prompt="x", seed=i, num_inference_steps=8, deep_cache_interval=2 + i % 2)
+        for i in range(4)
+    ]
+    alone = [np.asarray(runnable.txt2img(one).images[0].image).astype(int) for one in asked]
+    tickets = [runnable.submit(one) for one in asked]
+    for expected, ticket in zip(alone, tickets, strict=True):
+        drawn = np.asarray(ticket.future.result(timeout=60).images[0].image).astype(int)
+        assert np.abs(drawn - expected).max() <= 2

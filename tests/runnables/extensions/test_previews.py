@@ -1,0 +1,85 @@
+"""Previews show what the image will be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from runnables.errors import ConfigurationError
+from runnables.extensions.previews import estimate
+from runnables.parameters import TextToImage
+from runnables.runnable import StableDiffusionRunnable
+from runnables.settings import EMBEDDED_MODEL
+from runnables.ticket import Progress, Result
+
+Start = Callable[..., StableDiffusionRunnable]
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize(("of_image", "of_noise"), [(0.8, 0.6), (1.0, 3.0)])
+def test_a_perfect_model_shows_the_image_itself(
+    prediction: str, of_image: float, of_noise: float
+) -> None:
+    """Of variance-preserving and of sigma-scaled samplers."""
+    image, noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    size = (of_image**2 + of_noise**2) ** 0.5
+    velocity = (of_image * noise - of_noise * image) / size
+    outputs = {"epsilon": noise, "v_prediction": velocity, "sample": image}
+    seen = estimate(
+        of_image * image + of_noise * noise, outputs[prediction], (of_image, of_noise), prediction
+    )
+    assert torch.allclose(seen, image, atol=1e-5)
+
+
+def drawn(runnable: StableDiffusionRunnable, every: int) -> tuple[Result, list[Progress]]:
+    told: list[Progress] = []
+    ticket = runnable.submit(
+        TextToImage(prompt="a red circle on a blue background", seed=1, num_inference_steps=12),
+        on_step=told.append,
+        preview_every=every,
+    )
+    return ticket.future.result(timeout=120), told
+
+
+def test_previews_come_nearer_to_the_image(start: Start) -> None:
+    result, told = drawn(start("sd1", model=EMBEDDED_MODEL), every=3)
+    previews = {progress.step: progress.preview for progress in told if progress.preview}
+    assert list(previews) == [3, 6, 9]
+    final = result.images[0].image.resize((16, 16), Image.Resampling.BOX)
+    distances = [
+        float(np.abs(np.asarray(one, float) - np.asarray(final, float)).mean())
+        for one in previews.values()
+        if one is not None
+    ]
+    assert distances[0] > distances[-1]
+    assert distances[-1] < 20  # of 255
+
+
+def test_none_is_drawn_unasked(start: Start) -> None:
+    _, told = drawn(start("sd1"), every=0)
+    assert told and all(progress.preview is None for progress in told)
+
+
+def test_a_tiny_vae_draws_them_in_full_size(start: Start, tmp_path: Path) -> None:
+    from diffusers import AutoencoderTiny
+
+    torch.manual_seed(0)
+    AutoencoderTiny(
+        encoder_block_out_channels=(8, 8, 8, 8),
+        decoder_block_out_channels=(8, 8, 8, 8),
+        num_encoder_blocks=(1, 1, 1, 1),
+        num_decoder_blocks=(1, 1, 1, 1),
+    ).save_pretrained(tmp_path)
+    _, told = drawn(start("sd1", preview_vae=str(tmp_path)), every=6)
+    sizes = [progress.preview.size for progress in told if progress.preview]
+    assert sizes == [(64, 64), (64, 64)]  # PNDM calls the UNet 13 times for 12 steps
+
+
+def test_a_folder_without_a_tiny_vae_is_refused(start: Start, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="SD_PREVIEW_VAE"):
+        start("sd1", preview_vae=str(tmp_path))
