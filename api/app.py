@@ -29,7 +29,7 @@ from api.webui.routes import WebUIRoutes
 from runnables.errors import StableDiffusionError
 from runnables.metrics import Metrics
 from runnables.parameters import MODELS, AnyParameters
-from runnables.runnable import StableDiffusionRunnable
+from runnables.runnable import Runnable
 
 logger = logging.getLogger(__name__)
 #: what the runnable lists under the same name: names that requests may use
@@ -40,7 +40,7 @@ GAUGE_S = 1.0  # how often the gauges are read
 class Api:
     """Handlers around one runnable."""
 
-    def __init__(self, runnable: StableDiffusionRunnable, metrics: Metrics | None = None) -> None:
+    def __init__(self, runnable: Runnable, metrics: Metrics | None = None) -> None:
         self.runnable = runnable
         self.settings = runnable.settings
         self.keys = Keys(self.settings.api_keys)

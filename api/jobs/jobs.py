@@ -27,7 +27,7 @@ from api.progress.live import Hub, Live
 from api.progress.requests import Requests
 from runnables.errors import Conflict, InvalidInput, NotReady, OverCapacity
 from runnables.metrics import Metrics
-from runnables.runnable import StableDiffusionRunnable
+from runnables.runnable import Runnable
 from runnables.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class Jobs:
         requests: the synchronous ones.
     """
 
-    def __init__(self, runnable: StableDiffusionRunnable, metrics: Metrics | None = None) -> None:
+    def __init__(self, runnable: Runnable, metrics: Metrics | None = None) -> None:
         self._watch = Watch(metrics)
         self._runnable = runnable
         self._settings = runnable.settings
@@ -225,7 +225,7 @@ class Parts:
 
     def __init__(
         self,
-        runnable: StableDiffusionRunnable,
+        runnable: Runnable,
         folder: Path,
         hub: Hub,
         watch: Watch,
