@@ -5,6 +5,7 @@ Prints the answers by status; exits with 1 where one was neither an image nor 50
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import time
@@ -19,6 +20,9 @@ from hosts.ray.__main__ import CONFIG, DEFAULTS
 
 def main() -> int:
     """Two nodes with a replica each; the second, on which Ray may have put the ingress, is lost."""
+    argparse.ArgumentParser(
+        prog="python -m tests.hosts.ray.nodes", description=__doc__
+    ).parse_args()
     os.environ |= {**DEFAULTS, "RAY_AUTH_MODE": "disabled", "SD_THREADS": "1"}
     import ray
     from ray import serve

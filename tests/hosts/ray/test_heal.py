@@ -17,10 +17,11 @@ import pytest
 
 from benchmarks.load import Load, load
 from tests.hosts.ray.conftest import config
+from tests.long import LONG, long
 from tests.service.server import ROOT, Server
 
 CLIENTS = 4
-LOAD = 100 if "ACCEPTANCE" in os.environ else 2 * CLIENTS  # answers before, at and after a loss
+LOAD = 100 if LONG else 2 * CLIENTS  # answers before, at and after a loss
 
 
 def replicas(server: Server, deployment: str) -> list[psutil.Process]:
@@ -107,7 +108,7 @@ def test_a_lost_ingress_is_told_as_503_and_comes_back(
     assert httpx.get(f"{server.url}/readyz").status_code == 200
 
 
-@pytest.mark.skipif("ACCEPTANCE" not in os.environ, reason="ACCEPTANCE=1 runs it: over a minute")
+@long
 def test_a_rolling_update_fails_no_request(
     server: Server, tmp_path: Path, counted: Callable[[Load], dict[str, int]]
 ) -> None:

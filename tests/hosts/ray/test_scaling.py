@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,16 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-import pytest
 
 from benchmarks.load import load
 from tests.hosts.ray.conftest import config, serve_ray, stop
 from tests.hosts.ray.test_heal import replicas, wait_for
+from tests.long import long
 from tests.service.server import Server
 
-pytestmark = pytest.mark.skipif(
-    "ACCEPTANCE" not in os.environ, reason="ACCEPTANCE=1 runs it: it waits for Ray to scale"
-)
+pytestmark = long  # it waits for Ray to scale
 #: Ray looks at the load every second, and acts at once
 SCALING = {
     "target_ongoing_requests": 2,
