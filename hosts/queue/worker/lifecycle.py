@@ -48,7 +48,7 @@ DEADLINE_S = (
 RETRY_S = 1.0
 
 
-class Held:
+class InFlight:
     """A delivery being worked on, by one thread."""
 
     def __init__(self, delivery: Delivery) -> None:
@@ -85,32 +85,32 @@ class Lifecycle:
         self.reader = reader
         self.metrics = metrics
 
-    def run(self, held: Held) -> None:
+    def run(self, current: InFlight) -> None:
         """Never raises: what goes wrong here brings the task back to the queue."""
-        started, delivery = time.monotonic(), held.delivery
+        started, delivery = time.monotonic(), current.delivery
         try:
             with tracing.span("task", delivery.trace, SpanKind.CONSUMER, {}):
-                outcome = self._work(held)
+                outcome = self._work(current)
         except Exception as error:
-            outcome = self._retry(held, error)
+            outcome = self._retry(current, error)
         self.metrics.ended(outcome, time.monotonic() - started)
 
-    def _work(self, held: Held) -> str:
-        delivery = held.delivery
+    def _work(self, current: InFlight) -> str:
+        delivery = current.delivery
         try:
-            held.task = task = from_queue(delivery.body)
+            current.task = task = from_queue(delivery.body)
         except InvalidInput as error:
             logger.error("message %s is not a task: %s", delivery.id, error.message)
             delivery.bury(self.settings.dead_letter_url, error.message)
             return "poison"
-        held.attempt = self._attempt(delivery)
+        current.attempt = self._attempt(delivery)
         manifest = self.store.manifest(task)
         if manifest is None:
-            manifest = self.store.put_manifest(task, self._end_of(held, task))
+            manifest = self.store.put_manifest(task, self._end_of(current, task))
         else:
             logger.info("task %s had ended: announced again", task.metadata.id)
-        self.announcer.tell(task, manifest, delivery)
-        self._finish(held, manifest)
+        self.announcer.announce(task, manifest, delivery)
+        self._finish(current, manifest)
         return manifest.status
 
     def _attempt(self, delivery: Delivery) -> int:
@@ -119,36 +119,38 @@ class Lifecycle:
             return delivery.received
         return delivery.received - self.store.excuses(delivery.id)
 
-    def _given_up(self, held: Held) -> bool:
+    def _given_up(self, current: InFlight) -> bool:
         settings = self.settings
-        return held.attempt > settings.attempts or held.delivery.received > settings.deliveries
+        return (
+            current.attempt > settings.attempts or current.delivery.received > settings.deliveries
+        )
 
-    def _end_of(self, held: Held, task: Task) -> Manifest:
+    def _end_of(self, current: InFlight, task: Task) -> Manifest:
         """Bring a task that has not ended to its end: its images, or what was wrong with it."""
-        delivery = held.delivery
-        if self._given_up(held):
+        delivery = current.delivery
+        if self._given_up(current):
             given_up = f"given up after {delivery.received - 1} deliveries"
             return self._manifest(task, delivery, "failed", error=given_up)
         try:
-            return self._completed(held, task)
+            return self._completed(current, task)
         except InvalidInput as error:
             return self._manifest(task, delivery, "failed", error=error.message)
         except (GenerationFailed, ConfigurationError) as error:
-            if held.attempt < self.settings.attempts:
+            if current.attempt < self.settings.attempts:
                 raise
             return self._manifest(task, delivery, "failed", error=error.message)
         except Cancelled as error:
-            if held.handed_back:
+            if current.handed_back:
                 raise
             return self._manifest(task, delivery, "cancelled", error=error.message)
 
-    def _completed(self, held: Held, task: Task) -> Manifest:
+    def _completed(self, current: InFlight, task: Task) -> Manifest:
         if self.store.is_cancelled(task):
             raise Cancelled("cancelled before it was started")
         every = self.reader.of(task)
-        parameters = self._parameters(task, held.delivery)
-        results = [_result(held, self.runnable, parameters, inputs) for inputs in every]
-        return self._stored(task, held.delivery, _merged(results))
+        parameters = self._parameters(task, current.delivery)
+        results = [_result(current, self.runnable, parameters, inputs) for inputs in every]
+        return self._stored(task, current.delivery, _merged(results))
 
     def _parameters(self, task: Task, delivery: Delivery) -> AnyParameters:
         words = [one["name"] for one in self.runnable.embeddings()]
@@ -194,10 +196,10 @@ class Lifecycle:
             }
         )
 
-    def _finish(self, held: Held, manifest: Manifest) -> None:
-        """Out of the queue; a task that was given up stays in the dead-letter queue for a look."""
-        delivery = held.delivery
-        if manifest.status == "failed" and self._given_up(held):
+    def _finish(self, current: InFlight, manifest: Manifest) -> None:
+        """Take it out of the queue; one that was given up stays among the dead letters."""
+        delivery = current.delivery
+        if manifest.status == "failed" and self._given_up(current):
             delivery.bury(self.settings.dead_letter_url, manifest.error or "given up")
         else:
             delivery.delete()
@@ -209,10 +211,10 @@ class Lifecycle:
         except (BotoCoreError, ClientError) as error:
             logger.warning("message %s counts as tried: %s", delivery.id, error)
 
-    def _retry(self, held: Held, error: Exception) -> str:
+    def _retry(self, current: InFlight, error: Exception) -> str:
         """Have it tried again, here or elsewhere: what went wrong is not the task's fault."""
-        delivery = held.delivery
-        if held.handed_back:
+        delivery = current.delivery
+        if current.handed_back:
             self.excuse(delivery)
             return "handed_back"
         delay = self.settings.backoff_s * 2 ** min(delivery.received - 1, 10)
@@ -221,9 +223,11 @@ class Lifecycle:
         return "retried"
 
 
-def _result(held: Held, runnable: Runnable, parameters: AnyParameters, inputs: Inputs) -> Result:
-    held.ticket = ticket = _submit(held, runnable, parameters, inputs)
-    if held.handed_back:
+def _result(
+    current: InFlight, runnable: Runnable, parameters: AnyParameters, inputs: Inputs
+) -> Result:
+    current.ticket = ticket = _submit(current, runnable, parameters, inputs)
+    if current.handed_back:
         ticket.cancel()
     return ticket.future.result()
 
@@ -239,13 +243,15 @@ def _merged(results: list[Result]) -> Result:
     )
 
 
-def _submit(held: Held, runnable: Runnable, parameters: AnyParameters, inputs: Inputs) -> Ticket:
+def _submit(
+    current: InFlight, runnable: Runnable, parameters: AnyParameters, inputs: Inputs
+) -> Ticket:
     """Wait here while the engine is full: handing the task back would cost it a delivery.
 
     Raises:
         Cancelled: it was handed back meanwhile.
     """
-    while not held.handed_back:
+    while not current.handed_back:
         try:
             return runnable.submit(parameters, inputs.image, inputs.mask, controls=inputs.controls)
         except OverCapacity:

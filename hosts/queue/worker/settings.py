@@ -14,22 +14,25 @@ from runnables.environment import EnvironmentSettings
 
 
 class WorkerSettings(EnvironmentSettings):
-    """Read from the environment, or given by name (tests)."""
+    """Read from the environment, or passed by name in tests."""
 
     model_config = SettingsConfigDict(env_prefix="WORKER_")
 
     queue_urls: str = Field(description="Comma-separated SQS queues, the most urgent first")
-    dead_letter_url: str = Field(description="Queue for what cannot be read or drawn at all")
+    dead_letter_url: str = Field(description="Queue for what is no task at all")
     topic_arn: str = Field(description="SNS topic of completion messages")
     bucket: str = Field(description="S3 bucket of results")
     input_buckets: str = Field(
         "", description="Comma-separated further buckets that input images may be read from"
     )
     in_flight: int = Field(
-        0, ge=0, le=256, description="Tasks held at once; 0: what fills the engine's batch twice"
+        0,
+        ge=0,
+        le=256,
+        description="Tasks in flight at once; 0: what fills the engine's batch twice",
     )
     reserve: int = Field(
-        2, ge=0, description="Tasks held beyond that from every queue but the last, if urgent"
+        2, ge=0, description="Tasks in flight beyond that from every queue but the last, if urgent"
     )
     visibility_s: int = Field(
         60, ge=6, le=43_200, description="A task of a dead worker comes back after so long"

@@ -71,7 +71,7 @@ class Worker:
         receiver.start()
         logger.info("ready: %s, up to %d tasks at once", runnable.describe()["name"], limit)
         self._stop.wait()
-        logger.info("stopping: %d tasks in flight", len(receiver.held))
+        logger.info("stopping: %d tasks in flight", len(receiver.in_flight))
         receiver.stop(settings.grace_s)
         self.runnable.close()
         tracing.flush()
@@ -94,9 +94,9 @@ class Worker:
             metrics,
         )
 
-        def changed(held: int) -> None:
-            metrics.held.set(held)
+        def changed(count: int) -> None:
+            metrics.in_flight.set(count)
             if pod:
-                pod.busy(held)
+                pod.busy(count)
 
         return Receiver(sqs, settings, lifecycle, limit, changed)
