@@ -33,7 +33,7 @@ mock_provider "aws" {
 
 variables {
   runtimes      = { sd15 = "v1-5.safetensors", sdxl = "sdxl.safetensors" }
-  front_package = "tests/hosts/queue.tftest.hcl" # any file
+  front_package = "tests/queue.tftest.hcl" # any file
 }
 
 run "one_queue_a_runtime_and_tier" {
