@@ -59,10 +59,12 @@ resource "aws_sqs_queue" "this" {
 
 resource "aws_sqs_queue_redrive_allow_policy" "dead_letters" {
   queue_url = aws_sqs_queue.dead_letters.id
-  redrive_allow_policy = jsonencode({
-    redrivePermission = "byQueue"
-    sourceQueueArns   = [for queue in aws_sqs_queue.this : queue.arn]
-  })
+  # SQS takes a list of at most ten
+  redrive_allow_policy = (
+    length(local.queues) > 10
+    ? jsonencode({ redrivePermission = "allowAll" })
+    : jsonencode({ redrivePermission = "byQueue", sourceQueueArns = [for queue in aws_sqs_queue.this : queue.arn] })
+  )
 }
 
 data "aws_iam_policy_document" "queue" {

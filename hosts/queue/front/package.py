@@ -25,6 +25,7 @@ from hosts.queue.webui import joined
 ROOT = Path(__file__).resolve().parents[3]
 HANDLER = "hosts.queue.front.handler"
 PLATFORM = "manylinux2014_aarch64"
+PYTHON = "3.13"  # as front.tf says
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the same sources make the same zip
 
 
@@ -92,7 +93,7 @@ def sampler_names() -> list[str]:
 def _install(folder: Path, platform: str) -> None:
     pinned = re.findall(r"^pydantic==.*$", (ROOT / "requirements/serve.txt").read_text(), re.M)
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(folder)]
-    command += ["--platform", platform, "--python-version", "3.11", "--only-binary", ":all:"]
+    command += ["--platform", platform, "--python-version", PYTHON, "--only-binary", ":all:"]
     constraints = ["-c", str(ROOT / "requirements" / "constraints.txt")]
     subprocess.run([*command, *constraints, *pinned], check=True)
 

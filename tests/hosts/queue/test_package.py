@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
-from hosts.queue.front.package import ROOT, sources
+import boto3
+import pytest
+
+from hosts.queue.front.package import PYTHON, ROOT, build, sources
 
 #: refuses every module that is neither Python's, nor in the package, nor part of AWS Lambda
 SCRIPT = """
@@ -39,8 +45,8 @@ def unpacked(folder: Path) -> Path:
     return folder
 
 
-def imported(folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-I", "-c", SCRIPT, str(folder)]
+def imported(folder: Path, python: str = sys.executable) -> subprocess.CompletedProcess[str]:
+    command = [python, "-I", "-c", SCRIPT, str(folder)]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
@@ -52,3 +58,30 @@ def test_the_handler_is_imported_from_the_package_alone(tmp_path: Path) -> None:
 def test_a_file_that_is_missing_is_found(tmp_path: Path) -> None:
     (unpacked(tmp_path) / "api/webui/body.py").unlink()
     assert "api.webui.body" in imported(tmp_path).stderr
+
+
+def interpreter() -> str | None:
+    """Python in Lambda's version, on the PATH or where pyenv keeps its own."""
+    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    kept = sorted(root.glob(f"versions/{PYTHON}*/bin/python"))
+    return str(kept[-1]) if kept else shutil.which(f"python{PYTHON}")
+
+
+@pytest.mark.skipif(interpreter() is None, reason=f"Python {PYTHON} is not installed")
+def test_the_zip_is_imported_by_lambdas_python(tmp_path: Path) -> None:
+    python = interpreter()
+    assert python is not None
+    build(tmp_path / "front.zip", platform=f"manylinux2014_{platform.machine()}")
+    with zipfile.ZipFile(tmp_path / "front.zip") as package:
+        package.extractall(tmp_path / "front")
+    installed = Path(boto3.__file__).parents[1]
+    for name in ("boto3", "botocore", "dateutil", "jmespath", "urllib3"):  # Lambda brings them
+        shutil.copytree(installed / name, tmp_path / "front" / name)
+    shutil.copy(installed / "six.py", tmp_path / "front")
+    done = imported(tmp_path / "front", python)
+    assert (done.returncode, done.stdout) == (0, "404\n"), done.stderr
+
+
+def test_the_module_runs_the_version_that_the_package_is_for() -> None:
+    terraform = (ROOT / "deploy/queue/terraform/front.tf").read_text()
+    assert f'"python{PYTHON}"' in terraform

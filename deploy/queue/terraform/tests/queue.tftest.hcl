@@ -99,6 +99,28 @@ run "clients_and_cluster" {
   }
 }
 
+run "more_queues_than_a_redrive_policy_can_list" {
+  variables {
+    runtimes = { for number in range(6) : "sd${number}" => "${number}.safetensors" }
+  }
+  assert {
+    condition     = length(aws_sqs_queue.this) == 12
+    error_message = "six runtimes have twelve queues"
+  }
+  assert {
+    condition     = length(try(jsondecode(aws_sqs_queue_redrive_allow_policy.dead_letters.redrive_allow_policy).sourceQueueArns, [])) <= 10
+    error_message = "SQS refuses more than ten source queues"
+  }
+}
+
+run "more_runtimes_than_a_topic_has_filter_policies_for" {
+  command = plan
+  variables {
+    runtimes = { for number in range(100) : "sd${number}" => "${number}.safetensors" }
+  }
+  expect_failures = [var.runtimes]
+}
+
 run "a_tier_that_is_none" {
   command = plan
   variables {
