@@ -9,24 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+
+from runnables.checkpoints.families import LATENT_CONSISTENCY, Defaults
 
 FOLDER = Path(__file__).resolve().parents[2] / "models"
 
-Family = Literal["stable-diffusion", "stable-diffusion-xl", "stable-diffusion-xl-refiner"]
-Defaults = MappingProxyType[str, Any]  # fields of runnables.parameters.Profile
-
-#: where a family departs from 50 steps at guidance 7.5; source: the defaults of `__call__` of
-#: diffusers' StableDiffusionXLPipeline and StableDiffusionXLImg2ImgPipeline
-FAMILY_DEFAULTS: dict[Family, Defaults] = {
-    "stable-diffusion": MappingProxyType({}),
-    "stable-diffusion-xl": MappingProxyType({"guidance_scale": 5.0}),
-    "stable-diffusion-xl-refiner": MappingProxyType({"guidance_scale": 5.0}),
-}
-#: models distilled to few steps with guidance as an input; source: card of LCM_Dreamshaper_v7
-LATENT_CONSISTENCY = MappingProxyType({"num_inference_steps": 4, "guidance_scale": 8.0})
 #: distilled by an adversary; source: cards of sd-turbo and sdxl-turbo (1 to 4 steps, no guidance)
-TURBO = MappingProxyType(
+TURBO: Defaults = MappingProxyType(
     {"num_inference_steps": 1, "guidance_scale": 0.0, "height": 512, "width": 512}
 )
 
@@ -43,7 +32,7 @@ class Entry:
     """
 
     repository: str
-    family: Family
+    family: str
     gigabytes: float
     licence: str
     defaults: Defaults = field(default_factory=lambda: MappingProxyType({}))

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 
 from runnables.checkpoints import catalog, hub, layout, manifest
-from runnables.checkpoints.checkpoint import Checkpoint, family_of, profile_of
+from runnables.checkpoints.checkpoint import Checkpoint, profile_of
 from runnables.checkpoints.components import load_component, refusal
+from runnables.checkpoints.families import FAMILIES, FamilyLayout, family_of
 from runnables.checkpoints.single_file import load_file
 
 __all__ = ["Checkpoint", "load"]
@@ -46,34 +47,31 @@ def _load_folder(
     folder: Path, name: str, dtype: torch.dtype, defaults: Mapping[str, Any] | None = None
 ) -> Checkpoint:
     index = _read_json(folder / layout.INDEX, "not a diffusers model folder")
-    family = family_of(index)
-    _check_whole(folder, index)
-
-    def parts(*names: str) -> tuple[Any, ...]:
-        loaded = (load_component(folder, index, part, dtype) for part in names)
-        return tuple(part for part in loaded if part is not None)
-
-    (unet,), (vae,) = parts("unet"), parts("vae")
+    family = _family_of(index)
+    _check_whole(folder, index, FAMILIES[family])
     scheduler_config = _scheduler_config(folder, index)
+    names = [name for name in layout.components(index) if name != "scheduler"]
     return Checkpoint(
         name=name,
         family=family,
-        tokenizers=parts("tokenizer", "tokenizer_2"),
-        text_encoders=parts("text_encoder", "text_encoder_2"),
-        unet=unet,
-        vae=vae,
+        components={part: load_component(folder, index, part, dtype) for part in names},
         scheduler_config=scheduler_config,
-        safety_checker=load_component(folder, index, "safety_checker", dtype),
-        feature_extractor=load_component(folder, index, "feature_extractor", dtype),
         profile=profile_of(family, scheduler_config, _own_profile(folder) or defaults or {}),
         config=index,
     )
 
 
-def _check_whole(folder: Path, index: Mapping[str, Any]) -> None:
+def _family_of(index: Mapping[str, Any]) -> str:
+    try:
+        return family_of(index)
+    except ValueError as error:
+        raise refusal(str(error)) from error
+
+
+def _check_whole(folder: Path, index: Mapping[str, Any], family: FamilyLayout) -> None:
     """Every component is there, and as long as the manifest, or else its own header, says."""
     try:
-        if absent := {"unet", "vae", "scheduler"} - layout.components(index).keys():
+        if absent := family.needs - layout.components(index).keys():
             raise layout.Incomplete(f"{folder / layout.INDEX} lists no {', '.join(sorted(absent))}")
         weights = list(folder.rglob("*.safetensors"))
         small = sum(path.stat().st_size for path in weights) <= HASHED_UP_TO

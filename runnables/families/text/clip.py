@@ -1,72 +1,57 @@
-"""Prompts to embeddings: plain ones in batches, long and weighted ones with compel's arithmetic."""
+"""CLIP text encoders: plain prompts in batches, long and weighted ones with compel's arithmetic."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from runnables.extensions.lora.layers import LoraSet, applied, everywhere
-from runnables.extensions.textual_inversion.vocabulary import Concepts, Vocabulary
+from runnables.families.text.prompts import Embedding, Text, TextAddition, Vocabulary
 
-Syntax = Literal["plain", "compel"]
-COMPONENTS = ("text_encoder", "text_encoder_2")  # as model_index.json and LoRA files name them
-
-
-@dataclass(frozen=True)
-class Text:
-    """A prompt with everything that its encoding depends on; "" stands for no negative prompt.
-
-    Attributes:
-        clip_skip: text encoder layers left out at the end, counted as diffusers does.
-    """
-
-    prompt: str
-    syntax: Syntax = "plain"
-    clip_skip: int = 0
-    loras: LoraSet = ()
-    concepts: Concepts = ()
-
-    def emptied(self) -> Text:
-        """What lengthens it: "", encoded as it is."""
-        return replace(self, prompt="", syntax="plain", concepts=())
-
-
-@dataclass(frozen=True, eq=False)
-class Embedding:
-    """A prompt, encoded: `hidden_states` (tokens, features); `pooled` (features,) for SDXL."""
-
-    hidden_states: Tensor
-    pooled: Tensor | None = None
+if TYPE_CHECKING:
+    from runnables.checkpoints.checkpoint import Checkpoint
 
 
 class ClipEncoder:
     """A tokenizer and its CLIP text model.
 
     Args:
+        component: its name in model_index.json.
         normed: hidden states go through the final norm (SD 1 and 2); else they are those before
-            the last layer (SDXL).
+            the last layer (SDXL, SD 3).
         vocabulary: the words it knows beside the tokenizer's.
     """
 
     def __init__(
-        self, tokenizer: Any, model: Any, *, normed: bool, vocabulary: Vocabulary | None = None
+        self,
+        component: str,
+        tokenizer: Any,
+        model: Any,
+        *,
+        normed: bool,
+        vocabulary: Vocabulary | None = None,
     ) -> None:
+        self.component = component
         self.tokenizer = vocabulary.tokenizer if vocabulary else tokenizer
         self.model = model
         self.vocabulary = vocabulary
         self._normed = normed
 
-    def knowing(self, concepts: Concepts, index: int) -> ClipEncoder:
-        """This one, the pipeline's `index`-th, for prompts in which these words have a meaning."""
-        if not concepts:
-            return self
-        vocabulary = Vocabulary(self.tokenizer, concepts, index)
-        return ClipEncoder(self.tokenizer, self.model, normed=self._normed, vocabulary=vocabulary)
+    def knowing(self, additions: Sequence[TextAddition], index: int) -> ClipEncoder:
+        """This one, the model's `index`-th, for prompts in which further words have a meaning."""
+        for addition in additions:
+            if vocabulary := addition.vocabulary(self.tokenizer, index):
+                return ClipEncoder(
+                    self.component,
+                    self.tokenizer,
+                    self.model,
+                    normed=self._normed,
+                    vocabulary=vocabulary,
+                )
+        return self
 
     @property
     def deepest_skip(self) -> int:
@@ -113,27 +98,49 @@ class ClipEncoder:
         return self.vocabulary.convert(prompt) if self.vocabulary else prompt
 
 
+def clip_encoders(checkpoint: Checkpoint, *, normed: bool) -> tuple[ClipEncoder, ...]:
+    """A checkpoint's CLIP text encoders, in the order of their numbers."""
+    parts = checkpoint.components
+    return tuple(
+        ClipEncoder(
+            f"text_encoder{n}", parts[f"tokenizer{n}"], parts[f"text_encoder{n}"], normed=normed
+        )
+        for n in ("", "_2")
+        if f"text_encoder{n}" in parts
+    )
+
+
 def encode(
     encoders: Sequence[ClipEncoder], texts: Sequence[Text], dtype: torch.dtype, *, pooled: bool
 ) -> list[Embedding]:
     """Every text encoded by all encoders, side by side along the features.
 
-    Plain texts that fit are encoded in one call of each encoder for every `clip_skip`, set of LoRAs
-    and set of concepts.
+    Plain texts that fit are encoded in one call of each encoder for every `clip_skip` and every set
+    of additions.
 
     Args:
         pooled: keep the last encoder's projection.
     """
     done: dict[Text, Embedding] = {}
-    for loras, concepts in {(text.loras, text.concepts): None for text in texts}:
-        alike = [text for text in texts if (text.loras, text.concepts) == (loras, concepts)]
-        knowing = [encoder.knowing(concepts, i) for i, encoder in enumerate(encoders)]
-        with ExitStack() as stack:
-            for name, encoder in zip(COMPONENTS, encoders, strict=False):
-                active = everywhere(loras, encoder.model.device)
-                stack.enter_context(applied(encoder.model, name, active))
+    for additions in {text.additions: None for text in texts}:
+        alike = [text for text in texts if text.additions == additions]
+        knowing = [encoder.knowing(additions, i) for i, encoder in enumerate(encoders)]
+        with added(encoders, additions):
             done |= _encoded(knowing, alike, dtype, pooled=pooled)
     return [done[text] for text in texts]
+
+
+def added(encoders: Sequence[ClipEncoder], additions: Sequence[TextAddition]) -> ExitStack:
+    """A context in which these encoders have these additions."""
+    stack = ExitStack()
+    try:
+        for addition in additions:
+            for encoder in encoders:
+                stack.enter_context(addition.around(encoder.component, encoder.model))
+    except BaseException:
+        stack.close()
+        raise
+    return stack
 
 
 def _encoded(
