@@ -17,6 +17,7 @@ from api.webui.body import Asked
 from api.webui.tickets import Drawn
 from runnables import ticket as requests
 from runnables.images import codec
+from runnables.samplers.names import resolve
 from runnables.ticket import Result
 
 
@@ -90,7 +91,7 @@ def _info(result: Result, drawing: Drawing) -> dict[str, Any]:
         "subseed_strength": 0,
         "width": first.width,
         "height": first.height,
-        "sampler_name": _label(str(told["scheduler"]), drawing),
+        "sampler_name": resolve(told["scheduler"]).label,
         "cfg_scale": told["guidance_scale"],
         "steps": told["num_inference_steps"],
         "batch_size": count,
@@ -100,12 +101,6 @@ def _info(result: Result, drawing: Drawing) -> dict[str, Any]:
         "index_of_first_image": 0,
         "finish_reasons": [drawn.finish_reason for drawn in result.images],
     }
-
-
-def _label(name: str, drawing: Drawing) -> str:
-    """What the WebUI calls a sampler."""
-    labels = {one["name"]: one["label"] for one in drawing.runnable.samplers()}
-    return str(labels.get(name, name))
 
 
 def _base64(data: bytes) -> str:

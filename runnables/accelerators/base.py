@@ -1,4 +1,4 @@
-"""What the engine asks of a device. One folder per kind; precision is a value, not a copied file."""
+"""What the engine needs of a device. There is one folder per kind; precision is a value."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from runnables.checkpoints.components import refusal
 from runnables.checkpoints.families import FAMILIES, LATENT_CONSISTENCY
-from runnables.errors import InvalidInput
+from runnables.errors import InvalidInput, UnknownName
 from runnables.parameters import Profile
 
 
@@ -106,5 +106,5 @@ def profile_of(family: str, scheduler_config: Mapping[str, Any], own: Mapping[st
     defaults = {**FAMILIES[family].defaults, **(LATENT_CONSISTENCY if distilled else {}), **own}
     try:
         return Profile(**defaults)
-    except ValueError as error:
+    except (ValueError, UnknownName) as error:
         raise refusal(f"profile.json: {error}") from error

@@ -1,7 +1,7 @@
 """What of a diffusers model folder a pipeline needs, and whether it is there in full.
 
-A folder holds model_index.json and one folder per component; the same weights often lie there several
-times: as pickles, for other frameworks, or as a *variant* such as `model.fp16.safetensors`.
+A folder holds model_index.json and one folder per component; the same weights often lie there
+several times: as pickles, for other frameworks, or as a *variant* such as `model.fp16.safetensors`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A folder of files that requests name: listed anew each time, loaded at first use, evicted by age."""
+"""A folder of files that requests name: loaded at first use, evicted by least recent use."""
 
 from __future__ import annotations
 

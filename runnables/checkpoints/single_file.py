@@ -1,4 +1,4 @@
-"""Single-file checkpoints: one .safetensors with denoiser, VAE and text encoders in the original names.
+"""Single-file checkpoints: one .safetensors with all weights under their original names.
 
 Such a file has weights only. Configurations and tokenizers come from a diffusers folder of the same
 architecture; in this order: the one that is named (SD_CHECKPOINT_CONFIG), one beside the file with
@@ -17,6 +17,7 @@ from runnables.checkpoints import catalog, layout
 from runnables.checkpoints.checkpoint import Checkpoint, profile_of
 from runnables.checkpoints.components import refusal
 from runnables.checkpoints.families import COMPONENTS, family_of, single_file_kinds
+from runnables.samplers.scheduler import mended
 
 
 def load_file(path: Path, dtype: torch.dtype, config: str | None) -> Checkpoint:
@@ -95,7 +96,8 @@ def _checkpoint(path: Path, pipeline: Any) -> Checkpoint:
             part.eval().requires_grad_(False)
     index = {**dict(pipeline.config), "_class_name": type(pipeline).__name__}
     scheduler = pipeline.scheduler
-    scheduler_config = {**dict(scheduler.config), "_class_name": type(scheduler).__name__}
+    named = {**dict(scheduler.config), "_class_name": type(scheduler).__name__}
+    scheduler_config = mended(named, index["_class_name"])
     own = path.with_suffix(".profile.json")
     family = family_of(index)
     return Checkpoint(

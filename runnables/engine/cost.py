@@ -48,7 +48,7 @@ class CostModel:
         self.turn[upscaler] = known + TURN_GAIN * (seconds - known)
 
     def calibrate(self, samples: list[tuple[int, int, float]]) -> None:
-        """Fit overhead and rate to (denoiser rows, area, seconds) of a few calls of different size."""
+        """Fit overhead and rate to (denoiser rows, area, seconds) of calls of different size."""
         small, large = samples[0], samples[-1]
         work_small, work_large = small[0] * small[1], large[0] * large[1]
         if work_large > work_small:

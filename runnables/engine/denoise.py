@@ -12,13 +12,21 @@ from runnables.engine.hires import LATENT, SecondPass
 from runnables.engine.loaded_model import LoadedModel
 from runnables.engine.scheduling import Tasks, urgency
 from runnables.engine.size import check_pixels, size_of
-from runnables.errors import InvalidInput, UnknownName
+from runnables.errors import InvalidInput
 from runnables.extensions.base import Extension
 from runnables.families.base import Family, Size
 from runnables.families.latents import fitted
 from runnables.families.text.prompts import Text
-from runnables.parameters import FEATURES, ImageToImage, Inpaint, Resolved, TextToImage
-from runnables.samplers import UnknownSampler, compile_table, resolve
+from runnables.parameters import (
+    FEATURES,
+    Inpaint,
+    Resolved,
+    ResolvedImageToImage,
+    ResolvedInpaint,
+    TextToImage,
+)
+from runnables.samplers.compile import compile_table
+from runnables.samplers.names import Sampler
 from runnables.samplers.table import SamplerTable
 from runnables.ticket import Inputs, Ticket
 
@@ -163,7 +171,6 @@ def plan(model: LoadedModel, ticket: Ticket, inputs: Inputs) -> Denoise:
         model=model.name,
         height=size[0],
         width=size[1],
-        scheduler=_sampler(given.scheduler or checkpoint.profile.scheduler),
     )
     work = Denoise(
         ticket=ticket,
@@ -238,18 +245,11 @@ def _check_text(family: Family, parameters: TextToImage) -> None:
     )
 
 
-def _sampler(name: str) -> str:
-    try:
-        return resolve(name)
-    except UnknownSampler as error:
-        raise UnknownName(str(error), loc=("scheduler",)) from error
-
-
 # -- stages -----------------------------------------------------------------------------------
 
 
 def _stages(model: LoadedModel, parameters: Resolved) -> list[tuple[Family, SamplerTable]]:
-    if model.refiner is None or isinstance(parameters, ImageToImage):
+    if model.refiner is None or isinstance(parameters, ResolvedImageToImage):
         return [(model.base, _table(model.base, parameters))]
     cut = 1 - REFINER_SHARE
     return [
@@ -284,7 +284,7 @@ def _table(family: Family, parameters: Resolved, **cut: float) -> SamplerTable:
         parameters.scheduler,
         parameters.num_inference_steps,
         (parameters.height, parameters.width),
-        strength=parameters.strength if isinstance(parameters, ImageToImage) else None,
+        strength=parameters.strength if isinstance(parameters, ResolvedImageToImage) else None,
         pure_noise=pure_noise(parameters),
         **cut,
     )
@@ -292,7 +292,7 @@ def _table(family: Family, parameters: Resolved, **cut: float) -> SamplerTable:
 
 def table_of(
     family: Family,
-    sampler: str,
+    sampler: Sampler,
     steps: int,
     size: Size,
     *,
@@ -303,14 +303,10 @@ def table_of(
     """A sampler's table for one pass of this model.
 
     Raises:
-        InvalidInput: the sampler cannot run so few or so many steps, or none is left to run.
+        InvalidInput: the sampler does not fit the model, cannot run so few or so many steps, or no
+            step is left to run.
     """
-    if strength is not None and int(steps * strength) < 1:
-        raise InvalidInput(
-            f"strength {strength} of {steps} steps leaves none to run; raise strength or "
-            "num_inference_steps",
-            loc=("strength",),
-        )
+    levels = family.levels(size, steps)
     try:
         return compile_table(
             sampler,
@@ -318,6 +314,8 @@ def table_of(
             steps,
             strength=strength,
             pure_noise=pure_noise,
+            mu=levels.mu,
+            sigmas=levels.sigmas,
             **cut,
         )
     except ValueError as error:  # the scheduler itself refuses this number of steps
@@ -328,6 +326,6 @@ def table_of(
 
 def pure_noise(parameters: Resolved) -> bool:
     """Whether nothing of an input image shows in the first latents."""
-    if isinstance(parameters, Inpaint):
+    if isinstance(parameters, ResolvedInpaint):
         return parameters.strength == 1.0
-    return not isinstance(parameters, ImageToImage)
+    return not isinstance(parameters, ResolvedImageToImage)

@@ -235,7 +235,7 @@ class Engine:
         return has_room(self._rows, held, taken, self._queue.first_urgency, limit)
 
     def _step(self, rows: list[Row]) -> None:
-        """One denoiser call; when it fails, its rows are retried alone, and only the bad one ends."""
+        """One denoiser call. When it fails, its rows are retried alone; only the bad one ends."""
         started = time.perf_counter()
         calls, load = sum(row.denoiser_rows for row in rows), sum(row.load for row in rows)
         model, area = rows[0].work.model, rows[0].key.area
@@ -421,7 +421,7 @@ class Engine:
         return min(self._accelerator.row_limit(area), model.memory.rows(area))
 
     def _limit(self, row: Row) -> int:
-        """Denoiser rows that a call with this row may hold; never less than a guided image needs."""
+        """Denoiser rows that a call with this row may hold, at least those of a guided image."""
         fits = self._row_limit(row.work.model, row.key.area)
         return max(2, int(fits * self.headroom.share))
 

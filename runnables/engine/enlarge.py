@@ -1,4 +1,4 @@
-"""Requests that only enlarge a picture: admitted as others are, and run as tasks beside the steps."""
+"""Requests that only enlarge a picture: they are run as tasks beside the steps."""
 
 from __future__ import annotations
 

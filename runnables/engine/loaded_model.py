@@ -1,4 +1,4 @@
-"""A loaded model: its family's code, its refiner, its extensions, and what is known of its speed."""
+"""A loaded model: its family's code, its extensions, and what is known of its speed."""
 
 from __future__ import annotations
 

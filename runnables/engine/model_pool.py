@@ -1,9 +1,9 @@
 """The pool of models that requests choose from.
 
-The first is loaded at the start and stays. The others are read when a request first names one, on a
-thread of their own, while the engine goes on with its steps; where they do not all fit, the one that
-was unused for longest is evicted as soon as its accepted requests are finished. Requests for a model
-that is not loaded wait here.
+The first is loaded at the start and stays. The others are read when a request first names one, on
+a thread of their own, while the engine goes on with its steps; where they do not all fit, the one
+that was unused for longest is evicted as soon as its accepted requests are finished. Requests for a
+model that is not loaded wait here.
 """
 
 from __future__ import annotations

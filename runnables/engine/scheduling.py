@@ -1,7 +1,7 @@
 """All policy of the engine: who is let in, who waits, who takes the next step.
 
-Urgency is an absolute time: a request may wait a multiple of its own time before others of its class
-overtake it. So one that waits only gains on those that come after it, and nobody starves.
+Urgency is an absolute time: a request may wait a multiple of its own time before others of its
+class overtake it. So one that waits only gains on those that come after it, and nobody starves.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from runnables.errors import InvalidInput
 from runnables.families.text.prompts import Embedding, Text
+from runnables.samplers.names import Prediction
 
 if TYPE_CHECKING:
     from runnables.checkpoints.checkpoint import Checkpoint
@@ -38,6 +39,7 @@ class Traits:
         distilled_guidance: whether the guidance scale is an input of the denoiser, so that no
             unconditional row is run.
         deepest_clip_skip: the largest `clip_skip` that the text encoders have layers for.
+        compiled: whether its shapes are fixed, for which most features have no graph.
     """
 
     family: str
@@ -45,11 +47,12 @@ class Traits:
     scale_factor: int
     size_multiple: int
     native_size: Size
-    prediction: str
+    prediction: Prediction
     features: frozenset[str]
     inpaints_only: bool = False
     distilled_guidance: bool = False
     deepest_clip_skip: int = 0
+    compiled: bool = False
 
     @property
     def latent_size(self) -> Size:
@@ -67,8 +70,11 @@ class Traits:
 
     def check(self, feature: str) -> None:
         """Raises InvalidInput where the model does not take this parameter, naming both."""
-        if feature not in self.features:
-            raise InvalidInput(f"{self.family} models do not take {feature}", loc=(feature,))
+        if feature in self.features:
+            return
+        if self.compiled:
+            raise InvalidInput(f"{feature} needs a model that is not compiled", loc=(feature,))
+        raise InvalidInput(f"{self.family} models do not take {feature}", loc=(feature,))
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,16 +114,14 @@ class Conditioning:
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """What a sampler's timesteps depend on beside its own config.
+class Levels:
+    """What a sampler's noise levels depend on beside its own config.
 
     Attributes:
-        first: how many of the steps, as users count them, are left out at the beginning.
-        mu: the shift of the noise levels, where it depends on the image's size.
-        sigmas: the noise levels before the shift, where the family sets them itself.
+        mu: the shift of the levels, where it depends on the image's size.
+        sigmas: the levels before the shift, where the family sets them itself.
     """
 
-    first: int = 0
     mu: float | None = None
     sigmas: tuple[float, ...] | None = None
 
@@ -163,8 +167,8 @@ class Family(Protocol):
         """The conditioning of one row that generates `size` (height, width) pixels."""
         ...
 
-    def schedule(self, size: Size, steps: int, strength: float | None) -> Schedule:
-        """Which of `steps` are run for this share of them, and with which noise levels."""
+    def levels(self, size: Size, steps: int) -> Levels:
+        """The noise levels of an image of (height, width) pixels in so many steps."""
         ...
 
     def denoise(

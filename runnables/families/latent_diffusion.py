@@ -11,7 +11,7 @@ from torch import Tensor
 
 from runnables.checkpoints.checkpoint import Checkpoint
 from runnables.checkpoints.families import FAMILIES
-from runnables.families.base import Schedule, Size, Traits
+from runnables.families.base import Levels, Size, Traits
 from runnables.families.text.prompts import Embedding
 
 
@@ -35,10 +35,8 @@ class LatentDiffusion:
     def empty(self, like: Embedding) -> Embedding | None:
         return None
 
-    def schedule(self, size: Size, steps: int, strength: float | None) -> Schedule:
-        """As diffusers' Stable Diffusion and XL pipelines cut: whole steps, rounded down."""
-        run = steps if strength is None else min(int(steps * strength), steps)
-        return Schedule(first=steps - run)
+    def levels(self, size: Size, steps: int) -> Levels:
+        return Levels()
 
     def finished(self, latents: Tensor, *, inpainted: bool) -> Tensor:
         return latents

@@ -68,6 +68,7 @@ class UNetFamily(LatentDiffusion):
             inpaints_only=bool(config.in_channels != self.latent_channels),
             distilled_guidance=config.time_cond_proj_dim is not None,
             deepest_clip_skip=min(encoder.deepest_skip for encoder in self.encoders),
+            compiled=compiled is not None,
         )
 
     # -- text -------------------------------------------------------------------------------

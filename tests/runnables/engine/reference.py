@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from runnables.parameters import ImageToImage, Inpaint, TextToImage
-from runnables.samplers import make_scheduler
+from runnables.parameters import ImageToImage, TextToImage
+from runnables.samplers.names import DEFAULT
+from runnables.samplers.scheduler import make_scheduler
 
 
 def draw(
@@ -89,30 +90,30 @@ def second_pass(diffuser: Any, parameters: TextToImage, first: dict[str, Any]) -
     }
 
 
-def pipeline(folder: Path, task: type) -> Any:
+def pipeline(folder: Path, task: type[TextToImage]) -> Any:
     """diffusers' pipeline of this folder for this task, with its own sampler, as just loaded.
 
     It is shared, so leave the rest of it as it was.
     """
-    loaded, name, config = _loaded(folder, task)
-    loaded.scheduler = make_scheduler("default", {**config, "_class_name": name})
+    loaded, name, config = _loaded(folder, task.task)
+    loaded.scheduler = make_scheduler(DEFAULT, {**config, "_class_name": name})
     return loaded
 
 
-def _with_sampler(folder: Path, task: type, parameters: TextToImage) -> Any:
-    loaded, name, config = _loaded(folder, task)
-    sampler = parameters.scheduler or "default"
+def _with_sampler(folder: Path, task: type[TextToImage], parameters: TextToImage) -> Any:
+    loaded, name, config = _loaded(folder, task.task)
+    sampler = parameters.scheduler or DEFAULT
     loaded.scheduler = make_scheduler(sampler, {**config, "_class_name": name})
     return loaded
 
 
 @cache
-def _loaded(folder: Path, task: type) -> tuple[Any, str, dict[str, Any]]:
+def _loaded(folder: Path, task: str) -> tuple[Any, str, dict[str, Any]]:
     """With the class and the config of its own sampler."""
     import diffusers
 
     family = "StableDiffusionXL" if (folder / "text_encoder_2").exists() else "StableDiffusion"
-    suffix = {TextToImage: "", ImageToImage: "Img2Img", Inpaint: "Inpaint"}[task]
+    suffix = {"txt2img": "", "img2img": "Img2Img", "inpaint": "Inpaint"}[task]
     loaded = getattr(diffusers, f"{family}{suffix}Pipeline").from_pretrained(
         folder, dtype=torch.float32
     )
