@@ -137,9 +137,10 @@ class WebUIRoutes:
     async def _parameters(self, asked: Asked, model: type[Parameters]) -> Parameters:
         runnable = self._drawing.runnable
         words = [one["name"] for one in await asyncio.to_thread(runnable.embeddings)]
-        parameters = translate.parameters(asked, model, words, runnable.describe())
         options, known = asked.override_settings, self._drawing.models
         chosen = catalog.check_model(options, known, "override_settings")
+        native = catalog.described(runnable.models(), chosen)
+        parameters = translate.parameters(asked, model, words, native)
         return parameters.model_copy(update={"model": chosen})
 
     async def _mask(self, text: str) -> Image:

@@ -21,6 +21,7 @@ from hosts.queue.webui import Content, Drawn, Enlarged
 from runnables.errors import InvalidInput, Loc
 from runnables.parameters import MAX_SEED, AnyParameters, Parameters
 from runnables.parameters import Task as Kind
+from runnables.samplers.names import Prediction
 
 LEGACY = "legacy"  # the runtime of v1alpha1 tasks, which are routed by their model's name
 MAX_BYTES = 256 * 1024  # SNS refuses more
@@ -119,18 +120,21 @@ class Task(BaseModel):
         kind = KINDS[self.metadata.tasktype]
         return "inpaint" if kind == "img2img" and self.content.mask else kind
 
-    def parameters(self, embeddings: Sequence[str] = ()) -> AnyParameters:
+    def parameters(
+        self, embeddings: Sequence[str] = (), *, prediction: Prediction = "epsilon"
+    ) -> AnyParameters:
         """Ours. The seed follows from the task where none is given, so that a second delivery
         draws the same image.
 
         Args:
             embeddings: names of textual inversions that there are.
+            prediction: the kind of model that generates it, where that is known.
 
         Raises:
             InvalidInput: naming the field as the caller wrote it.
         """
         try:
-            asked = self.content.parameters(self.kind, embeddings)
+            asked = self.content.parameters(self.kind, embeddings, {"prediction": prediction})
         except InvalidInput as error:
             error.loc = (*CONTENT[self.form], *error.loc)
             raise

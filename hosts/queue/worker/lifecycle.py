@@ -220,7 +220,8 @@ class Lifecycle:
 
 def _parameters(task: Task, delivery: Delivery, runnable: StableDiffusionRunnable) -> AnyParameters:
     words = [one["name"] for one in runnable.embeddings()]
-    parameters = task.parameters(words)
+    prediction = runnable.describe().get("prediction", "epsilon")
+    parameters = task.parameters(words, prediction=prediction)
     priority = "high" if delivery.urgent else "normal"
     return parameters.model_copy(update={"priority": priority, "deadline_s": DEADLINE_S})
 

@@ -58,6 +58,7 @@ def test_an_old_scheduler_config_is_mended_as_by_diffusers(copy: Path, offset: i
     if offset is None:
         del config["steps_offset"]
     path.write_text(json.dumps(config))
+    manifest.write(copy, source="test")
     pipeline = diffusers.StableDiffusionPipeline.from_pretrained(copy, dtype=torch.float32)
     pipeline.scheduler.set_timesteps(6)
     checkpoint = load(str(copy), dtype=torch.float32)
