@@ -26,7 +26,7 @@ from tests.runnables.engine import reference
 Start = Callable[..., StableDiffusionRunnable]
 TinyModel = Callable[[str], Path]
 Nets = Callable[..., Path]
-SUFFIX: dict[type, str] = {TextToImage: "", ImageToImage: "Img2Img", Inpaint: "Inpaint"}
+SUFFIX = {"txt2img": "", "img2img": "Img2Img", "inpaint": "Inpaint"}
 BOUND = 2
 
 
@@ -83,12 +83,13 @@ def diffuser_of(
 
     plain = reference.pipeline(model, task)
     models = [diffusers.ControlNetModel.from_pretrained(folder / u.name) for u in uses]
-    family = type(plain).__name__.removesuffix(f"{SUFFIX[task]}Pipeline")
+    suffix = SUFFIX[task.task]
+    family = type(plain).__name__.removesuffix(f"{suffix}Pipeline")
     components = {**plain.components, "controlnet": models if len(models) > 1 else models[0]}
     if "safety_checker" in components:
         components["requires_safety_checker"] = False
     scheduler = plain.scheduler.from_config(plain.scheduler.config)
-    diffuser = getattr(diffusers, f"{family}ControlNet{SUFFIX[task]}Pipeline")(
+    diffuser = getattr(diffusers, f"{family}ControlNet{suffix}Pipeline")(
         **{**components, "scheduler": scheduler}
     )
     diffuser.set_progress_bar_config(disable=True)
@@ -348,8 +349,10 @@ def test_deep_cache_is_refused(sd1: StableDiffusionRunnable, edges: list[Image.I
 def test_compiled_models_take_none(
     sd1: StableDiffusionRunnable, edges: list[Image.Image], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compiled = replace(base_of(sd1).checkpoint, compiled=Compiled(sizes=((64, 64),), rows=2))
-    monkeypatch.setattr(base_of(sd1), "checkpoint", compiled)
+    base = base_of(sd1)
+    checkpoint = replace(base.checkpoint, compiled=Compiled(sizes=((64, 64),), rows=2))
+    compiled = type(base)(checkpoint, base.device, base.dtype)
+    monkeypatch.setattr(base, "traits", compiled.traits)
     with pytest.raises(InvalidInput, match="not compiled") as caught:
         sd1.submit(wanted(use("one")), controls=edges[:1])
     assert caught.value.loc == ("controlnets",)
