@@ -17,9 +17,9 @@ from bentoml.validators import ContentType
 from PIL.Image import Image
 
 from api.http.gateway import Gateway
-from api.http.responses import choose_format, encode
+from api.http.responses import choose_format
 from api.http.stopping import stopping
-from runnables.images import codec
+from runnables.images import codec, files
 from runnables.metrics import Metrics
 from runnables.parameters import AnyParameters, ImageToImage, Inpaint, TextToImage, Upscale
 from runnables.runnable import StableDiffusionRunnable
@@ -97,7 +97,7 @@ class StableDiffusion:
         """A file, or JSON where there are several images: chosen as over HTTP without `Accept`."""
         chosen = choose_format(parameters, accept="")
         result = self.runnable.submit(parameters, *inputs).future.result()
-        return encode(result, chosen, settings)
+        return files.encode(result, chosen, settings)
 
 
 def _log_to_stderr() -> None:

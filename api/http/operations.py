@@ -25,7 +25,7 @@ ERRORS = {
     504: "The deadline passed",
 }
 #: what a request that draws can end with
-DRAWING = tuple(status for status in ERRORS if status != 409)
+GENERATING = tuple(status for status in ERRORS if status != 409)
 #: what one that only looks can
 LOOKING = (401, 503)
 SECURITY: list[dict[str, list[str]]] = [{}, {"bearer": []}, {"key": []}, {"basic": []}]

@@ -16,7 +16,7 @@ from uuid import uuid4
 from api.http import fetch, tracing
 from api.jobs.document import document
 from api.jobs.files import Files
-from api.jobs.job import Job, State
+from api.jobs.job import Job
 from api.jobs.lease import Lease
 from api.jobs.runner import Runner
 from api.jobs.store import Store
@@ -24,6 +24,7 @@ from api.jobs.submission import Submission
 from api.jobs.watch import Watch
 from api.jobs.webhooks import Webhooks
 from api.progress.live import Hub, Live
+from api.progress.record import State
 from api.progress.requests import Requests
 from runnables.errors import Conflict, InvalidInput, NotReady, OverCapacity
 from runnables.metrics import Metrics
@@ -38,18 +39,25 @@ Document = Callable[[Job], dict[str, Any]]
 
 
 class Jobs:
-    """Accepts, finds, cancels. Nothing is on the disk before `start`.
+    """All jobs of a service: it accepts, finds and cancels them. `start` opens the folder.
 
-    Attributes:
-        requests: the synchronous ones.
+    Args:
+        hub: Listeners of progress.
+        requests: The synchronous requests, which `find` and `cancel` know as well.
     """
 
-    def __init__(self, runnable: StableDiffusionRunnable, metrics: Metrics | None = None) -> None:
+    def __init__(
+        self,
+        runnable: StableDiffusionRunnable,
+        hub: Hub,
+        requests: Requests,
+        metrics: Metrics | None = None,
+    ) -> None:
+        self.hub = hub
+        self._requests = requests
         self._watch = Watch(metrics)
         self._runnable = runnable
         self._settings = runnable.settings
-        self.hub = Hub()
-        self.requests = Requests(self.hub)
         self._parts: Parts | None = None
         self._failure = "jobs are not started"
         self._stopped = threading.Event()
@@ -113,7 +121,7 @@ class Jobs:
         job = self._parts.store.get(owner, id) if self._parts else None
         if job is not None:
             return self.document(job)
-        request = self.requests.find(owner, id)
+        request = self._requests.find(owner, id)
         return document(request[0], request[1].progress) if request else None
 
     def get(self, owner: str, id: str) -> Job | None:
@@ -128,7 +136,7 @@ class Jobs:
         """End it at the next step; without effect on what has ended."""
         job = self._cancel_stored(self._parts.store, owner, id) if self._parts else None
         if job is None:
-            request = self.requests.find(owner, id)
+            request = self._requests.find(owner, id)
             if request:
                 request[1].cancel()
         elif live := self._live(job):

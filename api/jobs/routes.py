@@ -10,13 +10,13 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from api.generation import Generation
 from api.http import tracing
-from api.http.keys import Keys
 from api.jobs import events, submission
-from api.jobs.job import Job, State
+from api.jobs.job import Job
 from api.jobs.jobs import Jobs
+from api.progress.record import State
 from runnables.errors import Conflict, InvalidInput, UnknownName
-from runnables.settings import Settings
 
 STATES = get_args(State)
 MAX_LIMIT = 200
@@ -24,26 +24,15 @@ MAX_STEPS = 150  # previews at every so many steps
 
 
 class JobRoutes:
-    """Handlers.
+    """The handlers."""
 
-    Args:
-        ready: raises NotReady while the model loads.
-    """
-
-    def __init__(
-        self,
-        jobs: Jobs,
-        settings: Settings,
-        keys: Keys,
-        ready: Callable[[], None],
-    ) -> None:
+    def __init__(self, jobs: Jobs, generation: Generation) -> None:
         self._jobs = jobs
-        self._settings = settings
-        self._keys = keys
-        self._ready = ready
+        self._generation = generation
+        self._keys = generation.keys
 
     def routes(self) -> list[Route]:
-        """To be mounted at the root."""
+        """Return the routes, which are to be mounted at the root."""
         return [
             Route("/jobs", self._submit, methods=["POST"]),
             Route("/jobs", self._list, methods=["GET"]),
@@ -59,8 +48,8 @@ class JobRoutes:
 
     async def _accept(self, request: Request) -> Response:
         owner = self._keys.spend(request.headers)
-        self._ready()
-        asked = await submission.read(request, self._settings)
+        self._generation.check_ready()
+        asked = await submission.read(request, self._generation.settings)
         job, new = await asyncio.to_thread(self._jobs.submit, owner, asked)
         body = await asyncio.to_thread(self._jobs.document, job)
         return JSONResponse(body, 202 if new else 200, headers={"Location": f"/jobs/{job.id}"})

@@ -12,15 +12,15 @@ from typing import Any
 
 from PIL.Image import Image
 
-from api.http import responses
 from api.http.stopping import stopping
 from api.jobs.files import Files
-from api.jobs.job import Job, State
+from api.jobs.job import Job
 from api.jobs.lease import Lease
 from api.jobs.store import Store
 from api.jobs.submission import control_names
 from api.jobs.watch import Watch
 from api.progress.live import Hub, Live
+from api.progress.record import State, failure
 from runnables.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -28,8 +28,8 @@ from runnables.errors import (
     NotReady,
     OverCapacity,
     StableDiffusionError,
-    error_body,
 )
+from runnables.images import files
 from runnables.images.codec import Format
 from runnables.parameters import MODELS, AnyParameters, OutputFormat, Priority
 from runnables.runnable import StableDiffusionRunnable
@@ -216,7 +216,7 @@ class Runner:
         described = []
         for i, drawn in enumerate(result.images):
             name = f"{job.attempts}-{i}.{kind}"
-            data = responses.image_file(result, drawn, kind, self._runnable.settings)
+            data = files.image_file(result, drawn, kind, self._runnable.settings)
             self._files.write(job.folder, name, data)
             described.append(
                 {
@@ -290,4 +290,4 @@ def _told(error: BaseException) -> dict[str, Any]:
     if not isinstance(error, StableDiffusionError):
         logger.error("a job failed", exc_info=error)
         error = GenerationFailed("drawing this job failed; the server's log says why")
-    return {**error_body(error), "status": error.status}
+    return failure(error)

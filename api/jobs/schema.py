@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from api.http.operations import (
     BINARY,
-    DRAWING,
+    GENERATING,
     LOOKING,
     Schema,
     controls,
@@ -17,9 +17,9 @@ from api.http.operations import (
     reference,
     schema_of,
 )
-from api.jobs.job import State
 from api.jobs.routes import MAX_LIMIT, MAX_STEPS
 from api.jobs.submission import JobRequest
+from api.progress.record import State
 from runnables.parameters import MODELS
 
 TEXT: Schema = {"type": "string"}
@@ -28,7 +28,7 @@ TIME: Schema = {"type": ["string", "null"], "format": "date-time"}
 NUMBER_OR_NULL: Schema = {"type": ["number", "null"]}
 STATE: Schema = {"type": "string", "enum": list(get_args(State))}
 #: what asking for a job can be refused with
-ASKING = (*(status for status in DRAWING if status not in (499, 500, 504)), 409)
+ASKING = (*(status for status in GENERATING if status not in (499, 500, 504)), 409)
 FINDING = (*LOOKING, 404)
 ID = path_field("id", "Of the job, or of a request: its `X-Request-Id`")
 

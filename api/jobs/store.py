@@ -16,7 +16,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from api.jobs.job import Job, State
+from api.jobs.job import Job
+from api.progress.record import State
 
 VERSION = 1  # of the schema, in SQLite's user_version
 SCHEMA = """

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 
 from api.http import forms
+from api.http.request_id import ID
 from api.http.validation import validated
-from api.jobs.job import ID
 from runnables.errors import InvalidInput, Loc
 from runnables.parameters import MODELS, AnyParameters, Task
 from runnables.settings import Settings

@@ -6,7 +6,8 @@ import time
 from typing import Any
 
 from api.http import tracing
-from api.jobs.job import Job, State
+from api.jobs.job import Job
+from api.progress.record import State
 from runnables.metrics import Metrics
 from runnables.ticket import Result
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from api.http.operations import (
     BINARY,
-    DRAWING,
+    GENERATING,
     LOOKING,
     Schema,
     json,
@@ -37,10 +37,12 @@ def paths() -> Schema:
     refused = operation("Refused: ask for an edit instead", {}, errors=(400, 401), error=FORM)
     return {
         "/v1/images/generations": {
-            "post": operation("Draw (OpenAI)", drawn, errors=DRAWING, error=FORM, body=generation)
+            "post": operation(
+                "Draw (OpenAI)", drawn, errors=GENERATING, error=FORM, body=generation
+            )
         },
         "/v1/images/edits": {
-            "post": operation("Redraw (OpenAI)", drawn, errors=DRAWING, error=FORM, body=_edit())
+            "post": operation("Redraw (OpenAI)", drawn, errors=GENERATING, error=FORM, body=_edit())
         },
         "/v1/images/variations": {"post": refused},
         "/v1/models": {

@@ -16,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from api.generation import Drawing
+from api.generation import Generation
 from api.openai import answers, errors
 from api.openai.translate import Asked
 from api.progress.live import Listener
@@ -60,22 +60,22 @@ class Events(StreamingResponse):
 
 
 async def events(
-    drawing: Drawing, ticket: Ticket, listener: Listener, asked: Asked, kind: Kind
+    generation: Generation, ticket: Ticket, listener: Listener, asked: Asked, kind: Kind
 ) -> AsyncIterator[str]:
     """`partial_image` events, at most as many as asked for, then `completed` for each image."""
     try:
         async for index, preview in _previews(ticket, listener, asked.partial_images):
             picture = await run_in_threadpool(_encoded, preview, asked.output_format)
             yield _event(kind, "partial_image", {**picture, "partial_image_index": index}, asked)
-        result = drawing.ended(ticket)
-        answers.check(result, drawing)
+        result = generation.ended(ticket)
+        answers.check(result, generation)
         for drawn in result.images:
-            entry = await run_in_threadpool(answers.image, result, drawn, asked, drawing)
+            entry = await run_in_threadpool(answers.image, result, drawn, asked, generation)
             body = {**entry, "size": _size(drawn.image), "usage": USAGE}
             yield _event(kind, "completed", body, asked)
     except StableDiffusionError as error:
-        drawing.count(kind.task, error.status)
-        yield f"event: error\ndata: {json.dumps(errors.of(error))}\n\n"
+        generation.count(kind.task, error.status)
+        yield f"event: error\ndata: {json.dumps(errors.body(error))}\n\n"
 
 
 async def _previews(

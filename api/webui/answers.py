@@ -10,29 +10,30 @@ from typing import Any
 
 from PIL.Image import Image
 
-from api.generation import Drawing
-from api.http import responses
+from api.generation import Generation
 from api.webui import controlnet
 from api.webui.body import Asked
 from api.webui.tickets import Drawn
 from runnables import ticket as requests
-from runnables.images import codec
+from runnables.images import codec, files
 from runnables.ticket import Result
 
 
-def body(result: Result, asked: Asked, sent: dict[str, Any], drawing: Drawing) -> dict[str, Any]:
+def body(
+    result: Result, asked: Asked, sent: dict[str, Any], generation: Generation
+) -> dict[str, Any]:
     """The answer of txt2img and img2img; `info` is JSON in a string, as in the WebUI."""
-    pictures = [picture(result, one, drawing) for one in result.images]
+    pictures = [picture(result, one, generation) for one in result.images]
     return {
         "images": pictures if asked.send_images else [],
         "parameters": echoed(asked, sent),
-        "info": json.dumps(_info(result, drawing)),
+        "info": json.dumps(_info(result, generation)),
     }
 
 
-def picture(result: Result, drawn: requests.Drawn, drawing: Drawing) -> str:
+def picture(result: Result, drawn: requests.Drawn, generation: Generation) -> str:
     """One image's file in base64."""
-    return _base64(responses.image_file(result, drawn, "png", drawing.settings))
+    return _base64(files.image_file(result, drawn, "png", generation.settings))
 
 
 def interrupted(asked: Asked, sent: dict[str, Any]) -> dict[str, Any]:
@@ -72,7 +73,7 @@ def progress(drawn: Sequence[Drawn], preview: Image | None) -> dict[str, Any]:
     }
 
 
-def _info(result: Result, drawing: Drawing) -> dict[str, Any]:
+def _info(result: Result, generation: Generation) -> dict[str, Any]:
     told = result.parameters.model_dump()
     seeds = [drawn.seed for drawn in result.images]
     count = len(seeds)
@@ -90,7 +91,7 @@ def _info(result: Result, drawing: Drawing) -> dict[str, Any]:
         "subseed_strength": 0,
         "width": first.width,
         "height": first.height,
-        "sampler_name": _label(str(told["scheduler"]), drawing),
+        "sampler_name": _label(str(told["scheduler"]), generation),
         "cfg_scale": told["guidance_scale"],
         "steps": told["num_inference_steps"],
         "batch_size": count,
@@ -102,9 +103,9 @@ def _info(result: Result, drawing: Drawing) -> dict[str, Any]:
     }
 
 
-def _label(name: str, drawing: Drawing) -> str:
+def _label(name: str, generation: Generation) -> str:
     """What the WebUI calls a sampler."""
-    labels = {one["name"]: one["label"] for one in drawing.runnable.samplers()}
+    labels = {one["name"]: one["label"] for one in generation.runnable.samplers()}
     return str(labels.get(name, name))
 
 

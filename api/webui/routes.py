@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from api.generation import Drawing
+from api.generation import Generation
 from api.http import forms, request_id
 from api.http.forms import Form
 from api.http.validation import validated
@@ -52,14 +52,14 @@ class WebUIRoutes:
         hub: where progress hears of previews.
     """
 
-    def __init__(self, drawing: Drawing, hub: Hub) -> None:
-        self._drawing = drawing
+    def __init__(self, generation: Generation, hub: Hub) -> None:
+        self._generation = generation
         self._hub = hub
         self._tickets = Tickets()
 
     def routes(self) -> list[Route]:
         """To be mounted at the root."""
-        runnable = self._drawing.runnable
+        runnable = self._generation.runnable
         reads: dict[str, Callable[[], Any]] = {
             "samplers": lambda: catalog.sampler_list(runnable.samplers()),
             "schedulers": lambda: catalog.scheduler_list(runnable.spacings()),
@@ -67,8 +67,8 @@ class WebUIRoutes:
             "embeddings": lambda: catalog.embedding_list(runnable.embeddings()),
             "upscalers": lambda: enlarge.lists(runnable.upscalers()),
             "latent-upscale-modes": enlarge.latent_modes,
-            "sd-models": lambda: catalog.model_list(self._drawing.models),
-            "options": lambda: catalog.options(self._drawing.models[0]),
+            "sd-models": lambda: catalog.model_list(self._generation.models),
+            "options": lambda: catalog.options(self._generation.models[0]),
             **{name: partial(dict.get, catalog.EMPTY, name) for name in catalog.EMPTY},
         }
         posts: dict[str, Callable[[Request], Awaitable[Response]]] = {
@@ -96,30 +96,30 @@ class WebUIRoutes:
     # -- drawing ----------------------------------------------------------------------------
 
     async def _txt2img(self, request: Request) -> Response:
-        with self._drawing.admitted(request, "txt2img") as owner:
+        with self._generation.admitted(request, "txt2img") as owner:
             return await self._draw(request, owner, image=False)
 
     async def _img2img(self, request: Request) -> Response:
-        with self._drawing.admitted(request, "img2img") as owner:
+        with self._generation.admitted(request, "img2img") as owner:
             return await self._draw(request, owner, image=True)
 
     async def _draw(self, request: Request, owner: str, image: bool) -> Response:
-        drawing = self._drawing
+        generation = self._generation
         sent = forms.json_object(await request.body())
         asked = validated(Asked, sent)
         form = await self._form(asked, image)
         key = (owner, request_id.of(request))
         with self._hub.listening(key, 0) as listener:
-            ticket = await drawing.submit(request, owner, form)
+            ticket = await generation.submit(request, owner, form)
             with self._tickets.following(owner, ticket, listener) as drawn:
                 try:
-                    result = await drawing.wait(request, ticket)
+                    result = await generation.wait(request, ticket)
                 except Cancelled:
                     if not drawn.interrupted:
                         raise
-                    drawing.count(form.parameters.task, Cancelled.status)
+                    generation.count(form.parameters.task, Cancelled.status)
                     return JSONResponse(answers.interrupted(asked, sent))
-        return JSONResponse(await run_in_threadpool(answers.body, result, asked, sent, drawing))
+        return JSONResponse(await run_in_threadpool(answers.body, result, asked, sent, generation))
 
     async def _form(self, asked: Asked, image: bool) -> Form:
         model = translate.task_of(asked, image)
@@ -134,24 +134,24 @@ class WebUIRoutes:
         return Form(parameters, inputs.image, inputs.mask, inputs.controls)
 
     async def _parameters(self, asked: Asked, model: type[Parameters]) -> Parameters:
-        runnable = self._drawing.runnable
+        runnable = self._generation.runnable
         words = [one["name"] for one in await asyncio.to_thread(runnable.embeddings)]
         parameters = translate.parameters(
             asked, model, runnable.webui_sampler, words, runnable.describe()
         )
-        options, known = asked.override_settings, self._drawing.models
+        options, known = asked.override_settings, self._generation.models
         chosen = catalog.check_model(options, known, "override_settings")
         return parameters.model_copy(update={"model": chosen})
 
     async def _mask(self, text: str) -> Image:
         """Grey."""
-        settings = self._drawing.settings
+        settings = self._generation.settings
         data = await uploads.read(text, "mask", settings)
         return await run_in_threadpool(codec.decode_mask, data, max_pixels=settings.max_pixels)
 
     async def _image(self, text: str, field: str) -> Image:
         """RGB. Raises UnsupportedImage naming the field."""
-        settings = self._drawing.settings
+        settings = self._generation.settings
         data = await uploads.read(text, field, settings)
         return await run_in_threadpool(
             codec.decode, data, max_pixels=settings.max_pixels, field=field
@@ -160,13 +160,13 @@ class WebUIRoutes:
     # -- enlarging --------------------------------------------------------------------------
 
     async def _extra_single(self, request: Request) -> Response:
-        with self._drawing.admitted(request, "upscale") as owner:
+        with self._generation.admitted(request, "upscale") as owner:
             asked = forms.parse(enlarge.Single, await request.body())
             larger = await self._enlarge(request, owner, asked, asked.image, "image")
             return JSONResponse({"html_info": "", "image": larger})
 
     async def _extra_batch(self, request: Request) -> Response:
-        with self._drawing.admitted(request, "upscale") as owner:
+        with self._generation.admitted(request, "upscale") as owner:
             asked = forms.parse(enlarge.Several, await request.body())
             larger = [
                 await self._enlarge(request, owner, asked, one.data, "imageList")
@@ -180,45 +180,45 @@ class WebUIRoutes:
         """A picture in base64, enlarged."""
         parameters = enlarge.parameters(asked)
         form = Form(parameters, await self._image(text, field))
-        result = await self._drawing.draw(request, owner, form)
-        return await run_in_threadpool(answers.picture, result, result.images[0], self._drawing)
+        result = await self._generation.run(request, owner, form)
+        return await run_in_threadpool(answers.picture, result, result.images[0], self._generation)
 
     # -- while it is drawn ------------------------------------------------------------------
 
     async def _progress(self, request: Request) -> Response:
-        owner = self._drawing.keys.check(request.headers)
+        owner = self._generation.keys.check(request.headers)
         drawn = self._tickets.of(owner)
         skip = request.query_params.get("skip_current_image", "").lower() in ("true", "1")
         preview = drawn[0].look() if drawn and not skip else None
         return JSONResponse(await run_in_threadpool(answers.progress, drawn, preview))
 
     async def _interrupt(self, request: Request) -> Response:
-        self._tickets.interrupt(self._drawing.keys.check(request.headers))
+        self._tickets.interrupt(self._generation.keys.check(request.headers))
         return JSONResponse({})
 
     # -- what there is ----------------------------------------------------------------------
 
     def _reader(self, read: Callable[[], Any]) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
-            self._drawing.keys.check(request.headers)
+            self._generation.keys.check(request.headers)
             return JSONResponse(await asyncio.to_thread(read))
 
         return answer
 
     async def _set_options(self, request: Request) -> Response:
-        self._drawing.keys.check(request.headers)
-        catalog.check_options(forms.json_object(await request.body()), self._drawing.models)
+        self._generation.keys.check(request.headers)
+        catalog.check_options(forms.json_object(await request.body()), self._generation.models)
         return JSONResponse(None)
 
     async def _nothing(self, request: Request) -> Response:
-        self._drawing.keys.check(request.headers)
+        self._generation.keys.check(request.headers)
         return JSONResponse(None)
 
     async def _png_info(self, request: Request) -> Response:
-        self._drawing.keys.check(request.headers)
+        self._generation.keys.check(request.headers)
         picture = forms.parse(Picture, await request.body())
-        data = await uploads.read(picture.image, "image", self._drawing.settings)
-        limit = self._drawing.settings.max_pixels
+        data = await uploads.read(picture.image, "image", self._generation.settings)
+        limit = self._generation.settings.max_pixels
         text, items = await run_in_threadpool(
             codec.read_parameters, data, max_pixels=limit, field="image"
         )

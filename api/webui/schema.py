@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from api.http.operations import (
-    DRAWING,
+    GENERATING,
     LOOKING,
     Schema,
     json,
@@ -126,7 +126,7 @@ def _look(text: str, schema: Schema) -> Schema:
     return operation(text, {"200": json(schema)}, errors=LOOKING, error=FORM)
 
 
-def _write(text: str, answer: Schema, body: Schema, errors: tuple[int, ...] = DRAWING) -> Schema:
+def _write(text: str, answer: Schema, body: Schema, errors: tuple[int, ...] = GENERATING) -> Schema:
     content = {"application/json": {"schema": body}}
     return operation(text, {"200": json(answer)}, errors=errors, error=FORM, body=content)
 

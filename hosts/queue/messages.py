@@ -136,8 +136,7 @@ class Task(BaseModel):
         try:
             asked = self.content.parameters(self.kind, resolve, embeddings)
         except InvalidInput as error:
-            error.loc = (*CONTENT[self.form], *error.loc)
-            raise
+            raise error.below(CONTENT[self.form]) from error.__cause__
         if not isinstance(asked, Parameters) or asked.seed is not None:
             return asked
         return asked.model_copy(update={"seed": int(self.digest, 16) % (MAX_SEED - 8)})

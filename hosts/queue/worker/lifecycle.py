@@ -18,7 +18,6 @@ from dataclasses import replace
 from botocore.exceptions import BotoCoreError, ClientError
 from opentelemetry.trace import Span
 
-from api.http.responses import encode
 from hosts.queue import keys
 from hosts.queue.completion import Manifest, Status
 from hosts.queue.messages import Task, from_queue
@@ -31,6 +30,7 @@ from hosts.queue.worker.models import Models
 from hosts.queue.worker.settings import WorkerSettings
 from hosts.queue.worker.store import Store
 from runnables.errors import Cancelled, GenerationFailed, InvalidInput, OverCapacity
+from runnables.images import files
 from runnables.parameters import AnyParameters
 from runnables.runnable import StableDiffusionRunnable
 from runnables.ticket import Inputs, Result, Ticket
@@ -159,7 +159,7 @@ class Lifecycle:
         started, urls = time.perf_counter(), []
         for number, drawn in enumerate(result.images):
             alone = replace(result, images=(drawn,))
-            data = encode(alone, "png", runnable.settings)
+            data = files.encode(alone, "png", runnable.settings)
             urls.append(self.store.put_image(task, number, data, trace))
         timings = {**result.timings, "store": time.perf_counter() - started}
         waited = max(0.0, time.time() - delivery.sent - sum(timings.values()))
