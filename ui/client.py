@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
@@ -103,6 +104,18 @@ class Service:
         """An image's file, by the path in the job's document."""
         return (await self._send("GET", path, key)).content
 
+    async def parameters_in(self, data: bytes, key: str = "") -> dict[str, Any]:
+        """Return the parameters that lie in an image's file.
+
+        Raises:
+            ServiceError: The file is not an image, or there are none in it.
+        """
+        body = {"image": base64.b64encode(data).decode()}
+        found = (await self._send("POST", "/sdapi/v1/png-info", key, json=body)).json()
+        if not found["native"]:
+            raise ServiceError("this image carries no parameters", field="file")
+        return dict(found["native"])
+
     async def cancel(self, job: str, key: str = "") -> None:
         """Stop a job; without effect on a finished one."""
         await self._send("DELETE", f"/jobs/{job}", key)
@@ -135,7 +148,10 @@ async def _check(response: httpx.Response) -> None:
 def problem(body: Any, status: int = 0) -> ServiceError:
     """An error of the service's form, `{"error", "detail": [{"loc", "msg"}]}`, as an exception."""
     content = body if isinstance(body, dict) else {}
-    places = [place.get("loc") or [] for place in content.get("detail") or []]
+    detail = content.get("detail") or []
+    if isinstance(detail, str):  # in the WebUI's form
+        return ServiceError(detail, status=status)
+    places = [place.get("loc") or [] for place in detail]
     names = [name for place in places for name in place if name not in ("data", "parameters")]
     field = str(names[0]) if names else ""
     message = str(content.get("error") or f"the service answered {status}")

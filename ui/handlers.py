@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from gradio.processing_utils import save_bytes_to_cache
 from gradio.utils import get_upload_folder
 
-from ui import controls, drawing, form, pictures, recall, stage
+from ui import controls, drawing, form, pictures, stage
 from ui.client import NOT_THERE, Service, ServiceError
 
 #: images of a session that stay on the page
@@ -80,6 +82,20 @@ class Handlers:
             raise _toast(error) from error
         return gr.update(interactive=False)
 
+    async def recall_file(self, path: str, task: str, model: str | None, key: str) -> list[Any]:
+        """Return the emptied drop field; task, tab and fields of an image that was dropped."""
+        try:
+            data = await asyncio.to_thread(Path(path).read_bytes)
+            parameters = await self._service.parameters_in(data, key)
+        except ServiceError as error:
+            raise _toast(error) from error
+        if "strength" not in parameters:
+            task = "txt2img"
+        elif task == "txt2img":
+            task = "img2img"
+        gr.Info("Parameters restored.", duration=3)
+        return [None, *_recalled(task, parameters, model)]
+
 
 def choose(shown: list[Entry], event: gr.SelectData) -> list[Any]:
     """Stage and view of the image that was clicked in the gallery."""
@@ -104,20 +120,6 @@ def view(shown: list[Entry], chosen: int) -> list[Any]:
 def recall_shown(shown: list[Entry], chosen: int, model: str | None) -> list[Any]:
     """Task, tab and fields of an image of the session."""
     return _recalled(shown[chosen]["task"], shown[chosen]["parameters"], model)
-
-
-def recall_file(path: str | None, task: str, model: str | None) -> list[Any]:
-    """The emptied drop field; task, tab and fields of an image that was dropped."""
-    try:
-        parameters = recall.read(path or "")
-    except ServiceError as error:
-        raise _toast(error) from error
-    if "strength" not in parameters:
-        task = "txt2img"
-    elif task == "txt2img":
-        task = "img2img"
-    gr.Info("Parameters restored.", duration=3)
-    return [None, *_recalled(task, parameters, model)]
 
 
 def go_on(shown: list[Entry], chosen: int) -> list[Any]:

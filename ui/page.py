@@ -182,8 +182,8 @@ class Page:
         model = self._controls["model"]
         self._again.click(handlers.recall_shown, [*shown, model], filled, **PRIVATE)
         self._file.upload(
-            handlers.recall_file,
-            [self._file, self._task, model],
+            self._handlers.recall_file,
+            [self._file, self._task, model, self._key],
             [self._file, *filled],
             **PRIVATE,
         )

@@ -15,7 +15,7 @@ from api.webui import controlnet
 from api.webui.body import Asked
 from api.webui.tickets import Drawn
 from runnables import ticket as requests
-from runnables.images import codec, files
+from runnables.images import files, infotext
 from runnables.ticket import Result
 
 
@@ -77,7 +77,7 @@ def _info(result: Result, generation: Generation) -> dict[str, Any]:
     told = result.parameters.model_dump()
     seeds = [drawn.seed for drawn in result.images]
     count = len(seeds)
-    described = [codec.describe({**told, "seed": seed}) for seed in seeds]
+    described = [infotext.write({**told, "seed": seed}) for seed in seeds]
     first = result.images[0].image
     return {
         "prompt": told["prompt"],

@@ -24,15 +24,15 @@ from api.webui import (
     catalog,
     controlnet,
     enlarge,
-    infotext,
     pictures,
+    restore,
     translate,
     uploads,
 )
 from api.webui.body import Asked
 from api.webui.tickets import Tickets
 from runnables.errors import Cancelled
-from runnables.images import codec
+from runnables.images import codec, infotext
 from runnables.parameters import Inpaint, Parameters
 
 ROOT = "/sdapi/v1"
@@ -123,7 +123,7 @@ class WebUIRoutes:
 
     async def _form(self, asked: Asked, image: bool) -> Form:
         model = translate.task_of(asked, image)
-        parameters = await self._parameters(asked, model)
+        parameters = await asyncio.to_thread(self._parameters, asked, model)
         units = controlnet.units(asked.alwayson_scripts)
         controls = [
             await self._image(text, "control") if (text := unit.given()) else None for unit in units
@@ -133,9 +133,9 @@ class WebUIRoutes:
         inputs = await run_in_threadpool(pictures.prepared, asked, sent, mask, units, controls)
         return Form(parameters, inputs.image, inputs.mask, inputs.controls)
 
-    async def _parameters(self, asked: Asked, model: type[Parameters]) -> Parameters:
+    def _parameters(self, asked: Asked, model: type[Parameters]) -> Parameters:
         runnable = self._generation.runnable
-        words = [one["name"] for one in await asyncio.to_thread(runnable.embeddings)]
+        words = [one["name"] for one in runnable.embeddings()]
         parameters = translate.parameters(
             asked, model, runnable.webui_sampler, words, runnable.describe()
         )
@@ -219,7 +219,17 @@ class WebUIRoutes:
         picture = forms.parse(Picture, await request.body())
         data = await uploads.read(picture.image, "image", self._generation.settings)
         limit = self._generation.settings.max_pixels
-        text, items = await run_in_threadpool(
-            codec.read_parameters, data, max_pixels=limit, field="image"
-        )
-        return JSONResponse({"info": text, "items": items, "parameters": infotext.parse(text)})
+        texts = await run_in_threadpool(codec.read_texts, data, max_pixels=limit, field="image")
+        info = texts.get(codec.WEBUI_TEXT, "")
+        found = infotext.parse(info)
+        native = await run_in_threadpool(self._restored, texts, found)
+        answer = {"info": info, "items": texts, "parameters": found, "native": native}
+        return JSONResponse(answer)
+
+    def _restored(self, texts: dict[str, str], settings: dict[str, str]) -> dict[str, Any] | None:
+        """Return an image's parameters as our own endpoints take them, if there are any."""
+
+        def translated(body: dict[str, Any], model: type[Parameters]) -> Parameters:
+            return self._parameters(validated(Asked, body), model)
+
+        return restore.ours(texts) or restore.translated(settings, translated)

@@ -99,7 +99,7 @@ def _writes() -> Schema:
     }
     asked, drawn = reference("WebUIAsked"), reference("WebUIDrawn")
     stop = {"post": operation("Stop what you draw", {"200": json(_object())}, error=FORM)}
-    told = {"type": "object", "required": ["info", "items", "parameters"]}
+    told = {"type": "object", "required": ["info", "items", "parameters", "native"]}
     return {
         "txt2img": {"post": _write("Draw (WebUI)", drawn, asked)},
         "img2img": {"post": _write("Redraw (WebUI)", drawn, asked)},
@@ -111,7 +111,7 @@ def _writes() -> Schema:
             "post": operation("Nothing to do", {"200": json({"type": "null"})}, error=FORM)
         },
         "png-info": {
-            "post": _write("Parameters inside an image", told, picture, (400, 401, 413, 415))
+            "post": _write("Parameters inside an image", told, picture, (400, 401, 413, 415, 503))
         },
     }
 

@@ -37,8 +37,8 @@ def client(
 
 
 def model_of(file: bytes) -> str:
-    text, _ = codec.read_parameters(file, max_pixels=10**6, field="image")
-    return text.partition("Model: ")[2].partition(",")[0]
+    texts = codec.read_texts(file, max_pixels=10**6, field="image")
+    return texts["parameters"].partition("Model: ")[2].partition(",")[0]
 
 
 def png(client: TestClient, **parameters: object) -> bytes:
