@@ -1,4 +1,4 @@
-"""The host's own plain-text errors, told in our form."""
+"""The host's own plain-text errors, written in our form."""
 
 from __future__ import annotations
 

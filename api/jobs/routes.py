@@ -1,4 +1,4 @@
-"""`/jobs` over HTTP."""
+"""The handlers of `/jobs`."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ class JobRoutes:
     async def _accept(self, request: Request) -> Response:
         owner = self._keys.spend(request.headers)
         self._generation.check_ready()
-        asked = await submission.read(request, self._generation.settings)
-        job, new = await asyncio.to_thread(self._jobs.submit, owner, asked)
+        sent = await submission.read(request, self._generation.settings)
+        job, new = await asyncio.to_thread(self._jobs.submit, owner, sent)
         body = await asyncio.to_thread(self._jobs.document, job)
         return JSONResponse(body, 202 if new else 200, headers={"Location": f"/jobs/{job.id}"})
 
@@ -98,9 +98,9 @@ class JobRoutes:
         if not index.isdecimal() or int(index) >= len(job.images):
             raise UnknownName(f"job {id} has {len(job.images)} images, numbered from 0", loc=("i",))
         path = self._jobs.file(job, int(index))
-        described = job.images[int(index)]
-        headers = {**_headers(job, described), "Cache-Control": "private, max-age=3600"}
-        return FileResponse(path, media_type=described["content_type"], headers=headers)
+        image = job.images[int(index)]
+        headers = {**_headers(job, image), "Cache-Control": "private, max-age=3600"}
+        return FileResponse(path, media_type=image["content_type"], headers=headers)
 
     async def _answer(
         self, request: Request, look: Callable[[str], dict[str, Any] | None]
@@ -113,7 +113,7 @@ class JobRoutes:
 
 
 def _headers(job: Job, image: dict[str, Any]) -> dict[str, str]:
-    """As on the synchronous endpoints."""
+    """Return the headers that the synchronous endpoints send."""
     parameters = job.parameters
     return {
         "seed": str(image["seed"]),
@@ -127,19 +127,19 @@ def _headers(job: Job, image: dict[str, Any]) -> dict[str, str]:
 
 
 def _state(request: Request) -> State | None:
-    given = request.query_params.get("state")
-    if given is not None and given not in STATES:
+    state = request.query_params.get("state")
+    if state is not None and state not in STATES:
         raise InvalidInput(f"state must be one of {', '.join(STATES)}", loc=("state",))
-    return cast("State | None", given)
+    return cast("State | None", state)
 
 
 def _number(request: Request, name: str, default: int, least: int, most: int) -> int:
-    given = request.query_params.get(name)
-    if given is None:
+    sent = request.query_params.get(name)
+    if sent is None:
         return default
-    if not given.isascii() or not given.isdecimal() or not least <= int(given) <= most:
+    if not (sent.isascii() and sent.isdecimal() and len(sent) < 20 and least <= int(sent) <= most):
         raise InvalidInput(f"{name} must be a whole number from {least} to {most}", loc=(name,))
-    return int(given)
+    return int(sent)
 
 
 def _unknown(id: str) -> UnknownName:
