@@ -10,12 +10,23 @@ from __future__ import annotations
 import secrets
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    WithJsonSchema,
+    model_validator,
+)
+
+from runnables.samplers.names import DEFAULT, Sampler, resolve
 
 MAX_SEED = 2**53 - 1  # the largest integer that JavaScript holds exactly
 SIZE_MULTIPLE = 8  # the VAE halves the image three times
 MAX_SIZE = 4096
 MAX_CONTROLNETS = 3
+MAX_SAMPLER_NAME = 100
 
 Task = Literal["txt2img", "img2img", "inpaint", "upscale"]
 OutputFormat = Literal["png", "jpeg", "webp", "json"]
@@ -38,6 +49,30 @@ EmbeddingName = Annotated[str, Field(min_length=1, max_length=200)]
 Interval = Annotated[
     tuple[float, float],
     WithJsonSchema({"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}),
+]
+
+
+def _sampler(value: object) -> Sampler:
+    """The sampler of a name; a sampler is itself."""
+    if isinstance(value, Sampler):
+        return value
+    if not isinstance(value, str) or len(value) > MAX_SAMPLER_NAME:
+        raise ValueError(f"must be a sampler's name of at most {MAX_SAMPLER_NAME} characters")
+    return resolve(value)
+
+
+#: a sampler, which JSON names: resolved once, where a request is parsed
+SamplerByName = Annotated[
+    Sampler,
+    PlainValidator(_sampler),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "maxLength": MAX_SAMPLER_NAME,
+            "examples": ["default", "euler_a", "dpmpp_2m_karras"],
+        }
+    ),
 ]
 
 
@@ -98,7 +133,9 @@ class Profile(BaseModel):
     num_inference_steps: int = Field(50, ge=1, le=150)
     guidance_scale: float = Field(7.5, ge=0, le=50)
     guidance_rescale: float = Field(0.0, ge=0, le=1)
-    scheduler: str = Field("default", description="'default' is the one in the model's own folder")
+    scheduler: SamplerByName = Field(
+        DEFAULT, description="'default' is the one in the model's own folder"
+    )
     height: int | None = Field(None, description="Native height; None: from the UNet's config")
     width: int | None = Field(None, description="Native width; None: from the UNet's config")
 
@@ -189,9 +226,8 @@ class Parameters(BaseModel):
         description="The same seed, parameters and model give the same image. Default: random; "
         "the response's header `seed` tells it.",
     )
-    scheduler: str | None = Field(
+    scheduler: SamplerByName | None = Field(
         None,
-        max_length=100,
         description="The sampler, a name from `GET /samplers`. Default: the model's own.",
     )
     num_images_per_prompt: int = Field(1, ge=1, le=8, description="Image i is drawn with seed + i.")
@@ -204,7 +240,11 @@ class Parameters(BaseModel):
 
     def resolve(self, profile: Profile) -> Self:
         """A copy in which the profile's defaults and a drawn seed replace every None."""
-        defaults: dict[str, Any] = profile.model_dump(exclude={"height", "width"})
+        defaults: dict[str, Any] = {
+            name: getattr(profile, name)
+            for name in Profile.model_fields
+            if name not in ("height", "width")
+        }
         defaults["seed"] = secrets.randbelow(MAX_SEED - self.num_images_per_prompt)
         missing = {name: value for name, value in defaults.items() if getattr(self, name) is None}
         return self.model_copy(update=missing)

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runnables import collector
-from runnables.errors import InvalidInput, NotReady, UnknownName
+from runnables.errors import InvalidInput, NotReady
 from runnables.parameters import AnyParameters, ImageToImage, Inpaint, TextToImage, Upscale
+from runnables.samplers import names
 from runnables.settings import Settings
 from runnables.ticket import Inputs, OnStep, Plan, Result, Ticket
 
@@ -175,29 +176,8 @@ class StableDiffusionRunnable:
         return describe(self.settings.upscaler_dir)
 
     def samplers(self) -> list[dict[str, Any]]:
-        """Every sampler a request may name."""
-        from runnables.samplers import describe
-
-        return describe()
-
-    def spacings(self) -> list[dict[str, str]]:
-        """Every spacing of noise levels that `webui_sampler` knows."""
-        from runnables.samplers import describe_spacings
-
-        return describe_spacings()
-
-    def webui_sampler(self, name: str, spacing: str) -> str:
-        """Our name for what clients of the Stable Diffusion WebUI name by two.
-
-        Raises:
-            UnknownName: no such sampler, or it has no such spacing.
-        """
-        from runnables.samplers import UnknownSampler, resolve_webui
-
-        try:
-            return resolve_webui(name, spacing)
-        except UnknownSampler as error:
-            raise UnknownName(str(error), loc=("sampler_name",)) from error
+        """Every sampler a request may name, and the kinds of models that it fits."""
+        return names.describe()
 
     def describe(self) -> dict[str, Any]:
         """The default model: its name, family, native size and defaults."""

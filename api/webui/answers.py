@@ -16,6 +16,7 @@ from api.webui.body import Asked
 from api.webui.tickets import Drawn
 from runnables import ticket as requests
 from runnables.images import files, infotext
+from runnables.samplers.names import resolve
 from runnables.ticket import Result
 
 
@@ -91,7 +92,7 @@ def _info(result: Result, generation: Generation) -> dict[str, Any]:
         "subseed_strength": 0,
         "width": first.width,
         "height": first.height,
-        "sampler_name": _label(str(told["scheduler"]), generation),
+        "sampler_name": resolve(told["scheduler"]).label,
         "cfg_scale": told["guidance_scale"],
         "steps": told["num_inference_steps"],
         "batch_size": count,
@@ -101,12 +102,6 @@ def _info(result: Result, generation: Generation) -> dict[str, Any]:
         "index_of_first_image": 0,
         "finish_reasons": [drawn.finish_reason for drawn in result.images],
     }
-
-
-def _label(name: str, generation: Generation) -> str:
-    """What the WebUI calls a sampler."""
-    labels = {one["name"]: one["label"] for one in generation.runnable.samplers()}
-    return str(labels.get(name, name))
 
 
 def _base64(data: bytes) -> str:

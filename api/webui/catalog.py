@@ -19,21 +19,6 @@ EMPTY: dict[str, Any] = {
 }
 
 
-def sampler_list(samplers: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Samplers without their spacings, which are `schedulers` there."""
-    return [
-        {"name": sampler["label"], "aliases": sampler["aliases"][1:], "options": {}}
-        for sampler in samplers
-        if not sampler["spacing"]
-    ]
-
-
-def scheduler_list(spacings: list[dict[str, str]]) -> list[dict[str, Any]]:
-    """Spacings of noise levels."""
-    unknown = {"aliases": None, "default_rho": -1.0, "need_inner_model": False}
-    return [{**spacing, **unknown} for spacing in spacings]
-
-
 def lora_list(loras: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Those that `<lora:name:weight>` may name."""
     return [{"name": lora["name"], "alias": lora["name"], "metadata": {}} for lora in loras]

@@ -26,6 +26,7 @@ from api.webui import (
     enlarge,
     pictures,
     restore,
+    samplers,
     translate,
     uploads,
 )
@@ -61,8 +62,8 @@ class WebUIRoutes:
         """To be mounted at the root."""
         runnable = self._generation.runnable
         reads: dict[str, Callable[[], Any]] = {
-            "samplers": lambda: catalog.sampler_list(runnable.samplers()),
-            "schedulers": lambda: catalog.scheduler_list(runnable.spacings()),
+            "samplers": samplers.sampler_list,
+            "schedulers": samplers.schedule_list,
             "loras": lambda: catalog.lora_list(runnable.loras()),
             "embeddings": lambda: catalog.embedding_list(runnable.embeddings()),
             "upscalers": lambda: enlarge.lists(runnable.upscalers()),
@@ -136,9 +137,7 @@ class WebUIRoutes:
     def _parameters(self, asked: Asked, model: type[Parameters]) -> Parameters:
         runnable = self._generation.runnable
         words = [one["name"] for one in runnable.embeddings()]
-        parameters = translate.parameters(
-            asked, model, runnable.webui_sampler, words, runnable.describe()
-        )
+        parameters = translate.parameters(asked, model, words, runnable.describe())
         options, known = asked.override_settings, self._generation.models
         chosen = catalog.check_model(options, known, "override_settings")
         return parameters.model_copy(update={"model": chosen})

@@ -7,16 +7,16 @@ what it does not know. What would give another image than asked for is refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from api.http.validation import validated
-from api.webui import attention, controlnet, enlarge
+from api.webui import attention, controlnet, enlarge, samplers
 from api.webui.body import Asked
 from runnables.errors import InvalidInput, UnknownName
 from runnables.parameters import ImageToImage, Inpaint, Parameters, TextToImage
+from runnables.samplers.names import Sampler
 
-Resolve = Callable[[str, str], str]
 #: fields that ask for what is not here, where they are set
 REFUSED = {
     "restore_faces": "faces are not restored here",
@@ -50,22 +50,19 @@ RESIZES = {0: "just resize", CROP: "crop and resize"}
 def parameters(
     asked: Asked,
     model: type[Parameters],
-    resolve: Resolve,
     embeddings: Sequence[str],
     native: Mapping[str, Any] | None = None,
 ) -> Parameters:
     """The drawing that is asked for.
 
     Args:
-        resolve: the WebUI's names of a sampler and of a spacing to ours.
         embeddings: names that ask for a textual inversion where they are words of a prompt.
-        native: the height and width of the model's own, where that is known.
+        native: the description of the model, as GET /models has it, where that is known.
 
     Raises:
         InvalidInput: naming the field as the WebUI calls it.
     """
     _check(asked, model)
-    sampler = asked.sampler_name or asked.sampler_index
     ours = {
         **_loras(asked.prompt),
         **_prompts(asked),
@@ -78,7 +75,7 @@ def parameters(
         "height": asked.height,
         "num_images_per_prompt": asked.batch_size * asked.n_iter,
         "clip_skip": _clip_skip(asked),
-        "scheduler": resolve(sampler, asked.scheduler or "") if sampler else None,
+        "scheduler": _sampler(asked, native or {}),
         "hires": enlarge.hires(asked, native or {}),
     }
     if issubclass(model, ImageToImage):
@@ -115,6 +112,16 @@ def _check(asked: Asked, model: type[Parameters]) -> None:
     if asked.resize_mode not in RESIZES:
         known = ", ".join(f"{number} ({name})" for number, name in RESIZES.items())
         raise InvalidInput(f"resize_mode is not available; known: {known}", loc=("resize_mode",))
+
+
+def _sampler(asked: Asked, native: Mapping[str, Any]) -> Sampler | None:
+    prediction = native.get("prediction", "epsilon")
+    for field in ("sampler_name", "sampler_index"):
+        if name := getattr(asked, field):
+            return samplers.resolve(
+                name, asked.scheduler or "", prediction=prediction, loc=(field,)
+            )
+    return None
 
 
 def _wanted(script: object) -> bool:

@@ -17,8 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from api.http.validation import validated
 from api.webui import controlnet
 from api.webui.body import MAX_IMAGES
-from api.webui.translate import Resolve
-from hosts.queue.webui import Content, Drawn, Enlarged, joined
+from hosts.queue.webui import Content, Drawn, Enlarged
 from runnables.errors import InvalidInput, Loc
 from runnables.parameters import MAX_SEED, AnyParameters, Parameters
 from runnables.parameters import Task as Kind
@@ -120,21 +119,18 @@ class Task(BaseModel):
         kind = KINDS[self.metadata.tasktype]
         return "inpaint" if kind == "img2img" and self.content.mask else kind
 
-    def parameters(
-        self, resolve: Resolve = joined, embeddings: Sequence[str] = ()
-    ) -> AnyParameters:
+    def parameters(self, embeddings: Sequence[str] = ()) -> AnyParameters:
         """Ours. The seed follows from the task where none is given, so that a second delivery
         draws the same image.
 
         Args:
-            resolve: the WebUI's names of a sampler and of a spacing to ours.
             embeddings: names of textual inversions that there are.
 
         Raises:
             InvalidInput: naming the field as the caller wrote it.
         """
         try:
-            asked = self.content.parameters(self.kind, resolve, embeddings)
+            asked = self.content.parameters(self.kind, embeddings)
         except InvalidInput as error:
             raise error.below(CONTENT[self.form]) from error.__cause__
         if not isinstance(asked, Parameters) or asked.seed is not None:

@@ -16,7 +16,6 @@ from api.http.validation import NullIsAbsent
 from api.webui import controlnet, enlarge, translate
 from api.webui.body import Asked
 from api.webui.controlnet import Unit
-from api.webui.translate import Resolve
 from runnables.parameters import DRAWINGS, SIZE_MULTIPLE, AnyParameters, Task
 
 #: about the WebUI, or of what is refused where it is switched on
@@ -48,12 +47,6 @@ WITHOUT_EFFECT = {
     "upscaling_crop",
 }
 OPTIONS = ("sd_model_checkpoint", "CLIP_stop_at_last_layers")
-
-
-def joined(sampler: str, spacing: str) -> str:
-    """A sampler's two names as one, where samplers are not at hand to be looked up."""
-    automatic = spacing.lower() in ("", "automatic")
-    return sampler if automatic else f"{sampler} {spacing}"
 
 
 def linked(links: str | None) -> list[str]:
@@ -91,7 +84,7 @@ class Content(NullIsAbsent, ABC):
         return linked(self.image_link)
 
     @abstractmethod
-    def parameters(self, kind: Task, resolve: Resolve, embeddings: Sequence[str]) -> AnyParameters:
+    def parameters(self, kind: Task, embeddings: Sequence[str]) -> AnyParameters:
         """Ours. Raises InvalidInput naming the field."""
 
 
@@ -127,8 +120,8 @@ class Drawn(Asked, Content):
     def links(self) -> list[str]:
         return self.init_images or super().links()
 
-    def parameters(self, kind: Task, resolve: Resolve, embeddings: Sequence[str]) -> AnyParameters:
-        return translate.parameters(self, DRAWINGS[kind], resolve, embeddings)
+    def parameters(self, kind: Task, embeddings: Sequence[str]) -> AnyParameters:
+        return translate.parameters(self, DRAWINGS[kind], embeddings)
 
 
 class Enlarged(enlarge.Extras, Content):
@@ -144,5 +137,5 @@ class Enlarged(enlarge.Extras, Content):
         listed = [one.data for one in self.imageList]
         return listed or ([self.image] if self.image else super().links())
 
-    def parameters(self, kind: Task, resolve: Resolve, embeddings: Sequence[str]) -> AnyParameters:
+    def parameters(self, kind: Task, embeddings: Sequence[str]) -> AnyParameters:
         return enlarge.parameters(self)

@@ -212,9 +212,6 @@ class RemoteRunnable(StableDiffusionRunnable):
 
     # -- what there is ----------------------------------------------------------------------
 
-    def samplers(self) -> list[dict[str, Any]]:
-        return list(self._about("samplers"))
-
     def describe(self) -> dict[str, Any]:
         return dict(self._about("models")[0])
 

@@ -86,7 +86,6 @@ class Drawer:
         return {
             "models": self._runnable.models(),
             "capacity": self._runnable.capacity,
-            "samplers": await asyncio.to_thread(self._runnable.samplers),
         }
 
     async def check_health(self) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 
 from runnables.checkpoints.catalog import FAMILY_DEFAULTS, LATENT_CONSISTENCY, Family
 from runnables.checkpoints.components import refusal
-from runnables.errors import InvalidInput
+from runnables.errors import InvalidInput, UnknownName
 from runnables.parameters import Profile
 
 #: class in model_index.json -> family; the task in the name does not matter, as any model does all
@@ -113,5 +113,5 @@ def profile_of(
     defaults = {**FAMILY_DEFAULTS[family], **(LATENT_CONSISTENCY if distilled else {}), **own}
     try:
         return Profile(**defaults)
-    except ValueError as error:
+    except (ValueError, UnknownName) as error:
         raise refusal(f"profile.json: {error}") from error

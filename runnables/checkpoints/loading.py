@@ -15,6 +15,7 @@ from runnables.checkpoints import catalog, hub, layout, manifest
 from runnables.checkpoints.checkpoint import Checkpoint, family_of, profile_of
 from runnables.checkpoints.components import load_component, refusal
 from runnables.checkpoints.single_file import load_file
+from runnables.samplers.scheduler import mended
 
 __all__ = ["Checkpoint", "load"]
 
@@ -91,7 +92,8 @@ def _check_whole(folder: Path, index: Mapping[str, Any]) -> None:
 
 def _scheduler_config(folder: Path, index: Mapping[str, Any]) -> dict[str, Any]:
     config = _read_json(folder / "scheduler" / "scheduler_config.json", "the model is incomplete")
-    return {"_class_name": layout.components(index)["scheduler"], **config}
+    named = {"_class_name": layout.components(index)["scheduler"], **config}
+    return mended(named, index["_class_name"])
 
 
 def _own_profile(folder: Path) -> dict[str, Any]:

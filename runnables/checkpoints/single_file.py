@@ -16,6 +16,7 @@ import torch
 from runnables.checkpoints import catalog, layout
 from runnables.checkpoints.checkpoint import Checkpoint, family_of, profile_of
 from runnables.checkpoints.components import refusal
+from runnables.samplers.scheduler import mended
 
 #: diffusers' name of a kind of checkpoint -> the pipeline that reads it, the catalog's model of it
 KINDS = {
@@ -102,7 +103,8 @@ def _checkpoint(path: Path, pipeline: Any) -> Checkpoint:
         module.eval().requires_grad_(False)
     index = {**dict(pipeline.config), "_class_name": type(pipeline).__name__}
     scheduler = pipeline.scheduler
-    scheduler_config = {**dict(scheduler.config), "_class_name": type(scheduler).__name__}
+    named = {**dict(scheduler.config), "_class_name": type(scheduler).__name__}
+    scheduler_config = mended(named, index["_class_name"])
     own = path.with_suffix(".profile.json")
     family = family_of(index)
     return Checkpoint(

@@ -17,7 +17,7 @@ from runnables.extensions.lora.layers import applied, uses
 from runnables.families.base import Conditioning
 from runnables.families.guidance import guide
 from runnables.families.latents import draw_noise
-from runnables.samplers import SamplerTable, advance, pad_depth
+from runnables.samplers.table import SamplerTable, advance, pad_depth
 
 
 class Batch:

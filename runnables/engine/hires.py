@@ -14,7 +14,7 @@ from runnables.extensions.controlnet.residuals import ControlSet
 from runnables.families.base import Pipeline
 from runnables.families.latents import from_image, from_latents, image_to_pixels
 from runnables.parameters import MAX_SIZE, Hires, ImageToImage, TextToImage
-from runnables.samplers import SamplerTable
+from runnables.samplers.table import SamplerTable
 from runnables.upscalers.upscaler import Upscaler
 
 Size = tuple[int, int]

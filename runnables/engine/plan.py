@@ -14,7 +14,7 @@ from runnables.engine.cost import CostModel
 from runnables.engine.hires import LATENT, SecondPass
 from runnables.engine.memory import MemoryModel
 from runnables.engine.size import check_pixels, size_of
-from runnables.errors import InvalidInput, UnknownName
+from runnables.errors import InvalidInput
 from runnables.extensions.adapters import Adapters
 from runnables.extensions.controlnet.residuals import COST, Control, ControlSet, kept
 from runnables.extensions.lora.layers import LoraSet
@@ -22,7 +22,8 @@ from runnables.extensions.textual_inversion.vocabulary import Concepts
 from runnables.families.base import Pipeline
 from runnables.families.latents import control_to_pixels, image_to_pixels, mask_to_pixels
 from runnables.parameters import ImageToImage, Inpaint, Parameters, Priority, TextToImage
-from runnables.samplers import SamplerTable, UnknownSampler, compile_table, resolve
+from runnables.samplers.compile import compile_table
+from runnables.samplers.table import SamplerTable
 from runnables.ticket import Inputs, Ticket
 from runnables.upscalers.library import Upscalers
 
@@ -187,7 +188,6 @@ class Planner:
                 "model": self.name,
                 "height": size[0],
                 "width": size[1],
-                "scheduler": self._sampler(parameters),
                 "hires": hires.resolve(parameters),
             }
         )
@@ -284,12 +284,6 @@ class Planner:
             check(parameters.prompt, "prompt")
             check(parameters.negative_prompt, "negative_prompt")
 
-    def _sampler(self, parameters: TextToImage) -> str:
-        try:
-            return resolve(parameters.scheduler or "default")
-        except UnknownSampler as error:
-            raise UnknownName(str(error), loc=("scheduler",)) from error
-
     # -- ControlNets ------------------------------------------------------------------------
 
     def _controls(
@@ -345,15 +339,16 @@ class Planner:
         """None for what enlarges latents."""
         return None if name == LATENT else self.upscalers.get(name, ("hires", "upscaler"))
 
-    def _table(self, pipeline: Pipeline, parameters: TextToImage, **cut: float) -> SamplerTable:
+    def _table(
+        self,
+        pipeline: Pipeline,
+        parameters: TextToImage,
+        *,
+        denoising_end: float | None = None,
+        denoising_start: float | None = None,
+    ) -> SamplerTable:
         assert parameters.scheduler is not None and parameters.num_inference_steps is not None
         strength = parameters.strength if isinstance(parameters, ImageToImage) else None
-        if strength is not None and int(parameters.num_inference_steps * strength) < 1:
-            raise InvalidInput(
-                f"strength {strength} of {parameters.num_inference_steps} steps leaves none to "
-                "run; raise strength or num_inference_steps",
-                loc=("strength",),
-            )
         try:
             return compile_table(
                 parameters.scheduler,
@@ -361,7 +356,8 @@ class Planner:
                 parameters.num_inference_steps,
                 strength=strength,
                 pure_noise=pure_noise(parameters),
-                **cut,
+                denoising_end=denoising_end,
+                denoising_start=denoising_start,
             )
         except ValueError as error:  # the scheduler itself refuses this number of steps
             raise InvalidInput(

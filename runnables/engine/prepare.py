@@ -17,7 +17,7 @@ from runnables.families.base import Pipeline
 from runnables.families.latents import Start, from_image, from_masked_image, from_noise
 from runnables.families.text.clip import Embedding, Text, lengthen
 from runnables.parameters import Inpaint
-from runnables.samplers import SamplerTable
+from runnables.samplers.table import SamplerTable
 
 Key = tuple[int, Text]  # the pipeline's number
 

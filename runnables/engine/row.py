@@ -14,7 +14,7 @@ from runnables.extensions.controlnet.residuals import COST, ControlSet
 from runnables.extensions.lora.layers import LoraSet
 from runnables.families.base import Conditioning, Pipeline
 from runnables.families.latents import Start
-from runnables.samplers import SamplerTable
+from runnables.samplers.table import SamplerTable
 
 if TYPE_CHECKING:
     from runnables.engine.hires import SecondPass

@@ -19,7 +19,7 @@ from runnables.families.base import Pipeline
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from runnables.samplers import SamplerTable
+    from runnables.samplers.table import SamplerTable
 
 
 @dataclass(frozen=True, eq=False)

@@ -220,7 +220,7 @@ class Lifecycle:
 
 def _parameters(task: Task, delivery: Delivery, runnable: StableDiffusionRunnable) -> AnyParameters:
     words = [one["name"] for one in runnable.embeddings()]
-    parameters = task.parameters(runnable.webui_sampler, words)
+    parameters = task.parameters(words)
     priority = "high" if delivery.urgent else "normal"
     return parameters.model_copy(update={"priority": priority, "deadline_s": DEADLINE_S})
 

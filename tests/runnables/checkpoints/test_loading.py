@@ -48,6 +48,27 @@ def test_precision_and_profile(copy: Path) -> None:
     assert checkpoint.scheduler_config["_class_name"] == "PNDMScheduler"
 
 
+@pytest.mark.parametrize("offset", [None, 0])
+def test_an_old_scheduler_config_is_mended_as_by_diffusers(copy: Path, offset: int | None) -> None:
+    path = copy / "scheduler" / "scheduler_config.json"
+    config = json.loads(path.read_text()) | {"steps_offset": offset, "clip_sample": True}
+    if offset is None:
+        del config["steps_offset"]
+    path.write_text(json.dumps(config))
+    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(copy, dtype=torch.float32)
+    pipeline.scheduler.set_timesteps(6)
+    checkpoint = load(str(copy), dtype=torch.float32)
+    table = compile_table(DEFAULT, checkpoint.scheduler_config, 6)
+    assert table.timesteps.tolist() == pipeline.scheduler.timesteps.tolist()
+    assert 831 in table.timesteps.tolist()
+    # as in a pipeline that is made with another scheduler
+    other = diffusers.DDIMScheduler.from_config(pipeline.scheduler.config)
+    pipeline = diffusers.StableDiffusionPipeline(**{**pipeline.components, "scheduler": other})
+    pipeline.scheduler.set_timesteps(6)
+    table = compile_table(resolve("ddim"), checkpoint.scheduler_config, 6)
+    assert table.timesteps.tolist() == pipeline.scheduler.timesteps.tolist()
+
+
 def test_a_half_copied_model_is_named(copy: Path) -> None:
     weights = copy / "unet" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])

@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from runnables.parameters import ImageToImage, Inpaint, TextToImage
-from runnables.samplers import make_scheduler
+from runnables.samplers.names import DEFAULT
+from runnables.samplers.scheduler import make_scheduler
 
 
 def draw(
@@ -95,13 +96,13 @@ def pipeline(folder: Path, task: type) -> Any:
     It is shared, so leave the rest of it as it was.
     """
     loaded, name, config = _loaded(folder, task)
-    loaded.scheduler = make_scheduler("default", {**config, "_class_name": name})
+    loaded.scheduler = make_scheduler(DEFAULT, {**config, "_class_name": name})
     return loaded
 
 
 def _with_sampler(folder: Path, task: type, parameters: TextToImage) -> Any:
     loaded, name, config = _loaded(folder, task)
-    sampler = parameters.scheduler or "default"
+    sampler = parameters.scheduler or DEFAULT
     loaded.scheduler = make_scheduler(sampler, {**config, "_class_name": name})
     return loaded
 
