@@ -21,7 +21,7 @@ from api.progress.live import Hub
 from api.progress.requests import Requests
 from api.webui.routes import WebUIRoutes
 from runnables.metrics import Metrics
-from runnables.runnable import StableDiffusionRunnable
+from runnables.runnable import Runnable
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ GAUGE_S = 1.0  # how often the gauges are read
 class Api:
     """All APIs around one runnable."""
 
-    def __init__(self, runnable: StableDiffusionRunnable, metrics: Metrics | None = None) -> None:
+    def __init__(self, runnable: Runnable, metrics: Metrics | None = None) -> None:
         self.runnable = runnable
         self.settings = runnable.settings
         hub = Hub()

@@ -20,7 +20,7 @@ from api.progress.requests import Requests
 from runnables.errors import Cancelled, NotReady, StableDiffusionError
 from runnables.metrics import Metrics
 from runnables.parameters import Task
-from runnables.runnable import StableDiffusionRunnable
+from runnables.runnable import Runnable
 from runnables.ticket import Result, Ticket
 
 
@@ -33,7 +33,7 @@ class Generation:
 
     def __init__(
         self,
-        runnable: StableDiffusionRunnable,
+        runnable: Runnable,
         keys: Keys,
         requests: Requests,
         metrics: Metrics | None = None,

@@ -14,6 +14,7 @@ import torch
 from runnables import accelerators
 from runnables.accelerators.base import Accelerator
 from runnables.checkpoints.checkpoint import Checkpoint
+from runnables.checkpoints.sources import Sources
 from runnables.engine.batch import Batch
 from runnables.engine.cost import CostModel
 from runnables.engine.decode import decode
@@ -63,15 +64,15 @@ def assemble(
 def _shelf(
     first: Planner, accelerator: Accelerator, settings: Settings, upscalers: Upscalers
 ) -> Shelf:
-    """The models of SD_MODELS beside the first one; they are loaded when they are asked for."""
-    sources = settings.further_models
-    if first.name in sources:
+    """The first model, and those that are loaded when a request names them."""
+    sources = Sources(settings.further_models, settings.models_dir, first.name)
+    if first.name in settings.further_models:
         raise ConfigurationError(
             f"SD_MODELS names {first.name}, which SD_MODEL serves already", loc=("SD_MODELS",)
         )
-    if sources and accelerator.buckets:
+    if (settings.models or settings.models_dir) and accelerator.buckets:
         raise ConfigurationError(
-            "SD_MODELS needs steps of any number of rows: no compiled models, no SD_COMPILE",
+            "several models need steps of any number of rows: no compiled models, no SD_COMPILE",
             loc=("SD_MODELS",),
         )
 

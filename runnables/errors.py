@@ -12,7 +12,7 @@
     +-- NotReady                    503   loading, or draining before a stop
     +-- DeadlineExceeded            504   the request's deadline passed before its last step
     +-- GenerationFailed            500   this request alone failed (not a number, out of memory)
-    +-- ConfigurationError          500   settings or model folder are wrong; raised at start
+    +-- ConfigurationError          503   settings or a model are wrong: the operator has to mend it
 
 Messages of every class but the base are written for the caller. Anything else that is raised is an
 internal error: hosts log it and answer 500 without its text.
@@ -116,7 +116,13 @@ class GenerationFailed(StableDiffusionError):
 
 
 class ConfigurationError(StableDiffusionError):
-    """Settings or model folder are wrong: the service does not start."""
+    """Settings or a model folder are wrong.
+
+    Raised at the start, the service does not start. Raised for a request that names a further
+    model, the request is not at fault, and works once the operator has mended the model.
+    """
+
+    status = 503
 
 
 def error_body(error: StableDiffusionError) -> dict[str, object]:

@@ -28,7 +28,7 @@ from api.progress.record import State
 from api.progress.requests import Requests
 from runnables.errors import Conflict, InvalidInput, NotReady, OverCapacity
 from runnables.metrics import Metrics
-from runnables.runnable import StableDiffusionRunnable
+from runnables.runnable import Runnable
 from runnables.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class Jobs:
 
     def __init__(
         self,
-        runnable: StableDiffusionRunnable,
+        runnable: Runnable,
         hub: Hub,
         requests: Requests,
         metrics: Metrics | None = None,
@@ -236,7 +236,7 @@ class Parts:
 
     def __init__(
         self,
-        runnable: StableDiffusionRunnable,
+        runnable: Runnable,
         folder: Path,
         hub: Hub,
         watch: Watch,

@@ -32,7 +32,7 @@ from runnables.errors import (
 from runnables.images import files
 from runnables.images.codec import Format
 from runnables.parameters import MODELS, AnyParameters, OutputFormat, Priority
-from runnables.runnable import StableDiffusionRunnable
+from runnables.runnable import Runnable
 from runnables.ticket import Result, Ticket
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class Runner:
 
     def __init__(
         self,
-        runnable: StableDiffusionRunnable,
+        runnable: Runnable,
         store: Store,
         files: Files,
         lease: Lease,

@@ -88,7 +88,7 @@ class Content(NullIsAbsent, ABC):
         """Ours. Raises InvalidInput naming the field."""
 
 
-class Drawn(Asked, Content):
+class Generated(Asked, Content):
     """`txt2img` and `img2img`."""
 
     model_config = Content.model_config

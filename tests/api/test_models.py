@@ -87,7 +87,7 @@ def test_an_unknown_one_is_404(client: TestClient) -> None:
 
 def test_one_that_cannot_be_loaded_says_so(client: TestClient) -> None:
     response = client.post("/txt2img", json={**ASK, "model": "broken"})
-    assert response.status_code == 500
+    assert response.status_code == 503
     assert "the model broken cannot be loaded" in response.json()["error"]
     assert response.json()["detail"][0]["loc"] == ["model"]
     png(client)
