@@ -44,47 +44,49 @@ def _room(modules: str, may: str = "", never: Iterable[str] = ()) -> Room:
 
 #: packages that are no room of their own: what lies in them has to be named
 DIVIDED = ("runnables", "api")
+#: what every room may import: errors, the names of samplers, parameters, settings and tickets
+VALUES = "errors names values"
+RUNNABLES = "samplers checkpoints upscalers families extensions accelerators engine"
 #: what a package for one API's form may import
-FORMS = "values images samplers runnable http progress generation"
+FORM = f"{VALUES} images runnable http progress generation"
 ROOMS = {
+    "errors": _room("runnables.errors runnables.environment", never=HTTP | TORCH),
+    "names": _room("runnables.samplers.names", "errors", HTTP | TORCH),
     "values": _room(
-        "runnables runnables.errors runnables.parameters runnables.settings runnables.ticket "
-        "runnables.metrics runnables.collector runnables.__main__",
-        never=HTTP | TORCH,
+        "runnables runnables.parameters runnables.settings runnables.ticket runnables.metrics "
+        "runnables.collector runnables.__main__",
+        "errors names",
+        HTTP | TORCH,
     ),
-    "images": _room("runnables.images", "values", HTTP | TORCH),
-    "samplers": _room("runnables.samplers", "values", HTTP),
-    "checkpoints": _room("runnables.checkpoints", "values", HTTP),
-    "upscalers": _room("runnables.upscalers", "values checkpoints", HTTP),
-    "families": _room("runnables.families", "values samplers checkpoints", HTTP),
-    "extensions": _room("runnables.extensions", "values checkpoints families", HTTP),
-    "accelerators": _room("runnables.accelerators", "values checkpoints families", HTTP),
+    "images": _room("runnables.images", VALUES, HTTP | TORCH),
+    "samplers": _room("runnables.samplers", VALUES, HTTP),
+    "checkpoints": _room("runnables.checkpoints", f"{VALUES} samplers", HTTP),
+    "upscalers": _room("runnables.upscalers", f"{VALUES} checkpoints", HTTP),
+    "families": _room("runnables.families", f"{VALUES} samplers checkpoints", HTTP),
+    "extensions": _room("runnables.extensions", f"{VALUES} checkpoints families", HTTP),
+    "accelerators": _room("runnables.accelerators", f"{VALUES} checkpoints families", HTTP),
     "engine": _room(
         "runnables.engine",
-        "values images samplers upscalers families extensions accelerators",
+        f"{VALUES} images samplers upscalers families extensions accelerators",
         HTTP,
     ),
     "runnable": _room(
-        "runnables.runnable runnables.assembly",
-        "values images samplers checkpoints upscalers families extensions accelerators engine",
-        HTTP,
+        "runnables.runnable runnables.assembly", f"{VALUES} images {RUNNABLES}", HTTP
     ),
-    "http": _room("api api.http", "values images", TORCH | HOSTS),
-    "progress": _room("api.progress", "values http", TORCH | HOSTS),
-    "generation": _room("api.generation", "values runnable http progress", TORCH | HOSTS),
-    "native": _room("api.native", FORMS, TORCH | HOSTS),
-    "openai": _room("api.openai", FORMS, TORCH | HOSTS),
-    "webui": _room("api.webui", FORMS, TORCH | HOSTS),
-    "jobs": _room("api.jobs", FORMS, TORCH | HOSTS),
+    "http": _room("api api.http", f"{VALUES} images", TORCH | HOSTS),
+    "progress": _room("api.progress", f"{VALUES} http", TORCH | HOSTS),
+    "generation": _room("api.generation", f"{VALUES} runnable http progress", TORCH | HOSTS),
+    "native": _room("api.native", FORM, TORCH | HOSTS),
+    "openai": _room("api.openai", FORM, TORCH | HOSTS),
+    "webui": _room("api.webui", FORM, TORCH | HOSTS),
+    "jobs": _room("api.jobs", FORM, TORCH | HOSTS),
     "api": _room(
-        "api.app api.errors api.openapi", f"{FORMS} native openai webui jobs", TORCH | HOSTS
+        "api.app api.errors api.openapi", f"{FORM} native openai webui jobs", TORCH | HOSTS
     ),
     "ui": _room("ui", never=TORCH | {"bentoml", "ray"}),
-    "hosts": _room("service hosts", f"{FORMS} webui api ui", TORCH),
-    "models": _room("models", "values samplers checkpoints families accelerators", HTTP),
-    "benchmarks": _room(
-        "benchmarks", "values samplers checkpoints families accelerators engine runnable hosts"
-    ),
+    "hosts": _room("service hosts", f"{FORM} webui api ui", TORCH),
+    "models": _room("models", f"{VALUES} samplers checkpoints families accelerators", HTTP),
+    "benchmarks": _room("benchmarks", f"{VALUES} {RUNNABLES} runnable hosts"),
 }
 
 
