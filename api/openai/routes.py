@@ -1,4 +1,4 @@
-"""`/v1`: images and models, as OpenAI's SDKs call them."""
+"""The handlers of `/v1`: images and models, as OpenAI's SDKs call them."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from api.generation import Generation
 from api.http import forms, request_id
 from api.http.forms import Form
 from api.openai import answers, edits, stream, translate
-from api.openai.translate import Asked
+from api.openai.translate import ImagesBody
 from api.progress.live import Hub
 from runnables.errors import InvalidInput, UnknownName
 from runnables.parameters import TextToImage
 
-Read = Callable[[Request], Awaitable[tuple[Asked, Form]]]
+Read = Callable[[Request], Awaitable[tuple[ImagesBody, Form]]]
 
 
 class OpenAIRoutes:
-    """Handlers.
+    """The handlers.
 
     Args:
-        hub: where streams hear of previews.
+        hub: Streams hear of previews there.
     """
 
     def __init__(self, generation: Generation, hub: Hub) -> None:
@@ -34,7 +34,7 @@ class OpenAIRoutes:
         self._hub = hub
 
     def routes(self) -> list[Route]:
-        """To be mounted at the root."""
+        """Return the routes, which are to be mounted at the root."""
         return [
             Route("/v1/images/generations", self._generations, methods=["POST"]),
             Route("/v1/images/edits", self._edits, methods=["POST"]),
@@ -53,29 +53,29 @@ class OpenAIRoutes:
         self._generation.keys.check(request.headers)
         raise InvalidInput("variations need a prompt here: use images/edits without a mask")
 
-    async def _read_generation(self, request: Request) -> tuple[Asked, Form]:
+    async def _read_generation(self, request: Request) -> tuple[ImagesBody, Form]:
         forms.expect_json(request)
-        asked = forms.parse(Asked, await request.body())
-        return asked, Form(translate.parameters(asked, TextToImage))
+        body = forms.parse(ImagesBody, await request.body())
+        return body, Form(translate.parameters(body, TextToImage))
 
-    async def _read_edit(self, request: Request) -> tuple[Asked, Form]:
+    async def _read_edit(self, request: Request) -> tuple[ImagesBody, Form]:
         return await edits.read(request, self._generation.settings)
 
     async def _serve(self, request: Request, kind: stream.Kind, read: Read) -> Response:
         generation = self._generation
         with ExitStack() as stack:
             owner = stack.enter_context(generation.admitted(request, kind.task))
-            asked, form = await read(request)
-            if asked.stream:
+            body, form = await read(request)
+            if body.stream:
                 key = (owner, request_id.of(request))
                 listener = stack.enter_context(self._hub.listening(key, 0))
                 ticket = await generation.submit(request, owner, form)
                 stack.callback(generation.release, ticket)
-                events = stream.events(generation, ticket, listener, asked, kind)
+                events = stream.events(generation, ticket, listener, body, kind)
                 return stream.Events(events, stack.pop_all())
             result = await generation.run(request, owner, form)
-            body = await run_in_threadpool(answers.body, result, asked, generation)
-            return JSONResponse(body)
+            answer = await run_in_threadpool(answers.images, result, body, generation)
+            return JSONResponse(answer)
 
     # -- models -----------------------------------------------------------------------------
 
