@@ -61,6 +61,6 @@ def translated(settings: Mapping[str, str], translate: Translate) -> dict[str, A
             if body.pop(str(error.loc[0]) if error.loc else "", None) is None:
                 return None
         else:
-            told = found.model_dump(mode="json", exclude_defaults=True)
+            parameters = found.model_dump(mode="json", exclude_defaults=True)
             strength = {"strength": found.strength} if isinstance(found, ImageToImage) else {}
-            return {**told, **strength}
+            return {**parameters, **strength}

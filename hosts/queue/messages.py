@@ -259,7 +259,7 @@ def _checked(task: Task) -> Task:
     _check_links(task, len(content.links()))
     if bool(content.mask) != (task.kind == "inpaint"):
         raise InvalidInput("a mask is for inpaint, which needs one", loc=(*where, "mask"))
-    if task.kind == "txt2img" and not all(unit.given() for unit in content.units):
+    if task.kind == "txt2img" and not all(unit.source() for unit in content.units):
         raise InvalidInput("a ControlNet unit needs an image", loc=(*where, *controlnet.LOC))
     return task
 

@@ -48,7 +48,7 @@ class Reader:
         if not isinstance(content, Generated):
             return [Inputs(image) for image in sent]
         controls = [
-            self._image(text, "control") if (text := unit.given()) else None
+            self._image(text, "control") if (text := unit.source()) else None
             for unit in content.units
         ]
         mask = self._mask(content.mask) if content.mask else None
