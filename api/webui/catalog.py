@@ -50,6 +50,11 @@ def options(model: str) -> dict[str, Any]:
     return {"sd_model_checkpoint": model, "sd_checkpoint_hash": "", "samples_format": "png"}
 
 
+def described(models: list[dict[str, Any]], chosen: str | None) -> dict[str, Any]:
+    """Return the description of the chosen model, as `GET /models` has it, else of the first."""
+    return next((one for one in models if one["name"] == chosen), models[0])
+
+
 def check_model(wanted: dict[str, Any], known: list[str], field: str) -> str | None:
     """Return the model that these options name, if any.
 

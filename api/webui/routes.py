@@ -138,9 +138,10 @@ class WebUIRoutes:
     def _parameters(self, body: GenerationBody, model: type[Parameters]) -> Parameters:
         runnable = self._generation.runnable
         words = [one["name"] for one in runnable.embeddings()]
-        parameters = translate.parameters(body, model, words, runnable.describe())
         options, known = body.override_settings, self._generation.models
         chosen = catalog.check_model(options, known, "override_settings")
+        native = catalog.described(runnable.models(), chosen)
+        parameters = translate.parameters(body, model, words, native)
         return parameters.model_copy(update={"model": chosen})
 
     # -- enlarging --------------------------------------------------------------------------

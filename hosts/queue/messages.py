@@ -21,6 +21,7 @@ from hosts.queue.webui import Content, Enlarged, Generated
 from runnables.errors import InvalidInput, Loc
 from runnables.parameters import MAX_SEED, AnyParameters, Parameters
 from runnables.parameters import Task as Kind
+from runnables.samplers.names import Prediction
 
 LEGACY = "legacy"  # the runtime of v1alpha1 tasks, which are routed by their model's name
 MAX_BYTES = 256 * 1024  # SNS refuses more
@@ -119,18 +120,21 @@ class Task(BaseModel):
         kind = KINDS[self.metadata.tasktype]
         return "inpaint" if kind == "img2img" and self.content.mask else kind
 
-    def parameters(self, embeddings: Sequence[str] = ()) -> AnyParameters:
+    def parameters(
+        self, embeddings: Sequence[str] = (), *, prediction: Prediction = "epsilon"
+    ) -> AnyParameters:
         """Our parameters. Without a seed it follows from the task, so that a second delivery
         generates the same image.
 
         Args:
             embeddings: names of textual inversions that there are.
+            prediction: the kind of model that generates it, where that is known.
 
         Raises:
             InvalidInput: naming the field as the caller wrote it.
         """
         try:
-            parameters = self.content.parameters(self.kind, embeddings)
+            parameters = self.content.parameters(self.kind, embeddings, {"prediction": prediction})
         except InvalidInput as error:
             raise error.below(CONTENT[self.form]) from error.__cause__
         if not isinstance(parameters, Parameters) or parameters.seed is not None:

@@ -7,7 +7,7 @@ warning hours later. What is only about the WebUI itself (saving, sending) has n
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
@@ -84,7 +84,9 @@ class Content(NullIsAbsent, ABC):
         return linked(self.image_link)
 
     @abstractmethod
-    def parameters(self, kind: Task, embeddings: Sequence[str]) -> AnyParameters:
+    def parameters(
+        self, kind: Task, embeddings: Sequence[str], native: Mapping[str, Any]
+    ) -> AnyParameters:
         """Ours. Raises InvalidInput naming the field."""
 
 
@@ -120,8 +122,10 @@ class Generated(GenerationBody, Content):
     def links(self) -> list[str]:
         return self.init_images or super().links()
 
-    def parameters(self, kind: Task, embeddings: Sequence[str]) -> AnyParameters:
-        return translate.parameters(self, DRAWINGS[kind], embeddings)
+    def parameters(
+        self, kind: Task, embeddings: Sequence[str], native: Mapping[str, Any]
+    ) -> AnyParameters:
+        return translate.parameters(self, DRAWINGS[kind], embeddings, native)
 
 
 class Enlarged(enlarge.Extras, Content):
@@ -137,5 +141,7 @@ class Enlarged(enlarge.Extras, Content):
         listed = [one.data for one in self.imageList]
         return listed or ([self.image] if self.image else super().links())
 
-    def parameters(self, kind: Task, embeddings: Sequence[str]) -> AnyParameters:
+    def parameters(
+        self, kind: Task, embeddings: Sequence[str], native: Mapping[str, Any]
+    ) -> AnyParameters:
         return enlarge.parameters(self)

@@ -19,6 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from opentelemetry.trace import SpanKind
 
 from api.http import tracing
+from api.webui import catalog
 from hosts.queue import keys
 from hosts.queue.completion import Manifest, Status
 from hosts.queue.messages import Task, from_queue
@@ -154,11 +155,13 @@ class Lifecycle:
 
     def _parameters(self, task: Task, delivery: Delivery) -> AnyParameters:
         words = [one["name"] for one in self.runnable.embeddings()]
-        parameters = task.parameters(words)
+        model = task.model if self.settings.dynamic else None
+        native = catalog.described(self.runnable.models(), model)
+        parameters = task.parameters(words, prediction=native.get("prediction", "epsilon"))
         changed: dict[str, object] = {"priority": "high" if delivery.urgent else "normal"}
         changed["deadline_s"] = DEADLINE_S
-        if self.settings.dynamic:
-            changed["model"] = task.model
+        if model is not None:
+            changed["model"] = model
         return parameters.model_copy(update=changed)
 
     def _stored(self, task: Task, delivery: Delivery, result: Result) -> Manifest:

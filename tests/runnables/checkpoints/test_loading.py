@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import diffusers
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -14,6 +15,8 @@ from safetensors.torch import load_file, save_file
 from runnables.checkpoints import manifest
 from runnables.checkpoints.loading import load
 from runnables.errors import ConfigurationError
+from runnables.samplers.compile import compile_table
+from runnables.samplers.names import DEFAULT, resolve
 from tests import single_file
 
 TinyModel = Callable[[str], Path]
@@ -55,6 +58,7 @@ def test_an_old_scheduler_config_is_mended_as_by_diffusers(copy: Path, offset: i
     if offset is None:
         del config["steps_offset"]
     path.write_text(json.dumps(config))
+    manifest.write(copy, source="test")
     pipeline = diffusers.StableDiffusionPipeline.from_pretrained(copy, dtype=torch.float32)
     pipeline.scheduler.set_timesteps(6)
     checkpoint = load(str(copy), dtype=torch.float32)
