@@ -16,6 +16,7 @@ from runnables import accelerators
 from runnables.accelerators.base import Accelerator
 from runnables.checkpoints.checkpoint import Checkpoint
 from runnables.checkpoints.families import FAMILIES
+from runnables.checkpoints.sources import Sources
 from runnables.engine import denoise
 from runnables.engine.batch import Batch
 from runnables.engine.engine import Engine
@@ -86,16 +87,16 @@ class Models:
         return LoadedModel(name, base, self._settings, self._upscalers, refiner, extensions)
 
     def pool(self, first: LoadedModel) -> ModelPool:
-        """The models of SD_MODELS beside the first one; they are loaded when they are requested."""
+        """The first model, and those that are loaded when a request names them."""
         settings, accelerator = self._settings, self._accelerator
-        sources = settings.further_models
-        if first.name in sources:
+        sources = Sources(settings.further_models, settings.models_dir, first.name)
+        if first.name in settings.further_models:
             raise ConfigurationError(
                 f"SD_MODELS names {first.name}, which SD_MODEL serves already", loc=("SD_MODELS",)
             )
-        if sources and accelerator.buckets:
+        if (settings.models or settings.models_dir) and accelerator.buckets:
             raise ConfigurationError(
-                "SD_MODELS needs steps of any number of rows: no compiled models, no SD_COMPILE",
+                "several models need steps of any size: no compiled models, no SD_COMPILE",
                 loc=("SD_MODELS",),
             )
         budget = settings.models_memory_gb * 1e9 or math.inf

@@ -1,7 +1,7 @@
-"""StableDiffusionRunnable: what every host (BentoML, Ray Serve, the queue worker) holds.
+"""What hosts and APIs see of the engine: the protocol `Runnable`, and the one in this process.
 
 Importing this module imports no torch, so that a host's supervising processes stay small and quick
-to start; `start` does.
+to start; `StableDiffusionRunnable.start` does.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import threading
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from runnables import collector
 from runnables.errors import InvalidInput, NotReady
@@ -30,6 +30,65 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Observe = Callable[[str, float, int], None]
+Descriptions = list[dict[str, Any]]
+
+
+class Runnable(Protocol):
+    """Something that generates images: in this process, or elsewhere as Ray's replicas do.
+
+    Methods without a comment do what those of `StableDiffusionRunnable` do.
+    """
+
+    settings: Settings
+
+    def start(self) -> None: ...
+
+    @property
+    def ready(self) -> bool: ...
+
+    def drain(self, timeout_s: float | None = None) -> bool: ...
+
+    def close(self) -> None: ...
+
+    def submit(
+        self,
+        parameters: AnyParameters,
+        image: Image | None = None,
+        mask: Image | None = None,
+        *,
+        controls: Sequence[Image] = (),
+        id: str | None = None,
+        on_step: OnStep | None = None,
+        preview_every: int = 0,
+    ) -> Ticket: ...
+
+    def plan(
+        self,
+        parameters: AnyParameters,
+        image: Image | None = None,
+        mask: Image | None = None,
+        *,
+        controls: Sequence[Image] = (),
+    ) -> Plan: ...
+
+    def models(self) -> Descriptions: ...
+
+    def describe(self) -> dict[str, Any]: ...
+
+    def samplers(self) -> Descriptions: ...
+
+    def loras(self) -> Descriptions: ...
+
+    def embeddings(self) -> Descriptions: ...
+
+    def controlnets(self) -> Descriptions: ...
+
+    def upscalers(self) -> Descriptions: ...
+
+    @property
+    def capacity(self) -> int: ...
+
+    def load(self) -> dict[str, int]: ...
 
 
 class StableDiffusionRunnable:
@@ -222,6 +281,7 @@ def _described(model: LoadedModel) -> dict[str, Any]:
         "name": model.name,
         "loaded": True,
         "family": checkpoint.family,
+        "prediction": base.traits.prediction,
         "height": height,
         "width": width,
         "defaults": checkpoint.profile.model_dump(exclude={"height", "width"}),

@@ -1,4 +1,4 @@
-"""The fields of the WebUI's txt2img and img2img."""
+"""The body of the WebUI's txt2img and img2img."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from api.http.validation import NullIsAbsent
 MAX_IMAGES = 8
 
 
-class Asked(NullIsAbsent):
-    """Those that have a meaning here, and those that are refused where they are set."""
+class GenerationBody(NullIsAbsent):
+    """The fields that mean something here, and those that are refused where they are set."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 

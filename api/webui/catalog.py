@@ -1,4 +1,4 @@
-"""What a WebUI client asks about: samplers, models, options, and lists that are empty here."""
+"""What a WebUI client looks up: models, options, and lists that are empty here."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from runnables.errors import InvalidInput, UnknownName
 
-#: what is asked for and not here, as the WebUI tells it where nothing is installed
+#: what clients look up and is not here, as the WebUI answers where nothing is installed
 EMPTY: dict[str, Any] = {
     "sd-vae": [],
     "hypernetworks": [],
@@ -20,18 +20,18 @@ EMPTY: dict[str, Any] = {
 
 
 def lora_list(loras: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those that `<lora:name:weight>` may name."""
+    """Return the LoRAs that `<lora:name:weight>` may name."""
     return [{"name": lora["name"], "alias": lora["name"], "metadata": {}} for lora in loras]
 
 
 def embedding_list(embeddings: list[dict[str, Any]]) -> dict[str, Any]:
-    """Those that are words of prompts; how they were made is not told."""
+    """Return the embeddings that are words of prompts, without how they were made."""
     facts = dict.fromkeys(("step", "sd_checkpoint", "sd_checkpoint_name", "shape", "vectors"))
     return {"loaded": {one["name"]: facts for one in embeddings}, "skipped": {}}
 
 
 def model_list(names: list[str]) -> list[dict[str, Any]]:
-    """The models that `sd_model_checkpoint` may name."""
+    """Return the models that `sd_model_checkpoint` may name."""
     return [
         {
             "title": name,
@@ -46,23 +46,23 @@ def model_list(names: list[str]) -> list[dict[str, Any]]:
 
 
 def options(model: str) -> dict[str, Any]:
-    """Those that clients read."""
+    """Return the options that clients read."""
     return {"sd_model_checkpoint": model, "sd_checkpoint_hash": "", "samples_format": "png"}
 
 
 def described(models: list[dict[str, Any]], chosen: str | None) -> dict[str, Any]:
-    """The description of the chosen model, as `GET /models` has it, else of the default one."""
+    """Return the description of the chosen model, as `GET /models` has it, else of the first."""
     return next((one for one in models if one["name"] == chosen), models[0])
 
 
 def check_model(wanted: dict[str, Any], known: list[str], field: str) -> str | None:
-    """The model that these options name, if any.
+    """Return the model that these options name, if any.
 
     Args:
-        known: those that may be named.
+        known: The models that may be named.
 
     Raises:
-        InvalidInput, UnknownName: it is no name, or not one of them.
+        InvalidInput, UnknownName: It is no name, or not one of them.
     """
     name = wanted.get("sd_model_checkpoint")
     loc = (field, "sd_model_checkpoint")
@@ -76,13 +76,13 @@ def check_model(wanted: dict[str, Any], known: list[str], field: str) -> str | N
 
 
 def check_options(wanted: dict[str, Any], known: list[str]) -> None:
-    """Options that change nothing pass; those for all that come after are nobody's to set.
+    """Let options pass that change nothing: nobody sets options for others.
 
     Args:
-        known: names of models, the default first.
+        known: The names of models, the default first.
 
     Raises:
-        InvalidInput, UnknownName: the model is not the default.
+        InvalidInput, UnknownName: The model is not the default.
     """
     if check_model(wanted, known, "body") not in (None, known[0]):
         raise InvalidInput(

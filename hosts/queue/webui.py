@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from api.http.validation import NullIsAbsent
 from api.webui import controlnet, enlarge, translate
-from api.webui.body import Asked
+from api.webui.body import GenerationBody
 from api.webui.controlnet import Unit
 from runnables.parameters import DRAWINGS, SIZE_MULTIPLE, AnyParameters, Task
 
@@ -90,7 +90,7 @@ class Content(NullIsAbsent, ABC):
         """Ours. Raises InvalidInput naming the field."""
 
 
-class Drawn(Asked, Content):
+class Generated(GenerationBody, Content):
     """`txt2img` and `img2img`."""
 
     model_config = Content.model_config

@@ -62,7 +62,7 @@ class ModelPool:
         budget: float = float("inf"),
     ) -> None:
         self.first = first
-        self._sources = dict(sources or {})
+        self._sources = {} if sources is None else sources  # it may change
         self._read = read
         self._install = install
         self._free = free

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from runnables.errors import PayloadTooLarge, UnsupportedImage
+from runnables.images import infotext
 
 Format = Literal["png", "jpeg", "webp"]
 
@@ -22,6 +23,8 @@ PNG_LEVEL = 1
 #: what a JPEG's marker holds of EXIF, in bytes
 MAX_EXIF = 65_533
 EXIF_DESCRIPTION, EXIF_USER_COMMENT, EXIF_IFD = 0x010E, 0x9286, 0x8769
+#: the texts of a PNG that carry its parameters: in the WebUI's form, and as our JSON
+WEBUI_TEXT, JSON_TEXT = "parameters", "sd-parameters"
 
 
 def decode(data: bytes, *, max_pixels: int, field: str) -> Image.Image:
@@ -62,22 +65,22 @@ def decode_transparency(data: bytes, *, max_pixels: int, field: str) -> Image.Im
     return ImageOps.invert(alpha)
 
 
-def read_parameters(data: bytes, *, max_pixels: int, field: str) -> tuple[str, dict[str, str]]:
-    """The WebUI's text in an image's file ("" where there is none), and all texts of a PNG.
+def read_texts(data: bytes, *, max_pixels: int, field: str) -> dict[str, str]:
+    """Return the texts in an image's file; those of JPEG and WebP by the names they have in PNG.
 
     Raises:
-        UnsupportedImage, PayloadTooLarge: as `decode`.
+        UnsupportedImage, PayloadTooLarge: As `decode`.
     """
     image = _open(data, max_pixels, field)
     try:
         image.load()  # a PNG's texts may stand behind its pixels
-        exif = image.getexif().get_ifd(EXIF_IFD).get(EXIF_USER_COMMENT, b"")
+        exif = image.getexif()
+        comment = exif.get_ifd(EXIF_IFD).get(EXIF_USER_COMMENT, b"")
     except (OSError, ValueError, SyntaxError, MemoryError) as error:
         raise _cut_off(field, error) from error
-    texts = {key: str(value) for key, value in getattr(image, "text", {}).items()}
-    if "parameters" in texts:
-        return texts["parameters"], texts
-    return _comment(exif), texts
+    found = {WEBUI_TEXT: _comment(comment), JSON_TEXT: str(exif.get(EXIF_DESCRIPTION, ""))}
+    chunks = {key: str(value) for key, value in getattr(image, "text", {}).items()}
+    return {**{name: text for name, text in found.items() if text}, **chunks}
 
 
 def encode(
@@ -94,38 +97,6 @@ def encode(
         options: dict[str, Any] = {"exif": _exif(parameters)} if parameters else {}
         image.save(buffer, format.upper(), quality=QUALITY, **options)
     return buffer.getvalue()
-
-
-def describe(parameters: Mapping[str, Any]) -> str:
-    """Parameters in the form the Stable Diffusion WebUI writes and reads."""
-    size = f"{parameters['width']}x{parameters['height']}"
-    settings = {
-        "Steps": parameters["num_inference_steps"],
-        "Sampler": parameters["scheduler"],
-        "CFG scale": parameters["guidance_scale"],
-        "Seed": parameters["seed"],
-        "Size": size,
-        "Model": parameters.get("model"),
-        "Denoising strength": parameters.get("strength"),
-        **_second_pass(parameters.get("hires")),
-    }
-    lines = [str(parameters["prompt"])]
-    if parameters.get("negative_prompt"):
-        lines.append(f"Negative prompt: {parameters['negative_prompt']}")
-    lines.append(", ".join(f"{k}: {v}" for k, v in settings.items() if v is not None))
-    return "\n".join(lines)
-
-
-def _second_pass(hires: Mapping[str, Any] | None) -> dict[str, Any]:
-    """In the WebUI's names; its strength stands where img2img's would."""
-    if not hires:
-        return {}
-    return {
-        "Denoising strength": hires["strength"],
-        "Hires upscale": hires["scale"],
-        "Hires steps": hires["num_inference_steps"],
-        "Hires upscaler": {"latent": "Latent"}.get(hires["upscaler"], hires["upscaler"]),
-    }
 
 
 def _open(data: bytes, max_pixels: int, field: str) -> Image.Image:
@@ -174,15 +145,15 @@ def _chunks(parameters: Mapping[str, Any] | None) -> PngImagePlugin.PngInfo | No
     if not parameters:
         return None
     chunks = PngImagePlugin.PngInfo()
-    text = describe(parameters) if "prompt" in parameters else json.dumps(parameters)
-    chunks.add_itxt("parameters", text)
-    chunks.add_itxt("sd-parameters", json.dumps(parameters))
+    text = infotext.write(parameters) if "prompt" in parameters else json.dumps(parameters)
+    chunks.add_itxt(WEBUI_TEXT, text)
+    chunks.add_itxt(JSON_TEXT, json.dumps(parameters))
     return chunks
 
 
 def _exif(parameters: Mapping[str, Any]) -> bytes:
     exif = Image.Exif()
-    text = describe(parameters) if "prompt" in parameters else json.dumps(parameters)
+    text = infotext.write(parameters) if "prompt" in parameters else json.dumps(parameters)
     exif.get_ifd(EXIF_IFD)[EXIF_USER_COMMENT] = b"UNICODE\0" + text.encode("utf-16-be")
     exif[EXIF_DESCRIPTION] = json.dumps(parameters)
     if len(exif.tobytes()) > MAX_EXIF:

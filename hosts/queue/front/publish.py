@@ -73,7 +73,7 @@ class Front:
         if runtime not in known and (not dynamic or runtime != dynamic):
             raise UnknownName(f"there is no runtime {runtime}", loc=loc)
         if runtime == dynamic and not task.model:
-            raise InvalidInput("the dynamic runtime must be told sd_model_checkpoint", loc=loc)
+            raise InvalidInput("the dynamic runtime needs sd_model_checkpoint", loc=loc)
         if runtime in known and task.model not in (None, known[runtime]):
             raise UnknownName(f"{runtime} serves {known[runtime]}, not {task.model}", loc=loc)
 

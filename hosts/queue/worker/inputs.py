@@ -14,7 +14,7 @@ from PIL.Image import Image
 from api.http.fetch import Fetcher
 from api.webui import pictures
 from hosts.queue.messages import Task
-from hosts.queue.webui import Drawn
+from hosts.queue.webui import Generated
 from runnables.errors import InvalidInput, PayloadTooLarge
 from runnables.images import codec
 from runnables.settings import Settings
@@ -38,17 +38,17 @@ class Reader:
         self._fetcher = Fetcher(settings)
 
     def of(self, task: Task) -> list[Inputs]:
-        """What is drawn from: one after another, where a task has several images.
+        """The images that a task starts from; several are worked on one after another.
 
         Raises:
             InvalidInput: one may not be read, is missing, too large or no image.
             Unreachable: try again later.
         """
         content, sent = task.content, [self._image(link) for link in task.content.links()]
-        if not isinstance(content, Drawn):
+        if not isinstance(content, Generated):
             return [Inputs(image) for image in sent]
         controls = [
-            self._image(text, "control") if (text := unit.given()) else None
+            self._image(text, "control") if (text := unit.source()) else None
             for unit in content.units
         ]
         mask = self._mask(content.mask) if content.mask else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from api.webui.body import Asked
+from api.webui.body import GenerationBody
 from api.webui.samplers import ALIASES, AUTOMATIC, SCHEDULES, resolve, sampler_list, schedule_list
 from api.webui.translate import parameters
 from runnables.errors import UnknownName
@@ -60,7 +60,7 @@ def test_a_flow_model_has_other_spacings(sampler: str, schedule: str, name: str)
 
 @pytest.mark.parametrize("field", ["sampler_name", "sampler_index"])
 def test_an_unknown_sampler_is_named_as_it_was_sent(field: str) -> None:
-    asked = Asked.model_validate({"prompt": "x", field: "Eulr b", "scheduler": "Karras"})
+    asked = GenerationBody.model_validate({"prompt": "x", field: "Eulr b", "scheduler": "Karras"})
     with pytest.raises(UnknownName, match=r"'Eulr b'; did you mean .*euler_a") as caught:
         parameters(asked, TextToImage, ())
     assert caught.value.loc == (field,)

@@ -20,7 +20,7 @@ COMPONENTS = OVERLAYS.parent / "components"
 pytestmark = pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is not installed")
 
 
-#: overlay -> what a drawer asks for beside CPUs, and what each group's pod has of it
+#: overlay -> what a replica asks for beside CPUs, and what each group's pod has of it
 ASKED: dict[str, tuple[str, dict[str, int]]] = {
     "ray": ("neuron_cores", {"inf2-xlarge": 2}),
     "ray-inf2-large": ("neuron_cores", {"inf2-24xlarge": 12, "inf2-48xlarge": 24}),
@@ -77,7 +77,7 @@ def test_serve_configs_are_rays_and_name_what_the_application_has(service: dict[
         (app,) = ServeDeploySchema.model_validate(config).applications
         module, _, name = app.import_path.partition(":")
         assert getattr(importlib.import_module(module), name) is build
-        assert {deployment.name for deployment in app.deployments} == {"front", "drawer"}
+        assert {deployment.name for deployment in app.deployments} == {"ingress", "replica"}
         given = config["applications"][0]["deployments"]
         for kept, written in zip(app.deployments, given, strict=True):
             dumped = kept.model_dump()
@@ -87,16 +87,16 @@ def test_serve_configs_are_rays_and_name_what_the_application_has(service: dict[
                     assert dumped[option] == value
 
 
-def test_only_workers_offer_what_drawers_need(overlay: str, service: dict[str, Any]) -> None:
+def test_only_workers_offer_what_replicas_need(overlay: str, service: dict[str, Any]) -> None:
     head, *workers = templates(service)
     assert head["rayStartParams"]["num-cpus"] == "0"
     resource, expected = ASKED[overlay]
-    drawer = configs(service)[0]["applications"][0]["deployments"][1]
-    (asked,) = [wanted for name, wanted in wanted_by(service["serveConfigV2"]) if name == "drawer"]
+    replica = configs(service)[0]["applications"][0]["deployments"][1]
+    (asked,) = [wanted for name, wanted in wanted_by(service["serveConfigV2"]) if name == "replica"]
     assert asked[resource] == {"neuron_cores": 2, "GPU": 1}[resource]
     assert {one["groupName"]: offers(one)[resource] for one in workers} == expected
     most = sum(one["maxReplicas"] * expected[one["groupName"]] for one in workers)
-    assert drawer["autoscaling_config"]["max_replicas"] * asked[resource] <= most
+    assert replica["autoscaling_config"]["max_replicas"] * asked[resource] <= most
 
 
 def test_workers_fit_the_node_pools(
@@ -127,7 +127,7 @@ def small_offer(group: dict[str, Any]) -> None:
     ("mistake", "words"),
     [
         (small_offer, "neuron_cores 1, but the pod has 2"),
-        (small_offer, "drawer asks for"),
+        (small_offer, "replica asks for"),
         (lambda group: group["template"]["spec"].update(tolerations=[]), "tolerations:"),
         (lambda group: group["rayStartParams"].update({"num-gpus": "1"}), "GPU 1, but"),
     ],

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from runnables.errors import PayloadTooLarge, UnsupportedImage
-from runnables.images import codec
+from runnables.images import codec, infotext
 
 PARAMETERS = {
     "prompt": "a cat, \u00e9t\u00e9",
@@ -101,15 +101,7 @@ def test_png_is_lossless_and_carries_parameters() -> None:
     back = Image.open(io.BytesIO(codec.encode(Image.fromarray(noise), "png", PARAMETERS)))
     assert (np.asarray(back) == noise).all()
     assert json.loads(back.text["sd-parameters"]) == PARAMETERS
-    assert back.text["parameters"] == codec.describe(PARAMETERS)
-
-
-def test_description_is_the_webui_form() -> None:
-    assert codec.describe(PARAMETERS).splitlines() == [
-        "a cat, \u00e9t\u00e9",
-        "Negative prompt: dog",
-        "Steps: 4, Sampler: euler, CFG scale: 7.5, Seed: 9007199254740991, Size: 64x32",
-    ]
+    assert back.text["parameters"] == infotext.write(PARAMETERS)
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "webp"])
@@ -117,7 +109,7 @@ def test_prompts_too_long_for_exif_are_told_once(kind: codec.Format) -> None:
     long = {**PARAMETERS, "prompt": "\u65e5" * 4000, "negative_prompt": "\U0001f600" * 4000}
     exif = Image.open(io.BytesIO(codec.encode(Image.new("RGB", (8, 8)), kind, long))).getexif()
     text = exif.get_ifd(0x8769)[0x9286][8:].decode("utf-16-be")
-    assert text == codec.describe(long)
+    assert text == infotext.write(long)
     assert 0x010E not in exif
 
 

@@ -1,4 +1,4 @@
-"""A drawing on its way: from the page's fields to a finished job, with what to show meanwhile."""
+"""A job of the page: from its fields to finished images, with what to show meanwhile."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from ui.client import FINAL, NOT_THERE, Files, Service, ServiceError, problem
 
-#: previews a drawing, at most about
+#: previews per job, at most about
 PREVIEWS = 15
 #: a lost service is looked for this often, and this many seconds apart
 RECONNECTS, RECONNECT_S = 60, 1.0
@@ -22,8 +22,8 @@ class Shown:
     """An image of the session.
 
     Attributes:
-        data: its file, as the service made it.
-        parameters: what it was drawn with, its own seed included.
+        data: Its file, as the service made it.
+        parameters: The parameters that make it again, its own seed included.
     """
 
     data: bytes
@@ -36,12 +36,12 @@ class Shown:
 async def run(
     service: Service, task: str, parameters: Mapping[str, Any], files: Files, key: str
 ) -> AsyncGenerator[dict[str, Any]]:
-    """Submit a job and follow it: its document, progress events, its document when it has ended.
+    """Submit a job; yield its document, progress events, and its document when it has ended.
 
-    Whoever stops listening before the end (a closed tab) cancels the job.
+    A listener that leaves before the end (a closed tab) cancels the job.
 
     Raises:
-        ServiceError: refused, or the service was lost.
+        ServiceError: The job was refused, or the service was lost.
     """
     job = await service.submit(task, parameters, files, key)
     ended = False
@@ -59,7 +59,7 @@ async def run(
 
 
 async def _follow(service: Service, job: str, key: str, preview_every: int) -> Events:
-    """All events; a lost connection is taken up again, as jobs outlive it and restarts too."""
+    """Yield all events; a lost connection is opened again, as jobs outlive it and restarts."""
     for _ in range(RECONNECTS):
         try:
             async with aclosing(service.events(job, key, preview_every=preview_every)) as events:
@@ -71,14 +71,14 @@ async def _follow(service: Service, job: str, key: str, preview_every: int) -> E
             if error.status not in NOT_THERE:
                 raise
         await asyncio.sleep(RECONNECT_S)
-    raise ServiceError("the service was lost while it drew; the image may still get done")
+    raise ServiceError("the connection to the service was lost; the image may still be finished")
 
 
 async def collect(service: Service, job: Mapping[str, Any], key: str) -> list[Shown]:
-    """The images of a job that has succeeded.
+    """Return the images of a job that has succeeded.
 
     Raises:
-        ServiceError: the job failed; its own words.
+        ServiceError: The job failed, for the reason that the error names.
     """
     if job["state"] == "failed":
         error = job.get("error") or {}
@@ -96,6 +96,6 @@ async def collect(service: Service, job: Mapping[str, Any], key: str) -> list[Sh
 
 
 def _of_image(job: Mapping[str, Any], image: Mapping[str, Any]) -> dict[str, Any]:
-    """One image's own parameters: drawn alone with them, it is the same image."""
+    """Return one image's own parameters, which alone make the same image."""
     own = {name: image[name] for name in ("seed", "width", "height") if image.get(name)}
     return {**job["parameters"], **own, "num_images_per_prompt": 1}

@@ -37,8 +37,8 @@ def client(
 
 
 def model_of(file: bytes) -> str:
-    text, _ = codec.read_parameters(file, max_pixels=10**6, field="image")
-    return text.partition("Model: ")[2].partition(",")[0]
+    texts = codec.read_texts(file, max_pixels=10**6, field="image")
+    return texts["parameters"].partition("Model: ")[2].partition(",")[0]
 
 
 def png(client: TestClient, **parameters: object) -> bytes:
@@ -87,7 +87,7 @@ def test_an_unknown_one_is_404(client: TestClient) -> None:
 
 def test_one_that_cannot_be_loaded_says_so(client: TestClient) -> None:
     response = client.post("/txt2img", json={**ASK, "model": "broken"})
-    assert response.status_code == 500
+    assert response.status_code == 503
     assert "the model broken cannot be loaded" in response.json()["error"]
     assert response.json()["detail"][0]["loc"] == ["model"]
     png(client)
