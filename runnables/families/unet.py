@@ -13,7 +13,8 @@ from runnables.errors import InvalidInput
 from runnables.families.base import Conditioning, Size, Traits
 from runnables.families.guidance import scale_embedding
 from runnables.families.latent_diffusion import LatentDiffusion
-from runnables.families.text.clip import clip_encoders, encode, lengthen
+from runnables.families.text.clip import clip_encoders
+from runnables.families.text.encode import encode, lengthen
 from runnables.families.text.prompts import Embedding, Text
 from runnables.samplers.names import prediction_of
 
