@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from runnables.settings import Settings
 
 T = TypeVar("T")
+T5 = ("text_encoder_3", "tokenizer_3")
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -42,7 +43,8 @@ class Accelerator:
         """
         from runnables.checkpoints.loading import load
 
-        return load(source, dtype=self.dtype, config=config)
+        left_out = () if self.settings.t5 else T5
+        return load(source, dtype=self.dtype, config=config, left_out=left_out)
 
     def prepare(self, family: Family) -> None:
         """Move the modules to the device and make the denoiser fast there, once, before serving."""

@@ -35,13 +35,26 @@ class Component:
 #: every component that some family is loaded from; others in a folder are passed over
 COMPONENTS: dict[str, Component] = {
     "unet": Component({"UNet2DConditionModel": "diffusers:UNet2DConditionModel"}, weights=True),
+    "transformer": Component(
+        {"SD3Transformer2DModel": "diffusers:SD3Transformer2DModel"}, weights=True
+    ),
     "vae": Component({"AutoencoderKL": "diffusers:AutoencoderKL"}, weights=True),
-    "text_encoder": Component({"CLIPTextModel": "transformers:CLIPTextModel"}, weights=True),
+    "text_encoder": Component(
+        {
+            "CLIPTextModel": "transformers:CLIPTextModel",
+            "CLIPTextModelWithProjection": "transformers:CLIPTextModelWithProjection",
+        },
+        weights=True,
+    ),
     "text_encoder_2": Component(
         {"CLIPTextModelWithProjection": "transformers:CLIPTextModelWithProjection"}, weights=True
     ),
+    "text_encoder_3": Component({"T5EncoderModel": "transformers:T5EncoderModel"}, weights=True),
     "tokenizer": Component(_CLIP_TOKENIZERS),
     "tokenizer_2": Component(_CLIP_TOKENIZERS),
+    "tokenizer_3": Component(
+        dict.fromkeys(("T5Tokenizer", "T5TokenizerFast"), "transformers:T5TokenizerFast")
+    ),
     "scheduler": Component(),
     "feature_extractor": Component(
         {
@@ -67,6 +80,7 @@ class FamilyLayout:
         single_files: diffusers' name of a kind of single-file checkpoint -> the pipeline class that
             reads it, and the catalog's model of that kind.
         denoiser_prefix: what the denoiser's tensors begin with in a single file.
+        text_prefixes: what the tensors of text encoders begin with that a single file may lack.
         lora_loader: diffusers' mixin that reads LoRA files of the family.
         defaults: where the family departs from `Profile`.
         flag: a field of model_index.json that is true for the models of this family alone.
@@ -77,6 +91,7 @@ class FamilyLayout:
     single_files: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     denoiser: str = "unet"
     denoiser_prefix: str = "model.diffusion_model."
+    text_prefixes: Mapping[str, str] = field(default_factory=dict)
     lora_loader: str = "StableDiffusionLoraLoaderMixin"
     defaults: Defaults = field(default_factory=lambda: MappingProxyType({}))
     flag: str = ""
@@ -125,6 +140,27 @@ FAMILIES: dict[str, FamilyLayout] = {
         lora_loader="StableDiffusionXLLoraLoaderMixin",
         defaults=MappingProxyType({"guidance_scale": 5.0}),
         flag="requires_aesthetics_score",
+    ),
+    "stable-diffusion-3": FamilyLayout(
+        code="runnables.families.stable_diffusion_3:StableDiffusion3",
+        pipelines=(
+            "StableDiffusion3Pipeline",
+            "StableDiffusion3Img2ImgPipeline",
+            "StableDiffusion3InpaintPipeline",
+        ),
+        single_files={
+            "sd3": ("StableDiffusion3Pipeline", "sd-3-medium"),
+            "sd35_medium": ("StableDiffusion3Pipeline", "sd-3.5-medium"),
+            "sd35_large": ("StableDiffusion3Pipeline", "sd-3.5-large"),
+        },
+        denoiser="transformer",
+        text_prefixes={
+            "text_encoder": "text_encoders.clip_l.",
+            "text_encoder_2": "text_encoders.clip_g.",
+            "text_encoder_3": "text_encoders.t5xxl.",
+        },
+        lora_loader="SD3LoraLoaderMixin",
+        defaults=MappingProxyType({"num_inference_steps": 28, "guidance_scale": 7.0}),
     ),
 }
 #: models distilled to few steps with guidance as an input; source: card of LCM_Dreamshaper_v7

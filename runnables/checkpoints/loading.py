@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,32 +26,44 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 HASHED_UP_TO = 64 * 2**20  # bytes of a model that are hashed at every load (20 ms for 16 MB)
 
 
-def load(source: str, *, dtype: torch.dtype, config: str | None = None) -> Checkpoint:
+def load(
+    source: str,
+    *,
+    dtype: torch.dtype,
+    config: str | None = None,
+    left_out: Collection[str] = (),
+) -> Checkpoint:
     """Load what SD_MODEL names.
 
     Args:
         source: a path, a name of the catalog or of a folder in models/, or `owner/name[@revision]`.
         config: for a single-file checkpoint, a diffusers folder of the same architecture.
+        left_out: components that are not loaded, though the model has them.
 
     Raises:
         ConfigurationError: saying what is missing, damaged or not supported.
     """
     path = Path(source).expanduser()
     if path.is_file():
-        return load_file(path, dtype, config)
+        return load_file(path, dtype, config, left_out)
     if folder := path if path.is_dir() else catalog.folder_of(source):
-        return _load_folder(folder, folder.resolve().name, dtype)
-    return _load_from_hub(source, dtype)
+        return _load_folder(folder, folder.resolve().name, dtype, left_out)
+    return _load_from_hub(source, dtype, left_out)
 
 
 def _load_folder(
-    folder: Path, name: str, dtype: torch.dtype, defaults: Mapping[str, Any] | None = None
+    folder: Path,
+    name: str,
+    dtype: torch.dtype,
+    left_out: Collection[str] = (),
+    defaults: Mapping[str, Any] | None = None,
 ) -> Checkpoint:
     index = _read_json(folder / layout.INDEX, "not a diffusers model folder")
     family = _family_of(index)
     _check_whole(folder, index, FAMILIES[family])
     scheduler_config = _scheduler_config(folder, index)
-    names = [name for name in layout.components(index) if name != "scheduler"]
+    absent = {"scheduler", *left_out}
+    names = [name for name in layout.components(index) if name not in absent]
     return Checkpoint(
         name=name,
         family=family,
@@ -111,7 +123,7 @@ def _read_json(path: Path, meaning: str) -> dict[str, Any]:
     return content
 
 
-def _load_from_hub(source: str, dtype: torch.dtype) -> Checkpoint:
+def _load_from_hub(source: str, dtype: torch.dtype, left_out: Collection[str]) -> Checkpoint:
     name, _, revision = source.partition("@")
     entry = catalog.entry_of(name)
     if not entry and not HUB_ID.fullmatch(name):
@@ -121,7 +133,8 @@ def _load_from_hub(source: str, dtype: torch.dtype) -> Checkpoint:
         )
     repository = entry.repository if entry else name
     folder = _snapshot(source, repository, revision or (entry.revision if entry else None), dtype)
-    return _load_folder(folder, name.split("/")[-1], dtype, entry.defaults if entry else None)
+    defaults = entry.defaults if entry else None
+    return _load_folder(folder, name.split("/")[-1], dtype, left_out, defaults)
 
 
 def _snapshot(source: str, repository: str, revision: str | None, dtype: torch.dtype) -> Path:

@@ -8,6 +8,7 @@ the file's name, the catalog's model of that kind where it is imported, and else
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,20 @@ import torch
 
 from runnables.checkpoints import catalog, layout
 from runnables.checkpoints.checkpoint import Checkpoint, profile_of
-from runnables.checkpoints.components import refusal
-from runnables.checkpoints.families import COMPONENTS, family_of, single_file_kinds
+from runnables.checkpoints.components import load_component, refusal
+from runnables.checkpoints.families import COMPONENTS, FamilyLayout, family_of, single_file_kinds
+from runnables.errors import ConfigurationError
 from runnables.samplers.scheduler import mended
 
 
-def load_file(path: Path, dtype: torch.dtype, config: str | None) -> Checkpoint:
+def load_file(
+    path: Path, dtype: torch.dtype, config: str | None, left_out: Collection[str] = ()
+) -> Checkpoint:
     """Load a single-file checkpoint.
 
     Args:
         config: a diffusers folder of the same architecture, or None.
+        left_out: components that are not loaded.
 
     Raises:
         ConfigurationError: the file is damaged or of an unknown kind, or no configuration found.
@@ -45,8 +50,14 @@ def load_file(path: Path, dtype: torch.dtype, config: str | None) -> Checkpoint:
 
     try:
         pipeline = getattr(diffusers, class_name).from_single_file(
-            str(path), dtype=dtype, config=source, local_files_only=folder is not None
+            str(path),
+            dtype=dtype,
+            config=source,
+            local_files_only=folder is not None,
+            **_from_folder(layout_of_family, names, folder, dtype, left_out),
         )
+    except ConfigurationError:
+        raise
     except Exception as error:  # whatever a foreign file makes the converter raise
         raise refusal(
             f"{path} cannot be loaded as a Stable Diffusion checkpoint with the configuration of "
@@ -54,6 +65,23 @@ def load_file(path: Path, dtype: torch.dtype, config: str | None) -> Checkpoint:
             "of the same architecture in SD_CHECKPOINT_CONFIG"
         ) from error
     return _checkpoint(path, pipeline)
+
+
+def _from_folder(
+    family: FamilyLayout,
+    names: Sequence[str],
+    folder: Path | None,
+    dtype: torch.dtype,
+    left_out: Collection[str],
+) -> dict[str, Any]:
+    """The text encoders that the file lacks, from the folder with the configurations."""
+    passed: dict[str, Any] = dict.fromkeys(left_out)
+    for component, prefix in family.text_prefixes.items():
+        if component in left_out or any(name.startswith(prefix) for name in names):
+            continue
+        index = json.loads((folder / layout.INDEX).read_text()) if folder else {}
+        passed[component] = load_component(folder, index, component, dtype) if folder else None
+    return passed
 
 
 def _kind(path: Path) -> tuple[str, list[str]]:

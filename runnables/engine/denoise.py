@@ -262,7 +262,7 @@ def _second_pass(model: LoadedModel, parameters: Resolved, size: Size) -> Second
     wanted, base = parameters.hires, model.base
     if wanted is None:
         return None
-    larger = hires.enlarged(size, wanted.scale, base.traits.size_multiple)
+    larger = hires.enlarged(size, wanted.scale, base.traits)
     check_pixels(larger, model.settings.max_pixels, ("hires", "scale"))
     steps = wanted.num_inference_steps or parameters.num_inference_steps
     try:

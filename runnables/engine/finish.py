@@ -39,9 +39,7 @@ def _decode_chunk(
 ) -> Iterator[tuple[Row, Tensor | Exception]]:
     family = rows[0].stage.family
     try:
-        latents = [
-            family.finished(row.latents, inpainted=row.start.mask is not None) for row in rows
-        ]
+        latents = [family.finished(row.latents, inpainted=row.start.inpaints) for row in rows]
         pixels = _decoded(family, stack(latents))
     except Exception as error:
         accelerator.free_memory()

@@ -10,7 +10,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from runnables.errors import InvalidInput
-from runnables.families.base import Family, Size
+from runnables.families.base import Family, Size, Traits
 from runnables.families.latents import from_image, from_latents, image_to_pixels
 from runnables.parameters import MAX_SIZE
 from runnables.samplers.table import SamplerTable
@@ -52,16 +52,17 @@ class SecondPass:
         return from_image(self.family, pixels, self.table, generator).sample
 
 
-def enlarged(size: Size, scale: float, multiple: int) -> Size:
+def enlarged(size: Size, scale: float, traits: Traits) -> Size:
     """(height, width) of the second pass: the nearest multiples.
 
     Raises:
         InvalidInput: a side would be too long.
     """
+    multiple, most = traits.size_multiple, traits.largest_side or MAX_SIZE
     height, width = (round(side * scale / multiple) * multiple for side in size)
-    if max(height, width) > MAX_SIZE:
+    if max(height, width) > min(most, MAX_SIZE):
         raise InvalidInput(
-            f"hires.scale makes {height} x {width}, and no side may be over {MAX_SIZE}",
+            f"hires.scale makes {height} x {width}, and no side may be over {min(most, MAX_SIZE)}",
             loc=("hires", "scale"),
         )
     return height, width

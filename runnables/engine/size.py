@@ -21,7 +21,7 @@ def size_of(parameters: TextToImage, image: Image | None, traits: Traits, max_pi
     native = traits.native_size
     size = (height or native[0], width or native[1])
     for name, value in zip(("height", "width"), size, strict=True):
-        _check_side(name, value, traits.size_multiple)
+        _check_side(name, value, traits)
     check_pixels(size, max_pixels, ("height",))
     return size
 
@@ -45,7 +45,8 @@ def _fitted(image: Image, traits: Traits) -> Size:
     )
 
 
-def _check_side(name: str, value: int, factor: int) -> None:
+def _check_side(name: str, value: int, traits: Traits) -> None:
+    factor = traits.size_multiple
     if value % factor:
         nearest = max(factor, round(value / factor) * factor)
         raise InvalidInput(
@@ -54,5 +55,10 @@ def _check_side(name: str, value: int, factor: int) -> None:
     if value > MAX_SIZE:
         raise InvalidInput(
             f"{name} would be {value}, over {MAX_SIZE}: this input is too long and thin",
+            loc=(name,),
+        )
+    if traits.largest_side and value > traits.largest_side:
+        raise InvalidInput(
+            f"{name} is {value}, and this model knows no side over {traits.largest_side}",
             loc=(name,),
         )

@@ -33,6 +33,7 @@ class Traits:
         scale_factor: pixels that a latent covers along each side.
         size_multiple: height and width in pixels must be multiples of this.
         native_size: (height, width) in pixels that the model was trained for.
+        largest_side: pixels beyond which the denoiser knows no positions; 0: it has no such end.
         prediction: what the denoiser's output is: epsilon, v_prediction, sample or flow.
         features: names of the parameters, beside those that every model takes, which it takes.
         inpaints_only: whether the denoiser needs mask and masked image beside the sample.
@@ -52,6 +53,7 @@ class Traits:
     inpaints_only: bool = False
     distilled_guidance: bool = False
     deepest_clip_skip: int = 0
+    largest_side: int = 0
     compiled: bool = False
 
     @property

@@ -42,6 +42,11 @@ class Start:
     noise: Tensor | None = None
     channels: Tensor | None = None
 
+    @property
+    def inpaints(self) -> bool:
+        """Whether a part of an input image is kept."""
+        return self.mask is not None or self.channels is not None
+
 
 def draw_noise(shape: tuple[int, ...], generator: torch.Generator, family: Family) -> Tensor:
     """Unit Gaussian noise in the model's dtype, drawn on the CPU as diffusers does."""
