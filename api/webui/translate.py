@@ -6,12 +6,11 @@ what it does not know. What would give another image than requested is refused.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from api.http.validation import validated
-from api.webui import attention, controlnet, enlarge, samplers
+from api.webui import controlnet, enlarge, prompts, samplers
 from api.webui.body import GenerationBody
 from runnables.errors import InvalidInput, UnknownName
 from runnables.parameters import ImageToImage, Inpaint, Parameters, TextToImage
@@ -42,7 +41,6 @@ NAMES = {
     "hires.num_inference_steps": "hr_second_pass_steps",
     "hires.upscaler": "hr_upscaler",
 }
-_LORA = re.compile(r"<lora:([^:>]+)(?::([^:>]*))?[^>]*>")
 CROP = 1
 RESIZES = {0: "just resize", CROP: "crop and resize"}
 
@@ -63,11 +61,11 @@ def parameters(
         InvalidInput: Something is wrong; the field is named as the WebUI names it.
     """
     _check(body, model)
+    texts = prompts.read(body.prompt, body.negative_prompt)
     ours = {
-        **_loras(body.prompt),
-        **_prompts(body),
+        **texts.native(),
         "controlnets": [unit.native() for unit in controlnet.units(body.alwayson_scripts)],
-        "embeddings": _embeddings(body, embeddings),
+        "embeddings": texts.embeddings(embeddings),
         "seed": body.seed if body.seed >= 0 else None,
         "num_inference_steps": body.steps,
         "guidance_scale": body.cfg_scale,
@@ -126,33 +124,6 @@ def _wanted(script: object) -> bool:
     """Return whether a script does anything: clients send those they know, switched off."""
     arguments = script.get("args") if isinstance(script, dict) else script
     return bool(arguments) and arguments != [False]
-
-
-def _loras(prompt: str) -> dict[str, Any]:
-    """Return `<lora:name:weight>` in the prompt as our parameter, which is checked later."""
-    tags = _LORA.findall(prompt)
-    named = [{"name": name, "weight": weight or 1} for name, weight in tags]
-    return {"loras": named} if named else {}
-
-
-def _embeddings(body: GenerationBody, names: Sequence[str]) -> list[str]:
-    """Return the names that are whole words of either prompt, in any letter case."""
-    ordered = sorted(names, key=len, reverse=True)
-    pattern = "|".join(rf"(?<!\w)({re.escape(name)})(?!\w)" for name in ordered)
-    if not pattern:
-        return []
-    text = _LORA.sub("", body.prompt) + "\n" + body.negative_prompt
-    found = re.finditer(pattern, text, re.IGNORECASE)
-    return list(dict.fromkeys(ordered[(one.lastindex or 1) - 1] for one in found))
-
-
-def _prompts(body: GenerationBody) -> dict[str, str]:
-    """Return both prompts, with weights where one of them has any."""
-    both = [_LORA.sub("", body.prompt), body.negative_prompt]
-    weighted = attention.compel(both)
-    syntax = "compel" if weighted else "plain"
-    prompt, negative = weighted or map(attention.plain, both)
-    return {"prompt": prompt, "negative_prompt": negative, "prompt_syntax": syntax}
 
 
 def _clip_skip(body: GenerationBody) -> int:

@@ -278,11 +278,12 @@ class Planner:
                 f"clip_skip is {parameters.clip_skip}, but this model has layers for {deepest}",
                 loc=("clip_skip",),
             )
-        if parameters.prompt_syntax == "compel":
+        syntax = parameters.prompt_syntax
+        if syntax != "plain":
             from runnables.families.text.weighting import check
 
-            check(parameters.prompt, "prompt")
-            check(parameters.negative_prompt, "negative_prompt")
+            check(parameters.prompt, "prompt", syntax)
+            check(parameters.negative_prompt, "negative_prompt", syntax)
 
     # -- ControlNets ------------------------------------------------------------------------
 

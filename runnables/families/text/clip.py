@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from runnables.extensions.lora.layers import LoraSet, applied, everywhere
 from runnables.extensions.textual_inversion.vocabulary import Concepts, Vocabulary
+from runnables.parameters import Syntax
 
-Syntax = Literal["plain", "compel"]
 COMPONENTS = ("text_encoder", "text_encoder_2")  # as model_index.json and LoRA files name them
 
 
@@ -174,10 +174,7 @@ def _composed(
     """A weighted or long text. The pooled projection knows no weights, and the first 77 tokens."""
     from runnables.families.text.weighting import compose  # compel's imports take a second
 
-    parts = [
-        compose(encoder, text.prompt, text.clip_skip, weighted=text.syntax != "plain")
-        for encoder in encoders
-    ]
+    parts = [compose(encoder, text.prompt, text.clip_skip, text.syntax) for encoder in encoders]
     projection = encoders[-1].encode([text.prompt], 0)[1][0].to(dtype) if pooled else None
     longest = max(len(part) for part in parts)
     even = []

@@ -64,9 +64,9 @@ def test_a_webuis_image_is_translated(client: TestClient) -> None:
     )
     assert found["parameters"]["CFG scale"] == "6"
     assert found["native"] == {
-        "prompt": "a (red)1.4 cat",
+        "prompt": "a (red:1.4) cat",
         "negative_prompt": "dogs",
-        "prompt_syntax": "compel",
+        "prompt_syntax": "webui",
         "num_inference_steps": 28,
         "scheduler": "dpmpp_2m_karras",
         "guidance_scale": 6.0,

@@ -88,8 +88,8 @@ def test_prompts_units_and_masks_are_read_as_over_http() -> None:
     body["task"]["content"]["alwayson_scripts"] = {"ControlNet": {"args": [UNIT]}}
     parameters = read(body).parameters(embeddings=["<cat>", "dog"])
     assert isinstance(parameters, TextToImage)
-    assert parameters.prompt == "a (red)1.3 circle , <cat>" and parameters.clip_skip == 1
-    assert parameters.prompt_syntax == "compel" and parameters.embeddings == ("<cat>",)
+    assert parameters.prompt == "a (red:1.3) circle , <cat>" and parameters.clip_skip == 1
+    assert parameters.prompt_syntax == "webui" and parameters.embeddings == ("<cat>",)
     assert [(one.name, one.weight) for one in parameters.loras] == [("ink", 0.5)]
     assert [(one.name, one.weight) for one in parameters.controlnets] == [("canny", 0.5)]
     masked = read(tasks.newer("x", "image-to-image", image_link=LINK, mask="aGk="))
