@@ -220,4 +220,6 @@ class WebUIRoutes:
         def translated(body: dict[str, Any], model: type[Parameters]) -> Parameters:
             return self._parameters(validated(GenerationBody, body), model)
 
-        return restore.ours(texts) or restore.translated(settings, translated)
+        return restore.ours(texts) or restore.translated(
+            settings, self._generation.models, translated
+        )
