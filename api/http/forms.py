@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from PIL.Image import Image
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from api.http.decoding import decoded
 from api.http.fetch import Fetcher
 from api.http.validation import M, validated
 from runnables.errors import InvalidInput, PayloadTooLarge
@@ -144,8 +144,8 @@ async def image(part: UploadFile | str | None, field: str, settings: Settings) -
     """Return a file part as an image: RGB, or grey where it is the mask."""
     data = await file_bytes(part, field, settings)
     if field == "mask":
-        return await run_in_threadpool(codec.decode_mask, data, max_pixels=settings.max_pixels)
-    return await run_in_threadpool(codec.decode, data, max_pixels=settings.max_pixels, field=field)
+        return await decoded(codec.decode_mask, data, max_pixels=settings.max_pixels)
+    return await decoded(codec.decode, data, max_pixels=settings.max_pixels, field=field)
 
 
 async def control_images(form: FormData, settings: Settings) -> tuple[Image, ...]:

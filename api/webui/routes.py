@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from api.generation import Generation
 from api.http import forms, request_id
+from api.http.decoding import decoded
 from api.http.forms import Form
 from api.http.validation import validated
 from api.progress.live import Hub
@@ -207,7 +208,7 @@ class WebUIRoutes:
         picture = forms.parse(Picture, await request.body())
         data = await uploads.read(picture.image, "image", self._generation.settings)
         limit = self._generation.settings.max_pixels
-        texts = await run_in_threadpool(codec.read_texts, data, max_pixels=limit, field="image")
+        texts = await decoded(codec.read_texts, data, max_pixels=limit, field="image")
         info = texts.get(codec.WEBUI_TEXT, "")
         found = infotext.parse(info)
         native = await run_in_threadpool(self._restored, texts, found)
