@@ -22,6 +22,8 @@ from runnables.parameters import AnyParameters, Inpaint, TextToImage
 from runnables.settings import Settings
 
 MAX_DATA = 64 * 1024  # bytes of the `data` part; the longest valid one has about 33 KB
+#: commas in JSON, so values and those in texts: more take too long to parse
+MAX_COMMAS = 100_000
 CONTROL = "control"  # the part of a control image, once for each of `controlnets`
 MULTIPART = "multipart/form-data"
 
@@ -87,6 +89,8 @@ def parse(model: type[M], body: bytes, field: str | None = None) -> M:
 def json_object(body: bytes, field: str | None = None) -> dict[str, Any]:
     """Return a JSON object. Raise InvalidInput that names `field`, or the body."""
     loc = (field or "body",)
+    if body.count(b",") > MAX_COMMAS:
+        raise InvalidInput(f"{loc[0]} has too many values", loc=loc)
     try:
         content = json.loads(body, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
