@@ -108,7 +108,7 @@ def test_extras(client: webuiapi.WebUIApi) -> None:
         {"upscaler_1": "R-ESRGAN 4x+"},
         {"upscaler_1": "Lanczos", "upscaling_resize": 8},
         {"upscaler_1": "Lanczos", "gfpgan_visibility": 1},
-        {"upscaler_1": "Lanczos", "upscaler_2": "Lanczos"},
+        {"upscaler_1": "Lanczos", "upscaler_2": "Lanczos", "extras_upscaler_2_visibility": 1},
         {"upscaler_1": "Lanczos", "resize_mode": 1},
     ):
         with pytest.raises(RuntimeError, match=r"40[04]"):

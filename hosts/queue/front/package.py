@@ -18,7 +18,7 @@ SOURCES = (
     "api/__init__.py",
     "api/http/validation.py",
     "api/webui/__init__.py",
-    *(f"api/webui/{name}.py" for name in ("body", "controlnet", "enlarge", "prompts")),
+    *(f"api/webui/{name}.py" for name in ("body", "catalog", "controlnet", "enlarge", "prompts")),
     "api/webui/samplers.py",
     "api/webui/translate.py",
     "hosts/__init__.py",

@@ -128,7 +128,10 @@ def test_a_field_that_is_left_out_is_the_same_as_its_default() -> None:
         (tasks.newer("x", "inpaint", image_link=LINK, mask="x", enable_hr=True), "enable_hr"),
         (tasks.extra("x", upscaling_resize=5), "upscaling_resize"),
         (tasks.extra("x", upscaler_1=""), "upscaler_1"),
-        (tasks.extra("x", upscaler_2="Lanczos"), "upscaler_2"),
+        (
+            tasks.extra("x", upscaler_2="Lanczos", extras_upscaler_2_visibility=1),
+            "upscaler_2",
+        ),
         (tasks.extra("x", codeformer_visibility=0.5), "codeformer_visibility"),
         (tasks.extra("x", resize_mode=1), "resize_mode"),
         (tasks.extra("x", prompt="x"), "prompt"),
