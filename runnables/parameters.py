@@ -45,7 +45,7 @@ FEATURES = frozenset(
 Task = Literal["txt2img", "img2img", "inpaint", "upscale"]
 OutputFormat = Literal["png", "jpeg", "webp", "json"]
 Priority = Literal["low", "normal", "high"]
-Syntax = Literal["plain", "compel"]
+Syntax = Literal["plain", "compel", "webui"]
 
 Size = Annotated[int, Field(ge=SIZE_MULTIPLE, le=MAX_SIZE)]
 Deadline = Annotated[
@@ -178,8 +178,9 @@ class Parameters(BaseModel):
     prompt_syntax: Syntax = Field(
         "plain",
         description="compel reads weights in both prompts, such as `a (red)1.4 cat-- on grass`, "
-        "`.and()` and `.blend()` (https://github.com/damian0815/compel). plain: every character "
-        "means itself. Prompts of more than 77 tokens are encoded whole either way.",
+        "`.and()` and `.blend()` (https://github.com/damian0815/compel); webui reads those of the "
+        "Stable Diffusion WebUI, such as `a (red:1.4) cat on [grass]`. plain: every character "
+        "means itself. Prompts of more than 77 tokens are encoded whole in each syntax.",
     )
     clip_skip: int = Field(
         0,

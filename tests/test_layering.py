@@ -50,7 +50,9 @@ RUNNABLES = "samplers checkpoints upscalers families extensions accelerators eng
 #: what a package for one API's form may import
 FORM = f"{VALUES} images runnable http progress generation"
 ROOMS = {
-    "errors": _room("runnables.errors runnables.environment", never=HTTP | TORCH),
+    "errors": _room(
+        "runnables.errors runnables.environment runnables.attention", never=HTTP | TORCH
+    ),
     "names": _room("runnables.samplers.names", "errors", HTTP | TORCH),
     "values": _room(
         "runnables runnables.parameters runnables.settings runnables.ticket runnables.metrics "
@@ -260,9 +262,9 @@ PLANTED = {
         "openai must not import webui: api.openai.answers imports api.webui.body",
     ),
     "a circle in one room": (
-        "api/webui/attention.py",
+        "api/webui/prompts.py",
         "from api.webui import translate",
-        "api.webui.attention -> api.webui.translate -> api.webui.attention",
+        "api.webui.prompts -> api.webui.translate -> api.webui.prompts",
     ),
     "a library": (
         "api/http/limits.py",

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from PIL.Image import Image
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from api.http.decoding import decoded
 from api.http.fetch import Fetcher
 from api.http.validation import M, validated
 from runnables.errors import InvalidInput, PayloadTooLarge
@@ -22,6 +22,8 @@ from runnables.parameters import AnyParameters, Inpaint, TextToImage
 from runnables.settings import Settings
 
 MAX_DATA = 64 * 1024  # bytes of the `data` part; the longest valid one has about 33 KB
+#: commas in JSON, so values and those in texts: more take too long to parse
+MAX_COMMAS = 100_000
 CONTROL = "control"  # the part of a control image, once for each of `controlnets`
 MULTIPART = "multipart/form-data"
 
@@ -87,6 +89,8 @@ def parse(model: type[M], body: bytes, field: str | None = None) -> M:
 def json_object(body: bytes, field: str | None = None) -> dict[str, Any]:
     """Return a JSON object. Raise InvalidInput that names `field`, or the body."""
     loc = (field or "body",)
+    if body.count(b",") > MAX_COMMAS:
+        raise InvalidInput(f"{loc[0]} has too many values", loc=loc)
     try:
         content = json.loads(body, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
@@ -144,8 +148,8 @@ async def image(part: UploadFile | str | None, field: str, settings: Settings) -
     """Return a file part as an image: RGB, or grey where it is the mask."""
     data = await file_bytes(part, field, settings)
     if field == "mask":
-        return await run_in_threadpool(codec.decode_mask, data, max_pixels=settings.max_pixels)
-    return await run_in_threadpool(codec.decode, data, max_pixels=settings.max_pixels, field=field)
+        return await decoded(codec.decode_mask, data, max_pixels=settings.max_pixels)
+    return await decoded(codec.decode, data, max_pixels=settings.max_pixels, field=field)
 
 
 async def control_images(form: FormData, settings: Settings) -> tuple[Image, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Self, TypeVar
 
@@ -63,7 +64,7 @@ def validated(
     Raises:
         Invalid: The fields are named as the caller wrote them.
     """
-    check_extent(content, prefix)
+    check_values(content, prefix)
     try:
         return model.model_validate(content)
     except ValidationError as error:
@@ -75,19 +76,42 @@ def validated(
         ) from error
 
 
-def check_extent(content: Any, loc: Loc = ()) -> None:
-    """Raise InvalidInput for a body of too many values: a report of each would take seconds."""
-    count, unseen = 0, [content]
+def check_values(content: Any, prefix: Loc = ()) -> None:
+    """Raise InvalidInput for values that no answer could repeat, and for too many values."""
+    count, unseen = 0, [(tuple(prefix), content)]
     while unseen:
-        value = unseen.pop()
-        inner = value.values() if isinstance(value, dict) else value
-        if isinstance(value, dict | list):
-            count += len(value)
-            if count > MAX_VALUES:
-                raise InvalidInput(
-                    f"the body has more than {MAX_VALUES} values", loc=loc or ("body",)
-                )
-            unseen.extend(inner)
+        loc, value = unseen.pop()
+        if reason := _unrepeatable(value):
+            raise InvalidInput(reason, loc=loc or ("body",))
+        inner = _items(value)
+        count += len(inner)
+        if count > MAX_VALUES:
+            raise InvalidInput(f"there are more than {MAX_VALUES} values", loc=prefix or ("body",))
+        unseen.extend(((*loc, name), one) for name, one in inner)
+
+
+def _items(value: Any) -> list[tuple[Any, Any]]:
+    if isinstance(value, dict):
+        return list(value.items())
+    return list(enumerate(value)) if isinstance(value, list) else []
+
+
+def _unrepeatable(value: Any) -> str:
+    """Return why JSON or UTF-8 could not say this value; "" where they can."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "a number is too large"
+    texts = value if isinstance(value, dict) else [value]
+    if not all(_is_text(text) for text in texts if isinstance(text, str)):
+        return "a surrogate without its pair is no text"
+    return ""
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.isascii() or value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _renamed(loc: Loc, names: Mapping[str, str]) -> Loc:

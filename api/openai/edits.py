@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from PIL.Image import Image
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 
 from api.http import forms
+from api.http.decoding import decoded
 from api.http.forms import Form
 from api.http.validation import validated
 from api.openai import translate
@@ -71,6 +71,6 @@ async def _upload(
     """Return the image, and what is transparent in it."""
     data = await forms.file_bytes(part, field, settings)
     limit = settings.max_pixels
-    pixels = await run_in_threadpool(codec.decode, data, max_pixels=limit, field=field)
-    alpha = await run_in_threadpool(codec.decode_transparency, data, max_pixels=limit, field=field)
+    pixels = await decoded(codec.decode, data, max_pixels=limit, field=field)
+    alpha = await decoded(codec.decode_transparency, data, max_pixels=limit, field=field)
     return pixels, alpha if alpha is not None and alpha.getextrema() != (0, 0) else None

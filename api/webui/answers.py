@@ -15,7 +15,6 @@ from api.webui import controlnet
 from api.webui.body import GenerationBody
 from api.webui.tickets import Running
 from runnables.images import files, infotext
-from runnables.samplers.names import resolve
 from runnables.ticket import Drawn, Result
 
 
@@ -92,13 +91,14 @@ def _info(result: Result, generation: Generation) -> dict[str, Any]:
         "subseed_strength": 0,
         "width": first.width,
         "height": first.height,
-        "sampler_name": resolve(parameters["scheduler"]).label,
+        "sampler_name": infotext.parse(described[0])["Sampler"],
         "cfg_scale": parameters["guidance_scale"],
         "steps": parameters["num_inference_steps"],
         "batch_size": count,
         "denoising_strength": parameters.get("strength")
         or (parameters.get("hires") or {}).get("strength"),
         "sd_model_name": parameters["model"],
+        "clip_skip": parameters["clip_skip"] + 1,
         "infotexts": described,
         "index_of_first_image": 0,
         "finish_reasons": [image.finish_reason for image in result.images],

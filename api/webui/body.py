@@ -18,7 +18,7 @@ class GenerationBody(NullIsAbsent):
 
     prompt: str = ""
     negative_prompt: str = ""
-    seed: int = -1
+    seed: int = Field(-1, lt=2**64 - MAX_IMAGES**2)
     steps: int | None = None
     cfg_scale: float | None = None
     width: int | None = None
@@ -59,3 +59,8 @@ class GenerationBody(NullIsAbsent):
     subseed_strength: float = 0
     seed_resize_from_h: int = 0
     seed_resize_from_w: int = 0
+
+    @property
+    def override_model(self) -> Any:
+        """The model that the options name, or None."""
+        return self.override_settings.get("sd_model_checkpoint")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from runnables.errors import InvalidInput, UnknownName
@@ -17,6 +19,8 @@ EMPTY: dict[str, Any] = {
     "cmd-flags": {},
     "memory": {"ram": {}, "cuda": {}},
 }
+
+_HASH = re.compile(r"\s*+\[[0-9a-f]++\]$")
 
 
 def lora_list(loras: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -55,37 +59,46 @@ def described(models: list[dict[str, Any]], chosen: str | None) -> dict[str, Any
     return next((one for one in models if one["name"] == chosen), models[0])
 
 
-def check_model(wanted: dict[str, Any], known: list[str], field: str) -> str | None:
-    """Return the model that these options name, if any.
+def model_of(options: Mapping[str, Any], known: Sequence[str], field: str) -> str | None:
+    """Return the model that these options name; None where they name none.
 
     Args:
         known: The models that may be named.
+        field: Where the options are in the body.
 
     Raises:
         InvalidInput, UnknownName: It is no name, or not one of them.
     """
-    name = wanted.get("sd_model_checkpoint")
+    sent = options.get("sd_model_checkpoint")
     loc = (field, "sd_model_checkpoint")
-    if name is None:
-        return None
-    if not isinstance(name, str):
+    if not isinstance(sent, str | None):
         raise InvalidInput("sd_model_checkpoint must be a name", loc=loc)
-    if name not in known:
+    name = without_hash(sent or "")
+    if name and name not in known:
         raise UnknownName(f"there is no model {name!r}; known: {', '.join(known)}", loc=loc)
-    return name
+    return name or None
 
 
-def check_options(wanted: dict[str, Any], known: list[str]) -> None:
-    """Let options pass that change nothing: nobody sets options for others.
+def without_hash(name: str) -> str:
+    """Return a model's name without the hash that clients show behind it."""
+    return _HASH.sub("", name.strip()).removesuffix(".safetensors")
 
-    Args:
-        known: The names of models, the default first.
 
-    Raises:
-        InvalidInput, UnknownName: The model is not the default.
+class Chosen:
+    """The models that callers have chosen by `POST /options`, each for its own requests.
+
+    In the WebUI an option holds for everybody. Here it holds for requests with the same key, and
+    for everybody where there are no keys, until the service starts again.
     """
-    if check_model(wanted, known, "body") not in (None, known[0]):
-        raise InvalidInput(
-            "the model is chosen by each request: name it in its override_settings",
-            loc=("body", "sd_model_checkpoint"),
-        )
+
+    def __init__(self) -> None:
+        self._models: dict[str, str] = {}
+
+    def set(self, owner: str, model: str) -> None:
+        """Choose a model for this owner's requests."""
+        self._models[owner] = model
+
+    def of(self, owner: str, known: Sequence[str]) -> str | None:
+        """Return the owner's model, if it has chosen one that is still there."""
+        model = self._models.get(owner)
+        return model if model in known else None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from api.http.validation import validated
+from api.webui import catalog
 from runnables.errors import InvalidInput
 
 SCRIPT = "controlnet"
@@ -23,7 +23,6 @@ RESIZES = {
     "outer fit (scale to fit)": 2,
 }
 IMAGES = ("image", "input_image", "image_link", "mask")
-_HASH = re.compile(r" \[[0-9a-f]+\]$")
 
 
 class Unit(BaseModel):
@@ -47,11 +46,17 @@ class Unit(BaseModel):
     def native(self) -> dict[str, Any]:
         """Return the unit as one of our `controlnets`, without the hash that clients show."""
         return {
-            "name": _HASH.sub("", self.model),
+            "name": catalog.without_hash(self.model),
             "weight": self.weight,
             "start": self.guidance_start,
             "end": self.guidance_end,
         }
+
+    @property
+    def acts(self) -> bool:
+        """Whether the unit is switched on: one with neither model nor preprocessor does nothing."""
+        named = self.model not in ("", "None") or (self.module or "none").lower() != "none"
+        return self.enabled and named
 
     def source(self) -> str | None:
         """Return its image: base64, or an address."""
@@ -76,15 +81,20 @@ def units(scripts: dict[str, Any]) -> list[Unit]:
     Raises:
         InvalidInput: A field is wrong, or requests what is not here; it is named.
     """
-    found = next((script for name, script in scripts.items() if is_ours(name)), None)
-    sent = found.get("args") or [] if isinstance(found, dict) else found or []
-    if not isinstance(sent, list):
-        raise InvalidInput("args must be a list of units", loc=LOC)
+    sent = [unit for name, script in scripts.items() if is_ours(name) for unit in _args(script)]
     every = [validated(Unit, _without_nulls(one), (*LOC, i)) for i, one in enumerate(sent)]
     for i, unit in enumerate(every):
-        if unit.enabled:
+        if unit.acts:
             _check(unit, i)
-    return [unit for unit in every if unit.enabled]
+    return [unit for unit in every if unit.acts]
+
+
+def _args(script: Any) -> list[Any]:
+    """Return the units of one script: clients send it under both spellings of its name."""
+    sent = script.get("args") or [] if isinstance(script, dict) else script or []
+    if not isinstance(sent, list):
+        raise InvalidInput("args must be a list of units", loc=LOC)
+    return sent
 
 
 def _without_nulls(sent: Any) -> Any:

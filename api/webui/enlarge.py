@@ -24,6 +24,16 @@ REFUSED: Mapping[str, str] = {
     "firstphase_width": "width and height are the first pass's",
     "firstphase_height": "width and height are the first pass's",
 }
+#: fields of the second pass -> those of the first; a client that repeats the first requests nothing
+FIRST = {
+    "hr_checkpoint_name": "override_model",
+    "hr_sampler_name": "sampler_name",
+    "hr_scheduler": "scheduler",
+    "hr_prompt": "prompt",
+    "hr_negative_prompt": "negative_prompt",
+    "firstphase_width": "width",
+    "firstphase_height": "height",
+}
 SAME = {"", "None", "Use same checkpoint", "Use same sampler", "Use same scheduler", "Automatic"}
 
 
@@ -37,6 +47,7 @@ class Extras(NullIsAbsent):
     upscaler_1: str = Field("None", max_length=200)
     # only to be refused where they are set
     upscaler_2: str = "None"
+    extras_upscaler_2_visibility: float = 0
     gfpgan_visibility: float = 0
     codeformer_visibility: float = 0
 
@@ -78,7 +89,7 @@ def parameters(body: Extras) -> Upscale:
     for name in ("gfpgan_visibility", "codeformer_visibility"):
         if getattr(body, name):
             raise InvalidInput("faces are not restored here", loc=(name,))
-    if body.upscaler_2 not in SAME:
+    if body.upscaler_2 not in SAME and body.extras_upscaler_2_visibility:
         raise InvalidInput("there is no second upscaler", loc=("upscaler_2",))
     if body.upscaler_1 in SAME:
         raise InvalidInput("name an upscaler, such as Lanczos", loc=("upscaler_1",))
@@ -100,7 +111,7 @@ def hires(body: GenerationBody, native: Mapping[str, Any]) -> dict[str, Any] | N
         return None
     for name, why in REFUSED.items():
         value = getattr(body, name)
-        if value and value not in SAME:
+        if value and value not in SAME and value != getattr(body, FIRST[name]):
             raise InvalidInput(why, loc=(name,))
     return {
         "scale": _scale(body, native),

@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 from api.webui import controlnet
 from api.webui.body import GenerationBody
 from api.webui.controlnet import Unit
-from api.webui.translate import CROP
+from api.webui.translate import CROP, rounded
 from runnables.errors import InvalidInput
 from runnables.ticket import Inputs
 
@@ -32,7 +32,8 @@ def prepared(
     Raises:
         InvalidInput: A unit has no image at all.
     """
-    size = (body.width, body.height) if body.width and body.height else None
+    fields = rounded(body)
+    size = (fields.width, fields.height) if fields.width and fields.height else None
     fitted = []
     for unit, control in zip(units, controls, strict=True):
         source = control or image

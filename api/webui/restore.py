@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from runnables.errors import InvalidInput
@@ -38,21 +38,28 @@ def ours(texts: Mapping[str, str]) -> dict[str, Any] | None:
     return content if isinstance(content, dict) and "prompt" in content else None
 
 
-def translated(settings: Mapping[str, str], translate: Translate) -> dict[str, Any] | None:
+def translated(
+    settings: Mapping[str, str], models: Sequence[str], translate: Translate
+) -> dict[str, Any] | None:
     """Return the parameters that an infotext means; None where there are none.
 
     What cannot be had here, such as a sampler, is left out.
 
     Args:
         settings: The parsed infotext.
+        models: The names of models that there are.
         translate: Makes parameters of a body of the WebUI's txt2img or img2img.
     """
     if not settings:
         return None
     body: dict[str, Any] = {f: settings[name] for f, name in FIELDS.items() if name in settings}
     body["enable_hr"] = "hr_scale" in body
+    options: dict[str, Any] = {}
     if (skip := settings.get("Clip skip", "")).isdecimal():
-        body["override_settings"] = {"CLIP_stop_at_last_layers": int(skip[:9])}
+        options["CLIP_stop_at_last_layers"] = int(skip[:9])
+    if (model_name := settings.get("Model")) in models:
+        options["sd_model_checkpoint"] = model_name
+    body["override_settings"] = options
     model = ImageToImage if "denoising_strength" in body and not body["enable_hr"] else TextToImage
     while True:
         try:

@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from api.generation import Generation
 from api.http import forms, request_id
+from api.http.decoding import decoded
 from api.http.forms import Form
 from api.http.validation import validated
 from api.progress.live import Hub
@@ -56,6 +57,7 @@ class WebUIRoutes:
         self._generation = generation
         self._hub = hub
         self._tickets = Tickets()
+        self._chosen = catalog.Chosen()
 
     def routes(self) -> list[Route]:
         """Return the routes, which are to be mounted at the root."""
@@ -68,7 +70,6 @@ class WebUIRoutes:
             "upscalers": lambda: enlarge.lists(runnable.upscalers()),
             "latent-upscale-modes": enlarge.latent_modes,
             "sd-models": lambda: catalog.model_list(self._generation.models),
-            "options": lambda: catalog.options(self._generation.models[0]),
             **{name: partial(dict.get, catalog.EMPTY, name) for name in catalog.EMPTY},
         }
         posts: dict[str, Callable[[Request], Awaitable[Response]]] = {
@@ -90,6 +91,7 @@ class WebUIRoutes:
             *(Route(f"{ROOT}/{name}", self._reader(read)) for name, read in reads.items()),
             *(Route(f"{EXTENSION}/{name}", self._reader(read)) for name, read in extension.items()),
             *(Route(f"{ROOT}/{name}", post, methods=["POST"]) for name, post in posts.items()),
+            Route(f"{ROOT}/options", self._options),
             Route(f"{ROOT}/progress", self._progress),
         ]
 
@@ -107,7 +109,7 @@ class WebUIRoutes:
         generation = self._generation
         sent = forms.json_object(await request.body())
         body = validated(GenerationBody, sent)
-        form = await self._form(body, image)
+        form = await self._form(owner, body, image)
         key = (owner, request_id.of(request))
         with self._hub.listening(key, 0) as listener:
             ticket = await generation.submit(request, owner, form)
@@ -121,9 +123,9 @@ class WebUIRoutes:
                     return JSONResponse(answers.interrupted(body, sent))
         return JSONResponse(await run_in_threadpool(answers.images, result, body, sent, generation))
 
-    async def _form(self, body: GenerationBody, image: bool) -> Form:
+    async def _form(self, owner: str, body: GenerationBody, image: bool) -> Form:
         model = translate.task_of(body, image)
-        parameters = await asyncio.to_thread(self._parameters, body, model)
+        parameters = await asyncio.to_thread(self._parameters, owner, body, model)
         units = controlnet.units(body.alwayson_scripts)
         settings = self._generation.settings
         controls = [
@@ -135,11 +137,12 @@ class WebUIRoutes:
         inputs = await run_in_threadpool(pictures.prepared, body, sent, mask, units, controls)
         return Form(parameters, inputs.image, inputs.mask, inputs.controls)
 
-    def _parameters(self, body: GenerationBody, model: type[Parameters]) -> Parameters:
+    def _parameters(self, owner: str, body: GenerationBody, model: type[Parameters]) -> Parameters:
         runnable = self._generation.runnable
         words = [one["name"] for one in runnable.embeddings()]
         options, known = body.override_settings, self._generation.models
-        chosen = catalog.check_model(options, known, "override_settings")
+        named = catalog.model_of(options, known, "override_settings")
+        chosen = named or self._chosen.of(owner, known)
         native = catalog.described(runnable.models(), chosen)
         parameters = translate.parameters(body, model, words, native)
         return parameters.model_copy(update={"model": chosen})
@@ -193,9 +196,17 @@ class WebUIRoutes:
 
         return answer
 
+    async def _options(self, request: Request) -> Response:
+        owner = self._generation.keys.check(request.headers)
+        known = self._generation.models
+        return JSONResponse(catalog.options(self._chosen.of(owner, known) or known[0]))
+
     async def _set_options(self, request: Request) -> Response:
-        self._generation.keys.check(request.headers)
-        catalog.check_options(forms.json_object(await request.body()), self._generation.models)
+        owner = self._generation.keys.check(request.headers)
+        options = forms.json_object(await request.body())
+        model = catalog.model_of(options, self._generation.models, "body")
+        if model is not None:
+            self._chosen.set(owner, model)
         return JSONResponse(None)
 
     async def _nothing(self, request: Request) -> Response:
@@ -203,21 +214,25 @@ class WebUIRoutes:
         return JSONResponse(None)
 
     async def _png_info(self, request: Request) -> Response:
-        self._generation.keys.check(request.headers)
+        owner = self._generation.keys.check(request.headers)
         picture = forms.parse(Picture, await request.body())
         data = await uploads.read(picture.image, "image", self._generation.settings)
         limit = self._generation.settings.max_pixels
-        texts = await run_in_threadpool(codec.read_texts, data, max_pixels=limit, field="image")
+        texts = await decoded(codec.read_texts, data, max_pixels=limit, field="image")
         info = texts.get(codec.WEBUI_TEXT, "")
         found = infotext.parse(info)
-        native = await run_in_threadpool(self._restored, texts, found)
+        native = await run_in_threadpool(self._restored, owner, texts, found)
         answer = {"info": info, "items": texts, "parameters": found, "native": native}
         return JSONResponse(answer)
 
-    def _restored(self, texts: dict[str, str], settings: dict[str, str]) -> dict[str, Any] | None:
+    def _restored(
+        self, owner: str, texts: dict[str, str], settings: dict[str, str]
+    ) -> dict[str, Any] | None:
         """Return an image's parameters as our own endpoints take them, if there are any."""
 
         def translated(body: dict[str, Any], model: type[Parameters]) -> Parameters:
-            return self._parameters(validated(GenerationBody, body), model)
+            return self._parameters(owner, validated(GenerationBody, body), model)
 
-        return restore.ours(texts) or restore.translated(settings, translated)
+        return restore.ours(texts) or restore.translated(
+            settings, self._generation.models, translated
+        )

@@ -74,7 +74,7 @@ def _reads() -> Schema:
         "options": {
             "get": _look("What clients read of the options", {"type": "object"}),
             "post": _write(
-                "Options that change nothing pass",
+                "Choose the model of your requests; other options change nothing",
                 {"type": "null"},
                 {"type": "object"},
                 errors=(400, 401, 404, 413, 503),

@@ -6,15 +6,21 @@ what it does not know. What would give another image than requested is refused.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from api.http.validation import validated
-from api.webui import attention, controlnet, enlarge, samplers
+from api.webui import controlnet, enlarge, prompts, samplers
 from api.webui.body import GenerationBody
 from runnables.errors import InvalidInput, UnknownName
-from runnables.parameters import ImageToImage, Inpaint, Parameters, TextToImage
+from runnables.parameters import (
+    MAX_SEED,
+    SIZE_MULTIPLE,
+    ImageToImage,
+    Inpaint,
+    Parameters,
+    TextToImage,
+)
 from runnables.samplers.names import Sampler
 
 #: fields that request what is not here, where they are set
@@ -42,7 +48,8 @@ NAMES = {
     "hires.num_inference_steps": "hr_second_pass_steps",
     "hires.upscaler": "hr_upscaler",
 }
-_LORA = re.compile(r"<lora:([^:>]+)(?::([^:>]*))?[^>]*>")
+#: scripts whose arguments only repeat fields of the body
+REPEATING = ("seed", "sampler")
 CROP = 1
 RESIZES = {0: "just resize", CROP: "crop and resize"}
 
@@ -63,12 +70,13 @@ def parameters(
         InvalidInput: Something is wrong; the field is named as the WebUI names it.
     """
     _check(body, model)
+    body = rounded(body)
+    texts = prompts.read(body.prompt, body.negative_prompt)
     ours = {
-        **_loras(body.prompt),
-        **_prompts(body),
+        **texts.native(),
         "controlnets": [unit.native() for unit in controlnet.units(body.alwayson_scripts)],
-        "embeddings": _embeddings(body, embeddings),
-        "seed": body.seed if body.seed >= 0 else None,
+        "embeddings": texts.embeddings(embeddings),
+        "seed": body.seed if 0 <= body.seed <= MAX_SEED else None,
         "num_inference_steps": body.steps,
         "guidance_scale": body.cfg_scale,
         "width": body.width,
@@ -80,7 +88,16 @@ def parameters(
     }
     if issubclass(model, ImageToImage):
         ours["strength"] = body.denoising_strength
-    return validated(model, ours, names=NAMES)
+    found = validated(model, ours, names=NAMES)
+    # our own endpoints take what JavaScript holds exactly; the WebUI's seeds have 64 bits
+    return found.model_copy(update={"seed": body.seed}) if body.seed > MAX_SEED else found
+
+
+def rounded(body: GenerationBody) -> GenerationBody:
+    """Return a body whose sizes are rounded down to what can be generated, as in the WebUI."""
+    sizes = {name: getattr(body, name) for name in ("width", "height")}
+    valid = {name: size and size - size % SIZE_MULTIPLE for name, size in sizes.items()}
+    return body.model_copy(update=valid)
 
 
 def task_of(body: GenerationBody, image: bool) -> type[Parameters]:
@@ -103,7 +120,8 @@ def _check(body: GenerationBody, model: type[Parameters]) -> None:
         if value and value not in (-1, "None"):
             raise InvalidInput(why, loc=(name,))
     for name, script in body.alwayson_scripts.items():
-        if _wanted(script) and not controlnet.is_ours(name):
+        ignored = controlnet.is_ours(name) or name.lower() in REPEATING
+        if _is_on(script) and not ignored:
             raise InvalidInput(f"the script {name} is not available", loc=("alwayson_scripts",))
     if model is TextToImage:
         return
@@ -122,37 +140,12 @@ def _sampler(body: GenerationBody, native: Mapping[str, Any]) -> Sampler | None:
     return None
 
 
-def _wanted(script: object) -> bool:
-    """Return whether a script does anything: clients send those they know, switched off."""
+def _is_on(script: object) -> bool:
+    """Return whether a script is on; its first argument says so, where it has one for that."""
     arguments = script.get("args") if isinstance(script, dict) else script
-    return bool(arguments) and arguments != [False]
-
-
-def _loras(prompt: str) -> dict[str, Any]:
-    """Return `<lora:name:weight>` in the prompt as our parameter, which is checked later."""
-    tags = _LORA.findall(prompt)
-    named = [{"name": name, "weight": weight or 1} for name, weight in tags]
-    return {"loras": named} if named else {}
-
-
-def _embeddings(body: GenerationBody, names: Sequence[str]) -> list[str]:
-    """Return the names that are whole words of either prompt, in any letter case."""
-    ordered = sorted(names, key=len, reverse=True)
-    pattern = "|".join(rf"(?<!\w)({re.escape(name)})(?!\w)" for name in ordered)
-    if not pattern:
-        return []
-    text = _LORA.sub("", body.prompt) + "\n" + body.negative_prompt
-    found = re.finditer(pattern, text, re.IGNORECASE)
-    return list(dict.fromkeys(ordered[(one.lastindex or 1) - 1] for one in found))
-
-
-def _prompts(body: GenerationBody) -> dict[str, str]:
-    """Return both prompts, with weights where one of them has any."""
-    both = [_LORA.sub("", body.prompt), body.negative_prompt]
-    weighted = attention.compel(both)
-    syntax = "compel" if weighted else "plain"
-    prompt, negative = weighted or map(attention.plain, both)
-    return {"prompt": prompt, "negative_prompt": negative, "prompt_syntax": syntax}
+    if isinstance(arguments, list):
+        return bool(arguments) and arguments[0] is not False
+    return bool(arguments)
 
 
 def _clip_skip(body: GenerationBody) -> int:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-
 from PIL.Image import Image
-from starlette.concurrency import run_in_threadpool
 
+from api.http.decoding import decoded
 from api.http.fetch import Fetcher
-from runnables.errors import UnsupportedImage
 from runnables.images import codec
 from runnables.settings import Settings
 
@@ -17,13 +13,14 @@ from runnables.settings import Settings
 async def image(text: str, field: str, settings: Settings) -> Image:
     """Return the image, RGB. Raise as `read`, and UnsupportedImage, PayloadTooLarge."""
     data = await read(text, field, settings)
-    return await run_in_threadpool(codec.decode, data, max_pixels=settings.max_pixels, field=field)
+    return await decoded(codec.decode, data, max_pixels=settings.max_pixels, field=field)
 
 
 async def mask(text: str, settings: Settings) -> Image:
     """Return the mask, grey. Raise as `image`."""
     data = await read(text, "mask", settings)
-    return await run_in_threadpool(codec.decode_mask, data, max_pixels=settings.max_pixels)
+    limit = settings.max_pixels
+    return await decoded(codec.decode_mask, data, max_pixels=limit, alpha=True)
 
 
 async def read(text: str, field: str, settings: Settings) -> bytes:
@@ -35,9 +32,4 @@ async def read(text: str, field: str, settings: Settings) -> bytes:
     """
     if text.startswith(("http://", "https://")):
         return await Fetcher(settings).get(text, field)
-    if text.startswith("data:"):
-        text = text.partition(",")[2]
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise UnsupportedImage(f"{field} is not base64", loc=(field,)) from error
+    return await decoded(codec.from_base64, text, field)

@@ -39,7 +39,6 @@ WITHOUT_EFFECT = {
     "s_tmin",
     "s_noise",
     "codeformer_weight",
-    "extras_upscaler_2_visibility",
     "upscale_first",
     "show_extras_results",
     "upscaling_resize_w",

@@ -76,10 +76,10 @@ class UNetFamily(LatentDiffusion):
 
     def check(self, prompts: dict[str, Text]) -> None:
         for field, text in prompts.items():
-            if text.syntax == "compel":
+            if text.syntax != "plain":
                 from runnables.families.text.weighting import check
 
-                check(text.prompt, field)
+                check(text.prompt, field, text.syntax)
             if self.checkpoint.compiled is None:
                 continue
             if not all(encoder.fits(text.prompt) for encoder in self.encoders):

@@ -4,7 +4,9 @@ It is the prompt, a line with the negative prompt, and a last line of settings:
 
     a red cat
     Negative prompt: dogs
-    Steps: 20, Sampler: Euler a, CFG scale: 7.5, Seed: 7, Size: 512x512
+    Steps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7.5, Seed: 7, Size: 512x512
+
+Names are those of the WebUI, so that it, and `png-info` here, can generate the same image again.
 """
 
 from __future__ import annotations
@@ -13,34 +15,66 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from runnables import attention
+from runnables.samplers import names
+
 MAX_TEXT = 100_000  # characters; a longer text is not read
 NEGATIVE = "Negative prompt:"
 FIRST = "Steps: "  # what the line of settings begins with
+#: our spacing of noise levels -> the name of the WebUI's schedule
+SCHEDULES = {
+    "": "Uniform",
+    "karras": "Karras",
+    "exponential": "Exponential",
+    "trailing": "SGM Uniform",
+}
 #: what has to be quoted in a value
 SPECIAL = (",", "\n", ":", '"')
 
 
 def write(parameters: Mapping[str, Any]) -> str:
     """Return the text for these parameters, which have nothing left open."""
+    skip = parameters.get("clip_skip")
     settings = {
         "Steps": parameters["num_inference_steps"],
-        "Sampler": parameters["scheduler"],
+        **_sampler(str(parameters["scheduler"])),
         "CFG scale": parameters["guidance_scale"],
         "Seed": parameters["seed"],
         "Size": f"{parameters['width']}x{parameters['height']}",
         "Model": parameters.get("model"),
         "Denoising strength": parameters.get("strength"),
+        "Clip skip": skip + 1 if skip else None,
         **_second_pass(parameters.get("hires")),
     }
-    lines = [str(parameters["prompt"])]
+    syntax = parameters.get("prompt_syntax", "plain")
+    lines = [" ".join([_prompt(parameters["prompt"], syntax), *_tags(parameters)])]
     if parameters.get("negative_prompt"):
-        lines.append(f"{NEGATIVE} {parameters['negative_prompt']}")
+        lines.append(f"{NEGATIVE} {_prompt(parameters['negative_prompt'], syntax)}")
     lines.append(
         ", ".join(
             f"{name}: {_quoted(value)}" for name, value in settings.items() if value is not None
         )
     )
     return "\n".join(lines)
+
+
+def _prompt(text: str, syntax: str) -> str:
+    """Return a prompt in the WebUI's syntax; compel's stays as it is."""
+    return attention.escaped(text) if syntax == "plain" else text
+
+
+def _tags(parameters: Mapping[str, Any]) -> list[str]:
+    """Return the LoRAs as tags of the prompt."""
+    return [f"<lora:{one['name']}:{one['weight']:g}>" for one in parameters.get("loras") or ()]
+
+
+def _sampler(name: str) -> dict[str, str]:
+    """Return a sampler's two names."""
+    sampler = names.find(name)
+    if sampler is None or sampler.name == names.DEFAULT.name:
+        return {"Sampler": name}
+    plain = names.samplers().get(sampler.name.removesuffix(f"_{sampler.spacing}"), sampler)
+    return {"Sampler": plain.label, "Schedule type": SCHEDULES[sampler.spacing]}
 
 
 def _second_pass(hires: Mapping[str, Any] | None) -> dict[str, Any]:

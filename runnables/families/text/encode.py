@@ -68,10 +68,7 @@ def _composed(
     """A weighted or long text. The pooled projection knows no weights, and the first 77 tokens."""
     from runnables.families.text.weighting import compose  # compel's imports take a second
 
-    parts = [
-        compose(encoder, text.prompt, text.clip_skip, weighted=text.syntax != "plain")
-        for encoder in encoders
-    ]
+    parts = [compose(encoder, text.prompt, text.clip_skip, text.syntax) for encoder in encoders]
     projection = encoders[-1].encode([text.prompt], 0)[1][0].to(dtype) if pooled else None
     longest = max(len(part) for part in parts)
     even = []

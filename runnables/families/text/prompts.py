@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
-Syntax = Literal["plain", "compel"]
+from runnables.parameters import Syntax
 
 
 class Vocabulary(Protocol):

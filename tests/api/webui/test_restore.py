@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +14,11 @@ from PIL import Image, PngImagePlugin
 from starlette.testclient import TestClient
 
 from api.app import Api
-from runnables.images import codec
+from api.webui import samplers
+from runnables.images import codec, infotext
 from runnables.runnable import StableDiffusionRunnable
+from runnables.samplers import names
+from tests.runnables.extensions.test_lora import write
 
 MADE = {
     "prompt": "a cat, Steps: 3\nin two lines",
@@ -29,8 +34,14 @@ MADE = {
 
 
 @pytest.fixture(scope="module")
-def client(start: Callable[..., StableDiffusionRunnable]) -> TestClient:
-    return TestClient(Api(start("sd1")).app())
+def client(
+    start: Callable[..., StableDiffusionRunnable],
+    tiny_model: Callable[[str], Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> TestClient:
+    folder = tmp_path_factory.mktemp("loras")
+    write(folder, "ink", tiny_model("sd1"))
+    return TestClient(Api(start("sd1", lora_dir=str(folder))).app())
 
 
 def info(client: TestClient, file: bytes) -> dict[str, Any]:
@@ -64,9 +75,9 @@ def test_a_webuis_image_is_translated(client: TestClient) -> None:
     )
     assert found["parameters"]["CFG scale"] == "6"
     assert found["native"] == {
-        "prompt": "a (red)1.4 cat",
+        "prompt": "a (red:1.4) cat",
         "negative_prompt": "dogs",
-        "prompt_syntax": "compel",
+        "prompt_syntax": "webui",
         "num_inference_steps": 28,
         "scheduler": "dpmpp_2m_karras",
         "guidance_scale": 6.0,
@@ -94,3 +105,40 @@ def test_a_text_of_ours_that_is_damaged(client: TestClient) -> None:
         chunk.add_text(codec.JSON_TEXT, text)
         Image.new("RGB", (8, 8)).save(buffer, "PNG", pnginfo=chunk)
         assert info(client, buffer.getvalue())["native"] is None
+
+
+@pytest.mark.parametrize("name", sorted(names.samplers()))
+def test_every_sampler_is_found_again(name: str) -> None:
+    written = infotext.parse(infotext.write({**MADE, "scheduler": name}))
+    prediction = "epsilon" if names.samplers()[name].fits("epsilon") else "flow"
+    schedule = written["Schedule type"]
+    assert samplers.resolve(written["Sampler"], schedule, prediction=prediction).name == name
+
+
+def test_what_is_generated_again_is_the_same_image(client: TestClient) -> None:
+    body = {
+        "prompt": "a (red:1.4) [circle] in C++ <lora:ink:0.8>",
+        "negative_prompt": r"(dog) \(x\)",
+        "sampler_name": "DPM++ 2M",
+        "scheduler": "Karras",
+        "override_settings": {"CLIP_stop_at_last_layers": 2},
+        "steps": 3,
+        "cfg_scale": 6.5,
+        "seed": 7,
+        "width": 64,
+        "height": 72,
+    }
+    first = client.post("/sdapi/v1/txt2img", json=body)
+    assert first.status_code == 200, first.text
+    file = base64.b64decode(first.json()["images"][0])
+    text = info(client, file)["info"]
+    assert text == json.loads(first.json()["info"])["infotexts"][0]
+    for carried in (file, with_text(text)):  # by our own JSON, and by the WebUI's text alone
+        native = {**info(client, carried)["native"], "output_format": "png"}
+        again = client.post("/txt2img", json=native)
+        assert again.status_code == 200, again.text
+        assert pixels(again.content) == pixels(file)
+
+
+def pixels(file: bytes) -> bytes:
+    return Image.open(io.BytesIO(file)).tobytes()

@@ -88,8 +88,8 @@ def test_prompts_units_and_masks_are_read_as_over_http() -> None:
     body["task"]["content"]["alwayson_scripts"] = {"ControlNet": {"args": [UNIT]}}
     parameters = read(body).parameters(embeddings=["<cat>", "dog"])
     assert isinstance(parameters, TextToImage)
-    assert parameters.prompt == "a (red)1.3 circle , <cat>" and parameters.clip_skip == 1
-    assert parameters.prompt_syntax == "compel" and parameters.embeddings == ("<cat>",)
+    assert parameters.prompt == "a (red:1.3) circle , <cat>" and parameters.clip_skip == 1
+    assert parameters.prompt_syntax == "webui" and parameters.embeddings == ("<cat>",)
     assert [(one.name, one.weight) for one in parameters.loras] == [("ink", 0.5)]
     assert [(one.name, one.weight) for one in parameters.controlnets] == [("canny", 0.5)]
     masked = read(tasks.newer("x", "image-to-image", image_link=LINK, mask="aGk="))
@@ -128,7 +128,10 @@ def test_a_field_that_is_left_out_is_the_same_as_its_default() -> None:
         (tasks.newer("x", "inpaint", image_link=LINK, mask="x", enable_hr=True), "enable_hr"),
         (tasks.extra("x", upscaling_resize=5), "upscaling_resize"),
         (tasks.extra("x", upscaler_1=""), "upscaler_1"),
-        (tasks.extra("x", upscaler_2="Lanczos"), "upscaler_2"),
+        (
+            tasks.extra("x", upscaler_2="Lanczos", extras_upscaler_2_visibility=1),
+            "upscaler_2",
+        ),
         (tasks.extra("x", codeformer_visibility=0.5), "codeformer_visibility"),
         (tasks.extra("x", resize_mode=1), "resize_mode"),
         (tasks.extra("x", prompt="x"), "prompt"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -20,8 +23,8 @@ PARAMETERS = {
     "strength": 0.4,
 }
 SETTINGS = (
-    "Steps: 20, Sampler: euler, CFG scale: 7.5, Seed: 9007199254740991, Size: 64x32, "
-    "Denoising strength: 0.4"
+    "Steps: 20, Sampler: Euler, Schedule type: Uniform, CFG scale: 7.5, Seed: 9007199254740991, "
+    "Size: 64x32, Denoising strength: 0.4"
 )
 
 
@@ -32,6 +35,24 @@ def test_the_text_is_in_the_webuis_form() -> None:
         "Negative prompt: dogs, rain",
         SETTINGS,
     ]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "line"),
+    [
+        ({"scheduler": "dpmpp_2m_karras"}, "Sampler: DPM++ 2M, Schedule type: Karras,"),
+        ({"scheduler": "euler_trailing"}, "Sampler: Euler, Schedule type: SGM Uniform,"),
+        ({"scheduler": "default"}, "Sampler: default, CFG scale"),
+        ({"clip_skip": 1}, "Clip skip: 2"),
+        ({"prompt": "a (cat)"}, r"a \(cat\)"),
+        ({"prompt": "a (cat:1.2)", "prompt_syntax": "webui"}, "a (cat:1.2)"),
+        ({"loras": [{"name": "ink", "weight": 0.8}]}, "lines <lora:ink:0.8>"),
+        ({"negative_prompt": "[x]"}, r"Negative prompt: \[x\]"),
+        ({"model": "a, b"}, 'Model: "a, b"'),
+    ],
+)
+def test_names_are_the_webuis(parameters: dict[str, Any], line: str) -> None:
+    assert line in infotext.write({**PARAMETERS, **parameters})
 
 
 def test_what_is_written_is_read() -> None:
