@@ -15,9 +15,9 @@ from bentoml.validators import ContentType
 from PIL.Image import Image
 
 from api.http.gateway import Gateway
-from api.http.responses import choose_format, encode
+from api.http.responses import choose_format
 from api.http.stopping import stopping
-from runnables.images import codec
+from runnables.images import codec, files
 from runnables.parameters import AnyParameters, ImageToImage, Inpaint, TextToImage, Upscale
 from runnables.runnable import StableDiffusionRunnable
 from runnables.settings import Settings
@@ -79,7 +79,7 @@ class StableDiffusion:
         """Return a file, or JSON for several images, as HTTP does without `Accept`."""
         chosen = choose_format(parameters, accept="")
         result = self.host.runnable.submit(parameters, *inputs).future.result()
-        return encode(result, chosen, settings)
+        return files.encode(result, chosen, settings)
 
 
 svc = StableDiffusion

@@ -21,6 +21,7 @@ internal error: hosts log it and answer 500 without its text.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Self
 
 Loc = Sequence[str | int]
 
@@ -34,6 +35,16 @@ class StableDiffusionError(Exception):
         super().__init__(message)
         self.message = message
         self.loc = tuple(loc)
+
+    @property
+    def problems(self) -> list[dict[str, object]]:
+        """The wrong fields and what is wrong with each; most errors have one."""
+        return [{"loc": list(self.loc), "msg": self.message}]
+
+    def below(self, prefix: Loc) -> Self:
+        """Return this error, for a body in which the fields lie below `prefix`."""
+        self.loc = (*prefix, *self.loc)
+        return self
 
 
 class InvalidInput(StableDiffusionError):
@@ -115,5 +126,5 @@ class ConfigurationError(StableDiffusionError):
 
 
 def error_body(error: StableDiffusionError) -> dict[str, object]:
-    """The JSON hosts answer with: `{"error": ..., "detail": [{"loc": [...], "msg": ...}]}`."""
-    return {"error": error.message, "detail": [{"loc": list(error.loc), "msg": error.message}]}
+    """Return the JSON that hosts answer with: `{"error": ..., "detail": [{"loc", "msg"}]}`."""
+    return {"error": error.message, "detail": error.problems}

@@ -17,11 +17,11 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from api.http.validation import validated
 from api.webui import controlnet
 from api.webui.body import MAX_IMAGES
-from api.webui.translate import Resolve
-from hosts.queue.webui import Content, Enlarged, Generated, joined
+from hosts.queue.webui import Content, Enlarged, Generated
 from runnables.errors import InvalidInput, Loc
 from runnables.parameters import MAX_SEED, AnyParameters, Parameters
 from runnables.parameters import Task as Kind
+from runnables.samplers.names import Prediction
 
 LEGACY = "legacy"  # the runtime of v1alpha1 tasks, which are routed by their model's name
 MAX_BYTES = 256 * 1024  # SNS refuses more
@@ -121,23 +121,22 @@ class Task(BaseModel):
         return "inpaint" if kind == "img2img" and self.content.mask else kind
 
     def parameters(
-        self, resolve: Resolve = joined, embeddings: Sequence[str] = ()
+        self, embeddings: Sequence[str] = (), *, prediction: Prediction = "epsilon"
     ) -> AnyParameters:
         """Our parameters. Without a seed it follows from the task, so that a second delivery
         generates the same image.
 
         Args:
-            resolve: the WebUI's names of a sampler and of a spacing to ours.
             embeddings: names of textual inversions that there are.
+            prediction: the kind of model that generates it, where that is known.
 
         Raises:
             InvalidInput: naming the field as the caller wrote it.
         """
         try:
-            parameters = self.content.parameters(self.kind, resolve, embeddings)
+            parameters = self.content.parameters(self.kind, embeddings, {"prediction": prediction})
         except InvalidInput as error:
-            error.loc = (*CONTENT[self.form], *error.loc)
-            raise
+            raise error.below(CONTENT[self.form]) from error.__cause__
         if not isinstance(parameters, Parameters) or parameters.seed is not None:
             return parameters
         return parameters.model_copy(update={"seed": int(self.digest, 16) % (MAX_SEED - 8)})
@@ -264,7 +263,7 @@ def _checked(task: Task) -> Task:
     _check_links(task, len(content.links()))
     if bool(content.mask) != (task.kind == "inpaint"):
         raise InvalidInput("a mask is for inpaint, which needs one", loc=(*where, "mask"))
-    if task.kind == "txt2img" and not all(unit.given() for unit in content.units):
+    if task.kind == "txt2img" and not all(unit.source() for unit in content.units):
         raise InvalidInput("a ControlNet unit needs an image", loc=(*where, *controlnet.LOC))
     return task
 

@@ -23,7 +23,7 @@ from hosts.ray.messages import Description, Order, Outcome
 from hosts.ray.reported import Reported
 from runnables.errors import Cancelled, NotReady, OverCapacity, StableDiffusionError
 from runnables.parameters import AnyParameters
-from runnables.runnable import Observe, StableDiffusionRunnable
+from runnables.runnable import Observe
 from runnables.settings import Settings
 from runnables.ticket import OnStep, Plan, Progress, Result, Ticket
 
@@ -227,14 +227,6 @@ class RemoteRunnable:
 
     def upscalers(self) -> list[Description]:
         return self._list("upscalers")
-
-    # The names of samplers are the code's, and the same everywhere.
-
-    def spacings(self) -> list[dict[str, str]]:
-        return StableDiffusionRunnable(self.settings).spacings()
-
-    def webui_sampler(self, name: str, spacing: str) -> str:
-        return StableDiffusionRunnable(self.settings).webui_sampler(name, spacing)
 
     def describe(self) -> Description:
         return dict(self._about("models")[0])

@@ -1,26 +1,19 @@
 """`python -m hosts.queue.front.package build/front.zip`: the front door's Lambda package.
 
-Our modules, pydantic built for Lambda's machines (boto3 is part of Lambda), and the names of all
-samplers, so that a wrong one is refused at the door.
+Our modules, and pydantic built for Lambda's machines (boto3 is part of Lambda).
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
-import json
 import re
 import subprocess
 import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from contextlib import suppress
-from itertools import product
 from pathlib import Path
-
-from hosts.queue.front.publish import SAMPLERS, plain
-from hosts.queue.webui import joined
 
 ROOT = Path(__file__).resolve().parents[3]
 HANDLER = "hosts.queue.front.handler"
@@ -44,7 +37,6 @@ def build(target: Path, *, platform: str = PLATFORM) -> None:
                     _add(archive, str(path.relative_to(folder)), path.read_bytes())
             for path in sources():
                 _add(archive, str(path.relative_to(ROOT)), path.read_bytes())
-            _add(archive, str(SAMPLERS.relative_to(ROOT)), json.dumps(sampler_names()).encode())
 
 
 def sources() -> list[Path]:
@@ -75,19 +67,6 @@ def _imported(tree: ast.AST) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
         yield from _imported(node)
-
-
-def sampler_names() -> list[str]:
-    """Every name of every sampler, alone and with a spacing, as the front door compares them."""
-    from runnables.samplers import UnknownSampler, describe, describe_spacings, resolve_webui
-
-    names = {name for one in describe() for name in (one["name"], one["label"], *one["aliases"])}
-    known = {"default", *map(plain, names)}
-    for sampler, spacing in product(names, (one["label"] for one in describe_spacings())):
-        with suppress(UnknownSampler):
-            resolve_webui(sampler, spacing)
-            known.add(plain(joined(sampler, spacing)))
-    return sorted(known)
 
 
 def _install(folder: Path, platform: str) -> None:

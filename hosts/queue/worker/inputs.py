@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 from typing import Any
 
 import aiohttp
@@ -48,7 +46,7 @@ class Reader:
         if not isinstance(content, Generated):
             return [Inputs(image) for image in sent]
         controls = [
-            self._image(text, "control") if (text := unit.given()) else None
+            self._image(text, "control") if (text := unit.source()) else None
             for unit in content.units
         ]
         mask = self._mask(content.mask) if content.mask else None
@@ -61,17 +59,14 @@ class Reader:
 
     def _mask(self, link: str) -> Image:
         """Grey."""
-        return codec.decode_mask(self._read(link, "mask"), max_pixels=self._max_pixels)
+        return codec.decode_mask(self._read(link, "mask"), max_pixels=self._max_pixels, alpha=True)
 
     def _read(self, link: str, field: str) -> bytes:
         if link.startswith("s3://"):
             return self._from_s3(link, field)
         if "://" in link[:16]:
             return self._from_web(link, field)
-        try:
-            return base64.b64decode(link.rpartition(",")[2], validate=True)
-        except (binascii.Error, ValueError) as error:
-            raise InvalidInput(f"{field} is neither a URL nor base64", loc=(field,)) from error
+        return codec.from_base64(link, field)
 
     def _from_s3(self, link: str, field: str) -> bytes:
         bucket, _, key = link.removeprefix("s3://").partition("/")

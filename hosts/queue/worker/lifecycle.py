@@ -19,7 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from opentelemetry.trace import SpanKind
 
 from api.http import tracing
-from api.http.responses import encode
+from api.webui import catalog
 from hosts.queue import keys
 from hosts.queue.completion import Manifest, Status
 from hosts.queue.messages import Task, from_queue
@@ -36,6 +36,7 @@ from runnables.errors import (
     InvalidInput,
     OverCapacity,
 )
+from runnables.images import files
 from runnables.parameters import AnyParameters
 from runnables.runnable import Runnable
 from runnables.ticket import Inputs, Result, Ticket
@@ -154,11 +155,13 @@ class Lifecycle:
 
     def _parameters(self, task: Task, delivery: Delivery) -> AnyParameters:
         words = [one["name"] for one in self.runnable.embeddings()]
-        parameters = task.parameters(self.runnable.webui_sampler, words)
+        model = task.model if self.settings.dynamic else None
+        native = catalog.described(self.runnable.models(), model)
+        parameters = task.parameters(words, prediction=native.get("prediction", "epsilon"))
         changed: dict[str, object] = {"priority": "high" if delivery.urgent else "normal"}
         changed["deadline_s"] = DEADLINE_S
-        if self.settings.dynamic:
-            changed["model"] = task.model
+        if model is not None:
+            changed["model"] = model
         return parameters.model_copy(update=changed)
 
     def _stored(self, task: Task, delivery: Delivery, result: Result) -> Manifest:
@@ -167,7 +170,7 @@ class Lifecycle:
         started, urls = time.perf_counter(), []
         for number, image in enumerate(result.images):
             alone = replace(result, images=(image,))
-            data = encode(alone, "png", self.runnable.settings)
+            data = files.encode(alone, "png", self.runnable.settings)
             urls.append(self.store.put_image(task, number, data, trace))
         timings = {**result.timings, "store": time.perf_counter() - started}
         waited = max(0.0, time.time() - delivery.sent - sum(timings.values()))
