@@ -69,6 +69,13 @@ run "one_queue_a_runtime_and_tier" {
   }
 }
 
+run "the_topic_may_trace" {
+  assert {
+    condition     = contains(jsondecode(aws_xray_resource_policy.sns.policy_document).Statement[0].Action, "xray:PutTraceSegments")
+    error_message = "SNS needs a policy of X-Ray's to send its part of a trace"
+  }
+}
+
 run "dynamic_models" {
   variables {
     dynamic = true
