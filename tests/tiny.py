@@ -46,6 +46,7 @@ KINDS: dict[str, dict[str, Any]] = {
         "mmdit": {"dual_attention_layers": (0,), "qk_norm": "rms_norm"},
         "dynamic_shift": True,
     },
+    "sd3-deep": {"mmdit": {"num_layers": 38}},  # by its layers a single file is known as 3.5 Large
     "sd3-inpaint": {"mmdit": {"in_channels": 33, "out_channels": 16}},
     "sdxl-refiner": {"xl": True, "refiner": True, "pipeline": "StableDiffusionXLImg2ImgPipeline"},
 }
@@ -137,6 +138,8 @@ def _sd3(options: dict[str, Any]) -> Any:
     from diffusers import FlowMatchEulerDiscreteScheduler, StableDiffusion3Pipeline
 
     t5 = options.get("t5", True)
+    first = _text_encoder(projected=True, width=TEXT_WIDTH, layers=3)
+    torch.nn.init.eye_(first.text_projection.weight)  # single files have none, and mean this one
     shift = {"use_dynamic_shifting": True} if options.get("dynamic_shift") else {"shift": 3.0}
     return StableDiffusion3Pipeline(
         transformer=_mmdit(**options["mmdit"]),
@@ -148,7 +151,7 @@ def _sd3(options: dict[str, Any]) -> Any:
             use_quant_conv=False,
             use_post_quant_conv=False,
         ),
-        text_encoder=_text_encoder(projected=True, width=TEXT_WIDTH, layers=3),
+        text_encoder=first,
         tokenizer=_tokenizer(),
         text_encoder_2=_text_encoder(projected=True),
         tokenizer_2=_tokenizer(),
@@ -279,3 +282,19 @@ def _scheduler(options: dict[str, Any]) -> Any:
     if scheduler is diffusers.PNDMScheduler:
         config |= {"skip_prk_steps": True, "set_alpha_to_one": False}
     return scheduler(**config)
+
+
+def build_sd3_controlnet(folder: Path, model: Path, *, seed: int = 0, **options: Any) -> Path:
+    """Write a tiny ControlNet for the Stable Diffusion 3 model in `model`."""
+    from diffusers import SD3ControlNetModel
+
+    shared = json.loads((model / "transformer" / "config.json").read_text())
+    known = inspect.signature(SD3ControlNetModel.__init__).parameters
+    given = {name: value for name, value in shared.items() if name in known}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net = SD3ControlNetModel(**{**given, "num_layers": 2, **options})
+        for layer in [*net.controlnet_blocks, net.pos_embed_input.proj]:
+            torch.nn.init.normal_(layer.weight, std=0.2)
+    net.save_pretrained(folder)
+    return folder
