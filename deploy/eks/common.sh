@@ -1,17 +1,10 @@
 # What install.sh, cleanup.sh and snapshot.sh share. Sourced, not run.
 
-# The one place for versions of what is installed into the cluster.
-readonly KARPENTER_VERSION=1.14.1
-readonly LOAD_BALANCER_VERSION=3.5.0
-readonly GATEWAY_API_VERSION=1.6.0
-readonly KEDA_VERSION=2.20.2
-readonly NEURON_CHART_VERSION=1.0.0
-
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ROOT=$(cd "$HERE/../.." && pwd)
 readonly HERE ROOT
-readonly GATEWAY_API="https://github.com/kubernetes-sigs/gateway-api/releases/download/v$GATEWAY_API_VERSION/standard-install.yaml"
-readonly GATEWAY_AWS="https://raw.githubusercontent.com/kubernetes-sigs/aws-load-balancer-controller/v$LOAD_BALANCER_VERSION/config/crd/gateway/gateway-crds.yaml"
+# shellcheck source=deploy/eks/versions.sh
+source "$HERE/versions.sh"
 readonly NAMESPACE=stable-diffusion
 
 dry_run=false

@@ -28,5 +28,5 @@ class Arguments(BaseModel):
 def build(arguments: dict[str, Any]) -> Application:
     """Scaling and resources of both deployments are in the config file."""
     chosen = Arguments.model_validate(arguments)
-    drawers = serve.deployment(Drawer, name="drawer").bind(chosen.models)
-    return serve.deployment(Front, name="front").bind(drawers, list(chosen.models))
+    drawers = serve.deployment(Drawer, name="replica").bind(chosen.models)
+    return serve.deployment(Front, name="ingress").bind(drawers, list(chosen.models))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from runnables.accelerators.cpu.device import Cpu
 from runnables.accelerators.cpu import device as cpu
+from runnables.accelerators.cpu.device import Cpu
 from runnables.settings import Settings
 
 
