@@ -79,7 +79,7 @@ class Autoscaler:
         start = self._within(self._had, now, policy["periodSeconds"])[0]
         if policy["type"] == "Pods":
             return start + sign * int(policy["value"])
-        return math.ceil(start * (1 + sign * policy["value"] / 100))
+        return math.ceil(start * (1 + sign * int(policy["value"]) / 100))
 
     @staticmethod
     def _within(history: list[tuple[int, int]], now: int, window: int) -> list[int]:

@@ -15,6 +15,7 @@ import yaml
 
 from deploy.check import manifests
 from deploy.check.manifests import OVERLAYS, ROOT, Document, generated, problems, render
+from deploy.check.pods import of
 
 pytestmark = pytest.mark.skipif(
     not shutil.which("kubectl"), reason="kubectl is not installed: manifests cannot be rendered"
@@ -126,7 +127,11 @@ def test_the_specs_values_arrive() -> None:
     balancer = one(documents, "LoadBalancerConfiguration")["spec"]
     assert balancer["scheme"] == "internet-facing"
     assert balancer["listenerConfigurations"][0]["protocolPort"] == "HTTPS:443"
-    assert one(documents, "Gateway")["spec"]["listeners"][0]["port"] == 443
+    assert [each["port"] for each in one(documents, "Gateway")["spec"]["listeners"]] == [80, 443]
+    routes = {r["metadata"]["name"]: r["spec"] for r in of(documents, "HTTPRoute")}
+    assert routes["to-https"]["rules"][0]["filters"][0]["requestRedirect"]["scheme"] == "https"
+    sections = {name: r["parentRefs"][0]["sectionName"] for name, r in routes.items()}
+    assert sections == {"to-https": "http", "stable-diffusion": "https"}
     settings = one(documents, "ConfigMap")["data"]
     assert settings["SD_MODEL"] == "/models/current" and settings["SD_MAX_QUEUE_S"] == "60"
     volume = one(documents, "PersistentVolume")["spec"]

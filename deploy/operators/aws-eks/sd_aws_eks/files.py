@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from sd_aws_eks import manifests
+from sd_aws_eks import manifests, versions
 from sd_aws_eks.spec import EksSpec
 from sd_bentoctl import generate as files
 
@@ -25,6 +25,12 @@ _PASSED = {
     "kms_key_arn",
     "log_retention_days",
     "api_keys_parameter",
+    "vpc_id",
+    "private_subnet_ids",
+    "public_subnet_ids",
+    "tags",
+    "alarm_email",
+    "monthly_budget_usd",
 }
 
 
@@ -36,6 +42,8 @@ def generate(
     The kustomization holds values (image, replicas...): `values_only` writes it, too.
     """
     checked, folder = checked_spec(spec), Path(destination_dir)
+    if reason := versions.ending(checked.kubernetes_version):
+        raise ValueError(f"spec.kubernetes_version: {reason}")
     written = files.write(
         TERRAFORM, folder, values(name, checked, spec.get("image_tag")), values_only=values_only
     )
@@ -52,6 +60,8 @@ def checked_spec(given: dict[str, Any]) -> EksSpec:
 
 def values(name: str, spec: EksSpec, image: str | None = None) -> dict[str, Any]:
     """Terraform's variables."""
+    alone = [one for _, one in spec.placements]
+    models = {(one.model_bucket, one.model_prefix) for one in alone if one.model_bucket}
     queue = {
         "runtime": spec.runtime,
         "checkpoint": spec.checkpoint or spec.runtime,
@@ -60,8 +70,9 @@ def values(name: str, spec: EksSpec, image: str | None = None) -> dict[str, Any]
     return {
         "deployment_name": name,
         **spec.model_dump(mode="json", include=_PASSED),
-        "model_bucket": spec.model_bucket,
-        "model_prefix": spec.model_prefix,
+        "models": [{"bucket": bucket, "prefix": prefix} for bucket, prefix in sorted(models)],
+        "instance_types": list(spec.instance_names),
+        "spot": any(one.capacity != "on-demand" for one in alone),
         "image_uri": image or spec.image_uri,
         **(queue if spec.async_ else {}),
     }
