@@ -72,7 +72,6 @@ def values(name: str, spec: EksSpec, image: str | None = None) -> dict[str, Any]
         **spec.model_dump(mode="json", include=_PASSED),
         "models": [{"bucket": bucket, "prefix": prefix} for bucket, prefix in sorted(models)],
         "instance_types": list(spec.instance_names),
-        "spot": any(one.capacity != "on-demand" for one in alone),
         "image_uri": image or spec.image_uri,
         **(queue if spec.async_ else {}),
     }
