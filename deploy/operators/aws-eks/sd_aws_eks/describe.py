@@ -10,7 +10,6 @@ from pathlib import Path
 
 import yaml
 
-from sd_aws_eks.page import page_tag
 from sd_aws_eks.placement import placements
 from sd_aws_eks.quotas import quotas
 from sd_aws_eks.spec import EksSpec
@@ -34,10 +33,11 @@ def describe(path: Path) -> dict[str, str]:
         "hosts": " ".join(spec.hosts),
         "services": " ".join(f"{place.namespace}={one.host}" for place, one in placements(spec)),
         "private": "false" if spec.api_allowed_cidrs else "true",
-        "spot": "true" if any(one.capacity != "on-demand" for _, one in spec.placements) else "false",
+        "spot": "true"
+        if any(one.capacity != "on-demand" for _, one in spec.placements)
+        else "false",
         "quotas": ";".join(map(str, quotas(spec))),
         "instance_types": " ".join(spec.instance_names),
-        "page_tag": page_tag(),
         "ending": ending(spec.kubernetes_version),
         "kubernetes_version": spec.kubernetes_version,
         "bottlerocket_version": spec.bottlerocket_version,

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from pathlib import Path
+
+import yaml
 
 ROOT = Path(__file__).resolve().parents[4]
 UNBUILT = "stable-diffusion-ui:not-built"
@@ -27,3 +30,17 @@ def page_image(image: str | None) -> str:
     if ":" in repository.rpartition("/")[2]:
         repository = repository.rpartition(":")[0]
     return f"{repository}:{page_tag()}"
+
+
+def wanted(folder: Path) -> set[str]:
+    """The page's images that generated kustomizations name, and that are ours to build."""
+    found = set()
+    for path in folder.glob("kubernetes/deployment/**/kustomization.yaml"):
+        for one in yaml.safe_load(path.read_text()).get("images", []):
+            if one.get("newTag") == page_tag():
+                found.add(f"{one['newName']}:{one['newTag']}")
+    return found
+
+
+if __name__ == "__main__":
+    print("\n".join(sorted(wanted(Path(sys.argv[1])))))

@@ -46,6 +46,8 @@ def quotas(spec: EksSpec) -> list[Quota]:
         key = family, codes[alone.capacity]
         each = cpus(smallest)
         least, most = needs.get(key, (0, 0))
-        nodes = [-(-count // smallest.devices) for count in (alone.min_replicas, alone.max_replicas)]
+        nodes = [
+            -(-count // smallest.devices) for count in (alone.min_replicas, alone.max_replicas)
+        ]
         needs[key] = least + each * nodes[0], most + each * nodes[1]
     return [Quota(family, codes, *amounts) for (family, codes), amounts in needs.items()]
