@@ -60,6 +60,10 @@ def needed(documents: list[Document]) -> Iterator[tuple[Peer, Peer, int]]:
         yield from _of_scaler(scaled, found)
     for pod in every:
         yield from _of_pod(pod, every, found)
+        for address in _collectors(pod, documents):
+            parts = urlsplit(address)
+            where = (parts.hostname or "").split(".")[1]
+            yield peer(pod), Peer("the collector", where), parts.port or 4318
 
 
 def _of_scaler(scaled: Document, found: Found) -> Iterator[tuple[Peer, Peer, int]]:
@@ -76,8 +80,6 @@ def _of_pod(pod: Pod, every: list[Pod], found: Found) -> Iterator[tuple[Peer, Pe
             service, port = reached
             for target in service.pods:
                 yield peer(pod), peer(target), target.port(service.ports[port]) or port
-    for address in _collectors(pod):
-        yield peer(pod), Peer("the collector", "tracing"), urlsplit(address).port or 4318
     if "ray.io/cluster" in pod.labels:
         yield from _of_ray(pod, every)
     yield peer(pod), Peer("names", "kube-system"), DNS
@@ -87,11 +89,16 @@ def _of_pod(pod: Pod, every: list[Pod], found: Found) -> Iterator[tuple[Peer, Pe
         yield peer(pod), Peer("the Pod Identity agent", address=POD_IDENTITY), 80
 
 
-def _collectors(pod: Pod) -> Iterator[str]:
-    for container in pod.containers:
-        for one in container.get("env", []):
-            if one["name"].startswith("OTEL_EXPORTER_OTLP") and one["name"].endswith("ENDPOINT"):
-                yield one["value"]
+def _collectors(pod: Pod, documents: list[Document]) -> Iterator[str]:
+    """Where a pod sends traces, by its settings."""
+    taken = {
+        one.get("configMapRef", {}).get("name")
+        for container in pod.containers
+        for one in container.get("envFrom", [])
+    }
+    for one in of(documents, "ConfigMap"):
+        if one["metadata"]["name"] in taken and namespace(one) == pod.namespace:
+            yield from (v for k, v in one["data"].items() if k == "OTEL_EXPORTER_OTLP_ENDPOINT")
 
 
 def _of_ray(pod: Pod, every: list[Pod]) -> Iterator[tuple[Peer, Peer, int]]:

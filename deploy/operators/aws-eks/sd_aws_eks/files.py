@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ _PASSED = {
     "private_subnet_ids",
     "public_subnet_ids",
     "tags",
+    "tracing",
     "alarm_email",
     "monthly_budget_usd",
 }
@@ -49,6 +51,8 @@ def generate(
     )
     if checked.async_:
         written += _queue(folder)
+    if checked.state_bucket:
+        written.append(_backend(folder, name, checked))
     image = spec.get("image_tag") or checked.image_uri
     return written + manifests.write(folder / "kubernetes", name, checked, image, spec.get("env"))
 
@@ -75,6 +79,20 @@ def values(name: str, spec: EksSpec, image: str | None = None) -> dict[str, Any]
         "image_uri": image or spec.image_uri,
         **(queue if spec.async_ else {}),
     }
+
+
+def _backend(folder: Path, name: str, spec: EksSpec) -> str:
+    """Terraform's state in a bucket of the user's, with a lock file beside it."""
+    path = folder / "backend.tf.json"
+    s3 = {
+        "bucket": spec.state_bucket,
+        "key": f"{name}/{spec.region}/terraform.tfstate",
+        "region": spec.region,
+        "encrypt": True,
+        "use_lockfile": True,
+    }
+    path.write_text(json.dumps({"terraform": {"backend": {"s3": s3}}}, indent=2) + "\n")
+    return str(path)
 
 
 def _queue(folder: Path) -> list[str]:

@@ -112,6 +112,7 @@ def components(spec: EksSpec, place: Placement) -> list[str]:
         "image-snapshot": spec.image_snapshot_id is not None,
         "model-s3": spec.model_bucket is not None,
         "api-keys": spec.api_keys_parameter is not None,
+        "tracing": spec.tracing,
     }
     return [part for part, wanted in chosen.items() if wanted]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sd_aws_eks.patching import Changes, Document, escaped, patch
 from sd_aws_eks.placement import TREE, Placement
 from sd_aws_eks.spec import EksSpec
@@ -53,10 +55,19 @@ def _class(name: str, spec: EksSpec) -> Changes:
 
 
 def _volume(spec: EksSpec) -> Changes:
-    data: dict[str, object] = {"volumeSize": f"{spec.volume_gib}Gi"}
+    data: dict[str, Any] = {"volumeSize": f"{spec.volume_gib}Gi"}
     if spec.image_snapshot_id:
         data["snapshotID"] = spec.image_snapshot_id
-    return [(f"/spec/blockDeviceMappings/1/ebs/{key}", value) for key, value in data.items()]
+    found = [(f"/spec/blockDeviceMappings/1/ebs/{key}", value) for key, value in data.items()]
+    if spec.capacity_reservation_ids:
+        reserved = [{"id": one} for one in spec.capacity_reservation_ids]
+        found.append(("/spec/capacityReservationSelectorTerms", reserved))
+    return found
+
+
+def _capacity(spec: EksSpec) -> list[str]:
+    reserved = ["reserved"] if spec.capacity_reservation_ids else []
+    return [*reserved, *_CAPACITY[spec.capacity]]
 
 
 def _pool(spec: EksSpec) -> Changes:
@@ -68,7 +79,7 @@ def _pool(spec: EksSpec) -> Changes:
     found: Changes = [
         (f"/spec/limits/{escaped(RESOURCES[spec.accelerator])}", str(limit)),
         ("/spec/template/spec/requirements/0/values", list(spec.instance_types)),
-        ("/spec/template/spec/requirements/1/values", _CAPACITY[spec.capacity]),
+        ("/spec/template/spec/requirements/1/values", _capacity(spec)),
     ]
     if spec.async_:  # a worker hands back what it holds: its node need not be waited for
         found += [

@@ -64,6 +64,8 @@ RuntimeName = Annotated[
 ServiceName = Annotated[str, pattern(r"[a-z][a-z0-9-]{0,19}", "sdxl (a-z, 0-9, -; up to 20)")]
 VpcId = Annotated[str, pattern(r"vpc-[0-9a-f]{8,17}", "vpc-0123456789abcdef0")]
 SubnetId = Annotated[str, pattern(r"subnet-[0-9a-f]{8,17}", "subnet-0123456789abcdef0")]
+BucketName = Annotated[str, pattern(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", "my-terraform-state")]
+CapacityReservationId = Annotated[str, pattern(r"cr-[0-9a-f]{8,17}", "cr-0123456789abcdef0")]
 HostName = Annotated[
     str, pattern(r"([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,}", "images.example.com")
 ]
@@ -203,6 +205,13 @@ class EksSpec(Spec):
     )
     web_acl_arn: WebAclArn | None = Field(
         None, description="an AWS WAF web ACL before the load balancer"
+    )
+    tracing: bool = Field(False, description="traces of requests to X-Ray, by the CloudWatch agent")
+    capacity_reservation_ids: tuple[CapacityReservationId, ...] = Field(
+        (), description="capacity reservations that nodes use before they use anything else"
+    )
+    state_bucket: BucketName | None = Field(
+        None, description="an S3 bucket for Terraform's state and its lock; nothing: the folder"
     )
     tags: Tags = Field({}, description="tags of yours for everything that is made in AWS")
     alarm_email: Annotated[str, pattern(r"[^@\s]+@[^@\s]+", "you@example.com")] | None = Field(

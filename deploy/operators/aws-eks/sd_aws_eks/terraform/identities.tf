@@ -101,3 +101,10 @@ resource "aws_eks_pod_identity_association" "this" {
   role_arn        = aws_iam_role.pod[each.key].arn
   depends_on      = [aws_iam_role_policy.pod, aws_iam_role_policy_attachment.pod]
 }
+
+# The agent that the observability add-on runs takes traces, and hands them to X-Ray.
+resource "aws_iam_role_policy_attachment" "traces" {
+  count      = var.tracing ? 1 : 0
+  role       = aws_iam_role.pod["logs"].name
+  policy_arn = "arn:${local.partition}:iam::aws:policy/AWSXrayWriteOnlyAccess"
+}

@@ -92,6 +92,12 @@ variable "tags" {
   default     = {}
 }
 
+variable "tracing" {
+  description = "Whether the CloudWatch agent may hand traces to X-Ray."
+  type        = bool
+  default     = false
+}
+
 variable "alarm_email" {
   description = "Who hears of alarms; null: nobody."
   type        = string

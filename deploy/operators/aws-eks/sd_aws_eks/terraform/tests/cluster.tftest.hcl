@@ -309,3 +309,13 @@ run "tags_of_ones_own" {
     error_message = "They are the provider's default tags."
   }
 }
+
+run "traces" {
+  variables {
+    tracing = true
+  }
+  assert {
+    condition     = endswith(aws_iam_role_policy_attachment.traces[0].policy_arn, "AWSXrayWriteOnlyAccess")
+    error_message = "The agent may write traces, and no more."
+  }
+}
