@@ -53,9 +53,11 @@ def main() -> int:
         wait("worker: livenessProbe", "http://{worker}:52365/api/healthz")
         submit(service["serveConfigV2"])
         wait("worker: readinessProbe", probe("worker", worker))
-        answer = ask(f"http://{ADDRESSES['worker']}:8000/imagine?prompt=a+red+circle", TOKEN)
-        print(f"worker: GET /imagine: {len(answer)} bytes of {answer[1:4].decode()}")
-        assert answer[1:4] == b"PNG"
+        url = f"http://{ADDRESSES['worker']}:8000/txt2img"
+        request = {"prompt": "a red circle", "num_inference_steps": 4}
+        answer = ask(url, body=request, method="POST")
+        print(f"worker: POST /txt2img: {len(answer)} bytes")
+        assert answer[:2] == b"\xff\xd8", "it is no JPEG"
     return 0
 
 
@@ -111,26 +113,25 @@ def node(
     try:
         yield
     finally:
-        process.terminate()
-        process.wait(60)
+        process.kill()  # unshare's child, and with it the namespace's processes, go too
+        process.wait()
 
 
 def submit(config: str) -> None:
     """As KubeRay does: PUT, the config as JSON, the token as a bearer's."""
     body: Any = yaml.safe_load(config)
-    answer = ask(f"http://{ADDRESSES['head']}:8265/api/serve/applications/", TOKEN, body)
+    answer = ask(f"http://{ADDRESSES['head']}:8265/api/serve/applications/", TOKEN, body, "PUT")
     print(f"head: PUT serveConfigV2: {answer.decode() or 'accepted'}")
 
 
-def ask(url: str, token: str = "", body: object = None) -> bytes:
+def ask(url: str, token: str = "", body: object = None, method: str = "GET") -> bytes:
     """An answer of status 200."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     data = json.dumps(body).encode() if body is not None else None
     if data:
         headers["Content-Type"] = "application/json"
-    method = "PUT" if data else "GET"
     request = urllib.request.Request(url, data, headers, method=method)
-    with urllib.request.urlopen(request, timeout=60) as answer:
+    with urllib.request.urlopen(request, timeout=WAIT_S) as answer:
         found: bytes = answer.read()
     return found
 
