@@ -23,7 +23,7 @@ ACTIONS = {
 }
 #: What the scripts tell a user to call, and words that only look like a call.
 PRINTED = {"servicequotas:RequestServiceQuotaIncrease", "sso:Login", "kubectl:Helm"}
-#: Of programs that the scripts run: bentoctl makes repositories, docker pushes, and an instance that
+#: Of programs that the scripts run: bentoctl makes repositories, docker pushes; an instance that
 #: is started with a role and tags needs the right to give them.
 OTHERS = {
     *("ecr:CreateRepository", "ecr:DeleteRepository", "ecr:DescribeRepositories"),

@@ -53,6 +53,7 @@ def main() -> int:
         wait("worker: livenessProbe", "http://{worker}:52365/api/healthz")
         submit(service["serveConfigV2"])
         wait("worker: readinessProbe", probe("worker", worker))
+        wait("worker: the application", "http://{worker}:8000/readyz")
         url = f"http://{ADDRESSES['worker']}:8000/txt2img"
         request = {"prompt": "a red circle", "num_inference_steps": 4}
         answer = ask(url, body=request, method="POST")
