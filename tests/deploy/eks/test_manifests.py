@@ -6,6 +6,7 @@ import copy
 import functools
 import shutil
 import tempfile
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import yaml
 from deploy.check import manifests
 from deploy.check.manifests import OVERLAYS, ROOT, Document, generated, problems, render
 from deploy.check.pods import of
+from deploy.check.ray import offers
 
 pytestmark = pytest.mark.skipif(
     not shutil.which("kubectl"), reason="kubectl is not installed: manifests cannot be rendered"
@@ -170,6 +172,71 @@ def test_nodes_from_a_snapshot(ready: str, tmp_path: Path) -> None:
     documents = rendered(tmp_path / ready)
     assert problems(documents) == []
     assert data_volume(documents).items() >= FROM_SNAPSHOT.items()
+
+
+def node_class(path: Path) -> Document:
+    found: Document = one(rendered(path), "EC2NodeClass")["spec"]
+    return found
+
+
+def test_images_are_pulled_in_parallel_or_come_from_a_snapshot(tmp_path: Path) -> None:
+    document = yaml.safe_load((ROOT / "deploy" / "eks" / "inf2.yaml").read_text())
+    for name, fields, parallel in (
+        ("latest", {}, True),
+        ("new", {"bottlerocket_version": "1.51.0"}, True),
+        ("old", {"bottlerocket_version": "1.30.0"}, False),
+        ("snapshot", {"image_snapshot_id": FROM_SNAPSHOT["snapshotID"]}, False),
+    ):
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump({**document, "spec": {**document["spec"], **fields}}))
+        found = node_class(path)
+        assert ("soci" in found["userData"]) is parallel, name
+        assert (found.get("instanceStorePolicy") == "RAID0") is parallel, name
+        assert "device-ownership-from-security-context = true" in found["userData"], name
+        tomllib.loads(found["userData"])
+
+
+def test_several_services_share_nothing_but_the_gateway() -> None:
+    documents = rendered(ROOT / "deploy" / "eks" / "several.yaml")
+    names = [(d["kind"], d["metadata"].get("namespace"), d["metadata"]["name"]) for d in documents]
+    assert len(set(names)) == len(names)
+    assert len(of(documents, "Gateway")) == 1
+    routes = {d["metadata"]["namespace"]: d["spec"] for d in of(documents, "HTTPRoute")}
+    assert set(routes) == {f"stable-diffusion-{name}" for name in ("sd", "sdxl", "neuron")}
+    assert routes["stable-diffusion-neuron"]["hostnames"] == ["neuron.images.example.com"]
+    paths = [rule["matches"][0]["path"]["value"] for rule in routes["stable-diffusion-sd"]["rules"]]
+    assert paths == ["/sd/metrics", "/sd"]
+    labels = {
+        d["metadata"]["name"]: d["spec"]["template"]["metadata"]["labels"]["stable-diffusion/nodes"]
+        for d in of(documents, "NodePool")
+    }
+    assert labels["stable-diffusion-sdxl-nvidia"] == "sdxl-nvidia"
+    (volume,) = of(documents, "PersistentVolume")
+    assert volume["spec"]["claimRef"]["namespace"] == "stable-diffusion-sdxl"
+
+
+@pytest.mark.parametrize(
+    ("fields", "groups"),
+    [
+        ({"instance_types": ["inf2.xlarge", "inf2.8xlarge"]}, {"inf2-xlarge": (2, 3)}),
+        (
+            {"instance_types": ["inf2.24xlarge", "inf2.48xlarge"]},
+            {"inf2-24xlarge": (12, 90), "inf2-48xlarge": (24, 180)},
+        ),
+        ({"instance_types": ["trn1.2xlarge"]}, {"trn1-2xlarge": (2, 7)}),
+    ],
+)
+def test_ray_on_every_size_of_neuron(
+    fields: Document, groups: dict[str, tuple[int, int]], tmp_path: Path
+) -> None:
+    document = yaml.safe_load((ROOT / "deploy" / "eks" / "ray-inf2.yaml").read_text())
+    document["spec"] |= fields
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(document))
+    documents = rendered(tmp_path / "own.yaml")
+    assert problems(documents) == []
+    cluster = one(documents, "RayService")["spec"]["rayClusterConfig"]
+    found = {g["groupName"]: offers(g) for g in cluster["workerGroupSpecs"]}
+    assert {k: (v["neuron_cores"], v["CPU"]) for k, v in found.items()} == groups
 
 
 def test_an_overlay_with_a_snapshot(tmp_path: Path) -> None:

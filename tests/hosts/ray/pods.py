@@ -84,7 +84,9 @@ def network() -> Iterator[None]:
     try:
         yield
     finally:
-        shell("".join(f"ip netns del {name};" for name in ADDRESSES) + "ip link del pods0")
+        for name in ADDRESSES:
+            shell(f"ip link del v{name}; ip netns del {name}")
+        shell("ip link del pods0")
 
 
 @contextlib.contextmanager

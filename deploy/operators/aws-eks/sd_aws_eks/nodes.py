@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from sd_aws_eks.patching import Changes, Document, escaped, patch
 from sd_aws_eks.placement import TREE, Placement
 from sd_aws_eks.spec import EksSpec
 
 RESOURCES = {"nvidia": "nvidia.com/gpu", "neuron": "aws.amazon.com/neuron"}
+#: Bottlerocket's settings: a pod that is not root may open its Neuron device.
+DEVICES = """\
+[settings.kubernetes]
+device-ownership-from-security-context = true
+"""
+#: Layers of an image in parts at once, unpacked while others come (SOCI's parallel pull).
+PARALLEL_PULL = """\
+[settings.container-runtime]
+snapshotter = "soci"
+
+[settings.container-runtime-plugins.soci-snapshotter]
+pull-mode = "parallel-pull-unpack"
+"""
 _CAPACITY = {"spot-first": ["spot", "on-demand"], "spot": ["spot"], "on-demand": ["on-demand"]}
 
 
@@ -55,10 +66,20 @@ def _class(name: str, spec: EksSpec) -> Changes:
 
 
 def _volume(spec: EksSpec) -> Changes:
-    data: dict[str, Any] = {"volumeSize": f"{spec.volume_gib}Gi"}
+    """How images come to a node: from a snapshot, or pulled in parallel; never both.
+
+    Karpenter uses an instance's own disks, where it has some, in the place of the data volume.
+    """
+    volume = "/spec/blockDeviceMappings/1/ebs"
+    found: Changes = [(f"{volume}/volumeSize", f"{spec.volume_gib}Gi")]
+    settings = [DEVICES] if spec.accelerator == "neuron" else []
     if spec.image_snapshot_id:
-        data["snapshotID"] = spec.image_snapshot_id
-    found = [(f"/spec/blockDeviceMappings/1/ebs/{key}", value) for key, value in data.items()]
+        found.append((f"{volume}/snapshotID", spec.image_snapshot_id))
+    elif spec.pulls_in_parallel:
+        settings.append(PARALLEL_PULL)
+        found.append(("/spec/instanceStorePolicy", "RAID0"))
+    if settings:
+        found.append(("/spec/userData", "\n".join(settings)))
     if spec.capacity_reservation_ids:
         reserved = [{"id": one} for one in spec.capacity_reservation_ids]
         found.append(("/spec/capacityReservationSelectorTerms", reserved))

@@ -256,6 +256,14 @@ class EksSpec(Spec):
         return self.model.split("/", 3)[3] + "/" if self.model and self.model_bucket else ""
 
     @property
+    def pulls_in_parallel(self) -> bool:
+        """Whether the nodes' system knows SOCI's parallel pull: Bottlerocket does since 1.44."""
+        if self.bottlerocket_version == "latest":
+            return True
+        major, minor, _ = self.bottlerocket_version.split(".")
+        return (int(major), int(minor)) >= (1, 44)
+
+    @property
     def placements(self) -> tuple[tuple[ServiceSpec | None, EksSpec], ...]:
         """Each service with the spec that it has alone; one without a name where there is one."""
         if not self.services:
