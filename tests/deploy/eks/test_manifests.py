@@ -239,6 +239,28 @@ def test_ray_on_every_size_of_neuron(
     assert {k: (v["neuron_cores"], v["CPU"]) for k, v in found.items()} == groups
 
 
+def test_rays_dashboard_is_behind_a_sign_in(tmp_path: Path) -> None:
+    document = yaml.safe_load((ROOT / "deploy" / "eks" / "ray-gpu.yaml").read_text())
+    arn = "arn:aws:acm:us-east-1:123456789012:certificate/0a1b2c3d"
+    pool = "arn:aws:cognito-idp:us-east-1:123456789012:userpool/us-east-1_abc"
+    users = {"user_pool_arn": pool, "client_id": "1a2b", "domain": "my-users"}
+    document["spec"] |= {"certificate_arn": arn, "dashboard_users": users}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(document))
+    documents = rendered(tmp_path / "own.yaml")
+    assert problems(documents) == []
+    (route,) = [
+        d["spec"] for d in of(documents, "HTTPRoute") if d["metadata"]["name"] == "dashboard"
+    ]
+    assert route["parentRefs"][0]["sectionName"] == "https"
+    assert route["rules"][0]["filters"][0]["extensionRef"]["name"] == "dashboard"
+    (action,) = one(documents, "ListenerRuleConfiguration")["spec"]["actions"]
+    assert action["authenticateCognitoConfig"]["onUnauthenticatedRequest"] == "authenticate"
+    one(documents, "ListenerRuleConfiguration")["spec"]["actions"][0]["authenticateCognitoConfig"][
+        "onUnauthenticatedRequest"
+    ] = "allow"
+    assert any("'allow'" in line or "authenticate" in line for line in problems(documents))
+
+
 def test_an_overlay_with_a_snapshot(tmp_path: Path) -> None:
     tree = tmp_path / "kubernetes"
     shutil.copytree(OVERLAYS.parent, tree)

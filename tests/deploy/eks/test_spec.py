@@ -40,6 +40,17 @@ WRONG: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"services": [{"name": "a"}], "async": True}, ("services:", "async: false")),
     ({"services": [{"name": "a", "max_replicas": 0}]}, ("services:", "a: max_replicas:")),
     ({"services": [{"name": "a", "precison": "fp16"}]}, ("services.0.precison:",)),
+    (
+        {
+            "dashboard_users": {
+                "user_pool_arn": "arn:aws:cognito-idp:us-east-1:123456789012:userpool/us-east-1_a",
+                "client_id": "1a",
+                "domain": "me",
+            }
+        },
+        ("dashboard_users:", "host: ray"),
+    ),
+    ({"tracing": True, "container_insights": False}, ("tracing:", "container_insights: true")),
     ({"monthly_budget_usd": 100}, ("alarm_email:", "name one")),
     ({"tags": {"aws:team": "x"}}, ("tags.", "aws:")),
     ({"capacity": "spott"}, ("spec.capacity:", "'spot-first'")),

@@ -10,15 +10,20 @@ and unshare.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -28,7 +33,8 @@ from deploy.check.pods import Pod, pods
 
 TOKEN = "a-token-of-more-than-thirty-two-characters"
 NETWORK = "10.99.0"
-ADDRESSES = {"head": f"{NETWORK}.2", "worker": f"{NETWORK}.3"}
+WORKERS = ("worker", "worker2")
+ADDRESSES = {"head": f"{NETWORK}.2", "worker": f"{NETWORK}.3", "worker2": f"{NETWORK}.4"}
 WAIT_S = 240
 
 
@@ -54,12 +60,88 @@ def main() -> int:
         submit(service["serveConfigV2"])
         wait("worker: readinessProbe", probe("worker", worker))
         wait("worker: the application", "http://{worker}:8000/readyz")
+        running.enter_context(node("worker2", worker, address, start, settings))
+        wait("worker2: livenessProbe", "http://{worker2}:52365/api/healthz")
         url = f"http://{ADDRESSES['worker']}:8000/txt2img"
         request = {"prompt": "a red circle", "num_inference_steps": 4}
         answer = ask(url, body=request, method="POST")
         print(f"worker: POST /txt2img: {len(answer)} bytes")
         assert answer[:2] == b"\xff\xd8", "it is no JPEG"
+        drained(worker)
     return 0
+
+
+def drained(pod: Pod) -> None:
+    """The node with both replicas ends as a pod does, under load; every request is answered."""
+    load = Load(pod)
+    time.sleep(10)
+    command = pod.spec["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
+    began = time.monotonic()
+    env = {**os.environ, "RAY_ADDRESS": f"{ADDRESSES['head']}:6379", "RAY_AUTH_MODE": "token"}
+    env |= {"RAY_AUTH_TOKEN": TOKEN, "PATH": f"{ROOT}/.venv/bin:{os.environ['PATH']}"}
+    # into the pod: its network, and its /tmp, where Ray has its session
+    inside = ["nsenter", "--target", str(first_child("worker")), "--mount", "--pid", "--net"]
+    done = subprocess.run([*inside, *command], env=env, capture_output=True, text=True, check=False)
+    print(f"worker: preStop: status {done.returncode} after {time.monotonic() - began:.0f} s")
+    os.kill(first_child("worker"), signal.SIGTERM)
+    time.sleep(10)
+    statuses = load.stop()
+    print(f"drained: {len(statuses)} requests: {dict(Counter(statuses))}")
+    assert set(statuses) == {200} and len(statuses) > 5
+
+
+def first_child(name: str) -> int:
+    """The process of `ray start` in a pod, as this machine counts it."""
+    listed = subprocess.run(
+        ["ip", "netns", "pids", name], capture_output=True, text=True, check=True
+    )
+    for number in sorted(map(int, listed.stdout.split())):
+        command = Path(f"/proc/{number}/cmdline").read_bytes()
+        if b"ray\0start" in command and b"unshare" not in command:
+            return number
+    raise ProcessLookupError(name)
+
+
+class Load:
+    """Two clients that ask one ready worker after the other, as the load balancer does."""
+
+    def __init__(self, pod: Pod) -> None:
+        self.pod = pod
+        self.statuses: list[int] = []
+        self._stopped = threading.Event()
+        self._clients = [threading.Thread(target=self._ask) for _ in range(2)]
+        for client in self._clients:
+            client.start()
+
+    def _ask(self) -> None:
+        for name in itertools.cycle(WORKERS):
+            if self._stopped.is_set():
+                return
+            if not self._ready(name):
+                time.sleep(0.2)
+                continue
+            body = {"prompt": "a blue square", "num_inference_steps": 2}
+            try:
+                ask(f"http://{ADDRESSES[name]}:8000/txt2img", body=body, method="POST")
+                self.statuses.append(200)
+            except urllib.error.HTTPError as error:
+                self.statuses.append(error.code)
+            except OSError as error:
+                print(f"{name}: {error}")
+                self.statuses.append(0)
+
+    def _ready(self, name: str) -> bool:
+        with contextlib.suppress(OSError):
+            ask(probe(name, self.pod))
+            return True
+        return False
+
+    def stop(self) -> list[int]:
+        """Their answers' statuses."""
+        self._stopped.set()
+        for client in self._clients:
+            client.join()
+        return self.statuses
 
 
 def probe(name: str, pod: Pod) -> str:

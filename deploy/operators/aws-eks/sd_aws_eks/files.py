@@ -31,6 +31,7 @@ _PASSED = {
     "public_subnet_ids",
     "tags",
     "tracing",
+    "container_insights",
     "alarm_email",
     "monthly_budget_usd",
 }
@@ -51,6 +52,10 @@ def generate(
     )
     if checked.async_:
         written += _queue(folder)
+    else:  # what was a queue's is destroyed by the next apply
+        for path in ASYNCHRONOUS.glob("*.tf"):
+            (folder / path.name).unlink(missing_ok=True)
+        shutil.rmtree(folder / "queue", ignore_errors=True)
     if checked.state_bucket:
         written.append(_backend(folder, name, checked))
     image = spec.get("image_tag") or checked.image_uri

@@ -51,7 +51,7 @@ def of_service(spec: EksSpec, place: Placement) -> list[Document]:
     """On a service's route and target group."""
     targets = "/spec/defaultConfiguration/targetGroupAttributes/0/value"
     drain: Changes = [(targets, str(FORGET_S + spec.drain_s))]
-    found = [patch("TargetGroupConfiguration", drain, TREE)]
+    found = [patch("TargetGroupConfiguration", drain, TREE), *_dashboard(spec, place)]
     if not place.shares_gateway:
         return found
     parent: Changes = [("/spec/parentRefs/0/namespace", TREE)]
@@ -60,6 +60,29 @@ def of_service(spec: EksSpec, place: Placement) -> list[Document]:
     if place.hostname:
         parent.append(("/spec/hostnames", [place.hostname]))
     return [*found, patch("HTTPRoute", [*parent, *_below(spec, place)], TREE)]
+
+
+def _dashboard(spec: EksSpec, place: Placement) -> list[Document]:
+    """Who sees Ray's dashboard, and where."""
+    if spec.host != "ray" or spec.dashboard_users is None:
+        return []
+    pool = spec.dashboard_users
+    config = "/spec/actions/0/authenticateCognitoConfig"
+    users: Changes = [
+        (f"{config}/userPoolArn", pool.user_pool_arn),
+        (f"{config}/userPoolClientId", pool.client_id),
+        (f"{config}/userPoolDomain", pool.domain),
+    ]
+    found = [patch("ListenerRuleConfiguration", users)]
+    if place.shares_gateway:
+        route: Changes = [
+            ("/spec/parentRefs/0/namespace", TREE),
+            ("/spec/rules/0/matches/0/path/value", f"{place.path}/dashboard"),
+        ]
+        if place.hostname:
+            route.append(("/spec/hostnames", [place.hostname]))
+        found.append(patch("HTTPRoute", route, "dashboard"))
+    return found
 
 
 def _below(spec: EksSpec, place: Placement) -> Changes:

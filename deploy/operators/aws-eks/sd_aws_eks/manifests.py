@@ -113,6 +113,7 @@ def components(spec: EksSpec, place: Placement) -> list[str]:
         "model-s3": spec.model_bucket is not None,
         "api-keys": spec.api_keys_parameter is not None,
         "tracing": spec.tracing,
+        "ray-dashboard": on_ray and spec.dashboard_users is not None,
     }
     return [part for part, wanted in chosen.items() if wanted]
 

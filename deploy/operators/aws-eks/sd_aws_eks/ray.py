@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from sd_aws_eks.instances import InstanceType, cpus
 from sd_aws_eks.nodes import RESOURCES, label
@@ -12,6 +15,9 @@ from sd_aws_eks.patching import Changes, Document, dump, patch
 from sd_aws_eks.placement import TREE, Placement
 from sd_aws_eks.spec import END_S, FORGET_S, EksSpec
 
+TREE_SERVICE = Path(__file__).resolve().parents[3] / "kubernetes" / "ray" / "ray-service.yaml"
+#: The seconds in the tree's preStop.
+DRAIN_S = 80
 CLUSTER = "/spec/rayClusterConfig"
 #: Ray's name for an accelerator, and how many of them one replica takes.
 _CORES = 2
@@ -119,11 +125,20 @@ def _group(
         (f"{group}/maxReplicas", math.ceil(spec.max_replicas / size.devices)),
         (f"{group}/rayStartParams", start),
         (f"{pod}/terminationGracePeriodSeconds", FORGET_S + spec.drain_s + END_S),
+        (f"{container}/lifecycle/preStop/exec/command", _drain(FORGET_S + spec.drain_s)),
         (f"{pod}/nodeSelector", selector),
         (f"{pod}/tolerations", [tolerated]),
         (f"{container}/resources/requests", {"cpu": str(count), "memory": f"{memory}Gi"}),
         (f"{container}/resources/limits", {"memory": f"{memory}Gi", resource: str(size.devices)}),
     ]
+
+
+def _drain(seconds: int) -> list[str]:
+    """The tree's command, with the spec's time: it is the only number in it."""
+    tree = yaml.safe_load(TREE_SERVICE.read_text())
+    (group,) = tree["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    hook = group["template"]["spec"]["containers"][0]["lifecycle"]["preStop"]
+    return [word.replace(str(DRAIN_S), str(seconds)) for word in hook["exec"]["command"]]
 
 
 def pod_size(size: InstanceType) -> tuple[int, int]:

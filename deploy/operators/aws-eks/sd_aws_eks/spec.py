@@ -82,6 +82,20 @@ Tags = dict[
 ]
 
 
+class CognitoSpec(Spec):
+    """The user pool whose users see Ray's dashboard."""
+
+    user_pool_arn: Annotated[
+        str,
+        pattern(
+            r"arn:aws:cognito-idp:[a-z0-9-]+:\d{12}:userpool/[\w-]+",
+            "arn:aws:cognito-idp:us-east-1:123456789012:userpool/us-east-1_abc",
+        ),
+    ]
+    client_id: Annotated[str, pattern(r"[a-z0-9]+", "1example23456789")]
+    domain: Annotated[str, pattern(r"[a-z0-9.-]+", "my-users")]
+
+
 class ServiceSpec(Spec):
     """One of several services in a cluster; what it leaves out is as in the deployment's spec."""
 
@@ -203,8 +217,14 @@ class EksSpec(Spec):
     certificate_arn: CertificateArn | None = Field(
         None, description="an ACM certificate for https; nothing: plain http"
     )
+    dashboard_users: CognitoSpec | None = Field(
+        None, description="host ray: whose users see Ray's dashboard; nothing: by port-forward only"
+    )
     web_acl_arn: WebAclArn | None = Field(
         None, description="an AWS WAF web ACL before the load balancer"
+    )
+    container_insights: bool = Field(
+        True, description="CloudWatch's agents on every node: metrics, logs, and traces"
     )
     tracing: bool = Field(False, description="traces of requests to X-Ray, by the CloudWatch agent")
     capacity_reservation_ids: tuple[CapacityReservationId, ...] = Field(
@@ -385,7 +405,15 @@ class EksSpec(Spec):
         return self
 
     @model_validator(mode="after")
+    def _dashboard(self) -> EksSpec:
+        if self.dashboard_users and not ("ray" in self.hosts and self.certificate_arn):
+            raise ValueError("dashboard_users: is for host: ray, and needs a certificate_arn")
+        return self
+
+    @model_validator(mode="after")
     def _told(self) -> EksSpec:
+        if self.tracing and not self.container_insights:
+            raise ValueError("tracing: is by CloudWatch's agent; set container_insights: true")
         if self.monthly_budget_usd and not self.alarm_email:
             raise ValueError("alarm_email: is who hears of the budget; name one")
         return self

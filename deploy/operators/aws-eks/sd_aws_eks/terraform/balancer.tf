@@ -22,7 +22,7 @@ locals {
         "ec2:DescribeTags", "ec2:DescribeRouteTables", "ec2:DescribeVpcPeeringConnections",
         "ec2:GetSecurityGroupsForVpc", "elasticloadbalancing:Describe*", "acm:ListCertificates",
         # asked about on every reconciliation, also where none is used
-        "wafv2:GetWebACL", "wafv2:GetWebACLForResource", "waf-regional:GetWebACLForResource",
+        "cognito-idp:DescribeUserPoolClient", "wafv2:GetWebACL", "wafv2:GetWebACLForResource", "waf-regional:GetWebACLForResource",
         "shield:GetSubscriptionState",
       ]
       Resource = "*"

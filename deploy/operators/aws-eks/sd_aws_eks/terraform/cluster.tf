@@ -90,7 +90,7 @@ resource "aws_eks_addon" "node" {
 
 # The agent would make these itself: for ever, and unencrypted.
 resource "aws_cloudwatch_log_group" "workload" {
-  for_each          = toset(["application", "dataplane", "host", "performance"])
+  for_each          = toset(var.container_insights ? ["application", "dataplane", "host", "performance"] : [])
   name              = "/aws/containerinsights/${local.name}/${each.value}"
   retention_in_days = var.log_retention_days
   kms_key_id        = local.key_arn
@@ -99,7 +99,8 @@ resource "aws_cloudwatch_log_group" "workload" {
 # After them: what runs on a node.
 resource "aws_eks_addon" "workload" {
   for_each = setunion(
-    ["coredns", "metrics-server", "amazon-cloudwatch-observability"],
+    ["coredns", "metrics-server"],
+    var.container_insights ? ["amazon-cloudwatch-observability"] : [],
     length(var.models) == 0 ? [] : ["aws-mountpoint-s3-csi-driver"],
   )
   cluster_name = aws_eks_cluster.this.name

@@ -32,12 +32,14 @@ locals {
         policy     = "AmazonEKS_CNI_Policy"
         statements = []
       }
+    },
+    var.container_insights ? {
       logs = {
         account    = "amazon-cloudwatch/cloudwatch-agent"
         policy     = "CloudWatchAgentServerPolicy"
         statements = []
       }
-    },
+    } : {},
     length(var.models) == 0 ? {} : {
       models = {
         account    = "kube-system/s3-csi-driver-sa"

@@ -35,7 +35,7 @@ resource "aws_sns_topic_subscription" "alarms" {
 }
 
 resource "aws_cloudwatch_metric_alarm" "this" {
-  for_each            = local.alarms
+  for_each            = { for name, alarm in local.alarms : name => alarm if alarm.namespace != "ContainerInsights" || var.container_insights }
   alarm_name          = "${local.name}-${each.key}"
   alarm_description   = each.value.describe
   namespace           = each.value.namespace

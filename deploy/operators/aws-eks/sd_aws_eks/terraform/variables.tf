@@ -92,6 +92,12 @@ variable "tags" {
   default     = {}
 }
 
+variable "container_insights" {
+  description = "Whether CloudWatch's agents run on every node."
+  type        = bool
+  default     = true
+}
+
 variable "tracing" {
   description = "Whether the CloudWatch agent may hand traces to X-Ray."
   type        = bool

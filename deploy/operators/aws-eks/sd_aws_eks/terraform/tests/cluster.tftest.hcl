@@ -319,3 +319,18 @@ run "traces" {
     error_message = "The agent may write traces, and no more."
   }
 }
+
+run "without_container_insights" {
+  variables {
+    container_insights = false
+  }
+  assert {
+    condition = alltrue([
+      length(aws_cloudwatch_log_group.workload) == 0,
+      !contains(keys(aws_eks_addon.workload), "amazon-cloudwatch-observability"),
+      !contains(keys(aws_iam_role.pod), "logs"),
+      join(",", keys(aws_cloudwatch_metric_alarm.this)) == "interruptions",
+    ])
+    error_message = "No agents, no rights for them, no alarms of theirs."
+  }
+}
