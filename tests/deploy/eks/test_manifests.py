@@ -215,6 +215,15 @@ def test_several_services_share_nothing_but_the_gateway() -> None:
     assert volume["spec"]["claimRef"]["namespace"] == "stable-diffusion-sdxl"
 
 
+def test_a_list_of_one_service(tmp_path: Path) -> None:
+    document = yaml.safe_load((ROOT / "deploy" / "eks" / "several.yaml").read_text())
+    document["spec"]["services"] = document["spec"]["services"][:1]
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(document))
+    documents = rendered(tmp_path / "own.yaml")
+    assert problems(documents) == []
+    assert one(documents, "HTTPRoute")["metadata"]["namespace"] == "stable-diffusion-sd"
+
+
 @pytest.mark.parametrize(
     ("fields", "groups"),
     [

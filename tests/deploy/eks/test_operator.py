@@ -68,7 +68,7 @@ def test_values_only_brings_the_built_image(tmp_path: Path) -> None:
     spec = EksSpec(region="us-east-1", instance_types=("g5.xlarge",)).model_dump(mode="json")
     for image in (None, "1.dkr.ecr.us-east-1.amazonaws.com/sd:abc"):
         given = {**spec, "image_tag": image}
-        generate("drawing", given, "terraform", str(tmp_path), image is not None)
+        generate("images", given, "terraform", str(tmp_path), image is not None)
     document = yaml.safe_load((tmp_path / "kubernetes/deployment/kustomization.yaml").read_text())
     assert document["images"][0]["newTag"] == "abc"
     assert "sd:abc" in (tmp_path / "bentoctl.tfvars").read_text()

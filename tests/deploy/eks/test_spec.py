@@ -17,7 +17,7 @@ DEPLOY = Path(__file__).resolve().parents[3] / "deploy"
 READY = sorted((DEPLOY / "eks").glob("*.yaml"))
 RIGHT: dict[str, Any] = {
     "api_version": "v1",
-    "name": "drawing",
+    "name": "images",
     "operator": {"name": "aws-eks"},
     "template": "terraform",
     "spec": {"region": "us-east-1", "instance_types": ["g5.xlarge"]},

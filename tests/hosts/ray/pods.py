@@ -120,7 +120,7 @@ class Load:
             if not self._ready(name):
                 time.sleep(0.2)
                 continue
-            body = {"prompt": "a blue square", "num_inference_steps": 2}
+            body = {"prompt": "a blue square", "num_inference_steps": 2, "width": 64, "height": 64}
             try:
                 ask(f"http://{ADDRESSES[name]}:8000/txt2img", body=body, method="POST")
                 self.statuses.append(200)
