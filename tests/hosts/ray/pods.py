@@ -125,7 +125,9 @@ class Load:
                 ask(f"http://{ADDRESSES[name]}:8000/txt2img", body=body, method="POST")
                 self.statuses.append(200)
             except urllib.error.HTTPError as error:
+                print(f"{name}: {error.code} {error.read()[:200]!r}")
                 self.statuses.append(error.code)
+                time.sleep(1)  # what Retry-After says at least
             except OSError as error:
                 print(f"{name}: {error}")
                 self.statuses.append(0)
