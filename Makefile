@@ -18,6 +18,9 @@ setup: $(VENV)/.serve ## create .venv with the pinned packages
 serve: $(VENV)/.serve ## serve on $(HOST):$(PORT); Swagger UI at /
 	BENTOML_CONFIG=configuration.yaml $(BIN)/bentoml serve service:svc --host $(HOST) --port $(PORT)
 
+ray: $(VENV)/.ray ## the same on Ray Serve: deploy/ray/serve.yaml on $(HOST):$(PORT)
+	$(BIN)/python -m hosts.ray --host $(HOST) --port $(PORT)
+
 test: lint deploy-tools ## lint, types and every test
 	-@$(MAKE) --no-print-directory load-tools  # without locust its tests are skipped, by name
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile  # much of it waits for others

@@ -1,39 +1,65 @@
-"""In whose form an error is told: that of the API whose path was called."""
+"""Errors to responses, in the form of the API whose path was called."""
 
 from __future__ import annotations
 
+import logging
+import secrets
+from collections.abc import Mapping
 from typing import Any
 
-from starlette.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
 from api.http.responses import retry_headers
-from api.http.validation import Invalid
 from api.openai import errors as openai
 from api.webui import errors as webui
-from runnables.errors import Loc, StableDiffusionError, error_body
+from runnables.errors import StableDiffusionError, error_body
 
-WEBUI = ("/sdapi/", "/controlnet/")
+logger = logging.getLogger(__name__)
+
+#: beginning of a path -> how its API writes an error
+FORMS = {"/v1/": openai.body, "/sdapi/": webui.body, "/controlnet/": webui.body}
 
 
-def response(path: str, error: StableDiffusionError) -> JSONResponse:
-    """One of our errors with its status, for whoever called this path."""
-    return JSONResponse(body(path, error), error.status, headers=retry_headers(error))
+def response(
+    path: str, error: StableDiffusionError, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """Return an error with its status, in the form of the API that has this path."""
+    every = {**retry_headers(error), **(headers or {})}
+    return JSONResponse(body(path, error), error.status, headers=every)
 
 
 def body(path: str, error: StableDiffusionError) -> dict[str, Any]:
-    """One of our errors, for whoever called this path."""
-    if path.startswith("/v1/"):
-        return openai.of(error)
-    if path.startswith(WEBUI):
-        return webui.body(error.status, error.message)
-    told = error_body(error)
-    return {**told, "detail": error.problems} if isinstance(error, Invalid) else told
+    """Return an error in the form of the API that has this path."""
+    form = next((form for start, form in FORMS.items() if path.startswith(start)), error_body)
+    return form(error)
 
 
-def plain(path: str, status: int, message: str, loc: Loc = ()) -> dict[str, Any]:
-    """Any other error."""
-    if path.startswith("/v1/"):
-        return openai.body(status, message, loc)
-    if path.startswith(WEBUI):
-        return webui.body(status, message)
-    return {"error": message, "detail": [{"loc": list(loc), "msg": message}]}
+async def _handle(request: Request, error: Exception) -> Response:
+    assert isinstance(error, StableDiffusionError)
+    return response(request.url.path, error)
+
+
+async def _handle_http(request: Request, error: Exception) -> Response:
+    """Answer what the router refuses: no such path, or another method."""
+    assert isinstance(error, HTTPException)
+    refused = StableDiffusionError(error.detail, loc=("path",))
+    refused.status = error.status_code
+    return response(request.url.path, refused, error.headers)
+
+
+async def _handle_unknown(request: Request, error: Exception) -> Response:
+    """Answer an error of ours without its text, which may name what is inside."""
+    number = secrets.token_hex(4)
+    logger.error("internal error %s", number, exc_info=error)
+    message = f"internal error {number}; the server's log has the details"
+    return response(request.url.path, StableDiffusionError(message))
+
+
+#: for Starlette
+HANDLERS = {
+    StableDiffusionError: _handle,
+    HTTPException: _handle_http,
+    Exception: _handle_unknown,
+}

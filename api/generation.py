@@ -1,6 +1,6 @@
 """The one way from a request to its images, for our endpoints and for other people's APIs.
 
-Whatever a request looks like, it is let in, counted, followed, cancelled and measured here.
+Whatever a request looks like, it is admitted, counted, followed, cancelled and measured here.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from api.progress.requests import Requests
 from runnables.errors import Cancelled, NotReady, StableDiffusionError
 from runnables.metrics import Metrics
 from runnables.parameters import Task
-from runnables.runnable import StableDiffusionRunnable
+from runnables.runnable import Runnable
 from runnables.ticket import Result, Ticket
 
 
-class Drawing:
-    """What all handlers that draw share.
+class Generation:
+    """What all handlers that generate or enlarge images share.
 
     Attributes:
-        failure: why the model could not be loaded.
+        failure: The reason why the model could not be loaded, or None.
     """
 
     def __init__(
         self,
-        runnable: StableDiffusionRunnable,
+        runnable: Runnable,
         keys: Keys,
         requests: Requests,
         metrics: Metrics | None = None,
@@ -51,7 +51,7 @@ class Drawing:
         return [str(model["name"]) for model in self.runnable.models()]
 
     def check_ready(self) -> None:
-        """Raises NotReady while the model loads, or when it could not be loaded."""
+        """Raise NotReady while the model loads, or when it could not be loaded."""
         if self.failure:
             raise NotReady(f"the model could not be loaded: {self.failure}")
         if not self.runnable.ready:
@@ -59,11 +59,11 @@ class Drawing:
 
     @contextmanager
     def admitted(self, request: Request, task: Task) -> Iterator[str]:
-        """Around everything done for a request that draws; yields whose it is.
+        """Surround everything that is done for a request; the value is its owner.
 
         Raises:
-            Unauthorized, OverCapacity, NotReady: not let in. These and every other error that
-            leaves the block are counted.
+            Unauthorized, OverCapacity, NotReady: It is not admitted. These and every other error
+                that leaves the block are counted.
         """
         try:
             with tracing.server_span(request), self.keys.admitted(request.headers) as owner:
@@ -73,17 +73,20 @@ class Drawing:
             self.count(task, error.status)
             raise
 
-    async def draw(self, request: Request, owner: str, form: Form) -> Result:
-        """Submit, and wait until it is drawn or the client has gone.
+    async def run(self, request: Request, owner: str, form: Form) -> Result:
+        """Submit a request, and wait until its images are finished or the client has gone.
 
         Raises:
-            Cancelled: the client has gone, or somebody cancelled it by its id.
-            StableDiffusionError: refused, or failed.
+            Cancelled: The client has gone, or somebody cancelled the request by its id.
+            StableDiffusionError: It was refused, or it failed.
         """
         return await self.wait(request, await self.submit(request, owner, form))
 
     async def submit(self, request: Request, owner: str, form: Form) -> Ticket:
-        """Hand in; from here on `/jobs/{x-request-id}` knows it. Whoever submits has to end it."""
+        """Submit a request; from here on `/jobs/{x-request-id}` knows it.
+
+        The caller has to `release` the ticket.
+        """
         live = self._requests.begin(owner, request_id.of(request))
         ticket = await asyncio.to_thread(
             self.runnable.submit,
@@ -98,13 +101,13 @@ class Drawing:
         return ticket
 
     async def wait(self, request: Request, ticket: Ticket) -> Result:
-        """The ticket's result. Raises as `draw`."""
-        drawn = _end_of(ticket)
+        """Return the ticket's result. It raises what `run` raises."""
+        finished = _end_of(ticket)
         gone: asyncio.Future[Any] = asyncio.ensure_future(_disconnected(request))
-        both: set[asyncio.Future[Any]] = {drawn, gone}
+        both: set[asyncio.Future[Any]] = {finished, gone}
         try:
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-            if not drawn.done():
+            if not finished.done():
                 raise Cancelled("the client went away")
             return self.ended(ticket)
         finally:
@@ -112,27 +115,27 @@ class Drawing:
             self.release(ticket)
 
     def ended(self, ticket: Ticket) -> Result:
-        """The result of a ticket that has ended, counted. Raises what ended it."""
+        """Return the result of a ticket that has ended, and count it. Raise what ended it."""
         result = ticket.future.result()
         tracing.stages(result.timings, time.monotonic() - ticket.submitted)
         if self._metrics:
             self._metrics.spent(result)
-        reasons = [drawn.finish_reason for drawn in result.images]
+        reasons = [image.finish_reason for image in result.images]
         self.count(ticket.parameters.task, 200, reasons)
         return result
 
     def release(self, ticket: Ticket) -> None:
-        """Nobody waits for it any more; without effect on what is finished."""
+        """Cancel a ticket that nobody waits for any more; one that has ended stays as it is."""
         ticket.cancel()
         self.measure()
 
     def count(self, task: Task, status: int, reasons: Sequence[str] = ()) -> None:
-        """A request's end, for the metrics."""
+        """Count a request's end in the metrics."""
         if self._metrics:
             self._metrics.ended(task, status, reasons)
 
     def measure(self) -> None:
-        """How busy the engine is, for the metrics."""
+        """Write into the metrics how busy the engine is."""
         if self._metrics:
             self._metrics.load(**self.runnable.load())
 
@@ -143,7 +146,7 @@ async def _disconnected(request: Request) -> None:
 
 
 def _end_of(ticket: Ticket) -> asyncio.Future[None]:
-    """Done when the ticket has ended, however.
+    """Return a future that is done when the ticket has ended, in whatever way.
 
     (`asyncio.wrap_future` ties the two futures into a cycle: the images of every request would stay
     in memory until Python looks for such cycles, which it does rarely.)
@@ -151,13 +154,13 @@ def _end_of(ticket: Ticket) -> asyncio.Future[None]:
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[None] = loop.create_future()
 
-    def tell() -> None:
+    def set_ended() -> None:
         if not ended.done():
             ended.set_result(None)
 
     def from_engine(_: object) -> None:
         with suppress(RuntimeError):  # the loop is closed, and nobody waits any more
-            loop.call_soon_threadsafe(tell)
+            loop.call_soon_threadsafe(set_ended)
 
     ticket.future.add_done_callback(from_engine)
     return ended

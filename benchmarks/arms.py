@@ -13,7 +13,8 @@ import torch
 
 from runnables.parameters import TextToImage
 from runnables.runnable import StableDiffusionRunnable
-from runnables.samplers import make_scheduler
+from runnables.samplers.names import DEFAULT
+from runnables.samplers.scheduler import make_scheduler
 from runnables.settings import Precision, Settings
 
 Job = tuple[TextToImage, "Future[Any]"]
@@ -86,7 +87,7 @@ class Diffusers:
     @torch.inference_mode()
     def _draw(self, jobs: list[Job]) -> None:
         ask = jobs[0][0]
-        self._pipeline.scheduler = make_scheduler(ask.scheduler or "default", self._config)
+        self._pipeline.scheduler = make_scheduler(ask.scheduler or DEFAULT, self._config)
         images = self._pipeline(
             prompt=[one.prompt for one, _ in jobs],
             num_inference_steps=ask.num_inference_steps,

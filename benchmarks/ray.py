@@ -33,11 +33,11 @@ BODY = {"prompt": "sea", "num_inference_steps": 1, "guidance_scale": 1}
 
 
 @contextmanager
-def on_ray(drawers: int) -> Iterator[tuple[str, psutil.Process]]:
-    """The address of a Ray Serve application with so many drawers, and its process."""
+def on_ray(replicas: int) -> Iterator[tuple[str, psutil.Process]]:
+    """The address of a Ray Serve application with so many replicas, and its process."""
     port = free_port()
     with TemporaryDirectory() as folder:
-        config = _config(Path(folder), drawers)
+        config = _config(Path(folder), replicas)
         command = [sys.executable, "-m", "hosts.ray", config, "--port", str(port), "--cpus", "8"]
         process = subprocess.Popen(
             command,
@@ -57,11 +57,11 @@ def on_ray(drawers: int) -> Iterator[tuple[str, psutil.Process]]:
                 child.kill()
 
 
-def _config(folder: Path, drawers: int) -> str:
+def _config(folder: Path, replicas: int) -> str:
     content = yaml.safe_load(CONFIG.read_text())
     for deployment in content["applications"][0]["deployments"]:
         scaling = deployment.get("autoscaling_config", {})
-        scaling |= {"min_replicas": drawers, "max_replicas": drawers} if scaling else {}
+        scaling |= {"min_replicas": replicas, "max_replicas": replicas} if scaling else {}
     path = folder / "serve.yaml"
     path.write_text(yaml.safe_dump(content))
     return str(path)
@@ -138,14 +138,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ray", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--requests", type=int, default=48, help="images a round")
-    parser.add_argument("--drawers", type=int, nargs="*", default=[1])
+    parser.add_argument("--replicas", type=int, nargs="*", default=[1])
     chosen = parser.parse_args()
     os.environ["SD_THREADS"] = "1"
     with ExitStack() as stack:
         hosts = {"BentoML": Host(*stack.enter_context(served(EMBEDDED_MODEL)))}
-        for drawers in chosen.drawers:
-            name = f"Ray, {drawers} drawer{'s'[: drawers > 1]}"
-            hosts[name] = Host(*stack.enter_context(on_ray(drawers)))
+        for replicas in chosen.replicas:
+            name = f"Ray, {replicas} replica{'s'[: replicas > 1]}"
+            hosts[name] = Host(*stack.enter_context(on_ray(replicas)))
         _tell_load()
         for clients in (1, 16):
             print("\n| clients | host | median ms | ratio | images/s | ratio | CPU ms | ratio |")

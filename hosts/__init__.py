@@ -1,1 +1,1 @@
-"""What runs the service: the life that hosts share, Ray Serve, and the queue's worker and front."""
+"""What runs the service: BentoML (with service.py), Ray Serve, and the queue's worker and front."""

@@ -12,7 +12,7 @@
     +-- NotReady                    503   loading, or draining before a stop
     +-- DeadlineExceeded            504   the request's deadline passed before its last step
     +-- GenerationFailed            500   this request alone failed (not a number, out of memory)
-    +-- ConfigurationError          500   settings or model folder are wrong; raised at start
+    +-- ConfigurationError          503   settings or a model are wrong: the operator has to mend it
 
 Messages of every class but the base are written for the caller. Anything else that is raised is an
 internal error: hosts log it and answer 500 without its text.
@@ -21,6 +21,7 @@ internal error: hosts log it and answer 500 without its text.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Self
 
 Loc = Sequence[str | int]
 
@@ -34,6 +35,16 @@ class StableDiffusionError(Exception):
         super().__init__(message)
         self.message = message
         self.loc = tuple(loc)
+
+    @property
+    def problems(self) -> list[dict[str, object]]:
+        """The wrong fields and what is wrong with each; most errors have one."""
+        return [{"loc": list(self.loc), "msg": self.message}]
+
+    def below(self, prefix: Loc) -> Self:
+        """Return this error, for a body in which the fields lie below `prefix`."""
+        self.loc = (*prefix, *self.loc)
+        return self
 
 
 class InvalidInput(StableDiffusionError):
@@ -105,9 +116,15 @@ class GenerationFailed(StableDiffusionError):
 
 
 class ConfigurationError(StableDiffusionError):
-    """Settings or model folder are wrong: the service does not start."""
+    """Settings or a model folder are wrong.
+
+    Raised at the start, the service does not start. Raised for a request that names a further
+    model, the request is not at fault, and works once the operator has mended the model.
+    """
+
+    status = 503
 
 
 def error_body(error: StableDiffusionError) -> dict[str, object]:
-    """The JSON hosts answer with: `{"error": ..., "detail": [{"loc": [...], "msg": ...}]}`."""
-    return {"error": error.message, "detail": [{"loc": list(error.loc), "msg": error.message}]}
+    """Return the JSON that hosts answer with: `{"error": ..., "detail": [{"loc", "msg"}]}`."""
+    return {"error": error.message, "detail": error.problems}

@@ -8,19 +8,45 @@ says"; `Parameters.resolve` fills it in.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    WithJsonSchema,
+    model_validator,
+)
+
+from runnables.samplers.names import DEFAULT, Sampler, resolve
 
 MAX_SEED = 2**53 - 1  # the largest integer that JavaScript holds exactly
 SIZE_MULTIPLE = 8  # the VAE halves the image three times
 MAX_SIZE = 4096
 MAX_CONTROLNETS = 3
+MAX_SAMPLER_NAME = 100
+
+#: parameters that not every model takes; a family's traits say which of them it does
+FEATURES = frozenset(
+    {
+        "loras",
+        "controlnets",
+        "embeddings",
+        "deep_cache_interval",
+        "prompt_syntax",
+        "clip_skip",
+        "hires",
+        "skip_layer_guidance",
+    }
+)
 
 Task = Literal["txt2img", "img2img", "inpaint", "upscale"]
 OutputFormat = Literal["png", "jpeg", "webp", "json"]
 Priority = Literal["low", "normal", "high"]
-Syntax = Literal["plain", "compel"]
+Syntax = Literal["plain", "compel", "webui"]
 
 Size = Annotated[int, Field(ge=SIZE_MULTIPLE, le=MAX_SIZE)]
 Deadline = Annotated[
@@ -38,6 +64,30 @@ EmbeddingName = Annotated[str, Field(min_length=1, max_length=200)]
 Interval = Annotated[
     tuple[float, float],
     WithJsonSchema({"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}),
+]
+
+
+def _sampler(value: object) -> Sampler:
+    """The sampler of a name; a sampler is itself."""
+    if isinstance(value, Sampler):
+        return value
+    if not isinstance(value, str) or len(value) > MAX_SAMPLER_NAME:
+        raise ValueError(f"must be a sampler's name of at most {MAX_SAMPLER_NAME} characters")
+    return resolve(value)
+
+
+#: a sampler, which JSON names: resolved once, where a request is parsed
+SamplerByName = Annotated[
+    Sampler,
+    PlainValidator(_sampler),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "maxLength": MAX_SAMPLER_NAME,
+            "examples": ["default", "euler_a", "dpmpp_2m_karras"],
+        }
+    ),
 ]
 
 
@@ -65,6 +115,19 @@ class ControlNetUse(BaseModel):
         if self.start >= self.end:
             raise ValueError("start must be smaller than end")
         return self
+
+
+class SkipLayerGuidance(BaseModel):
+    """Guidance away from what the model generates without some of its layers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    layers: tuple[Annotated[int, Field(ge=0, le=200)], ...] = Field(
+        (7, 8, 9), min_length=1, max_length=32, description="diffusers' skip_guidance_layers."
+    )
+    scale: float = Field(2.8, ge=0, le=20, description="diffusers' skip_layer_guidance_scale.")
+    start: float = Field(0.01, ge=0, le=1, description="diffusers' skip_layer_guidance_start.")
+    stop: float = Field(0.2, ge=0, le=1, description="diffusers' skip_layer_guidance_stop.")
 
 
 class Hires(BaseModel):
@@ -98,7 +161,9 @@ class Profile(BaseModel):
     num_inference_steps: int = Field(50, ge=1, le=150)
     guidance_scale: float = Field(7.5, ge=0, le=50)
     guidance_rescale: float = Field(0.0, ge=0, le=1)
-    scheduler: str = Field("default", description="'default' is the one in the model's own folder")
+    scheduler: SamplerByName = Field(
+        DEFAULT, description="'default' is the one in the model's own folder"
+    )
     height: int | None = Field(None, description="Native height; None: from the UNet's config")
     width: int | None = Field(None, description="Native width; None: from the UNet's config")
 
@@ -127,8 +192,9 @@ class Parameters(BaseModel):
     prompt_syntax: Syntax = Field(
         "plain",
         description="compel reads weights in both prompts, such as `a (red)1.4 cat-- on grass`, "
-        "`.and()` and `.blend()` (https://github.com/damian0815/compel). plain: every character "
-        "means itself. Prompts of more than 77 tokens are encoded whole either way.",
+        "`.and()` and `.blend()` (https://github.com/damian0815/compel); webui reads those of the "
+        "Stable Diffusion WebUI, such as `a (red:1.4) cat on [grass]`. plain: every character "
+        "means itself. Prompts of more than 77 tokens are encoded whole in each syntax.",
     )
     clip_skip: int = Field(
         0,
@@ -179,6 +245,12 @@ class Parameters(BaseModel):
         description="Run the whole UNet at every n-th step only, and its outermost blocks between "
         "(DeepCache, arXiv:2312.00858): faster, and the image changes a little. 1: every step.",
     )
+    skip_layer_guidance: SkipLayerGuidance | None = Field(
+        None,
+        description="For Stable Diffusion 3.5 Medium: guide away from what the transformer "
+        "predicts without some of its layers, between two fractions of the steps (a third row "
+        "there). Its authors suggest the defaults. Default: none.",
+    )
     num_inference_steps: int | None = Field(
         None, ge=1, le=150, description="Denoising steps. Default: the model's profile."
     )
@@ -189,9 +261,8 @@ class Parameters(BaseModel):
         description="The same seed, parameters and model give the same image. Default: random; "
         "the response's header `seed` tells it.",
     )
-    scheduler: str | None = Field(
+    scheduler: SamplerByName | None = Field(
         None,
-        max_length=100,
         description="The sampler, a name from `GET /samplers`. Default: the model's own.",
     )
     num_images_per_prompt: int = Field(1, ge=1, le=8, description="Image i is drawn with seed + i.")
@@ -202,12 +273,10 @@ class Parameters(BaseModel):
     deadline_s: Deadline = None
     output_format: Output = None
 
-    def resolve(self, profile: Profile) -> Self:
-        """A copy in which the profile's defaults and a drawn seed replace every None."""
-        defaults: dict[str, Any] = profile.model_dump(exclude={"height", "width"})
-        defaults["seed"] = secrets.randbelow(MAX_SEED - self.num_images_per_prompt)
-        missing = {name: value for name, value in defaults.items() if getattr(self, name) is None}
-        return self.model_copy(update=missing)
+    def used(self, names: Iterable[str]) -> list[str]:
+        """Those of these parameters that are not at their defaults."""
+        fields = type(self).model_fields
+        return [n for n in names if n in fields and getattr(self, n) != fields[n].default]
 
 
 class TextToImage(Parameters):
@@ -225,6 +294,27 @@ class TextToImage(Parameters):
         description="A second pass at a larger size; height and width are the first one's. "
         "Default: none.",
     )
+
+    def resolve(self, profile: Profile, **decided: Any) -> Resolved:
+        """The same with nothing left open: the profile's defaults, and a random seed.
+
+        Args:
+            decided: what the model decides: its name, height and width.
+        """
+        left: dict[str, Any] = {
+            "num_inference_steps": profile.num_inference_steps,
+            "guidance_scale": profile.guidance_scale,
+            "guidance_rescale": profile.guidance_rescale,
+            "scheduler": profile.scheduler,
+            "guidance_interval": (0.0, 1.0),
+            "seed": secrets.randbelow(MAX_SEED - self.num_images_per_prompt),
+        }
+        given = {name: getattr(self, name) for name in type(self).model_fields}
+        given |= {name: value for name, value in left.items() if given[name] is None} | decided
+        if self.hires is not None and self.hires.num_inference_steps is None:
+            steps = {"num_inference_steps": given["num_inference_steps"]}
+            given["hires"] = self.hires.model_copy(update=steps)
+        return _RESOLVED[self.task].model_construct(**given)
 
 
 class ImageToImage(TextToImage):
@@ -250,6 +340,35 @@ class Inpaint(ImageToImage):
 
     task: ClassVar[Task] = "inpaint"
     hires: None = Field(None, description="There is no second pass here.")
+
+
+class Resolved(TextToImage):
+    """Parameters that generate, with nothing left open: what the engine works on and reports."""
+
+    model: str
+    num_inference_steps: int
+    guidance_scale: float
+    guidance_rescale: float
+    guidance_interval: Interval
+    seed: int
+    scheduler: SamplerByName
+    height: int
+    width: int
+
+
+class ResolvedImageToImage(Resolved, ImageToImage):
+    """The same for `/img2img`."""
+
+
+class ResolvedInpaint(ResolvedImageToImage, Inpaint):
+    """The same for `/inpaint`."""
+
+    hires: None = None
+
+
+_RESOLVED: dict[Task, type[Resolved]] = {
+    model.task: model for model in (Resolved, ResolvedImageToImage, ResolvedInpaint)
+}
 
 
 class Upscale(BaseModel):

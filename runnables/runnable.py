@@ -1,7 +1,7 @@
-"""StableDiffusionRunnable: what every host (BentoML, Ray Serve, the queue worker) holds.
+"""What hosts and APIs see of the engine: the protocol `Runnable`, and the one in this process.
 
 Importing this module imports no torch, so that a host's supervising processes stay small and quick
-to start; `start` does.
+to start; `StableDiffusionRunnable.start` does.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import threading
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from runnables import collector
-from runnables.errors import InvalidInput, NotReady, UnknownName
+from runnables.errors import InvalidInput, NotReady
 from runnables.parameters import AnyParameters, ImageToImage, Inpaint, TextToImage, Upscale
+from runnables.samplers import names
 from runnables.settings import Settings
 from runnables.ticket import Inputs, OnStep, Plan, Result, Ticket
 
@@ -23,12 +24,71 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from runnables.engine.engine import Engine
-    from runnables.engine.model_pool import Shelf
-    from runnables.engine.plan import Planner
+    from runnables.engine.loaded_model import LoadedModel
+    from runnables.engine.model_pool import ModelPool
 
 logger = logging.getLogger(__name__)
 
 Observe = Callable[[str, float, int], None]
+Descriptions = list[dict[str, Any]]
+
+
+class Runnable(Protocol):
+    """Something that generates images: in this process, or elsewhere as Ray's replicas do.
+
+    Methods without a comment do what those of `StableDiffusionRunnable` do.
+    """
+
+    settings: Settings
+
+    def start(self) -> None: ...
+
+    @property
+    def ready(self) -> bool: ...
+
+    def drain(self, timeout_s: float | None = None) -> bool: ...
+
+    def close(self) -> None: ...
+
+    def submit(
+        self,
+        parameters: AnyParameters,
+        image: Image | None = None,
+        mask: Image | None = None,
+        *,
+        controls: Sequence[Image] = (),
+        id: str | None = None,
+        on_step: OnStep | None = None,
+        preview_every: int = 0,
+    ) -> Ticket: ...
+
+    def plan(
+        self,
+        parameters: AnyParameters,
+        image: Image | None = None,
+        mask: Image | None = None,
+        *,
+        controls: Sequence[Image] = (),
+    ) -> Plan: ...
+
+    def models(self) -> Descriptions: ...
+
+    def describe(self) -> dict[str, Any]: ...
+
+    def samplers(self) -> Descriptions: ...
+
+    def loras(self) -> Descriptions: ...
+
+    def embeddings(self) -> Descriptions: ...
+
+    def controlnets(self) -> Descriptions: ...
+
+    def upscalers(self) -> Descriptions: ...
+
+    @property
+    def capacity(self) -> int: ...
+
+    def load(self) -> dict[str, int]: ...
 
 
 class StableDiffusionRunnable:
@@ -43,7 +103,7 @@ class StableDiffusionRunnable:
         self.settings = settings or Settings.from_environment()
         self._observe: Observe = observe or (lambda stage, seconds, rows: None)
         self._engine: Engine | None = None
-        self._shelf: Shelf | None = None
+        self._pool: ModelPool | None = None
         self._starting = threading.Lock()
 
     # -- life -------------------------------------------------------------------------------
@@ -63,7 +123,7 @@ class StableDiffusionRunnable:
         from runnables.images import provenance
 
         provenance.check(self.settings)
-        engine, self._shelf = assemble(self.settings, self._observe)
+        engine, self._pool = assemble(self.settings, self._observe)
         engine.start()
         self._engine = engine
 
@@ -175,44 +235,23 @@ class StableDiffusionRunnable:
         return describe(self.settings.upscaler_dir)
 
     def samplers(self) -> list[dict[str, Any]]:
-        """Every sampler a request may name."""
-        from runnables.samplers import describe
-
-        return describe()
-
-    def spacings(self) -> list[dict[str, str]]:
-        """Every spacing of noise levels that `webui_sampler` knows."""
-        from runnables.samplers import describe_spacings
-
-        return describe_spacings()
-
-    def webui_sampler(self, name: str, spacing: str) -> str:
-        """Our name for what clients of the Stable Diffusion WebUI name by two.
-
-        Raises:
-            UnknownName: no such sampler, or it has no such spacing.
-        """
-        from runnables.samplers import UnknownSampler, resolve_webui
-
-        try:
-            return resolve_webui(name, spacing)
-        except UnknownSampler as error:
-            raise UnknownName(str(error), loc=("sampler_name",)) from error
+        """Every sampler a request may name, and the kinds of models that it fits."""
+        return names.describe()
 
     def describe(self) -> dict[str, Any]:
         """The default model: its name, family, native size and defaults."""
-        if self._shelf is None:
+        if self._pool is None:
             raise NotReady("the model is still loading")
-        return _described(self._shelf.first)
+        return _described(self._pool.first)
 
     def models(self) -> list[dict[str, Any]]:
         """Every model a request may name, the default first; of those not loaded only the name."""
-        if self._shelf is None:
+        if self._pool is None:
             raise NotReady("the model is still loading")
-        loaded = self._shelf.loaded
+        loaded = self._pool.loaded
         return [
             _described(loaded[name]) if name in loaded else {"name": name, "loaded": False}
-            for name in self._shelf.names
+            for name in self._pool.names
         ]
 
     @property
@@ -234,14 +273,15 @@ def _names(folder: str | None) -> list[dict[str, Any]]:
     return [{"name": path.stem} for path in found]
 
 
-def _described(planner: Planner) -> dict[str, Any]:
-    base, checkpoint = planner.base, planner.base.checkpoint
-    height, width = base.native_size
+def _described(model: LoadedModel) -> dict[str, Any]:
+    base, checkpoint = model.base, model.base.checkpoint
+    height, width = base.traits.native_size
     compiled = checkpoint.compiled
     return {
-        "name": planner.name,
+        "name": model.name,
         "loaded": True,
         "family": checkpoint.family,
+        "prediction": base.traits.prediction,
         "height": height,
         "width": width,
         "defaults": checkpoint.profile.model_dump(exclude={"height", "width"}),

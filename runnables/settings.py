@@ -6,18 +6,15 @@ a suggestion, so that a typing mistake is never silently the default.
 
 from __future__ import annotations
 
-import difflib
-import os
 import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, field_validator
+from pydantic_settings import SettingsConfigDict
 
-from runnables.errors import ConfigurationError
+from runnables.environment import EnvironmentSettings
 
-PREFIX = "SD_"
 PAGE = """# Settings
 
 Environment variables, declared in `runnables/settings.py`; a misspelt one stops the start.
@@ -32,10 +29,10 @@ DeviceName = Literal["auto", "cpu", "cuda", "neuron"]
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
 
 
-class Settings(BaseSettings):
+class Settings(EnvironmentSettings):
     """Read from the environment, or given by name (tests, other hosts)."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix="SD_")
 
     model: str = Field(
         EMBEDDED_MODEL,
@@ -46,6 +43,11 @@ class Settings(BaseSettings):
         "",
         description="Comma-separated `name=source` of further models, which requests choose by "
         "`model`; a source is what SD_MODEL takes. Each is loaded when it is first asked for",
+    )
+    models_dir: str | None = Field(
+        None,
+        description="A folder of further models (diffusers folders and .safetensors checkpoints), "
+        "each named as its folder or file is; one that arrives is served without a restart",
     )
     models_memory_gb: float = Field(
         0.0,
@@ -60,6 +62,11 @@ class Settings(BaseSettings):
     )
     device: DeviceName = Field("auto", description="auto takes CUDA, then Neuron, then the CPU")
     precision: Precision = Field("auto", description="auto is fp16 on CUDA, else fp32")
+    t5: bool = Field(
+        True,
+        description="Load T5, the third text encoder of Stable Diffusion 3. Without it prompts of "
+        "more than 77 tokens are refused, and 19 GB (fp32) are saved",
+    )
     refiner: str | None = Field(None, description="An SDXL refiner run after the base model")
     lora_dir: str | None = Field(
         None, description="A folder of LoRAs (.safetensors) that requests may name"
@@ -163,43 +170,7 @@ class Settings(BaseSettings):
         return {name.strip(): source.strip() for name, _, source in named}
 
     @classmethod
-    def from_environment(cls) -> Settings:
-        """Read `SD_*`. Raises ConfigurationError naming the variable that is unknown or wrong."""
-        _refuse_unknown(set(cls.model_fields))
-        try:
-            return cls()
-        except ValidationError as error:
-            first = error.errors()[0]
-            name = PREFIX + str(first["loc"][0]).upper()
-            raise ConfigurationError(f"{name}: {first['msg']}", loc=(name,)) from error
-
-    @classmethod
-    def describe(cls) -> str:
-        """A table of every variable, its default and its meaning."""
-        return "\n".join(f"{name:22} {default:12} {text}" for name, default, text in cls._rows())
-
-    @classmethod
     def page(cls) -> str:
         """The same in Markdown; docs/settings.md is this."""
-        rows = (f"| `{name}` | {default} | {text} |" for name, default, text in cls._rows())
+        rows = (f"| `{name}` | {default} | {text} |" for name, default, text in cls.rows())
         return "\n".join([PAGE, *rows])
-
-    @classmethod
-    def _rows(cls) -> list[tuple[str, str, str]]:
-        return [
-            (PREFIX + name.upper(), _shown(field.default), field.description or "")
-            for name, field in cls.model_fields.items()
-        ]
-
-
-def _shown(default: object) -> str:
-    return "(embedded)" if default == EMBEDDED_MODEL else str(default) if default else "-"
-
-
-def _refuse_unknown(known: set[str]) -> None:
-    for variable in os.environ:
-        name = variable.removeprefix(PREFIX).lower()
-        if variable.startswith(PREFIX) and name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {PREFIX}{close[0].upper()}?" if close else ""
-            raise ConfigurationError(f"{variable} is not a setting{hint}", loc=(variable,))

@@ -1,69 +1,303 @@
-"""The arrows run one way: nothing below knows HTTP, nothing above knows torch."""
+"""Imports run one way: nothing below knows HTTP, nothing above knows torch, no circle is left.
+
+`ROOMS` declares the rooms, from the lowest to the highest, and what each may import. As a room may
+only name rooms that stand above it in that table, no chain of imports can lead back up. Imports for
+type checking and imports inside functions count like all others.
+"""
 
 from __future__ import annotations
 
 import ast
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-#: package -> what it must not import
-FORBIDDEN = {
-    "runnables/samplers": {
-        "bentoml",
-        "starlette",
-        "api",
+TORCH = {"torch", "diffusers", "transformers", "accelerate"}
+HTTP = {"starlette", "fastapi", "uvicorn", "aiohttp", "httpx", "bentoml", "ray", "gradio"}
+HOSTS = {"bentoml", "ray", "gradio"}
+
+
+@dataclass(frozen=True)
+class Room:
+    """One room of the house.
+
+    Attributes:
+        modules: The modules and packages that lie in it; the longest name that fits decides.
+        may: The rooms that it may import.
+        never: The libraries that it must not import, nor load through anything it imports.
+    """
+
+    modules: tuple[str, ...]
+    may: frozenset[str] = frozenset()
+    never: frozenset[str] = frozenset()
+
+
+def _room(modules: str, may: str = "", never: Iterable[str] = ()) -> Room:
+    return Room(tuple(modules.split()), frozenset(may.split()), frozenset(never))
+
+
+#: packages that are no room of their own: what lies in them has to be named
+DIVIDED = ("runnables", "api")
+#: what every room may import: errors, the names of samplers, parameters, settings and tickets
+VALUES = "errors names values"
+RUNNABLES = "samplers checkpoints upscalers families extensions accelerators engine"
+#: what a package for one API's form may import
+FORM = f"{VALUES} images runnable http progress generation"
+ROOMS = {
+    "errors": _room(
+        "runnables.errors runnables.environment runnables.attention", never=HTTP | TORCH
+    ),
+    "names": _room("runnables.samplers.names", "errors", HTTP | TORCH),
+    "values": _room(
+        "runnables runnables.parameters runnables.settings runnables.ticket runnables.metrics "
+        "runnables.collector runnables.__main__",
+        "errors names",
+        HTTP | TORCH,
+    ),
+    "images": _room("runnables.images", VALUES, HTTP | TORCH),
+    "samplers": _room("runnables.samplers", VALUES, HTTP),
+    "checkpoints": _room("runnables.checkpoints", f"{VALUES} samplers", HTTP),
+    "upscalers": _room("runnables.upscalers", f"{VALUES} checkpoints", HTTP),
+    "families": _room("runnables.families", f"{VALUES} samplers checkpoints", HTTP),
+    "extensions": _room("runnables.extensions", f"{VALUES} checkpoints families", HTTP),
+    "accelerators": _room("runnables.accelerators", f"{VALUES} checkpoints families", HTTP),
+    "engine": _room(
         "runnables.engine",
-        "runnables.families",
-        "runnables.extensions",
-    },
-    "runnables/families": {"bentoml", "starlette", "api", "runnables.engine"},
-    "runnables/extensions": {"bentoml", "starlette", "api", "runnables.engine"},
-    "runnables/accelerators": {"bentoml", "starlette", "api", "runnables.engine"},
-    "runnables/engine": {"bentoml", "starlette", "api", "runnables.runnable"},
-    "runnables": {"bentoml", "starlette", "ray", "api", "service", "hosts", "models"},
-    "api": {
-        "torch",
-        "diffusers",
-        "transformers",
-        "bentoml",
-        "service",
-        "hosts",
-        "runnables.families",
-        "runnables.extensions",
-        "runnables.engine",
-    },
-    "hosts/ray": {"torch", "diffusers", "transformers", "service"},
-    "hosts/queue/front": {"torch", "diffusers", "runnables.runnable", "runnables.engine"},
-    "hosts/queue/worker": {"torch", "bentoml", "service", "runnables.families"},
-    "ui": {"torch", "bentoml", "service", "api", "runnables", "models"},
-    "models": {"bentoml", "starlette", "api", "service", "runnables.engine"},
+        f"{VALUES} images samplers upscalers families extensions accelerators",
+        HTTP,
+    ),
+    "runnable": _room(
+        "runnables.runnable runnables.assembly", f"{VALUES} images {RUNNABLES}", HTTP
+    ),
+    "http": _room("api api.http", f"{VALUES} images", TORCH | HOSTS),
+    "progress": _room("api.progress", f"{VALUES} http", TORCH | HOSTS),
+    "generation": _room("api.generation", f"{VALUES} runnable http progress", TORCH | HOSTS),
+    "native": _room("api.native", FORM, TORCH | HOSTS),
+    "openai": _room("api.openai", FORM, TORCH | HOSTS),
+    "webui": _room("api.webui", FORM, TORCH | HOSTS),
+    "jobs": _room("api.jobs", FORM, TORCH | HOSTS),
+    "api": _room(
+        "api.app api.errors api.openapi", f"{FORM} native openai webui jobs", TORCH | HOSTS
+    ),
+    "ui": _room("ui", never=TORCH | {"bentoml", "ray"}),
+    "hosts": _room("service hosts", f"{FORM} webui api ui", TORCH),
+    "models": _room("models", f"{VALUES} samplers checkpoints families accelerators", HTTP),
+    "benchmarks": _room("benchmarks", f"{VALUES} {RUNNABLES} runnable hosts"),
 }
 
 
-def imported(path: Path) -> set[str]:
-    """Modules a file imports, type-checking imports included."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+@dataclass
+class Module:
+    """What one module imports.
+
+    Attributes:
+        imports: Everything that it names in an import anywhere: modules of ours, or libraries.
+        loads: Those of them that are loaded with it, parent packages included.
+    """
+
+    imports: set[str] = field(default_factory=set)
+    loads: set[str] = field(default_factory=set)
+
+
+class Graph:
+    """The modules below a folder and their imports."""
+
+    def __init__(self, root: Path) -> None:
+        files = dict(_files(root))
+        self.modules = {name: Module() for name in files}
+        for name, path in files.items():
+            self._read(self.modules[name], ast.parse(path.read_text()), loads=True)
+            self.modules[name].imports.discard(name)
+
+    def _read(self, module: Module, node: ast.AST, *, loads: bool) -> None:
+        for child in ast.iter_child_nodes(node):
+            late = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) or (
+                isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)
+            )
+            for name in self._names(child):
+                module.imports.add(name)
+                if loads:
+                    module.loads |= {name, *_parents(name)}
+            self._read(module, child, loads=loads and not late)
+
+    def _names(self, node: ast.AST) -> Iterator[str]:
         if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield inner if inner in self.modules else node.module
+
+    def circles(self) -> list[list[str]]:
+        """Return chains of imports that end where they begin."""
+        done: set[str] = set()
+        found: list[list[str]] = []
+
+        def follow(name: str, path: list[str]) -> None:
+            if name in path:
+                found.append(_turned(path[path.index(name) :]))
+            elif name not in done:
+                for inner in sorted(self.modules[name].imports & self.modules.keys()):
+                    follow(inner, [*path, name])
+                done.add(name)
+
+        for name in sorted(self.modules):
+            follow(name, [])
+        return found
+
+    def loaded_by(self, name: str) -> dict[str, str]:
+        """Return everything that is loaded with a module -> the module that imports it."""
+        found: dict[str, str] = {}
+        unseen = [name]
+        while unseen:
+            here = unseen.pop()
+            for inner in self.modules[here].loads - found.keys():
+                found[inner] = here
+                if inner in self.modules:
+                    unseen.append(inner)
+        return found
 
 
-@pytest.mark.parametrize("package", FORBIDDEN)
-def test_arrows(package: str) -> None:
-    files = list((ROOT / package).rglob("*.py"))
-    assert files
-    for path in files:
-        for name in imported(path):
-            for forbidden in FORBIDDEN[package]:
-                wrong = name == forbidden or name.startswith(forbidden + ".")
-                assert not wrong, f"{path.relative_to(ROOT)} imports {name}"
+def _turned(circle: list[str]) -> list[str]:
+    """Return a circle from its first name in the alphabet, back to it."""
+    first = circle.index(min(circle))
+    return [*circle[first:], *circle[:first], circle[first]]
+
+
+def _files(root: Path) -> Iterator[tuple[str, Path]]:
+    tops = sorted({name.partition(".")[0] for room in ROOMS.values() for name in room.modules})
+    for top in tops:
+        for path in (root / f"{top}.py", *(root / top).rglob("*.py")):
+            if path.exists():
+                parts = path.relative_to(root).with_suffix("").parts
+                yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+
+
+def _parents(name: str) -> list[str]:
+    parts = name.split(".")
+    return [".".join(parts[:length]) for length in range(1, len(parts))]
+
+
+def room_of(module: str) -> str:
+    """Return the room of a module."""
+    around = [name for name in _parents(module) if name not in DIVIDED]
+    names = [module, *reversed(around)]
+    places = {name: room for room, one in ROOMS.items() for name in one.modules}
+    return next((places[name] for name in names if name in places), "no room")
+
+
+def problems(root: Path) -> list[str]:
+    """Return what is wrong with the imports below a folder; nothing, where all is well."""
+    graph = Graph(root)
+    found = [" -> ".join(circle) for circle in graph.circles()]
+    for name, module in graph.modules.items():
+        room = room_of(name)
+        if room not in ROOMS:
+            found.append(f"{name} lies in no room")
+            continue
+        for inner in sorted(module.imports):
+            other = room_of(inner) if inner in graph.modules else room
+            if other != room and other not in ROOMS[room].may:
+                found.append(f"{room} must not import {other}: {name} imports {inner}")
+            if _library(inner) in ROOMS[room].never:
+                found.append(f"{room} must not import {inner}: {name} does")
+        for inner, through in graph.loaded_by(name).items():
+            if _library(inner) in ROOMS[room].never and through != name:
+                found.append(f"{room} must not load {inner}: {name} does, through {through}")
+    return found
+
+
+def _library(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def test_rooms_name_only_rooms_that_are_lower() -> None:
+    lower: set[str] = set()
+    for name, room in ROOMS.items():
+        assert room.may <= lower, f"{name} may import {room.may - lower}"
+        lower.add(name)
+
+
+def test_imports() -> None:
+    assert problems(ROOT) == []
+
+
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the sources."""
+    root = tmp_path_factory.mktemp("copy")
+    for name, path in _files(ROOT):
+        target = root / path.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+        assert name
+    return root
+
+
+PLANTED = {
+    "a higher room": (
+        "api/http/keys.py",
+        "from api.jobs import store",
+        "http must not import jobs: api.http.keys imports api.jobs.store",
+    ),
+    "a higher room, for type checking": (
+        "runnables/samplers/table.py",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import runnables.engine.batch",
+        "samplers must not import engine: runnables.samplers.table imports runnables.engine.batch",
+    ),
+    "a higher room, inside a function": (
+        "runnables/images/codec.py",
+        "def late():\n    import api.http.keys",
+        "images must not import http: runnables.images.codec imports api.http.keys",
+    ),
+    "a room beside it": (
+        "api/openai/answers.py",
+        "from api.webui import body",
+        "openai must not import webui: api.openai.answers imports api.webui.body",
+    ),
+    "a circle in one room": (
+        "api/webui/prompts.py",
+        "from api.webui import translate",
+        "api.webui.prompts -> api.webui.translate -> api.webui.prompts",
+    ),
+    "a library": (
+        "api/http/limits.py",
+        "def late():\n    from torch import nn",
+        "http must not import torch: api.http.limits does",
+    ),
+    "a library, through others": (
+        "runnables/ticket.py",
+        "import torch",
+        "api must not load torch: api.app does, through runnables.ticket",
+    ),
+    "HTTP below": (
+        "runnables/engine/batch.py",
+        "import starlette.requests",
+        "engine must not import starlette.requests: runnables.engine.batch does",
+    ),
+    "a new folder": ("runnables/attic.py", "", "runnables.attic lies in no room"),
+}
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_what_is_planted_is_reported(copied: Path, name: str) -> None:
+    place, text, report = PLANTED[name]
+    path = copied / place
+    before = path.read_text() if path.exists() else None
+    path.write_text((before or "") + f"\n{text}\n")
+    try:
+        assert report in problems(copied)
+    finally:
+        if before is None:
+            path.unlink()
+        else:
+            path.write_text(before)
 
 
 def test_a_host_starts_without_torch() -> None:

@@ -1,1 +1,1 @@
-"""The web page: draws through the service's jobs API, beside the service or far from it."""
+"""The web page, which generates through the service's jobs API, beside the service or elsewhere."""

@@ -15,7 +15,7 @@ from ui.client import TIMEOUT, Service
 
 
 def address(environment: Mapping[str, str]) -> str:
-    """The service's address by the environment, "" where it says nothing.
+    """Return the service's address by the environment, or "" where it says nothing.
 
     `SD_UI_SERVICE` is the address. `SERVICE_NAME` and `MODEL_ENDPOINT` are what the Ray Serve
     blueprint's page reads: the latter is the path of its only endpoint, `/imagine`, perhaps below
@@ -31,7 +31,7 @@ def address(environment: Mapping[str, str]) -> str:
 
 
 def application(service: str, key: str = "") -> FastAPI:
-    """The page in front of this service, and `/healthz` for probes."""
+    """Return the page in front of this service, with `/healthz` for probes."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
 
     @app.get("/healthz")
@@ -43,6 +43,7 @@ def application(service: str, key: str = "") -> FastAPI:
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m ui", description=__doc__)
     default = address(os.environ)
     parser.add_argument(

@@ -10,10 +10,10 @@ from ui.page import STYLE, Page, theme
 
 
 def build(service: Service, app: FastAPI | None = None, *, max_upload_mb: float = 25.0) -> FastAPI:
-    """Gradio at `/`, after the routes of `app`; whoever mounts it runs its lifespan.
+    """Mount Gradio at `/`, after the routes of `app`; the caller runs its lifespan.
 
     Args:
-        max_upload_mb: largest picture a visitor may bring.
+        max_upload_mb: The size of the largest picture that a visitor may upload.
     """
     mounted: FastAPI = gr.mount_gradio_app(
         app or FastAPI(openapi_url=None, docs_url=None, redoc_url=None),

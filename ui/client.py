@@ -1,7 +1,8 @@
-"""The service as the page sees it: its jobs API over HTTP, and what can be asked for."""
+"""The service as the page sees it: its jobs API over HTTP, and what can be requested."""
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
@@ -19,11 +20,11 @@ Files = Mapping[str, bytes]
 
 
 class ServiceError(Exception):
-    """What the service refused or failed, in its own words.
+    """An error of the service, in its own words.
 
     Attributes:
-        field: the parameter it is about, or "".
-        status: HTTP status; 0 when the service was not reached.
+        field: The parameter that it is about, or "".
+        status: The HTTP status; 0 when the service was not reached.
     """
 
     def __init__(self, message: str, *, field: str = "", status: int = 0) -> None:
@@ -33,12 +34,12 @@ class ServiceError(Exception):
 
 @dataclass(frozen=True)
 class Catalog:
-    """What the service draws with.
+    """What a service offers.
 
     Attributes:
-        models: as `GET /models`, the default first.
-        samplers: as `GET /samplers`.
-        limits: parameter -> its JSON schema (minimum, maximum, description), as in OpenAPI.
+        models: The answer of `GET /models`, the default first.
+        samplers: The answer of `GET /samplers`.
+        limits: Parameter -> its JSON schema (minimum, maximum, description), as in OpenAPI.
     """
 
     models: list[dict[str, Any]]
@@ -50,15 +51,15 @@ class Service:
     """A client of one service.
 
     Args:
-        http: knows the service's address; the paths are appended to its base URL.
-        key: the API key that is used where the page's user gives none.
+        http: A client with the service's address; the paths are appended to its base URL.
+        key: The API key that is used where the visitor enters none.
     """
 
     def __init__(self, http: httpx.AsyncClient, key: str = "") -> None:
         self._http, self._key = http, key
 
     async def catalog(self, key: str = "") -> Catalog:
-        """Models, samplers and limits. Raises ServiceError."""
+        """Return models, samplers and limits. Raise ServiceError."""
         document = (await self._send("GET", "/docs.json", key)).json()
         schemas = document["components"]["schemas"]
         return Catalog(
@@ -73,7 +74,7 @@ class Service:
     async def submit(
         self, task: str, parameters: Mapping[str, Any], files: Files, key: str = ""
     ) -> dict[str, Any]:
-        """The job's document. Raises ServiceError naming the field."""
+        """Submit a job and return its document. Raise ServiceError that names the field."""
         order = {"task": task, "parameters": dict(parameters)}
         if not files:
             return dict((await self._send("POST", "/jobs", key, json=order)).json())
@@ -84,7 +85,7 @@ class Service:
     async def events(
         self, job: str, key: str = "", *, preview_every: int = 1
     ) -> AsyncGenerator[tuple[str, dict[str, Any]], None]:
-        """(event, data) until the job has ended; the last event is named by its state."""
+        """Yield (event, data) until the job has ended; its state names the last event."""
         request = self._request("GET", f"/jobs/{job}/events?preview_every={preview_every}", key)
         try:
             response = await self._http.send(request, stream=True)
@@ -100,11 +101,23 @@ class Service:
             raise _unreachable(error) from error
 
     async def image(self, path: str, key: str = "") -> bytes:
-        """An image's file, by the path in the job's document."""
+        """Return an image's file, by the path in the job's document."""
         return (await self._send("GET", path, key)).content
 
+    async def parameters_in(self, data: bytes, key: str = "") -> dict[str, Any]:
+        """Return the parameters that lie in an image's file.
+
+        Raises:
+            ServiceError: The file is not an image, or there are none in it.
+        """
+        body = {"image": base64.b64encode(data).decode()}
+        found = (await self._send("POST", "/sdapi/v1/png-info", key, json=body)).json()
+        if not found["native"]:
+            raise ServiceError("this image carries no parameters", field="file")
+        return dict(found["native"])
+
     async def cancel(self, job: str, key: str = "") -> None:
-        """Stop a job; without effect on a finished one."""
+        """Stop a job; a finished one stays as it is."""
         await self._send("DELETE", f"/jobs/{job}", key)
 
     def _request(self, method: str, path: str, key: str, **content: Any) -> httpx.Request:
@@ -133,9 +146,12 @@ async def _check(response: httpx.Response) -> None:
 
 
 def problem(body: Any, status: int = 0) -> ServiceError:
-    """An error of the service's form, `{"error", "detail": [{"loc", "msg"}]}`, as an exception."""
+    """Return the service's JSON error as an exception."""
     content = body if isinstance(body, dict) else {}
-    places = [place.get("loc") or [] for place in content.get("detail") or []]
+    detail = content.get("detail") or []
+    if isinstance(detail, str):  # in the WebUI's form
+        return ServiceError(detail, status=status)
+    places = [place.get("loc") or [] for place in detail]
     names = [name for place in places for name in place if name not in ("data", "parameters")]
     field = str(names[0]) if names else ""
     message = str(content.get("error") or f"the service answered {status}")
@@ -147,6 +163,6 @@ def _unreachable(error: httpx.HTTPError) -> ServiceError:
 
 
 def _flat(schema: dict[str, Any], schemas: Mapping[str, Any]) -> dict[str, Any]:
-    """A property's schema without `anyOf [..., null]`."""
+    """Return a property's schema without `anyOf [..., null]`."""
     choices = [choice for choice in schema.get("anyOf", []) if choice.get("type") != "null"]
     return {**schema, **choices[0]} if choices else schema

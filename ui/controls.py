@@ -15,7 +15,7 @@ Controls = dict[str, Any]
 
 
 def prompts() -> Controls:
-    """The two texts."""
+    """Return the two texts."""
     return {
         "prompt": gr.Textbox(
             label="Prompt",
@@ -32,7 +32,7 @@ def prompts() -> Controls:
 
 
 def settings() -> Controls:
-    """Everything else, in the page's order."""
+    """Return all other fields but the seed, in the page's order."""
     controls: Controls = {"model": gr.Dropdown(label="Model", visible=False)}
     with gr.Row():
         controls["scheduler"] = gr.Dropdown(
@@ -61,12 +61,12 @@ def settings() -> Controls:
 
 
 def seed() -> Any:
-    """An empty seed is a new one each time."""
+    """Return the field of the seed; an empty one is a new seed each time."""
     return _number("Seed", "seed", "random")
 
 
 def _number(label: str, name: str, placeholder: str = "auto") -> Any:
-    """A whole number that may be left empty, which Gradio's own number field cannot."""
+    """Return a field for a whole number that may be empty, which Gradio's own cannot be."""
     return gr.Textbox(
         label=label,
         placeholder=placeholder,
@@ -77,12 +77,12 @@ def _number(label: str, name: str, placeholder: str = "auto") -> Any:
 
 
 def in_order(controls: Mapping[str, Any]) -> list[Any]:
-    """The components in the order of FIELDS."""
+    """Return the components in the order of FIELDS."""
     return [controls[name] for name in FIELDS]
 
 
 def fitted(catalog: Catalog) -> list[Any]:
-    """Updates of all fields, in the order of FIELDS, to what this service takes and defaults to."""
+    """Return updates of all fields, in the order of FIELDS: this service's limits and defaults."""
     model = catalog.models[0]
     defaults = model.get("defaults", {})
     updates: dict[str, Any] = {name: gr.update() for name in FIELDS}
@@ -108,6 +108,6 @@ def _samplers(samplers: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
 
 
 def _models(names: list[str]) -> Any:
-    """A choice only where there is one."""
+    """Return a choice of models; it is visible only where there are several."""
     several = len(names) > 1
     return gr.update(choices=names, value=names[0] if several else None, visible=several)

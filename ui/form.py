@@ -1,4 +1,4 @@
-"""The page's fields to a request's parameters, and back."""
+"""The page's fields as a request's parameters, and back."""
 
 from __future__ import annotations
 
@@ -31,29 +31,29 @@ NOT_OF = {"strength": {"txt2img"}, "hires": {"inpaint"}}
 ONCE = 1.0  # times the size: no second pass
 #: the second pass that a chosen size stands for
 HIRES = {"strength": 0.7, "upscaler": "latent"}
-#: told by the service about an image, but no choice of the user
+#: what the service reports about an image, and the visitor does not choose
 NOT_CHOSEN = {"output_format", "priority", "deadline_s", "safety_check", "task"}
 
 
 def to_parameters(task: str, values: Sequence[Any], more: str) -> dict[str, Any]:
-    """What is filled in, for a request of this task.
+    """Return what is filled in, for a request of this task.
 
     Args:
-        values: of FIELDS, in their order; None and "" are left out.
-        more: a JSON object with further parameters, or "".
+        values: The values of FIELDS, in their order; None and "" are left out.
+        more: A JSON object with further parameters, or "".
 
     Raises:
         ServiceError: `more` is no JSON object.
     """
-    given = dict(zip(FIELDS, values, strict=True))
-    given["hires"] = _second_pass(given["hires"])
-    given = {name: value for name, value in given.items() if task not in NOT_OF.get(name, ())}
-    filled = {name: _number(name, value) for name, value in given.items() if _is_filled(value)}
+    fields = dict(zip(FIELDS, values, strict=True))
+    fields["hires"] = _second_pass(fields["hires"])
+    fields = {name: value for name, value in fields.items() if task not in NOT_OF.get(name, ())}
+    filled = {name: _number(name, value) for name, value in fields.items() if _is_filled(value)}
     return {**filled, **_parse(more), "output_format": "png"}
 
 
 def to_values(parameters: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    """The fields' values for these parameters, None where they say nothing, and the rest as JSON.
+    """Return the fields' values for these parameters (None where there is none), the rest as JSON.
 
     Fields that the page cannot leave empty (the number of images) keep their own default.
     """
@@ -71,7 +71,7 @@ def to_values(parameters: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
 
 
 def summary(parameters: Mapping[str, Any]) -> str:
-    """One line about an image."""
+    """Return one line about an image."""
     parts = [
         f"seed {parameters.get('seed')}",
         parameters.get("scheduler"),
@@ -86,11 +86,11 @@ def _second_pass(scale: float | None) -> dict[str, float] | None:
 
 
 def _scale(parameters: Mapping[str, Any]) -> float:
-    """How many times larger the second pass is, where it is the one that the page asks for."""
-    asked = parameters.get("hires") or {}
+    """Return how many times larger the second pass is, where the page can request this one."""
+    wanted = parameters.get("hires") or {}
     steps = parameters.get("num_inference_steps")
-    usual = {**HIRES, "num_inference_steps": steps, "scale": asked.get("scale")}
-    return float(asked["scale"]) if {**usual, **asked} == usual and asked else ONCE
+    usual = {**HIRES, "num_inference_steps": steps, "scale": wanted.get("scale")}
+    return float(wanted["scale"]) if {**usual, **wanted} == usual and wanted else ONCE
 
 
 def _is_filled(value: Any) -> bool:
@@ -98,7 +98,7 @@ def _is_filled(value: Any) -> bool:
 
 
 def _number(name: str, value: Any) -> Any:
-    """What is no number goes on as it is: the service says what is wrong with it."""
+    """Return a whole number; other text stays as it is, and the service says what is wrong."""
     try:
         return int(value) if name in WHOLE else value
     except ValueError:

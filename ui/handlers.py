@@ -1,16 +1,18 @@
-"""What the page does when something is clicked. Returned are updates of its components."""
+"""The handlers of clicks on the page, which return updates of its components."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from gradio.processing_utils import save_bytes_to_cache
 from gradio.utils import get_upload_folder
 
-from ui import controls, drawing, form, pictures, recall, stage
+from ui import controls, form, generation, pictures, stage
 from ui.client import NOT_THERE, Service, ServiceError
 
 #: images of a session that stay on the page
@@ -20,7 +22,7 @@ Entry = dict[str, Any]  # an image of the session: path, task, finish_reason, pa
 
 
 class Handlers:
-    """One service's; every visitor's state travels in arguments.
+    """The handlers for one service; a visitor's state travels in arguments.
 
     The order of what is returned is that of the outputs in `ui.page`.
     """
@@ -29,23 +31,23 @@ class Handlers:
         self._service = service
 
     async def load(self, key: str) -> list[Any]:
-        """Title, key field, retry timer, and all fields, as this service has them."""
+        """Return title, key field, retry timer, and all fields, as this service has them."""
         try:
             catalog = await self._service.catalog(key)
         except ServiceError as error:
-            asked = gr.update(visible=True) if error.status == 401 else gr.skip()
+            key_field = gr.update(visible=True) if error.status == 401 else gr.skip()
             retry = gr.update(active=error.status in NOT_THERE)
-            return [_title(_why(error, key)), asked, retry, *[gr.skip()] * len(form.FIELDS)]
+            return [_title(_why(error, key)), key_field, retry, *[gr.skip()] * len(form.FIELDS)]
         name = catalog.models[0]["name"]
         return [_title(name), gr.skip(), gr.update(active=False), *controls.fitted(catalog)]
 
-    async def draw(
+    async def generate(
         self, task: str, picture: Any, painted: Any, key: str, shown: list[Entry], *values: Any
     ) -> AsyncGenerator[list[Any], None]:
-        """Job, buttons, stage and view while a job runs; then the session's images too.
+        """Yield job, buttons, stage and view while a job runs; then the session's images, too.
 
         Args:
-            values: of form.FIELDS, then the further parameters.
+            values: The values of form.FIELDS, then the further parameters.
         """
         *fields, more = values
         final: dict[str, Any] = {}
@@ -53,11 +55,11 @@ class Handlers:
         try:
             parameters = form.to_parameters(task, fields, more)
             files = pictures.files(task, picture, painted)
-            jobs = drawing.run(self._service, task, parameters, files, key)
+            jobs = generation.run(self._service, task, parameters, files, key)
             async with aclosing(jobs):
                 async for final in jobs:
                     preview = final.get("preview") or preview  # stays until there is a newer one
-                    yield _drawing({**final, "preview": preview})
+                    yield _running({**final, "preview": preview})
             yield await self._ended(final, key, shown)
         except ServiceError as error:
             yield _stopped(stage.message(error.message, kind="error"))
@@ -66,28 +68,42 @@ class Handlers:
     async def _ended(self, job: dict[str, Any], key: str, shown: list[Entry]) -> list[Any]:
         if job["state"] == "cancelled":
             return _stopped(stage.message("Cancelled."))
-        drawn = await drawing.collect(self._service, job, key)
-        entries = [_entry(image) for image in drawn]
+        images = await generation.collect(self._service, job, key)
+        entries = [_entry(image) for image in images]
         shown = [*entries, *shown][:GALLERY]
         paths = [entry["path"] for entry in shown]
         return [*_idle(), *view(shown, 0), shown, gr.update(value=paths, visible=True)]
 
     async def cancel(self, job: str, key: str) -> Any:
-        """The button, switched off: the job itself says when it has ended."""
+        """Stop a job. Return the button, switched off: the job's events say when it has ended."""
         try:
             await self._service.cancel(job, key)
         except ServiceError as error:
             raise _toast(error) from error
         return gr.update(interactive=False)
 
+    async def recall_file(self, path: str, task: str, model: str | None, key: str) -> list[Any]:
+        """Return the emptied drop field; task, tab and fields of an image that was dropped."""
+        try:
+            data = await asyncio.to_thread(Path(path).read_bytes)
+            parameters = await self._service.parameters_in(data, key)
+        except ServiceError as error:
+            raise _toast(error) from error
+        if "strength" not in parameters:
+            task = "txt2img"
+        elif task == "txt2img":
+            task = "img2img"
+        gr.Info("Parameters restored.", duration=3)
+        return [None, *_recalled(task, parameters, model)]
+
 
 def choose(shown: list[Entry], event: gr.SelectData) -> list[Any]:
-    """Stage and view of the image that was clicked in the gallery."""
+    """Return stage and view of the image that was clicked in the gallery."""
     return view(shown, int(event.index))
 
 
 def view(shown: list[Entry], chosen: int) -> list[Any]:
-    """Stage, image, its line of text, its buttons, and which one it is."""
+    """Return stage, image, its line of text, its buttons, and its number."""
     entry = shown[chosen]
     text = form.summary(entry["parameters"])
     if entry["finish_reason"] != "success":
@@ -102,36 +118,22 @@ def view(shown: list[Entry], chosen: int) -> list[Any]:
 
 
 def recall_shown(shown: list[Entry], chosen: int, model: str | None) -> list[Any]:
-    """Task, tab and fields of an image of the session."""
+    """Return task, tab and fields of an image of the session."""
     return _recalled(shown[chosen]["task"], shown[chosen]["parameters"], model)
 
 
-def recall_file(path: str | None, task: str, model: str | None) -> list[Any]:
-    """The emptied drop field; task, tab and fields of an image that was dropped."""
-    try:
-        parameters = recall.read(path or "")
-    except ServiceError as error:
-        raise _toast(error) from error
-    if "strength" not in parameters:
-        task = "txt2img"
-    elif task == "txt2img":
-        task = "img2img"
-    gr.Info("Parameters restored.", duration=3)
-    return [None, *_recalled(task, parameters, model)]
-
-
 def go_on(shown: list[Entry], chosen: int) -> list[Any]:
-    """Task, tab and picture: an image of the session is the one to start from."""
+    """Return task, tab and picture, for an image of the session to start from."""
     return ["img2img", gr.update(selected="img2img"), shown[chosen]["path"]]
 
 
 def seed_of(shown: list[Entry], chosen: int) -> Any:
-    """The seed of the image that is looked at."""
+    """Return the seed of the image that is shown."""
     return str(shown[chosen]["parameters"].get("seed", "")) if shown else gr.skip()
 
 
 def task_chosen(task: str) -> tuple[Any, ...]:
-    """The task, and which of the fields in NOT_OF there are to choose."""
+    """Return the task, and which of the fields in NOT_OF are visible."""
     return task, *(gr.update(visible=task not in tasks) for tasks in form.NOT_OF.values())
 
 
@@ -149,7 +151,7 @@ def _recalled(task: str, parameters: dict[str, Any], model: str | None) -> list[
     return [task, gr.update(selected=task), *(updates[name] for name in form.FIELDS), more]
 
 
-def _entry(image: drawing.Shown) -> Entry:
+def _entry(image: generation.Shown) -> Entry:
     return {
         "path": save_bytes_to_cache(image.data, image.name, get_upload_folder()),
         "task": image.task,
@@ -158,8 +160,8 @@ def _entry(image: drawing.Shown) -> Entry:
     }
 
 
-def _drawing(event: dict[str, Any]) -> list[Any]:
-    """While a job runs. Its first event, the document, has its id."""
+def _running(event: dict[str, Any]) -> list[Any]:
+    """Return the updates while a job runs. Its first event, the document, has its id."""
     shown = gr.update(value=stage.progress(event), visible=True)
     if "id" not in event or event["state"] not in ("queued", "running"):
         return [gr.skip(), gr.skip(), gr.skip(), shown, *[gr.skip()] * 6]

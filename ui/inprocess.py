@@ -1,4 +1,4 @@
-"""HTTP to an ASGI application of the same process: no port, no TLS, no proxy between."""
+"""HTTP to an ASGI application of the same process, with no port, TLS or proxy between."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ class InProcess(httpx.AsyncBaseTransport):
     """A transport that streams; httpx's own ASGITransport waits for the last byte of a response.
 
     Args:
-        app: called for every request, on the loop the request is made on.
+        app: It is called for every request, on the loop of the request.
     """
 
     def __init__(self, app: Asgi) -> None:
         self._app = app
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request and return the response, whose body comes as it is read."""
         exchange = _Exchange(await request.aread())
         exchange.start(self._app, _scope(request))
         head = await exchange.next()
@@ -39,6 +40,7 @@ class _Exchange(httpx.AsyncByteStream):
         self._task: asyncio.Task[None] | None = None
 
     def start(self, app: Asgi, scope: Message) -> None:
+        """Call the application in a task."""
         self._task = asyncio.create_task(self._run(app, scope))
 
     async def _run(self, app: Asgi, scope: Message) -> None:
@@ -54,7 +56,7 @@ class _Exchange(httpx.AsyncByteStream):
         return {"type": "http.disconnect"}
 
     async def next(self) -> Message:
-        """The next message of the response. Raises ReadError where it ended too early."""
+        """Return the next message of the response. Raise ReadError where it ended too early."""
         message = await self._sent.get()
         if message is None:
             raise httpx.ReadError("the response ended early")
@@ -68,6 +70,7 @@ class _Exchange(httpx.AsyncByteStream):
             yield message.get("body", b"")
 
     async def aclose(self) -> None:
+        """Tell the application that the client has gone."""
         self._gone.set()
 
 

@@ -1,4 +1,4 @@
-"""The page beside the service: built when first asked for, so that it costs nothing before."""
+"""The page beside the service, which is built when first opened and costs nothing before."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 Scope = Any
 #: seconds between looks for a stop, and how long an answer may go on after it
 LOOK_S, GRACE_S = 1.0, 1.0
-#: shown while the page is built, and asks for it again
+#: what is shown while the page is built; it loads itself again
 OPENING = b"""<!doctype html><html lang="en"><head><meta charset="utf-8">
 <meta http-equiv="refresh" content="1"><title>Stable Diffusion</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -29,10 +29,10 @@ class Mounted:
     """An ASGI application for one path and everything below it.
 
     Args:
-        api: the service's application; the page calls it in this process.
-        path: where the page lies, such as `/ui`.
-        max_upload_mb: largest picture a visitor may bring.
-        stopping: whether the host has been told to stop.
+        api: The service's application; the page calls it in this process.
+        path: The path of the page, such as `/ui`.
+        max_upload_mb: The size of the largest picture that a visitor may upload.
+        stopping: Returns whether the host has to stop.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Mounted:
         self._life = AsyncExitStack()
 
     def owns(self, path: str) -> bool:
-        """Whether this path is the page's."""
+        """Return whether this path is the page's."""
         return path == self._path or path.startswith(self._path + "/")
 
     async def __call__(self, scope: Scope, receive: Asgi, send: Asgi) -> None:
@@ -68,7 +68,7 @@ class Mounted:
         await self._until_stopping(app(below, receive, send))
 
     async def _until_stopping(self, answer: Coroutine[Any, Any, None]) -> None:
-        """Gradio's streams last as long as the page is open: a stop must not wait for them."""
+        """Answer until the host stops: Gradio's streams last as long as the page is open."""
         task = asyncio.ensure_future(answer)
         try:
             while not task.done() and not self._stopping():
@@ -90,7 +90,7 @@ class Mounted:
             return self._app
 
     def _build(self) -> Any:
-        """Imports Gradio, which takes seconds and 100 MB."""
+        """Build the page. This imports Gradio, which takes seconds and 100 MB."""
         import httpx
 
         from ui.app import build

@@ -1,4 +1,4 @@
-"""The page: its layout, and which handler answers which click."""
+"""The layout of the page, and which handler answers which click."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden
 
 
 def theme() -> Any:
-    """The system's own fonts: nothing is fetched from elsewhere."""
+    """Return the theme, with the system's own fonts: nothing is fetched from elsewhere."""
     return gr.themes.Default(
         primary_hue="indigo",
         neutral_hue="slate",
@@ -35,7 +35,7 @@ def theme() -> Any:
 
 
 class Page:
-    """Builds the page of one service; `blocks` is to be mounted."""
+    """The page of one service; `blocks` is to be mounted."""
 
     def __init__(self, service: Service) -> None:
         self._handlers = handlers.Handlers(service)
@@ -68,7 +68,7 @@ class Page:
         with gr.Tabs(elem_id="tasks") as self._tabs:
             self._tab = {task: self._lay_out_task(task, text) for task, text in TASKS.items()}
         self._controls = controls.prompts()
-        self._draw = gr.Button("Draw", variant="primary", size="lg", elem_id="draw")
+        self._generate = gr.Button("Generate", variant="primary", size="lg", elem_id="generate")
         self._cancel = gr.Button(
             "Cancel", variant="stop", size="lg", elem_id="cancel", visible=False
         )
@@ -99,7 +99,7 @@ class Page:
                 )
             elif task == "inpaint":
                 self._editor = gr.ImageMask(
-                    label="Paint over what is to be redrawn",
+                    label="Paint over what is to change",
                     type="pil",
                     format="png",
                     sources=["upload", "clipboard"],
@@ -151,7 +151,7 @@ class Page:
     def _wire(self) -> None:
         fields = [*controls.in_order(self._controls), self._more]
         self._wire_catalog(fields[:-1])
-        self._wire_drawing(fields)
+        self._wire_generation(fields)
         self._wire_reuse(fields)
         for task, tab in self._tab.items():
             chosen = partial(handlers.task_chosen, task)
@@ -164,13 +164,13 @@ class Page:
             event(self._handlers.load, self._key, outputs, **PRIVATE)
         self.blocks.load(None, None, self._settings, js=ROOM, **PRIVATE)
 
-    def _wire_drawing(self, fields: list[Any]) -> None:
+    def _wire_generation(self, fields: list[Any]) -> None:
         view = [self._stage, self._result, self._details, self._actions, self._chosen]
         gr.on(
-            [self._draw.click, self._controls["prompt"].submit],
-            self._handlers.draw,
+            [self._generate.click, self._controls["prompt"].submit],
+            self._handlers.generate,
             [self._task, self._picture, self._editor, self._key, self._shown, *fields],
-            [self._job, self._draw, self._cancel, *view, self._shown, self._gallery],
+            [self._job, self._generate, self._cancel, *view, self._shown, self._gallery],
             **PRIVATE,
         )
         self._cancel.click(self._handlers.cancel, [self._job, self._key], self._cancel, **PRIVATE)
@@ -182,8 +182,8 @@ class Page:
         model = self._controls["model"]
         self._again.click(handlers.recall_shown, [*shown, model], filled, **PRIVATE)
         self._file.upload(
-            handlers.recall_file,
-            [self._file, self._task, model],
+            self._handlers.recall_file,
+            [self._file, self._task, model, self._key],
             [self._file, *filled],
             **PRIVATE,
         )

@@ -1,4 +1,4 @@
-"""Pictures on the page to the files of a request."""
+"""Pictures on the page as the files of a request."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ui.client import ServiceError
 
 
 def files(task: str, picture: str | None, painted: Mapping[str, Any] | None) -> dict[str, bytes]:
-    """`img` and `mask` as this task takes them.
+    """Return `img` and `mask` as this task takes them.
 
     Args:
-        picture: path of the image to redraw.
-        painted: the mask editor's value: `background`, and `layers` painted over it (RGBA).
+        picture: The path of the image to start from.
+        painted: The mask editor's value: `background`, and `layers` painted over it (RGBA).
 
     Raises:
-        ServiceError: a picture is missing.
+        ServiceError: A picture is missing.
     """
     if task == "img2img":
         if not picture:
@@ -37,12 +37,12 @@ def _inpaint(painted: Mapping[str, Any]) -> dict[str, bytes]:
         raise ServiceError("an image to repaint is needed", field="img")
     mask = mask_of(painted.get("layers") or [], background.size)
     if mask.getbbox() is None:
-        raise ServiceError("paint over what is to be redrawn", field="mask")
+        raise ServiceError("paint over what is to change", field="mask")
     return {"img": _png(background.convert("RGB")), "mask": _png(mask)}
 
 
 def mask_of(layers: list[Image.Image], size: tuple[int, int]) -> Image.Image:
-    """White where any layer was painted on, else black; 8-bit grey."""
+    """Return a mask in 8-bit grey: white where any layer was painted on, else black."""
     mask = Image.new("L", size, 0)
     for layer in layers:
         painted = layer.convert("RGBA").getchannel("A").resize(size)

@@ -1,4 +1,4 @@
-"""The HTML that shows a job on its way: preview, bar, and a line of text."""
+"""The HTML that shows a running job: preview, bar, and a line of text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ EMPTY = '<div class="stage empty"><p>Your image will appear here.</p></div>'
 
 
 def progress(event: Mapping[str, Any]) -> str:
-    """A job's progress event, or its document, as HTML."""
+    """Return a job's progress event, or its document, as HTML."""
     step, steps = int(event.get("step") or 0), int(event.get("steps") or 0)
     percent = round(100 * step / steps) if steps else 0
     return (
@@ -22,7 +22,7 @@ def progress(event: Mapping[str, Any]) -> str:
 
 
 def message(text: str, *, kind: str = "note") -> str:
-    """A line of text in the image's place; kind is `note` or `error`."""
+    """Return a line of text in the image's place; kind is `note` or `error`."""
     return f'<div class="stage empty {kind}"><p role="status">{escape(text)}</p></div>'
 
 

@@ -31,9 +31,9 @@ GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")  # RFC 4291, section 2.4
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address lies on the internet, the IPv4 address inside an IPv6 one included.
+    """Return whether an IP address, and an IPv4 address inside it, lies on the internet.
 
-    Not: private, loopback, link-local (cloud metadata), shared, multicast, reserved.
+    Private, loopback, link-local (cloud metadata), shared, multicast and reserved ones do not.
     """
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
@@ -50,14 +50,14 @@ def is_public(address: str) -> bool:
 def check_url(
     text: str, field: str, *, hosts: Collection[str] | None = None, insecure: bool = False
 ) -> URL:
-    """The URL, if it may be called at all; its address is checked on connecting.
+    """Return the URL, if it may be called at all; its address is checked on connecting.
 
     Args:
-        hosts: `name` (port 443) or `name:port`; None: every host.
-        insecure: also plain http.
+        hosts: The allowed hosts, as `name` (port 443) or `name:port`; None allows every host.
+        insecure: Whether plain http is allowed.
 
     Raises:
-        InvalidInput: naming `field`.
+        InvalidInput: It may not; `field` is named.
     """
     url = _parse(text, field)
     if url.scheme != "https" and not (insecure and url.scheme == "http"):
@@ -70,10 +70,10 @@ def check_url(
 
 
 def session(insecure: bool = False) -> aiohttp.ClientSession:
-    """A client session that connects to public addresses only. No proxy, no cookies.
+    """Return a client session that connects to public addresses only, without proxy and cookies.
 
     Args:
-        insecure: connect to any address.
+        insecure: Whether it connects to any address.
     """
     connector = aiohttp.TCPConnector(
         ssl=_tls(),
@@ -90,7 +90,7 @@ def session(insecure: bool = False) -> aiohttp.ClientSession:
 
 
 class Fetcher:
-    """Fetches input images from the hosts an operator allows (SD_FETCH_HOSTS); none by default."""
+    """A reader of input images from the hosts of SD_FETCH_HOSTS; there are none by default."""
 
     def __init__(self, settings: Settings) -> None:
         hosts = {host.strip().lower() for host in settings.fetch_hosts.split(",")}
@@ -99,11 +99,11 @@ class Fetcher:
         self.max_bytes = round(settings.max_body_mb * 1e6)
 
     async def get(self, text: str, field: str) -> bytes:
-        """The body behind a URL.
+        """Return the body behind a URL.
 
         Raises:
-            InvalidInput: fetching is off, the URL may not be called, or the call failed.
-            PayloadTooLarge: the body is larger than a request's may be.
+            InvalidInput: Fetching is off, the URL may not be called, or the call failed.
+            PayloadTooLarge: The body is larger than a request's may be.
         """
         if not self.hosts:
             raise InvalidInput(
@@ -115,7 +115,7 @@ class Fetcher:
             async with asyncio.timeout(TIMEOUT_S), session(self.insecure) as client:
                 return await self._follow(client, url, field)
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-            # no details: they would tell what lies inside the network
+            # no details: they would show what lies inside the network
             raise InvalidInput(f"{field} could not be fetched", loc=(field,)) from error
 
     def _check(self, text: str, field: str) -> URL:
@@ -146,7 +146,7 @@ class Fetcher:
 
 
 def _public_socket(address: tuple[Any, ...]) -> socket.socket:
-    """aiohttp's socket factory: called with each address about to be connected to."""
+    """Make a socket; aiohttp calls this with each address that it is about to connect to."""
     family, kind, protocol, _, place = address
     if not is_public(place[0]):
         raise PermissionError(errno.EACCES, "not a public address")
@@ -154,7 +154,7 @@ def _public_socket(address: tuple[Any, ...]) -> socket.socket:
 
 
 def _parse(text: str, field: str) -> URL:
-    """With the client's own parser, so that both see the same host."""
+    """Parse with the client's own parser, so that both see the same host."""
     try:
         if len(text) > MAX_URL:
             raise ValueError
@@ -166,7 +166,7 @@ def _parse(text: str, field: str) -> URL:
 
 
 def _short(url: URL) -> str:
-    """The host, with its port where that is not the scheme's own."""
+    """Return the host, with its port where that is not the scheme's own."""
     host = (url.host or "").rstrip(".").lower()
     return host if url.is_default_port() else f"{host}:{url.port}"
 

@@ -1,4 +1,4 @@
-"""HTTP bodies to parameters and images. Every complaint names its field."""
+"""HTTP bodies to parameters and images. Every error names its field."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from PIL.Image import Image
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from api.http.decoding import decoded
 from api.http.fetch import Fetcher
 from api.http.validation import M, validated
 from runnables.errors import InvalidInput, PayloadTooLarge
@@ -22,13 +22,15 @@ from runnables.parameters import AnyParameters, Inpaint, TextToImage
 from runnables.settings import Settings
 
 MAX_DATA = 64 * 1024  # bytes of the `data` part; the longest valid one has about 33 KB
+#: commas in JSON, so values and those in texts: more take too long to parse
+MAX_COMMAS = 100_000
 CONTROL = "control"  # the part of a control image, once for each of `controlnets`
 MULTIPART = "multipart/form-data"
 
 
 @dataclass(frozen=True)
 class Form:
-    """What a request asks for."""
+    """A request: its parameters and its images."""
 
     parameters: AnyParameters
     image: Image | None = None
@@ -40,7 +42,7 @@ async def read(request: Request, model: type[AnyParameters], settings: Settings)
     """Read a request of this task.
 
     Raises:
-        InvalidInput, UnsupportedImage, PayloadTooLarge: naming the field.
+        InvalidInput, UnsupportedImage, PayloadTooLarge: Something is wrong; the field is named.
     """
     if model is TextToImage and content_type(request) != MULTIPART:
         expect_json(request)
@@ -50,12 +52,12 @@ async def read(request: Request, model: type[AnyParameters], settings: Settings)
 
 
 def content_type(request: Request) -> str:
-    """Without its parameters, in lower case."""
+    """Return the content type without its parameters, in lower case."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def expect_json(request: Request) -> None:
-    """Raises InvalidInput for another content type."""
+    """Raise InvalidInput for another content type."""
     kind = content_type(request)
     if kind not in ("application/json", ""):
         raise InvalidInput(
@@ -64,7 +66,7 @@ def expect_json(request: Request) -> None:
 
 
 def expect_multipart(request: Request) -> None:
-    """Raises InvalidInput for another content type."""
+    """Raise InvalidInput for another content type."""
     kind = content_type(request)
     if kind != MULTIPART:
         raise InvalidInput(
@@ -73,20 +75,22 @@ def expect_multipart(request: Request) -> None:
 
 
 def files_of(model: type[AnyParameters]) -> tuple[str, ...]:
-    """The file parts that a task needs beside `data`."""
+    """Return the names of the file parts that a task needs beside `data`."""
     if model is TextToImage:
         return ()
     return ("img", "mask") if model is Inpaint else ("img",)
 
 
 def parse(model: type[M], body: bytes, field: str | None = None) -> M:
-    """JSON to parameters. NaN and Infinity are refused, they are no JSON."""
+    """Return JSON as parameters. NaN and Infinity are refused: they are no JSON."""
     return validated(model, json_object(body, field), (field,) if field else ())
 
 
 def json_object(body: bytes, field: str | None = None) -> dict[str, Any]:
-    """Raises InvalidInput naming `field`, or the body."""
+    """Return a JSON object. Raise InvalidInput that names `field`, or the body."""
     loc = (field or "body",)
+    if body.count(b",") > MAX_COMMAS:
+        raise InvalidInput(f"{loc[0]} has too many values", loc=loc)
     try:
         content = json.loads(body, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
@@ -108,7 +112,7 @@ async def _read_parts(request: Request, model: type[AnyParameters], settings: Se
 
 @asynccontextmanager
 async def parts(request: Request, fields: int = 8) -> AsyncIterator[FormData]:
-    """The parts of a multipart body; the parser's complaints become ours."""
+    """Yield the parts of a multipart body; the parser's errors become ours."""
     try:
         async with request.form(max_files=8, max_fields=fields, max_part_size=MAX_DATA) as form:
             yield form
@@ -119,18 +123,18 @@ async def parts(request: Request, fields: int = 8) -> AsyncIterator[FormData]:
 
 
 def check_names(form: FormData, wanted: set[str]) -> None:
-    """Raises InvalidInput for a part that is unknown, or repeated and no control image."""
+    """Raise InvalidInput for a part that is unknown, or repeated and no control image."""
     names = [name for name, _ in form.multi_items()]
     for name in names:
         if name not in wanted:
             known = ", ".join(sorted(wanted))
             raise InvalidInput(f"there is no part {name!r}; known: {known}", loc=(name,))
         if names.count(name) > 1 and name != CONTROL:
-            raise InvalidInput(f"{name} is given more than once", loc=(name,))
+            raise InvalidInput(f"{name} is sent more than once", loc=(name,))
 
 
 async def text(part: UploadFile | str | None) -> bytes:
-    """The `data` part."""
+    """Return the `data` part."""
     if part is None:
         raise InvalidInput("data is missing: the parameters as JSON", loc=("data",))
     if isinstance(part, str):
@@ -141,20 +145,20 @@ async def text(part: UploadFile | str | None) -> bytes:
 
 
 async def image(part: UploadFile | str | None, field: str, settings: Settings) -> Image:
-    """A file part: RGB, or grey where it is the mask."""
+    """Return a file part as an image: RGB, or grey where it is the mask."""
     data = await file_bytes(part, field, settings)
     if field == "mask":
-        return await run_in_threadpool(codec.decode_mask, data, max_pixels=settings.max_pixels)
-    return await run_in_threadpool(codec.decode, data, max_pixels=settings.max_pixels, field=field)
+        return await decoded(codec.decode_mask, data, max_pixels=settings.max_pixels)
+    return await decoded(codec.decode, data, max_pixels=settings.max_pixels, field=field)
 
 
 async def control_images(form: FormData, settings: Settings) -> tuple[Image, ...]:
-    """The control images in their order, RGB."""
+    """Return the control images in their order, RGB."""
     return tuple([await image(part, CONTROL, settings) for part in form.getlist(CONTROL)])
 
 
 async def file_bytes(part: UploadFile | str | None, field: str, settings: Settings) -> bytes:
-    """A file part's content; a text part is the URL of one, where the operator allows it."""
+    """Return a file part's content; a text part is the URL of one, where the operator allows it."""
     if part is None:
         raise InvalidInput(f"{field} is missing: an image file", loc=(field,))
     if isinstance(part, UploadFile):

@@ -1,7 +1,7 @@
-"""The ASGI middleware in front of the host: size limit, access log, and who answers what.
+"""The ASGI middleware in front of the host: size limit, access log, and who answers which path.
 
-Our routes are answered by our application, so that every body is parsed and every error is told in
-one way; the host keeps what is its own (its metrics, its schema, its static files).
+Our routes are answered by our application, so that every body is parsed and every error is written
+in one way; the host keeps what is its own (its metrics, its schema, its static files).
 """
 
 from __future__ import annotations
@@ -31,13 +31,14 @@ HOST_PATHS = {"/metrics", "/schema.json", *(f"/static_content/{name}" for name i
 class Page(Protocol):
     """A web page with paths of its own; see `ui.mount`."""
 
-    def owns(self, path: str) -> bool: ...
+    def owns(self, path: str) -> bool:
+        """Return whether the page answers this path."""
 
     async def __call__(self, scope: Scope, receive: Asgi, send: Asgi) -> None: ...
 
 
 class Gateway:
-    """Stands between the network and applications: ours, the web page, and the host's."""
+    """A switch between the network and three applications: ours, the web page, and the host's."""
 
     def __init__(self, settings: Settings) -> None:
         self.max_body = round(settings.max_body_mb * 1e6)
@@ -50,9 +51,11 @@ class Gateway:
         self.app = app
 
     def around(self, host: Asgi) -> Asgi:
-        """The middleware around a host's application. It stands before the host's own, too, once
-        that has started: BentoML keeps a metric of every path, so of every job's, and each
-        request's trace for the whole of `traffic.timeout`.
+        """Return the middleware around a host's application.
+
+        It stands before the host's own middleware, too, once that has started: BentoML keeps a
+        metric of every path, so of every job's, and each request's trace for the whole of
+        `traffic.timeout`.
         """
 
         async def middleware(scope: Scope, receive: Asgi, send: Asgi) -> None:

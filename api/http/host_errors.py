@@ -1,4 +1,4 @@
-"""The host's own plain-text errors, told in our form."""
+"""The host's own plain-text errors, written in our form."""
 
 from __future__ import annotations
 
@@ -9,24 +9,26 @@ from typing import Any
 
 from starlette.datastructures import MutableHeaders
 
+from runnables.errors import StableDiffusionError, error_body
+
 Message = MutableMapping[str, Any]
 Asgi = Callable[..., Any]
 
 
 def errors_as_json(send: Asgi) -> Asgi:
-    """A `send` that replaces plain-text errors by `{"error", "detail"}`; all else passes."""
+    """Return a `send` that replaces plain-text errors by our JSON; all else passes."""
     replaced = False
 
-    async def told(message: Message) -> None:
+    async def watched(message: Message) -> None:
         nonlocal replaced
         if message["type"] == "http.response.start":
             replaced = _is_plain_error(message)
             if replaced:
-                await _tell(send, message)
+                await _send_json(send, message)
         if not replaced:
             await send(message)
 
-    return told
+    return watched
 
 
 def _is_plain_error(start: Message) -> bool:
@@ -34,9 +36,9 @@ def _is_plain_error(start: Message) -> bool:
     return bool(start["status"] >= 400 and kind.startswith("text/plain"))
 
 
-async def _tell(send: Asgi, start: Message) -> None:
-    text = HTTPStatus(start["status"]).phrase
-    body = json.dumps({"error": text, "detail": [{"loc": ["path"], "msg": text}]}).encode()
+async def _send_json(send: Asgi, start: Message) -> None:
+    error = StableDiffusionError(HTTPStatus(start["status"]).phrase, loc=("path",))
+    body = json.dumps(error_body(error)).encode()
     headers = MutableHeaders(scope=start)
     headers["content-type"] = "application/json"
     headers["content-length"] = str(len(body))

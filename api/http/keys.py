@@ -1,4 +1,4 @@
-"""API keys: kept as hashes, compared in constant time, each with its limits.
+"""API keys, which are kept as hashes and compared in constant time, each with its limits.
 
 `python -m api.http.keys new --name mobile --rate 60 --concurrency 4` makes one: it prints the key,
 once, and the line for the file that SD_API_KEYS names:
@@ -36,11 +36,11 @@ WANTED = "an API key is needed: Authorization: Bearer KEY, or x-api-key: KEY"
 
 
 class Key(BaseModel):
-    """One line of the file.
+    """One key: a line of the file.
 
     Attributes:
-        rate: requests in any minute at most; None: no limit.
-        concurrency: requests at a time at most; None: no limit.
+        rate: The most requests in any minute; None means no limit.
+        concurrency: The most requests at a time; None means no limit.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,19 +51,19 @@ class Key(BaseModel):
     concurrency: int | None = Field(None, ge=1)
 
     def line(self) -> str:
-        """As it stands in the file."""
+        """Return the key as it stands in the file."""
         options = self.model_dump(exclude={"hash"}, exclude_defaults=True)
         return " ".join([self.hash, *(f"{name}={value}" for name, value in options.items())])
 
 
 class Keys:
-    """The keys that are let in. With none configured everybody is.
+    """The keys that are let in. Without any, everybody is let in.
 
     Args:
-        configured: comma-separated keys, or a file with one line a key.
+        configured: Keys separated by commas, or the name of a file with one line per key.
 
     Raises:
-        ConfigurationError: something is configured, but no key is in it, or a line is wrong.
+        ConfigurationError: Something is configured, but no key is in it, or a line is wrong.
     """
 
     def __init__(self, configured: str) -> None:
@@ -77,27 +77,27 @@ class Keys:
             )
 
     def check(self, headers: Mapping[str, str]) -> str:
-        """Accepts `Authorization: Bearer KEY`, `x-api-key: KEY`, and the key as Basic password.
+        """Accept `Authorization: Bearer KEY`, `x-api-key: KEY`, and the key as Basic password.
 
         Returns:
-            Who it is: the key's hash, or "" where everybody is let in.
+            The owner: the key's hash, or "" where everybody is let in.
 
         Raises:
-            Unauthorized: keys are configured and this is none of them.
+            Unauthorized: Keys are configured and this is none of them.
         """
         if not self._keys:
             return ""
-        given = _hash(headers.get("x-api-key") or _token(headers.get("authorization", "")))
-        matches = [hmac.compare_digest(given, known) for known in self._keys]
-        if not any(matches):  # all are compared, so that the time tells nothing
+        sent = _hash(headers.get("x-api-key") or _token(headers.get("authorization", "")))
+        matches = [hmac.compare_digest(sent, known) for known in self._keys]
+        if not any(matches):  # all are compared, so that the time shows nothing
             raise Unauthorized(WANTED)
-        return given
+        return sent
 
     def spend(self, headers: Mapping[str, str]) -> str:
-        """`check`, and count a request against the key's rate.
+        """Check the key as `check` does, and count a request against its rate.
 
         Raises:
-            Unauthorized, OverCapacity.
+            Unauthorized, OverCapacity: The request is not let in.
         """
         owner = self.check(headers)
         if owner:
@@ -106,16 +106,16 @@ class Keys:
 
     @contextmanager
     def admitted(self, headers: Mapping[str, str]) -> Iterator[str]:
-        """`spend`, and occupy one of the key's places for as long as the block runs.
+        """Do as `spend` does, and occupy one of the key's places for as long as the block runs.
 
         Raises:
-            Unauthorized, OverCapacity.
+            Unauthorized, OverCapacity: The request is not let in.
         """
         owner = self.check(headers)
         if not owner:
             yield owner
             return
-        with self._limits[owner].held():
+        with self._limits[owner].occupied():
             self._limits[owner].spend()
             yield owner
 
@@ -129,7 +129,7 @@ def _read(configured: str) -> Iterable[Key]:
 
 
 def _parse(line: str, number: int) -> list[Key]:
-    """The key of a line, or none where there is only a comment."""
+    """Return the key of a line, or nothing where there is only a comment."""
     words = line.partition("#")[0].split()
     if not words:
         return []
@@ -144,7 +144,7 @@ def _parse(line: str, number: int) -> list[Key]:
 
 
 def _token(authorization: str) -> str:
-    """The key; the scheme's name is case-insensitive (RFC 9110, section 11.1)."""
+    """Return the key; the scheme's name is case-insensitive (RFC 9110, section 11.1)."""
     scheme, _, token = authorization.partition(" ")
     if scheme.lower() == "bearer":
         return token.strip()
@@ -152,7 +152,7 @@ def _token(authorization: str) -> str:
 
 
 def _password(token: str) -> str:
-    """Of Basic authentication (RFC 7617), which WebUI clients use."""
+    """Return the password of Basic authentication (RFC 7617), which WebUI clients use."""
     try:
         return base64.b64decode(token, validate=True).decode().partition(":")[2]
     except (binascii.Error, UnicodeDecodeError):
@@ -164,17 +164,17 @@ def _hash(key: str) -> str:
 
 
 def new(name: str = "", rate: int | None = None, concurrency: int | None = None) -> tuple[str, Key]:
-    """A random key, and what the file keeps of it."""
+    """Return a random key, and what the file keeps of it."""
     secret = f"sd_{secrets.token_urlsafe(32)}"
     return secret, Key(hash=_hash(secret), name=name, rate=rate, concurrency=concurrency)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command: make a key."""
+    """Run the command, which makes a key."""
     parser = argparse.ArgumentParser(prog="python -m api.http.keys", description="API keys")
     making = parser.add_subparsers(required=True).add_parser("new", help="make a key")
     making.add_argument("--name", default="", type=_word, help="whose it is, without spaces")
-    making.add_argument("--rate", type=_positive, help="requests a minute; default: no limit")
+    making.add_argument("--rate", type=_positive, help="requests per minute; default: no limit")
     making.add_argument("--concurrency", type=_positive, help="at a time; default: no limit")
     secret, key = new(**vars(parser.parse_args(arguments)))
     print(f"key (shown once, for the client): {secret}")

@@ -1,4 +1,4 @@
-"""How much one API key may ask for: requests in any minute, and requests at a time."""
+"""The limits of one API key: requests in any minute, and requests at a time."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ WINDOW_S = 60.0
 
 
 class Limit:
-    """One key's limits. For one event loop: not thread-safe.
+    """One key's limits. They belong to one event loop and are not thread-safe.
 
     Args:
-        rate: requests in any 60 seconds at most; None: no limit.
-        concurrency: requests at a time at most; None: no limit.
-        clock: seconds, never going back.
+        rate: The most requests in any 60 seconds; None means no limit.
+        concurrency: The most requests at a time; None means no limit.
+        clock: A clock in seconds that never goes back.
     """
 
     def __init__(
@@ -32,13 +32,13 @@ class Limit:
         self.concurrency = concurrency
         self._clock = clock
         self._times: deque[float] = deque()
-        self._held = 0
+        self._occupied = 0
 
     def spend(self) -> None:
         """Count a request; one that is refused does not count.
 
         Raises:
-            OverCapacity: with the seconds until the next one is let in.
+            OverCapacity: The limit is reached; the error has the seconds to wait.
         """
         if self.rate is None:
             return
@@ -53,16 +53,16 @@ class Limit:
         self._times.append(now)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def occupied(self) -> Iterator[None]:
         """Occupy one of the places for as long as the block runs.
 
         Raises:
-            OverCapacity: all are taken.
+            OverCapacity: All places are taken.
         """
-        if self.concurrency is not None and self._held >= self.concurrency:
+        if self.concurrency is not None and self._occupied >= self.concurrency:
             raise OverCapacity(f"this key may have {self.concurrency} requests at a time")
-        self._held += 1
+        self._occupied += 1
         try:
             yield
         finally:
-            self._held -= 1
+            self._occupied -= 1

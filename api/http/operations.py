@@ -1,4 +1,4 @@
-"""Pieces of OpenAPI operations that all of the API's parts are described with."""
+"""Pieces of OpenAPI operations, with which every API is described."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ ERRORS = {
     503: "The model is loading or the service is stopping",
     504: "The deadline passed",
 }
-#: what a request that draws can end with
-DRAWING = tuple(status for status in ERRORS if status != 409)
+#: what a request that generates can end with
+GENERATING = tuple(status for status in ERRORS if status != 409)
 #: what one that only looks can
 LOOKING = (401, 503)
 SECURITY: list[dict[str, list[str]]] = [{}, {"bearer": []}, {"key": []}, {"basic": []}]
@@ -38,7 +38,7 @@ BINARY: Schema = {"type": "string", "format": "binary"}
 
 
 def controls(text: str) -> Schema:
-    """The repeated part of control images."""
+    """Return the repeated part of control images."""
     return {"type": "array", "items": BINARY, "maxItems": MAX_CONTROLNETS, "description": text}
 
 
@@ -52,37 +52,37 @@ def operation(
     parameters: list[Schema] | None = None,
     open: bool = False,
 ) -> Schema:
-    """One method of one path.
+    """Return one method of one path.
 
     Args:
-        answers: status -> response, of what goes well.
-        errors: statuses of what does not, in the form of the schema named `error`.
-        body: media type -> schema and encoding.
-        open: needs no key.
+        answers: Status -> response, of what goes well.
+        errors: The statuses of what does not, in the form of the schema named `error`.
+        body: Media type -> schema and encoding.
+        open: Whether no key is needed.
     """
     described = {str(code): json(reference(error), ERRORS[code]) for code in errors}
-    told: Schema = {"summary": summary, "responses": {**answers, **described}}
+    whole: Schema = {"summary": summary, "responses": {**answers, **described}}
     if not open:
-        told["security"] = SECURITY
+        whole["security"] = SECURITY
     if body is not None:
-        told["requestBody"] = {"required": True, "content": body}
+        whole["requestBody"] = {"required": True, "content": body}
     if parameters:
-        told["parameters"] = parameters
-    return told
+        whole["parameters"] = parameters
+    return whole
 
 
 def json(schema: Schema, text: str = "Done") -> Schema:
-    """A response in JSON."""
+    """Return a response in JSON."""
     return {"description": text, "content": {"application/json": {"schema": schema}}}
 
 
 def reference(name: str) -> Schema:
-    """To a schema of the document."""
+    """Return a reference to a schema of the document."""
     return {"$ref": f"#/components/schemas/{name}"}
 
 
 def schema_of(model: type[BaseModel]) -> Schema:
-    """A model's JSON schema, complete in itself: models inside it stand where they are used."""
+    """Return a model's JSON schema, in which models inside it stand where they are used."""
     schema = model.model_json_schema()
     parts = schema.pop("$defs", {})
     whole: Schema = _inlined(schema, parts)
@@ -101,18 +101,18 @@ def _inlined(part: Any, parts: Schema) -> Any:
 
 
 def is_plain(schema: Schema) -> bool:
-    """Whether a field can stand in a query: no list, no object."""
+    """Return whether a field can stand in a query: a list or an object cannot."""
     kinds = {one.get("type") for one in (schema, *schema.get("anyOf", ()))}
     return not kinds & {"array", "object"}
 
 
 def query(name: str, schema: Schema, text: str, required: bool = False) -> Schema:
-    """A field of the query."""
+    """Return a field of the query."""
     where = {"name": name, "in": "query", "required": required}
     return {**where, "schema": schema, "description": text}
 
 
 def path_field(name: str, text: str) -> Schema:
-    """A field of the path."""
+    """Return a field of the path."""
     schema = {"type": "string", "minLength": 1}
     return {"name": name, "in": "path", "required": True, "schema": schema, "description": text}

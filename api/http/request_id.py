@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import MutableMapping
 from typing import Any
 from uuid import uuid4
@@ -9,20 +10,20 @@ from uuid import uuid4
 from starlette.datastructures import Headers
 from starlette.requests import Request
 
-from api.jobs.job import valid_id
-
 HEADER = "x-request-id"
+#: what ids of requests and jobs may be: they stand in paths, headers and logs
+ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 
 def assign(scope: MutableMapping[str, Any]) -> str:
-    """The id of this request, from here on in its scope."""
+    """Return the id of this request, which is in its scope from here on."""
     state: dict[str, Any] = scope.setdefault("state", {})
     if "request_id" not in state:
-        given = Headers(scope=scope).get(HEADER, "")
-        state["request_id"] = given if valid_id(given) else uuid4().hex
+        sent = Headers(scope=scope).get(HEADER, "")
+        state["request_id"] = sent if ID.fullmatch(sent) else uuid4().hex
     return str(state["request_id"])
 
 
 def of(request: Request) -> str:
-    """The id of a request."""
+    """Return the id of a request."""
     return assign(request.scope)

@@ -1,4 +1,4 @@
-"""Whether the server has been told to stop.
+"""A look at whether the server has to stop.
 
 Hosts run their shutdown hooks only after every response has been sent, so what streams for long
 must look by itself.
@@ -10,6 +10,6 @@ import signal
 
 
 def stopping() -> bool:
-    """True from SIGTERM on, under uvicorn (whose handler is a method of its server)."""
+    """Return True from SIGTERM on, under uvicorn (whose handler is a method of its server)."""
     server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
     return bool(getattr(server, "should_exit", False))

@@ -1,4 +1,7 @@
-"""OpenTelemetry spans of requests, jobs and their stages (W3C trace context in and out).
+"""OpenTelemetry spans of requests, jobs, tasks of the queue, and their stages.
+
+A span continues the trace that came with its request: in W3C's `traceparent`, in another header
+that OTEL_PROPAGATORS names, or else in AWS X-Ray's own. What is passed on is W3C's.
 
 Off, and nearly free, unless the operator names a collector in OpenTelemetry's own variables:
 OTEL_EXPORTER_OTLP_ENDPOINT (OTLP over HTTP), OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER and so on. A
@@ -15,6 +18,8 @@ from typing import Any
 
 from opentelemetry import propagate, trace
 from opentelemetry.context import Context
+from opentelemetry.propagators.aws import AwsXRayPropagator
+from opentelemetry.propagators.aws.aws_xray_propagator import TRACE_HEADER_KEY
 from opentelemetry.trace import Span, SpanKind, StatusCode
 from starlette.requests import Request
 
@@ -23,7 +28,9 @@ from runnables.errors import StableDiffusionError
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 NAME = "stable_diffusion"
+XRAY = TRACE_HEADER_KEY.lower()
 Attributes = Mapping[str, str | int | float | bool]
+_XRAY = AwsXRayPropagator()
 
 
 def configure(environment: Mapping[str, str] = os.environ) -> bool:
@@ -59,11 +66,11 @@ def span(
     """Around a piece of work that began elsewhere: a child of the span that `carrier` names.
 
     Args:
-        carrier: headers with `traceparent`, or none.
+        carrier: headers that carry the trace, by their names in lower case; empty: none.
     """
     with _tracer().start_as_current_span(
         name,
-        context=propagate.extract(carrier),
+        context=_context(carrier),
         kind=kind,
         attributes=dict(attributes),
         record_exception=False,  # most are the client's mistakes: `failed` tells which are ours
@@ -150,6 +157,11 @@ def traceparent() -> str | None:
     carrier: dict[str, str] = {}
     propagate.inject(carrier)
     return carrier.get("traceparent")
+
+
+def _context(carrier: Mapping[str, str]) -> Context:
+    xray = _XRAY.extract({TRACE_HEADER_KEY: carrier.get(XRAY, "")})
+    return propagate.extract(carrier, xray)
 
 
 def _tracer() -> trace.Tracer:

@@ -1,19 +1,25 @@
-"""What is asked for, checked. Imports nothing but pydantic: the queue's front door shares it."""
+"""Bodies are checked here. Only pydantic is imported: the queue's front door shares this module."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, TypeVar
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ValidationError, model_validator
 
 from runnables.errors import InvalidInput, Loc
 
 M = TypeVar("M", bound=BaseModel)
+Problem = dict[str, object]
+#: wrong fields that one answer names; the others are counted
+MAX_PROBLEMS = 10
+#: values in a body; a body with more is refused before it is checked field by field
+MAX_VALUES = 10_000
 
 
 class NullIsAbsent(BaseModel):
-    """A body in which null means "not given", as in the WebUI and at OpenAI."""
+    """A body in which null means "not sent", as in the WebUI and at OpenAI."""
 
     @model_validator(mode="before")
     @classmethod
@@ -24,40 +30,92 @@ class NullIsAbsent(BaseModel):
 
 
 class Invalid(InvalidInput):
-    """Several fields may be wrong at once: `problems` lists them all."""
+    """An error about one or several fields: `problems` has the first ten of them."""
 
-    def __init__(self, problems: list[dict[str, Any]]) -> None:
-        first = problems[0]
-        name = ".".join(map(str, first["loc"])) or "body"
-        super().__init__(f"{name}: {first['msg']}", loc=first["loc"])
-        self.problems = problems
+    def __init__(self, problems: Sequence[tuple[Loc, str]]) -> None:
+        loc, text = problems[0]
+        name = ".".join(map(str, loc)) or "body"
+        more = len(problems) - MAX_PROBLEMS
+        rest = f" (and {more + MAX_PROBLEMS - 1} more fields are wrong)" if more > 0 else ""
+        super().__init__(f"{name}: {text}{rest}", loc=loc)
+        self._problems = problems[:MAX_PROBLEMS]
+        self._prefix: Loc = ()
+
+    @property
+    def problems(self) -> list[Problem]:
+        """The first wrong fields."""
+        return [{"loc": [*self._prefix, *loc], "msg": text} for loc, text in self._problems]
+
+    def below(self, prefix: Loc) -> Self:
+        """Return this error, for a body in which the fields lie below `prefix`."""
+        self._prefix = (*prefix, *self._prefix)
+        return super().below(prefix)
 
 
 def validated(
     model: type[M], content: Any, prefix: Loc = (), names: Mapping[str, str] | None = None
 ) -> M:
-    """Parsed JSON to a model.
+    """Return parsed JSON as a model.
 
     Args:
-        prefix: what the fields lie below.
-        names: our dotted names of fields to the caller's, where those differ.
+        prefix: Where the fields lie in the body.
+        names: Our dotted names of fields to the caller's, where those differ.
 
     Raises:
-        Invalid: naming the fields as the caller wrote them.
+        Invalid: The fields are named as the caller wrote them.
     """
+    check_values(content, prefix)
     try:
         return model.model_validate(content)
     except ValidationError as error:
         raise Invalid(
             [
-                {"loc": [*prefix, *_told(problem["loc"], names or {})], "msg": problem["msg"]}
+                ((*prefix, *_renamed(problem["loc"], names or {})), problem["msg"])
                 for problem in error.errors(include_url=False, include_context=False)
             ]
         ) from error
 
 
-def _told(loc: Loc, names: Mapping[str, str]) -> Loc:
-    """Its longest beginning that has another name goes by that."""
+def check_values(content: Any, prefix: Loc = ()) -> None:
+    """Raise InvalidInput for values that no answer could repeat, and for too many values."""
+    count, unseen = 0, [(tuple(prefix), content)]
+    while unseen:
+        loc, value = unseen.pop()
+        if reason := _unrepeatable(value):
+            raise InvalidInput(reason, loc=loc or ("body",))
+        inner = _items(value)
+        count += len(inner)
+        if count > MAX_VALUES:
+            raise InvalidInput(f"there are more than {MAX_VALUES} values", loc=prefix or ("body",))
+        unseen.extend(((*loc, name), one) for name, one in inner)
+
+
+def _items(value: Any) -> list[tuple[Any, Any]]:
+    if isinstance(value, dict):
+        return list(value.items())
+    return list(enumerate(value)) if isinstance(value, list) else []
+
+
+def _unrepeatable(value: Any) -> str:
+    """Return why JSON or UTF-8 could not say this value; "" where they can."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "a number is too large"
+    texts = value if isinstance(value, dict) else [value]
+    if not all(_is_text(text) for text in texts if isinstance(text, str)):
+        return "a surrogate without its pair is no text"
+    return ""
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.isascii() or value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _renamed(loc: Loc, names: Mapping[str, str]) -> Loc:
+    """Replace the longest beginning of `loc` that has another name by that name."""
     for length in range(len(loc), 0, -1):
         name = names.get(".".join(map(str, loc[:length])))
         if name is not None:

@@ -1,12 +1,18 @@
-"""Jobs: requests that are accepted now and drawn later, and survive a restart.
+"""Jobs: requests that are accepted now and worked on later, and that survive a restart.
 
-routes   HTTP: parse, look up, answer
-submission  what a client sends, validated
-store    SQLite: one row a job, the only truth about its state
-files    the images that rows name
-runner   feeds queued jobs to the runnable and settles what it answers
-live     what this process is drawing now: progress, previews, listeners
-document the job as clients see it
-events   progress as server-sent events
-webhooks the document sent to whoever asked to be told
+Each module has one task:
+
+routes      parses, looks up and answers over HTTP
+schema      describes the routes in the OpenAPI document
+submission  reads what a client sends
+job         is one job
+document    is a job as clients see it
+jobs        accepts, finds and cancels jobs; routes and hosts use it
+store       keeps one row per job in SQLite, which alone decides about a job's state
+files       keeps the images that rows name
+lease       knows which processes are alive
+runner      passes queued jobs to the runnable and writes down how they end
+watch       counts and traces jobs
+events      sends progress as server-sent events
+webhooks    sends the document to the client's URL when a job has ended
 """

@@ -1,4 +1,4 @@
-"""A job as clients see it."""
+"""A job, or a synchronous request, as clients see it."""
 
 from __future__ import annotations
 
@@ -6,25 +6,27 @@ from datetime import UTC, datetime
 from typing import Any
 
 from api.jobs.job import Job
+from api.progress.record import Record
 from runnables.ticket import Progress
 
-#: what the store keeps of an image and clients get by its URL
+#: what the store keeps of an image, and clients do not see: they have its URL
 PRIVATE = {"file"}
 
 
 def document(
-    job: Job, progress: Progress | None = None, queue: tuple[int, float] = (0, 0.0)
+    record: Record, progress: Progress | None = None, queue: tuple[int, float] = (0, 0.0)
 ) -> dict[str, Any]:
-    """The job's JSON.
+    """Return the JSON of a job, or of a synchronous request, which has fewer fields set.
 
     Args:
-        progress: where this process draws it.
-        queue: jobs before it, and their seconds of work; for a job that waits.
+        progress: The progress, where this process works on it.
+        queue: The number of jobs before it and their seconds of work, for a job that waits.
     """
+    job = record if isinstance(record, Job) else Job(**vars(record))
     return {
         "id": job.id,
         "task": job.task,
-        **state(job, progress, queue),
+        **_state(job, progress, queue),
         "priority": job.priority,
         "created_at": _time(job.created),
         "started_at": _time(job.started),
@@ -37,17 +39,15 @@ def document(
     }
 
 
-def state(
-    job: Job, progress: Progress | None, queue: tuple[int, float] = (0, 0.0)
-) -> dict[str, Any]:
-    """State, step, steps, position and eta_s."""
-    told: dict[str, Any] = {"state": job.state, "step": job.step, "steps": job.steps}
+def _state(job: Job, progress: Progress | None, queue: tuple[int, float]) -> dict[str, Any]:
+    """Return state, step, steps, position and eta_s."""
+    known: dict[str, Any] = {"state": job.state, "step": job.step, "steps": job.steps}
     if job.final:
-        return {**told, "position": None, "eta_s": None}
+        return {**known, "position": None, "eta_s": None}
     if progress is None:
         waits = job.state == "queued"
         eta = queue[1] + job.seconds if waits else None
-        return {**told, "position": queue[0] if waits else None, "eta_s": _seconds(eta)}
+        return {**known, "position": queue[0] if waits else None, "eta_s": _seconds(eta)}
     waits = progress.state == "queued"
     return {
         "state": "queued" if waits else "running",
@@ -68,7 +68,7 @@ def _seconds(eta: float | None) -> float | None:
 
 
 def _time(unix: float | None) -> str | None:
-    """ISO 8601, UTC, milliseconds."""
+    """Return a time in ISO 8601, in UTC, with milliseconds."""
     if unix is None:
         return None
     text = datetime.fromtimestamp(unix, UTC).isoformat(timespec="milliseconds")

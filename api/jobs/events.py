@@ -1,4 +1,4 @@
-"""A job's progress as server-sent events (HTML standard, section 9.2)."""
+"""The progress of a job as server-sent events (HTML standard, section 9.2)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from api.progress.live import Hub, Key
 from runnables.ticket import Progress
 
 HEARTBEAT_S = 15.0  # proxies close connections that are silent for a minute
-LOOK_S = 0.5  # how often to look for what no listener is told: queue positions, other processes
+LOOK_S = 0.5  # how often to look for what no listener hears of: queue positions, other processes
 PROGRESS = ("state", "step", "steps", "position", "eta_s")
 FINAL = {"succeeded", "failed", "cancelled"}
 
@@ -23,11 +23,11 @@ FINAL = {"succeeded", "failed", "cancelled"}
 async def stream(
     find: Callable[[], dict[str, Any] | None], hub: Hub, key: Key, preview_every: int
 ) -> AsyncIterator[str]:
-    """`progress` whenever it has changed, then one event named by the final state.
+    """Yield `progress` whenever it has changed, then one event that is named by the final state.
 
     Args:
-        find: the job's document now; None where it is forgotten.
-        preview_every: steps between previews; 0: none.
+        find: Returns the job's document now; None where it is forgotten.
+        preview_every: The steps between previews; 0 means none.
     """
     last: dict[str, Any] | None = None
     sent = time.monotonic()
@@ -52,19 +52,19 @@ async def stream(
 
 
 def event(name: str, data: dict[str, Any]) -> str:
-    """One event; JSON holds no line break."""
+    """Return one event; JSON has no line break."""
     return f"event: {name}\ndata: {json.dumps(data)}\n\n"
 
 
 def _differs(progress: dict[str, Any], last: dict[str, Any] | None) -> bool:
-    """In more than the estimate of a step that goes on."""
+    """Return whether more has changed than the estimate of a step that goes on."""
     if last is None:
         return True
     return any(progress[name] != last[name] for name in PROGRESS if name != "eta_s")
 
 
 def _jpeg(progress: Progress) -> str:
-    """The preview in base64."""
+    """Return the preview in base64."""
     assert progress.preview is not None
     buffer = io.BytesIO()
     progress.preview.save(buffer, "JPEG", quality=80)

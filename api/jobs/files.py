@@ -1,4 +1,4 @@
-"""The images of jobs: a folder a job. Files are written before the row that names them."""
+"""The images of jobs, with one folder per job. Files are written before the row that names them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ ORPHAN_S = 3600  # a folder without a row is younger than this only while its jo
 
 
 class Files:
-    """A folder of folders."""
+    """All folders of jobs, inside one folder."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def new(self, inputs: dict[str, Image.Image]) -> str:
-        """The name of a new folder with these input images, lossless."""
+        """Return the name of a new folder with these input images, which are kept lossless."""
         name = uuid4().hex
         (self._root / name).mkdir()
         for field, image in inputs.items():
@@ -32,7 +32,7 @@ class Files:
         return name
 
     def input(self, folder: str, field: str) -> Image.Image | None:
-        """An input image as it was handed in, or None where the job has none."""
+        """Return an input image as it was sent, or None where the job has none."""
         path = self._root / folder / f"{field}.png"
         if not path.exists():
             return None
@@ -41,14 +41,14 @@ class Files:
             return image
 
     def write(self, folder: str, name: str, data: bytes) -> None:
-        """A file that is on the disk when this returns."""
+        """Write a file; it is on the disk when this returns."""
         with (self._root / folder / name).open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
 
     def path(self, folder: str, name: str) -> Path:
-        """Where a file lies."""
+        """Return where a file lies."""
         return self._root / folder / name
 
     def remove(self, folders: Iterable[str]) -> None:
@@ -58,7 +58,7 @@ class Files:
                 shutil.rmtree(self._root / folder, ignore_errors=True)
 
     def orphans(self, known: set[str]) -> Iterator[str]:
-        """Folders that no row names: of a job that was not accepted, or is forgotten."""
+        """Yield the folders that no row names: their jobs were not accepted, or are forgotten."""
         for entry in self._root.iterdir():
             if entry.name not in known and time.time() - entry.stat().st_mtime > ORPHAN_S:
                 yield entry.name

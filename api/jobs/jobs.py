@@ -1,4 +1,4 @@
-"""Jobs: the one object that routes and hosts hold."""
+"""All jobs of a service, behind the one object that routes and hosts use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from uuid import uuid4
 from api.http import fetch, tracing
 from api.jobs.document import document
 from api.jobs.files import Files
-from api.jobs.job import Job, State
+from api.jobs.job import Job
 from api.jobs.lease import Lease
 from api.jobs.runner import Runner
 from api.jobs.store import Store
@@ -24,10 +24,11 @@ from api.jobs.submission import Submission
 from api.jobs.watch import Watch
 from api.jobs.webhooks import Webhooks
 from api.progress.live import Hub, Live
+from api.progress.record import State
 from api.progress.requests import Requests
 from runnables.errors import Conflict, InvalidInput, NotReady, OverCapacity
 from runnables.metrics import Metrics
-from runnables.runnable import StableDiffusionRunnable
+from runnables.runnable import Runnable
 from runnables.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -38,18 +39,25 @@ Document = Callable[[Job], dict[str, Any]]
 
 
 class Jobs:
-    """Accepts, finds, cancels. Nothing is on the disk before `start`.
+    """All jobs of a service: it accepts, finds and cancels them. `start` opens the folder.
 
-    Attributes:
-        requests: the synchronous ones.
+    Args:
+        hub: Listeners of progress.
+        requests: The synchronous requests, which `find` and `cancel` know as well.
     """
 
-    def __init__(self, runnable: StableDiffusionRunnable, metrics: Metrics | None = None) -> None:
+    def __init__(
+        self,
+        runnable: Runnable,
+        hub: Hub,
+        requests: Requests,
+        metrics: Metrics | None = None,
+    ) -> None:
+        self.hub = hub
+        self._requests = requests
         self._watch = Watch(metrics)
         self._runnable = runnable
         self._settings = runnable.settings
-        self.hub = Hub()
-        self.requests = Requests(self.hub)
         self._parts: Parts | None = None
         self._failure = "jobs are not started"
         self._stopped = threading.Event()
@@ -57,7 +65,7 @@ class Jobs:
     # -- life -------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Open the folder, go on with what a former process left, and begin to draw."""
+        """Open the folder, go on with what a former process left, and begin to work."""
         folder = folder_of(self._settings)
         try:
             self._parts = Parts(self._runnable, folder, self.hub, self._watch, self.document)
@@ -69,13 +77,13 @@ class Jobs:
         threading.Thread(target=self._sweep_now_and_then, name="sweep", daemon=True).start()
 
     def stop(self) -> None:
-        """Begin no more jobs. To be called before the runnable drains."""
+        """Begin no more jobs. This is to be called before the runnable drains."""
         self._stopped.set()
         if self._parts:
             self._parts.runner.stop()
 
     def close(self) -> None:
-        """Write down what has ended. To be called after the runnable was closed."""
+        """Write down what has ended. This is to be called after the runnable was closed."""
         self.stop()
         if self._parts:
             parts, self._parts = self._parts, None
@@ -85,12 +93,15 @@ class Jobs:
     # -- what clients do --------------------------------------------------------------------
 
     def submit(self, owner: str, submission: Submission) -> tuple[Job, bool]:
-        """Accept a job: it will end, whatever happens to this process. False: it was there.
+        """Accept a job, which will end whatever happens to this process.
+
+        Returns:
+            The job, and whether it is new.
 
         Raises:
-            Conflict: the id names a job with another body.
-            OverCapacity: SD_JOBS_MAX are waiting.
-            InvalidInput, NotReady: as on the synchronous endpoints.
+            Conflict: The id names a job with another body.
+            OverCapacity: SD_JOBS_MAX jobs are waiting.
+            InvalidInput, NotReady: As on the synchronous endpoints.
         """
         parts, id = self._open(), submission.request.id or uuid4().hex
         fingerprint = submission.fingerprint()
@@ -109,26 +120,26 @@ class Jobs:
         return kept, True
 
     def find(self, owner: str, id: str) -> dict[str, Any] | None:
-        """The document of this owner's job or synchronous request."""
+        """Return the document of this owner's job or synchronous request."""
         job = self._parts.store.get(owner, id) if self._parts else None
         if job is not None:
             return self.document(job)
-        request = self.requests.find(owner, id)
+        request = self._requests.find(owner, id)
         return document(request[0], request[1].progress) if request else None
 
     def get(self, owner: str, id: str) -> Job | None:
-        """The stored job."""
+        """Return the stored job."""
         return self._open().store.get(owner, id)
 
     def page(self, owner: str, state: State | None, limit: int, before: int | None) -> list[Job]:
-        """The owner's stored jobs, newest first."""
+        """Return the owner's stored jobs, newest first."""
         return self._open().store.page(owner, state, limit, before)
 
     def cancel(self, owner: str, id: str) -> dict[str, Any] | None:
-        """End it at the next step; without effect on what has ended."""
+        """End a job or a request at its next step; one that has ended stays as it is."""
         job = self._cancel_stored(self._parts.store, owner, id) if self._parts else None
         if job is None:
-            request = self.requests.find(owner, id)
+            request = self._requests.find(owner, id)
             if request:
                 request[1].cancel()
         elif live := self._live(job):
@@ -138,13 +149,13 @@ class Jobs:
 
     def _cancel_stored(self, store: Store, owner: str, id: str) -> Job | None:
         before = store.get(owner, id)
-        after = store.ask_cancel(owner, id)
+        after = store.request_cancel(owner, id)
         if before and after and before.state == "queued" and after.state == "cancelled":
             self._watch.ended(after, "cancelled", None, None)
         return after
 
     def document(self, job: Job) -> dict[str, Any]:
-        """The job as clients see it."""
+        """Return the job as clients see it."""
         live = self._live(job)
         if job.state != "queued" or self._parts is None:
             return document(job, live.progress if live and not job.final else None)
@@ -152,11 +163,11 @@ class Jobs:
         return document(job, None, (count, seconds + self._parts.runner.remaining_s()))
 
     def file(self, job: Job, index: int) -> Path:
-        """Where a finished job's image lies."""
+        """Return where a finished job's image lies."""
         return self._open().files.path(job.folder, job.images[index]["file"])
 
     def counts(self) -> dict[str, int]:
-        """Jobs waiting and running, for metrics."""
+        """Return how many jobs wait and run, for metrics."""
         if self._parts is None:
             return {"queued": 0, "running": 0}
         store = self._parts.store
@@ -172,25 +183,25 @@ class Jobs:
     def _live(self, job: Job) -> Live | None:
         return self._parts.runner.live(job.number) if self._parts else None
 
-    def _planned(self, owner: str, id: str, asked: Submission, fingerprint: str) -> Job:
-        images = asked.images
+    def _planned(self, owner: str, id: str, wanted: Submission, fingerprint: str) -> Job:
+        images = wanted.images
         plan = self._runnable.plan(
-            asked.parameters, images.get("img"), images.get("mask"), controls=asked.controls
+            wanted.parameters, images.get("img"), images.get("mask"), controls=wanted.controls
         )
         now = time.time()
-        expires = now + asked.deadline_s if asked.deadline_s else None
+        expires = now + wanted.deadline_s if wanted.deadline_s else None
         return Job(
             id=id,
             owner=owner,
-            task=asked.parameters.task,
+            task=wanted.parameters.task,
             parameters=plan.parameters.model_dump(mode="json", exclude_none=True),
             steps=plan.steps,
             seconds=plan.seconds,
-            priority=asked.priority,
-            due=min(now + (9 - asked.priority) * LEVEL_S, expires or float("inf")),
+            priority=wanted.priority,
+            due=min(now + (9 - wanted.priority) * LEVEL_S, expires or float("inf")),
             expires=expires,
             created=now,
-            webhook=asked.request.webhook,
+            webhook=wanted.request.webhook,
             trace=tracing.traceparent(),
             fingerprint=fingerprint,
         )
@@ -200,10 +211,10 @@ class Jobs:
         if waiting >= self._settings.jobs_max:
             raise OverCapacity(f"{waiting} jobs are waiting; try again later", retry_after=30)
 
-    def _check_webhook(self, asked: Submission) -> None:
-        if asked.request.webhook is None:
+    def _check_webhook(self, wanted: Submission) -> None:
+        if wanted.request.webhook is None:
             return
-        fetch.check_url(asked.request.webhook, "webhook", insecure=self._settings.fetch_insecure)
+        fetch.check_url(wanted.request.webhook, "webhook", insecure=self._settings.fetch_insecure)
         if not self._settings.webhook_secret:
             raise InvalidInput(
                 "webhooks are not set up here: the operator sets SD_WEBHOOK_SECRET",
@@ -221,11 +232,11 @@ class Jobs:
 
 
 class Parts:
-    """What lies in the jobs folder, and who works on it."""
+    """What lies in the jobs folder, and the threads that work on it."""
 
     def __init__(
         self,
-        runnable: StableDiffusionRunnable,
+        runnable: Runnable,
         folder: Path,
         hub: Hub,
         watch: Watch,
@@ -247,6 +258,7 @@ class Parts:
         )
 
     def start(self) -> None:
+        """Begin to work on jobs and to deliver webhooks."""
         self.runner.start()
         self.webhooks.start()
 
@@ -257,6 +269,7 @@ class Parts:
         self.files.remove(self.files.orphans(self.store.folders()))
 
     def close(self) -> None:
+        """Stop all work and release the folder. The engine must have been closed."""
         self.runner.close()
         self.webhooks.close()
         self.lease.release()
@@ -264,7 +277,7 @@ class Parts:
 
 
 def folder_of(settings: Settings) -> Path:
-    """SD_JOBS_DIR, or `stable-diffusion/jobs` in the user's state folder (XDG)."""
+    """Return SD_JOBS_DIR, or `stable-diffusion/jobs` in the user's state folder (XDG)."""
     if settings.jobs_dir:
         return Path(settings.jobs_dir)
     state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"

@@ -1,4 +1,4 @@
-"""Which processes are alive: each holds a lock that the kernel releases however it ends."""
+"""Locks that show which processes are alive: the kernel releases them however a process ends."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from uuid import uuid4
 
 
 class Lease:
-    """This process's lock in a folder, and a look at those of others.
+    """This process's lock in a folder, and a look at the locks of others.
 
     Attributes:
-        id: this process's name.
+        id: The name of this process.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -23,7 +23,7 @@ class Lease:
         fcntl.flock(self._file, fcntl.LOCK_EX)
 
     def alive(self, other: str) -> bool:
-        """Whether the process of this name still runs."""
+        """Return whether the process of this name still runs."""
         if other == self.id:
             return True
         try:
@@ -41,7 +41,7 @@ class Lease:
             os.close(file)
 
     def release(self) -> None:
-        """Give the lock back, as the end of the process would."""
+        """Release the lock, as the end of the process would."""
         self._path(self.id).unlink(missing_ok=True)
         os.close(self._file)
 

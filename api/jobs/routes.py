@@ -1,4 +1,4 @@
-"""`/jobs` over HTTP."""
+"""The handlers of `/jobs`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from api.generation import Generation
 from api.http import tracing
-from api.http.keys import Keys
 from api.jobs import events, submission
-from api.jobs.job import Job, State
+from api.jobs.job import Job
 from api.jobs.jobs import Jobs
+from api.progress.record import State
 from runnables.errors import Conflict, InvalidInput, UnknownName
-from runnables.settings import Settings
 
 STATES = get_args(State)
 MAX_LIMIT = 200
@@ -24,26 +24,15 @@ MAX_STEPS = 150  # previews at every so many steps
 
 
 class JobRoutes:
-    """Handlers.
+    """The handlers."""
 
-    Args:
-        ready: raises NotReady while the model loads.
-    """
-
-    def __init__(
-        self,
-        jobs: Jobs,
-        settings: Settings,
-        keys: Keys,
-        ready: Callable[[], None],
-    ) -> None:
+    def __init__(self, jobs: Jobs, generation: Generation) -> None:
         self._jobs = jobs
-        self._settings = settings
-        self._keys = keys
-        self._ready = ready
+        self._generation = generation
+        self._keys = generation.keys
 
     def routes(self) -> list[Route]:
-        """To be mounted at the root."""
+        """Return the routes, which are to be mounted at the root."""
         return [
             Route("/jobs", self._submit, methods=["POST"]),
             Route("/jobs", self._list, methods=["GET"]),
@@ -59,9 +48,9 @@ class JobRoutes:
 
     async def _accept(self, request: Request) -> Response:
         owner = self._keys.spend(request.headers)
-        self._ready()
-        asked = await submission.read(request, self._settings)
-        job, new = await asyncio.to_thread(self._jobs.submit, owner, asked)
+        self._generation.check_ready()
+        sent = await submission.read(request, self._generation.settings)
+        job, new = await asyncio.to_thread(self._jobs.submit, owner, sent)
         body = await asyncio.to_thread(self._jobs.document, job)
         return JSONResponse(body, 202 if new else 200, headers={"Location": f"/jobs/{job.id}"})
 
@@ -109,9 +98,9 @@ class JobRoutes:
         if not index.isdecimal() or int(index) >= len(job.images):
             raise UnknownName(f"job {id} has {len(job.images)} images, numbered from 0", loc=("i",))
         path = self._jobs.file(job, int(index))
-        described = job.images[int(index)]
-        headers = {**_headers(job, described), "Cache-Control": "private, max-age=3600"}
-        return FileResponse(path, media_type=described["content_type"], headers=headers)
+        image = job.images[int(index)]
+        headers = {**_headers(job, image), "Cache-Control": "private, max-age=3600"}
+        return FileResponse(path, media_type=image["content_type"], headers=headers)
 
     async def _answer(
         self, request: Request, look: Callable[[str], dict[str, Any] | None]
@@ -124,7 +113,7 @@ class JobRoutes:
 
 
 def _headers(job: Job, image: dict[str, Any]) -> dict[str, str]:
-    """As on the synchronous endpoints."""
+    """Return the headers that the synchronous endpoints send."""
     parameters = job.parameters
     return {
         "seed": str(image["seed"]),
@@ -138,19 +127,19 @@ def _headers(job: Job, image: dict[str, Any]) -> dict[str, str]:
 
 
 def _state(request: Request) -> State | None:
-    given = request.query_params.get("state")
-    if given is not None and given not in STATES:
+    state = request.query_params.get("state")
+    if state is not None and state not in STATES:
         raise InvalidInput(f"state must be one of {', '.join(STATES)}", loc=("state",))
-    return cast("State | None", given)
+    return cast("State | None", state)
 
 
 def _number(request: Request, name: str, default: int, least: int, most: int) -> int:
-    given = request.query_params.get(name)
-    if given is None:
+    sent = request.query_params.get(name)
+    if sent is None:
         return default
-    if not given.isascii() or not given.isdecimal() or not least <= int(given) <= most:
+    if not (sent.isascii() and sent.isdecimal() and len(sent) < 20 and least <= int(sent) <= most):
         raise InvalidInput(f"{name} must be a whole number from {least} to {most}", loc=(name,))
-    return int(given)
+    return int(sent)
 
 
 def _unknown(id: str) -> UnknownName:

@@ -1,4 +1,4 @@
-"""Feeds queued jobs to the runnable, and writes down how they end."""
+"""The runner, which passes queued jobs to the runnable and writes down how they end."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any
 
 from PIL.Image import Image
 
-from api.http import responses
 from api.http.stopping import stopping
 from api.jobs.files import Files
-from api.jobs.job import Job, State
+from api.jobs.job import Job
 from api.jobs.lease import Lease
 from api.jobs.store import Store
 from api.jobs.submission import control_names
 from api.jobs.watch import Watch
 from api.progress.live import Hub, Live
+from api.progress.record import State, failure
 from runnables.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -28,33 +28,33 @@ from runnables.errors import (
     NotReady,
     OverCapacity,
     StableDiffusionError,
-    error_body,
 )
+from runnables.images import files
 from runnables.images.codec import Format
 from runnables.parameters import MODELS, AnyParameters, OutputFormat, Priority
-from runnables.runnable import StableDiffusionRunnable
+from runnables.runnable import Runnable
 from runnables.ticket import Result, Ticket
 
 logger = logging.getLogger(__name__)
 
-ATTEMPTS = 5  # a job that was being drawn at so many crashes is likely their cause
-WAITING = 4  # jobs are handed in while fewer requests wait in the engine: the rest wait here
-DRAWING_S = 3600.0  # how long a job without a deadline may be in the engine
-TURN_S = 0.5  # how often an idle runner looks for work of other processes
+ATTEMPTS = 5  # a job that ran during so many crashes is likely their cause
+WAITING = 4  # jobs are submitted while fewer requests wait in the engine: the others wait here
+IN_ENGINE_S = 3600.0  # how long a job without a deadline may be in the engine
+LOOK_S = 0.5  # how often an idle runner looks for work of other processes
 BUSY_S = 0.05  # and one that waits for room in the engine
 
 
 class Runner:
-    """One thread that claims jobs, and a pool that settles them.
+    """One thread that claims jobs, and a pool of threads that writes down how they ended.
 
     Args:
-        limit: jobs in the engine at most.
-        watch: told when a job starts and ends.
+        limit: The most jobs in the engine.
+        watch: It hears when a job starts and ends.
     """
 
     def __init__(
         self,
-        runnable: StableDiffusionRunnable,
+        runnable: Runnable,
         store: Store,
         files: Files,
         lease: Lease,
@@ -78,6 +78,7 @@ class Runner:
         self._thread = threading.Thread(target=self._run, name="jobs", daemon=True)
 
     def start(self) -> None:
+        """Begin to claim jobs."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -93,16 +94,16 @@ class Runner:
         self._settlers.shutdown()
 
     def wake(self) -> None:
-        """There may be something to do."""
+        """Look for jobs now: there may be some."""
         self._wake.set()
 
     def live(self, number: int | None) -> Live | None:
-        """The job as this process draws it."""
+        """Return what this process knows of a job that it works on."""
         active = self._active.get(number) if number is not None else None
         return active[1] if active else None
 
     def remaining_s(self) -> float:
-        """Estimated seconds until all jobs in the engine are drawn."""
+        """Return the estimated seconds until all jobs in the engine are finished."""
         lives = [live for _, live in list(self._active.values())]
         return max(((live.progress and live.progress.eta_s) or 0.0 for live in lives), default=0.0)
 
@@ -113,35 +114,38 @@ class Runner:
             try:
                 if time.monotonic() > self._tidy_at:
                     self._tidy()
-                    self._tidy_at = time.monotonic() + TURN_S
+                    self._tidy_at = time.monotonic() + LOOK_S
                 busy = self._feed()
             except Exception:  # the disk is full, the database is locked: later it may work
                 logger.exception("jobs could not be fed; trying again")
                 busy = False
-            self._wake.wait(BUSY_S if busy else TURN_S)
+            self._wake.wait(BUSY_S if busy else LOOK_S)
             self._wake.clear()
 
     def _feed(self) -> bool:
-        """Hand in jobs while there is room. True where some are left."""
+        """Submit jobs while there is room. Return True where some are left."""
         while not self._stopped and not stopping() and self._runnable.ready:
             if not self._has_room():
                 return True
             job = self._store.claim(self._lease.id)
             if job is None:
                 return False
-            if not self._hand_in(job):
+            if not self._submit(job):
                 return True
             if job.attempts == 1:
                 self._watch.started(job)
         return False
 
     def _has_room(self) -> bool:
-        """One job at least is always in the engine, or synchronous requests could starve all."""
+        """Return whether a job may be submitted.
+
+        One job at least is always in the engine, or synchronous requests could starve all jobs.
+        """
         waiting = self._runnable.load()["waiting"]
         return not self._active or (waiting < WAITING and len(self._active) < self._limit)
 
-    def _hand_in(self, job: Job) -> bool:
-        """False where the engine takes none now; then the job waits on."""
+    def _submit(self, job: Job) -> bool:
+        """Submit a job. Return False where the engine takes none now; then the job waits on."""
         assert job.number is not None
         live = Live(self._hub, (job.owner, job.id))
         try:
@@ -157,7 +161,7 @@ class Runner:
             self._store.release(job, begun=False)
             return False
         except Exception as error:
-            self._end(job, "failed", error=_told(error))
+            self._end(job, "failed", error=_reason(error))
             return True
         self._active[job.number] = (job, live)
         live.ticket.future.add_done_callback(partial(self._ended, job, live))
@@ -195,7 +199,7 @@ class Runner:
         elif isinstance(error, Cancelled):
             self._end(job, "cancelled")
         else:
-            self._end(job, "failed", error=_told(error))
+            self._end(job, "failed", error=_reason(error))
 
     def _end(
         self,
@@ -211,33 +215,33 @@ class Runner:
         self._hub.changed((job.owner, job.id))
 
     def _keep(self, job: Job, result: Result) -> list[dict[str, Any]]:
-        """Write the images; of another attempt's files nothing is overwritten."""
+        """Write the images; the files of another attempt are not overwritten."""
         kind = image_format(result.parameters.output_format)
-        described = []
-        for i, drawn in enumerate(result.images):
+        kept = []
+        for i, image in enumerate(result.images):
             name = f"{job.attempts}-{i}.{kind}"
-            data = responses.image_file(result, drawn, kind, self._runnable.settings)
+            data = files.image_file(result, image, kind, self._runnable.settings)
             self._files.write(job.folder, name, data)
-            described.append(
+            kept.append(
                 {
-                    "seed": drawn.seed,
-                    "finish_reason": drawn.finish_reason,
-                    "width": drawn.image.width,
-                    "height": drawn.image.height,
+                    "seed": image.seed,
+                    "finish_reason": image.finish_reason,
+                    "width": image.image.width,
+                    "height": image.image.height,
                     "content_type": f"image/{kind}",
                     "file": name,
                 }
             )
-        return described
+        return kept
 
     # -- housekeeping -----------------------------------------------------------------------
 
     def _tidy(self) -> None:
-        """See to jobs that are expired, cancelled elsewhere, or whose process has died."""
+        """End jobs that are expired or cancelled elsewhere, and recover those of dead processes."""
         self._report()
         for job in self._store.expired():
             late = DeadlineExceeded("not finished by its deadline", loc=("deadline_s",))
-            self._end(job, "failed", error=_told(late))
+            self._end(job, "failed", error=_reason(late))
         for job in self._store.running():
             live = self.live(job.number)
             if live is not None:
@@ -247,7 +251,7 @@ class Runner:
                 self._recover(job)
 
     def _report(self) -> None:
-        """Write down how far jobs are, where that has changed: other processes are asked too."""
+        """Write down how far jobs are, where that has changed: clients may ask other processes."""
         lives = [(number, live.progress) for number, (_, live) in list(self._active.items())]
         steps = {number: progress.step for number, progress in lives if progress}
         if steps != self._reported:
@@ -255,39 +259,39 @@ class Runner:
             self._reported = steps
 
     def _recover(self, job: Job) -> None:
-        """A job whose process has died is drawn again, unless it was there too often."""
+        """Queue a job whose process has died again, unless that has happened too often."""
         logger.warning("job %s was interrupted (attempt %d)", job.id, job.attempts)
         if job.cancel:
             self._end(job, "cancelled")
         elif job.attempts >= ATTEMPTS:
-            why = f"the service stopped {job.attempts} times while it was drawn"
-            self._end(job, "failed", error=_told(GenerationFailed(why)))
+            why = f"the service stopped {job.attempts} times while it was worked on"
+            self._end(job, "failed", error=_reason(GenerationFailed(why)))
         else:
             self._store.release(job, begun=True)
             self._hub.changed((job.owner, job.id))
 
 
 def image_format(wanted: OutputFormat | None) -> Format:
-    """Of a job's files: JPEG as on the other endpoints, PNG where they would send JSON."""
+    """Return the format of a job's files: JPEG by default, and PNG where others send JSON."""
     return "png" if wanted == "json" else wanted or "jpeg"
 
 
 def priority_class(priority: int) -> Priority:
-    """The engine's three classes from the ten of jobs."""
+    """Return one of the engine's three classes for one of the ten of jobs."""
     return "low" if priority < 4 else "normal" if priority < 7 else "high"
 
 
 def _parameters(job: Job) -> AnyParameters:
-    left = DRAWING_S if job.expires is None else max(job.expires - time.time(), 0.001)
+    left = IN_ENGINE_S if job.expires is None else max(job.expires - time.time(), 0.001)
     parameters = MODELS[job.task].model_validate(job.parameters)
     return parameters.model_copy(
         update={"priority": priority_class(job.priority), "deadline_s": left}
     )
 
 
-def _told(error: BaseException) -> dict[str, Any]:
-    """What the job's owner reads."""
+def _reason(error: BaseException) -> dict[str, Any]:
+    """Return what the job's owner reads."""
     if not isinstance(error, StableDiffusionError):
         logger.error("a job failed", exc_info=error)
-        error = GenerationFailed("drawing this job failed; the server's log says why")
-    return {**error_body(error), "status": error.status}
+        error = GenerationFailed("this job failed; the server's log says why")
+    return failure(error)

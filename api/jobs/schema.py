@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from api.http.operations import (
     BINARY,
-    DRAWING,
+    GENERATING,
     LOOKING,
     Schema,
     controls,
@@ -17,9 +17,9 @@ from api.http.operations import (
     reference,
     schema_of,
 )
-from api.jobs.job import State
 from api.jobs.routes import MAX_LIMIT, MAX_STEPS
 from api.jobs.submission import JobRequest
+from api.progress.record import State
 from runnables.parameters import MODELS
 
 TEXT: Schema = {"type": "string"}
@@ -27,14 +27,14 @@ WHOLE: Schema = {"type": "integer"}
 TIME: Schema = {"type": ["string", "null"], "format": "date-time"}
 NUMBER_OR_NULL: Schema = {"type": ["number", "null"]}
 STATE: Schema = {"type": "string", "enum": list(get_args(State))}
-#: what asking for a job can be refused with
-ASKING = (*(status for status in DRAWING if status not in (499, 500, 504)), 409)
+#: what a request for a job can be refused with
+SUBMITTING = (*(status for status in GENERATING if status not in (499, 500, 504)), 409)
 FINDING = (*LOOKING, 404)
-ID = path_field("id", "Of the job, or of a request: its `X-Request-Id`")
+ID = path_field("id", "The id of a job, or the `X-Request-Id` of a synchronous request")
 
 
 def paths() -> Schema:
-    """Path -> method -> operation."""
+    """Return path -> method -> operation."""
     return {
         "/jobs": {"post": _submit(), "get": _list()},
         "/jobs/{id}": {
@@ -47,13 +47,13 @@ def paths() -> Schema:
 
 
 def schemas() -> Schema:
-    """What the paths refer to."""
-    asked = schema_of(JobRequest)
-    asked["properties"]["parameters"] = {
+    """Return what the paths refer to."""
+    body = schema_of(JobRequest)
+    body["properties"]["parameters"] = {
         "description": "As the task's own endpoint takes them.",
         "anyOf": [reference(model.__name__) for model in MODELS.values()],
     }
-    return {"JobRequest": asked, "Job": _job()}
+    return {"JobRequest": body, "Job": _job()}
 
 
 def _job() -> Schema:
@@ -81,20 +81,23 @@ def _job() -> Schema:
 def _described() -> Schema:
     text = dict.fromkeys(("url", "finish_reason", "content_type"), TEXT)
     properties = {**text, **dict.fromkeys(("width", "height"), WHOLE)}
-    properties["seed"] = {"type": ["integer", "null"], "description": "null where nothing is drawn"}
+    properties["seed"] = {
+        "type": ["integer", "null"],
+        "description": "null where an image was only enlarged",
+    }
     return {"type": "object", "required": list(properties), "properties": properties}
 
 
 def _submit() -> Schema:
     files = {
         "img": {**BINARY, "description": "For img2img, inpaint and upscale"},
-        "mask": {**BINARY, "description": "For inpaint; white is redrawn"},
+        "mask": {**BINARY, "description": "For inpaint; white is repainted"},
         "control": controls("An image for each of `controlnets`, in their order"),
     }
-    asked = reference("JobRequest")
-    form = {"type": "object", "properties": {"data": asked, **files}, "required": ["data"]}
+    wanted = reference("JobRequest")
+    form = {"type": "object", "properties": {"data": wanted, **files}, "required": ["data"]}
     body = {
-        "application/json": {"schema": asked},
+        "application/json": {"schema": wanted},
         "multipart/form-data": {
             "schema": form,
             "encoding": {"data": {"contentType": "application/json"}},
@@ -104,7 +107,7 @@ def _submit() -> Schema:
         "202": json(reference("Job"), "Accepted: it will end, whatever happens to the service"),
         "200": json(reference("Job"), "The job of this id that is there"),
     }
-    return operation("Draw later", answers, errors=ASKING, body=body)
+    return operation("Generate later", answers, errors=SUBMITTING, body=body)
 
 
 def _list() -> Schema:
@@ -123,7 +126,7 @@ def _list() -> Schema:
         errors=(*LOOKING, 400),
         parameters=[
             query("state", STATE, "Only these"),
-            query("limit", limit, "Jobs a page"),
+            query("limit", limit, "Jobs per page"),
             query("cursor", {"type": "string", "pattern": "^[0-9]{1,18}$"}, "From `next`"),
         ],
     )

@@ -1,7 +1,7 @@
-"""Jobs in SQLite: the one truth about their state, shared by all processes of a service.
+"""Jobs in SQLite, which alone decides about their state, for all processes of a service.
 
 Every change of state is one statement that names the state it expects, so that of two writers only
-one succeeds, and a job ends once. A row that says `succeeded` is written after its files.
+one succeeds, and a job ends once. A row becomes `succeeded` after its files are written.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from api.jobs.job import Job, State
+from api.jobs.job import Job
+from api.progress.record import State
 
 VERSION = 1  # of the schema, in SQLite's user_version
 SCHEMA = """
@@ -44,14 +45,14 @@ ENDS = (
 
 
 class Store:
-    """Thread-safe; one connection.
+    """All jobs of a service, through one connection. It is thread-safe.
 
     Args:
-        folder: where `jobs.sqlite3` lies; made where it is missing.
-        clock: Unix time.
+        folder: The folder of `jobs.sqlite3`; it is made where it is missing.
+        clock: Returns the Unix time.
 
     Raises:
-        OSError, sqlite3.Error: the folder cannot be used.
+        OSError, sqlite3.Error: The folder cannot be used.
     """
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
@@ -68,17 +69,18 @@ class Store:
         self._connection.execute(f"PRAGMA user_version = {VERSION}")
 
     def close(self) -> None:
+        """Close the database."""
         with self._lock:
             self._connection.close()
 
     # -- reading ----------------------------------------------------------------------------
 
     def get(self, owner: str, id: str) -> Job | None:
-        """This owner's job of this id."""
+        """Return this owner's job of this id."""
         return self._one("SELECT * FROM jobs WHERE owner = ? AND id = ?", owner, id)
 
     def page(self, owner: str, state: State | None, limit: int, before: int | None) -> list[Job]:
-        """The owner's jobs, newest first, those with a smaller number than `before`."""
+        """Return the owner's jobs with a smaller number than `before`, newest first."""
         query, values = "SELECT * FROM jobs WHERE owner = ?", list[object]([owner])
         if state is not None:
             query, values = query + " AND state = ?", [*values, state]
@@ -87,7 +89,7 @@ class Store:
         return self._all(query + " ORDER BY number DESC LIMIT ?", *values, limit)
 
     def ahead(self, job: Job) -> tuple[int, float]:
-        """How many queued jobs go before this one, and their seconds of work."""
+        """Return how many queued jobs go before this one, and their seconds of work."""
         query = (
             "SELECT COUNT(*) AS jobs, COALESCE(SUM(seconds), 0) AS seconds FROM jobs "
             "WHERE state = 'queued' AND (due, number) < (?, ?)"
@@ -97,7 +99,7 @@ class Store:
         return row["jobs"], row["seconds"]
 
     def count(self, state: State) -> int:
-        """How many jobs are in this state."""
+        """Return how many jobs are in this state."""
         with self._lock:
             query = "SELECT COUNT(*) FROM jobs WHERE state = ?"
             return int(self._connection.execute(query, (state,)).fetchone()[0])
@@ -105,7 +107,7 @@ class Store:
     # -- a job's way ------------------------------------------------------------------------
 
     def add(self, job: Job) -> Job:
-        """Keep a new job; from here on it will end. Returns the one of this id that is there."""
+        """Keep a new job, which will end from here on. Return the job of this id that is there."""
         names, marks = ", ".join(COLUMNS), ", ".join("?" * len(COLUMNS))
         with self._transaction():
             self._connection.execute(
@@ -116,7 +118,7 @@ class Store:
             return _job(self._connection.execute(query, (job.owner, job.id)).fetchone())
 
     def claim(self, runner: str) -> Job | None:
-        """The queued job that is due first, now running at this runner."""
+        """Return the queued job that is due first; it is now running at this runner."""
         return self._one(
             "UPDATE jobs SET state = 'running', runner = ?, attempts = attempts + 1, "
             "started = COALESCE(started, ?) WHERE number = (SELECT number FROM jobs "
@@ -126,7 +128,11 @@ class Store:
         )
 
     def release(self, job: Job, *, begun: bool) -> None:
-        """Back into the queue. `begun`: drawing it was tried, and counts as an attempt."""
+        """Put a job back into the queue.
+
+        Args:
+            begun: Whether work on it was begun, which counts as an attempt.
+        """
         self._write(
             "UPDATE jobs SET state = 'queued', runner = NULL, step = 0, "
             "started = CASE WHEN ? THEN started ELSE NULL END, "
@@ -145,7 +151,11 @@ class Store:
         images: Sequence[dict[str, Any]] = (),
         error: dict[str, Any] | None = None,
     ) -> bool:
-        """End a job that is as `job` says (queued, or running at its runner). False: it was not."""
+        """End a job, if it still is as `job` says (queued, or running at its runner).
+
+        Returns:
+            Whether it was so.
+        """
         now = self._clock()
         step = job.steps if state == "succeeded" else 0
         values = (state, step, now, json.dumps(list(images)), _packed("error", error), now)
@@ -157,8 +167,8 @@ class Store:
             job.runner,
         )
 
-    def ask_cancel(self, owner: str, id: str) -> Job | None:
-        """Cancel a queued job at once; ask the runner of a running one to."""
+    def request_cancel(self, owner: str, id: str) -> Job | None:
+        """Cancel a queued job at once; a running one is cancelled by its runner."""
         job = self.get(owner, id)
         while job and job.state == "queued" and not self.end(job, "cancelled"):
             job = self.get(owner, id)  # it has just been claimed
@@ -178,28 +188,28 @@ class Store:
     # -- housekeeping -----------------------------------------------------------------------
 
     def running(self) -> list[Job]:
-        """All running jobs, of every process."""
+        """Return all running jobs, of every process."""
         return self._all("SELECT * FROM jobs WHERE state = 'running'")
 
     def expired(self) -> list[Job]:
-        """Queued jobs whose deadline has passed."""
+        """Return the queued jobs whose deadline has passed."""
         query = "SELECT * FROM jobs WHERE state = 'queued' AND expires <= ?"
         return self._all(query, self._clock())
 
     def forget(self, finished_before: float) -> list[Job]:
-        """Remove the jobs that ended before this time and whose webhook is through."""
+        """Remove the jobs that ended before this time and whose webhook is finished."""
         return self._all(
             "DELETE FROM jobs WHERE finished < ? AND webhook_at IS NULL RETURNING *",
             finished_before,
         )
 
     def folders(self) -> set[str]:
-        """The folders that rows name."""
+        """Return the folders that rows name."""
         with self._lock:
             return {row[0] for row in self._connection.execute("SELECT folder FROM jobs")}
 
     def claim_webhook(self, lease_s: float) -> Job | None:
-        """A job whose webhook is due, not given to anybody else for `lease_s` seconds."""
+        """Return a job whose webhook is due; nobody else gets it for `lease_s` seconds."""
         now = self._clock()
         return self._one(
             "UPDATE jobs SET webhook_at = ?, webhook_tries = webhook_tries + 1 WHERE number = "
@@ -210,7 +220,7 @@ class Store:
         )
 
     def webhook_next(self, job: Job, at: float | None) -> None:
-        """When to try this webhook again; None: it is through."""
+        """Set when to try this webhook again; None means that it is finished."""
         self._write("UPDATE jobs SET webhook_at = ? WHERE number = ?", at, job.number)
 
     # -- SQLite -----------------------------------------------------------------------------
@@ -227,7 +237,7 @@ class Store:
             self._connection.execute("COMMIT")
 
     def _write(self, statement: str, *values: object) -> bool:
-        """Whether a row was changed."""
+        """Run a statement, and return whether a row was changed."""
         with self._lock:
             return self._connection.execute(statement, values).rowcount > 0
 

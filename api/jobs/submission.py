@@ -1,4 +1,4 @@
-"""What `POST /jobs` takes: JSON, or multipart with that JSON in `data` and the images beside it."""
+"""The body of `POST /jobs`: JSON, or multipart with that JSON in `data` and images beside it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 
 from api.http import forms
+from api.http.request_id import ID
 from api.http.validation import validated
-from api.jobs.job import ID
 from runnables.errors import InvalidInput, Loc
 from runnables.parameters import MODELS, AnyParameters, Task
 from runnables.settings import Settings
@@ -24,7 +24,7 @@ PRIORITIES = {"low": 2, "normal": 5, "high": 8}
 
 
 class JobRequest(BaseModel):
-    """`POST /jobs`."""
+    """The JSON of `POST /jobs`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -45,7 +45,7 @@ class JobRequest(BaseModel):
         None,
         ge=0,
         le=9,
-        description="Higher goes first; a step is worth a minute of waiting. Default: 5.",
+        description="Higher goes first; one level is worth a minute of waiting. Default: 5.",
     )
     deadline_s: float | None = Field(
         None,
@@ -65,22 +65,24 @@ class Submission:
 
     @property
     def controls(self) -> list[Image.Image]:
-        """The control images among them."""
+        """The control images among the images."""
         return [
             self.images[name] for name in control_names(len(self.images)) if name in self.images
         ]
 
     @property
     def priority(self) -> int:
-        given = self.request.priority
-        return PRIORITIES[self.parameters.priority] if given is None else given
+        """The job's own priority, else one for the priority of its parameters."""
+        own = self.request.priority
+        return PRIORITIES[self.parameters.priority] if own is None else own
 
     @property
     def deadline_s(self) -> float | None:
+        """The job's own deadline, else that of its parameters."""
         return self.request.deadline_s or self.parameters.deadline_s
 
     def fingerprint(self) -> str:
-        """Equal for equal requests: of the body as sent, and of the pixels."""
+        """Return a digest of the body as sent and of the pixels: equal requests have the same."""
         body = self.request.model_dump(exclude={"id"}, exclude_unset=True)
         digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode())
         for name, image in sorted(self.images.items()):
@@ -90,38 +92,38 @@ class Submission:
 
 
 def control_names(count: int) -> list[str]:
-    """What the control images of a job are called among its files."""
+    """Return the names of a job's control images among its files."""
     return [f"{forms.CONTROL}-{i}" for i in range(count)]
 
 
 async def read(request: Request, settings: Settings) -> Submission:
-    """Read and validate.
+    """Read and validate a request.
 
     Raises:
-        InvalidInput, UnsupportedImage, PayloadTooLarge: naming the field.
+        InvalidInput, UnsupportedImage, PayloadTooLarge: Something is wrong; the field is named.
     """
     if forms.content_type(request) != "multipart/form-data":
         forms.expect_json(request)
-        asked = forms.parse(JobRequest, await request.body())
-        return _checked(asked, {}, ())
+        wanted = forms.parse(JobRequest, await request.body())
+        return _checked(wanted, {}, ())
     async with forms.parts(request) as form:
         data = await forms.text(form.get("data"))
-        asked = forms.parse(JobRequest, data, "data")
-        wanted = forms.files_of(MODELS[asked.task])
-        forms.check_names(form, {*wanted, forms.CONTROL, "data"})
-        images = {name: await forms.image(form.get(name), name, settings) for name in wanted}
+        wanted = forms.parse(JobRequest, data, "data")
+        names = forms.files_of(MODELS[wanted.task])
+        forms.check_names(form, {*names, forms.CONTROL, "data"})
+        images = {name: await forms.image(form.get(name), name, settings) for name in names}
         controls = await forms.control_images(form, settings)
         images |= zip(control_names(len(controls)), controls, strict=True)
-        return _checked(asked, images, ("data",))
+        return _checked(wanted, images, ("data",))
 
 
-def _checked(asked: JobRequest, images: dict[str, Image.Image], loc: Loc) -> Submission:
-    model = MODELS[asked.task]
-    parameters = validated(model, asked.parameters, (*loc, "parameters"))
+def _checked(request: JobRequest, images: dict[str, Image.Image], loc: Loc) -> Submission:
+    model = MODELS[request.task]
+    parameters = validated(model, request.parameters, (*loc, "parameters"))
     for name in forms.files_of(model):
         if name not in images:
             raise InvalidInput(
                 f"{name} is missing: send multipart/form-data with parts data and {name}",
                 loc=(name,),
             )
-    return Submission(asked, parameters, images)
+    return Submission(request, parameters, images)

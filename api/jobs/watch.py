@@ -1,4 +1,4 @@
-"""What jobs tell metrics and traces."""
+"""What metrics and traces learn about jobs."""
 
 from __future__ import annotations
 
@@ -6,26 +6,27 @@ import time
 from typing import Any
 
 from api.http import tracing
-from api.jobs.job import Job, State
+from api.jobs.job import Job
+from api.progress.record import State
 from runnables.metrics import Metrics
 from runnables.ticket import Result
 
 
 class Watch:
-    """Counts and traces, where there is something to count with."""
+    """A counter of jobs and webhooks, and a tracer of jobs."""
 
     def __init__(self, metrics: Metrics | None) -> None:
         self._metrics = metrics
 
     def started(self, job: Job) -> None:
-        """A job goes to the engine for the first time."""
+        """Count a job that goes to the engine for the first time."""
         if self._metrics:
             self._metrics.job_started(time.time() - job.created)
 
     def ended(
         self, job: Job, state: State, result: Result | None, error: dict[str, Any] | None
     ) -> None:
-        """A job has ended; `result` where it was drawn, `error` where it failed."""
+        """Count and trace a job that has ended, with its result or its error."""
         if self._metrics:
             self._metrics.job_ended(job.task, state, result)
         tracing.finished(
@@ -38,6 +39,6 @@ class Watch:
         )
 
     def webhook(self, outcome: str) -> None:
-        """A try to deliver a webhook: delivered, retried or given_up."""
+        """Count a try to deliver a webhook: delivered, retried or given_up."""
         if self._metrics:
             self._metrics.webhook(outcome)

@@ -1,7 +1,7 @@
-"""Tells those who asked that their job has ended: signed, retried, at least once.
+"""Webhooks, which report that a job has ended: signed, retried, at least once.
 
-What is due stands in the store, so a restart goes on where the last process stopped. A receiver may
-hear of a job twice (its answer got lost); the job's id tells.
+The store has what is due, so a restart goes on where the last process stopped. A receiver may hear
+of a job twice (if its answer got lost) and recognises it by its id.
 """
 
 from __future__ import annotations
@@ -37,12 +37,15 @@ Observe = Callable[[str], None]
 
 
 def signature(secret: str, body: bytes) -> str:
-    """`X-Signature-256` of a body: HMAC (RFC 2104) with SHA-256, in hexadecimal."""
+    """Return `X-Signature-256` of a body: HMAC (RFC 2104) with SHA-256, in hexadecimal."""
     return "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
 
 
 def delay(tries: int) -> float:
-    """Seconds until the next try: doubling, spread so that receivers are not stormed."""
+    """Return the seconds until the next try.
+
+    They double, and they are spread so that receivers do not get all tries at once.
+    """
     return min(2.0 ** (tries - 1), LONGEST_S) * random.uniform(0.75, 1.25)
 
 
@@ -50,9 +53,9 @@ class Webhooks:
     """One thread that delivers what is due.
 
     Args:
-        document: the job as clients see it.
-        insecure: also plain http, and private addresses.
-        observe: called with "delivered", "retried" or "given_up".
+        document: Returns a job as clients see it.
+        insecure: Whether plain http and private addresses are allowed.
+        observe: It is called with "delivered", "retried" or "given_up".
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Webhooks:
         self._thread = threading.Thread(target=self._run, name="webhooks", daemon=True)
 
     def start(self) -> None:
+        """Begin to deliver."""
         self._thread.start()
 
     def close(self) -> None:

@@ -1,1 +1,1 @@
-"""Our own endpoints."""
+"""Our own endpoints, with our own parameters."""

@@ -6,45 +6,45 @@ import base64
 import time
 from typing import Any
 
-from api.generation import Drawing
-from api.http import responses
-from api.openai.translate import Asked
+from api.generation import Generation
+from api.openai.translate import ImagesBody
 from runnables.errors import InvalidInput
+from runnables.images import files
 from runnables.ticket import Drawn, Result
 
 
 class Moderated(InvalidInput):
-    """The operator's safety policy let none of the images through."""
+    """An error: the operator's safety policy let none of the images through."""
 
     code = "moderation_blocked"
 
 
-def body(result: Result, asked: Asked, drawing: Drawing) -> dict[str, Any]:
-    """The answer of images.generate and images.edit. Raises Moderated."""
-    check(result, drawing)
+def images(result: Result, body: ImagesBody, generation: Generation) -> dict[str, Any]:
+    """Return the answer of images.generate and images.edit. Raise Moderated."""
+    check(result, generation)
     first = result.images[0].image
     return {
         "created": int(time.time()),
         "background": "opaque",
-        "output_format": asked.output_format,
+        "output_format": body.output_format,
         "size": f"{first.width}x{first.height}",
-        "data": [image(result, drawn, asked, drawing) for drawn in result.images],
+        "data": [image(result, one, body, generation) for one in result.images],
     }
 
 
-def image(result: Result, drawn: Drawn, asked: Asked, drawing: Drawing) -> dict[str, Any]:
-    """One entry of `data`. URLs hold the image itself: nothing is stored for them."""
-    kind = asked.output_format
-    data = responses.image_file(result, drawn, kind, drawing.settings)
+def image(result: Result, one: Drawn, body: ImagesBody, generation: Generation) -> dict[str, Any]:
+    """Return one entry of `data`. URLs have the image itself in them: nothing is stored."""
+    kind = body.output_format
+    data = files.image_file(result, one, kind, generation.settings)
     text = base64.b64encode(data).decode()
-    as_url = asked.response_format == "url" and not asked.stream
+    as_url = body.response_format == "url" and not body.stream
     content = {"url": f"data:image/{kind};base64,{text}"} if as_url else {"b64_json": text}
-    return {**content, "seed": drawn.seed, "finish_reason": drawn.finish_reason}
+    return {**content, "seed": one.seed, "finish_reason": one.finish_reason}
 
 
-def check(result: Result, drawing: Drawing) -> None:
-    """Raises Moderated where there is nothing to show."""
-    if drawing.settings.safety == "block" and all(
-        drawn.finish_reason == "content_filtered" for drawn in result.images
+def check(result: Result, generation: Generation) -> None:
+    """Raise Moderated where there is nothing to show."""
+    if generation.settings.safety == "block" and all(
+        one.finish_reason == "content_filtered" for one in result.images
     ):
         raise Moderated("the safety checker objects to every image of this request")

@@ -1,55 +1,56 @@
-"""images.edit: an image, and a mask whose transparent part is redrawn."""
+"""The body of images.edit: an image, and a mask whose transparent part is repainted."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from PIL.Image import Image
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 
 from api.http import forms
+from api.http.decoding import decoded
 from api.http.forms import Form
 from api.http.validation import validated
 from api.openai import translate
-from api.openai.translate import Asked
+from api.openai.translate import ImagesBody
 from runnables.errors import InvalidInput
 from runnables.images import codec
 from runnables.parameters import ImageToImage, Inpaint
 from runnables.settings import Settings
 
-IMAGE = ("image", "image[]")  # the SDK calls it so where it is given a list
+IMAGE = ("image", "image[]")  # the SDK names it so where it has a list
 
 
-async def read(request: Request, settings: Settings) -> tuple[Asked, Form]:
-    """A multipart edit.
+async def read(request: Request, settings: Settings) -> tuple[ImagesBody, Form]:
+    """Read a multipart edit.
 
-    Without a mask the image's own transparency is one; without either, the whole is redrawn.
+    Without a mask the image's own transparency is the mask; without either, the whole image is
+    changed.
 
     Raises:
-        InvalidInput, UnsupportedImage, PayloadTooLarge: naming the field.
+        InvalidInput, UnsupportedImage, PayloadTooLarge: Something is wrong; the field is named.
     """
     forms.expect_multipart(request)
     async with forms.parts(request, fields=32) as form:
-        asked = validated(Asked, _fields(form))
+        body = validated(ImagesBody, _fields(form))
         pixels, own = await _upload(_only_image(form), "image", settings)
         alpha = own
         if form.get("mask") is not None:
             _, alpha = await _upload(form.get("mask"), "mask", settings)
             if alpha is None:
                 raise InvalidInput(
-                    "mask has no transparency: what is transparent is redrawn", loc=("mask",)
+                    "mask has no transparency: what is transparent is repainted", loc=("mask",)
                 )
         if alpha is None:
-            return asked, Form(translate.parameters(asked, ImageToImage), pixels)
+            return body, Form(translate.parameters(body, ImageToImage), pixels)
         if alpha.size != pixels.size:
             raise InvalidInput("mask must have the size of image", loc=("mask",))
-        return asked, Form(translate.parameters(asked, Inpaint), pixels, alpha)
+        return body, Form(translate.parameters(body, Inpaint), pixels, alpha)
 
 
 def _fields(form: FormData) -> dict[str, Any]:
-    """All parts that are neither image nor mask, none of them twice."""
+    """Return all parts that are neither image nor mask."""
     items = [(name, part) for name, part in form.multi_items() if name not in (*IMAGE, "mask")]
     for name, part in items:
         if isinstance(part, UploadFile):
@@ -58,18 +59,18 @@ def _fields(form: FormData) -> dict[str, Any]:
 
 
 def _only_image(form: FormData) -> UploadFile | str | None:
-    given = [part for name, part in form.multi_items() if name in IMAGE]
-    if len(given) > 1:
+    images = [part for name, part in form.multi_items() if name in IMAGE]
+    if len(images) > 1:
         raise InvalidInput("one image can be edited at a time", loc=("image",))
-    return given[0] if given else None
+    return images[0] if images else None
 
 
 async def _upload(
     part: UploadFile | str | None, field: str, settings: Settings
 ) -> tuple[Image, Image | None]:
-    """The image, and what is transparent in it."""
+    """Return the image, and what is transparent in it."""
     data = await forms.file_bytes(part, field, settings)
     limit = settings.max_pixels
-    pixels = await run_in_threadpool(codec.decode, data, max_pixels=limit, field=field)
-    alpha = await run_in_threadpool(codec.decode_transparency, data, max_pixels=limit, field=field)
+    pixels = await decoded(codec.decode, data, max_pixels=limit, field=field)
+    alpha = await decoded(codec.decode_transparency, data, max_pixels=limit, field=field)
     return pixels, alpha if alpha is not None and alpha.getextrema() != (0, 0) else None

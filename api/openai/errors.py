@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from runnables.errors import Loc, StableDiffusionError
+from runnables.errors import StableDiffusionError
 
 #: our status -> OpenAI's (type, code)
 KINDS = {
@@ -18,19 +18,18 @@ KINDS = {
 FIELDS = {"height": "size", "width": "size", "img": "image", "num_images_per_prompt": "n"}
 
 
-def of(error: StableDiffusionError) -> dict[str, Any]:
-    """One of our errors."""
-    told = body(error.status, error.message, error.loc)
-    code = getattr(error, "code", None)
-    return {"error": {**told["error"], "code": code}} if code else told
-
-
-def body(status: int, message: str, loc: Loc = ()) -> dict[str, Any]:
-    """`{"error": {"message", "type", "param", "code"}}`."""
-    default = ("server_error", None) if status >= 500 else ("invalid_request_error", None)
-    kind, code = KINDS.get(status, default)
-    name = ".".join(map(str, loc))
-    if status == 404 and name == "model":
+def body(error: StableDiffusionError) -> dict[str, Any]:
+    """Return `{"error": {"message", "type", "param", "code"}}`."""
+    server = ("server_error", None) if error.status >= 500 else ("invalid_request_error", None)
+    kind, code = KINDS.get(error.status, server)
+    name = ".".join(map(str, error.loc))
+    if error.status == 404 and name == "model":
         code = "model_not_found"
-    param = FIELDS.get(name, name) or None
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+    return {
+        "error": {
+            "message": error.message,
+            "type": kind,
+            "param": FIELDS.get(name, name) or None,
+            "code": getattr(error, "code", code),
+        }
+    }

@@ -1,4 +1,4 @@
-"""`/v1`: images and models, as OpenAI's SDKs call them."""
+"""The handlers of `/v1`: images and models, as OpenAI's SDKs call them."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from api.generation import Drawing
+from api.generation import Generation
 from api.http import forms, request_id
 from api.http.forms import Form
 from api.openai import answers, edits, stream, translate
-from api.openai.translate import Asked
+from api.openai.translate import ImagesBody
 from api.progress.live import Hub
 from runnables.errors import InvalidInput, UnknownName
 from runnables.parameters import TextToImage
 
-Read = Callable[[Request], Awaitable[tuple[Asked, Form]]]
+Read = Callable[[Request], Awaitable[tuple[ImagesBody, Form]]]
 
 
 class OpenAIRoutes:
-    """Handlers.
+    """The handlers.
 
     Args:
-        hub: where streams hear of previews.
+        hub: Streams hear of previews there.
     """
 
-    def __init__(self, drawing: Drawing, hub: Hub) -> None:
-        self._drawing = drawing
+    def __init__(self, generation: Generation, hub: Hub) -> None:
+        self._generation = generation
         self._hub = hub
 
     def routes(self) -> list[Route]:
-        """To be mounted at the root."""
+        """Return the routes, which are to be mounted at the root."""
         return [
             Route("/v1/images/generations", self._generations, methods=["POST"]),
             Route("/v1/images/edits", self._edits, methods=["POST"]),
@@ -50,45 +50,45 @@ class OpenAIRoutes:
         return await self._serve(request, stream.EDIT, self._read_edit)
 
     async def _variations(self, request: Request) -> Response:
-        self._drawing.keys.check(request.headers)
+        self._generation.keys.check(request.headers)
         raise InvalidInput("variations need a prompt here: use images/edits without a mask")
 
-    async def _read_generation(self, request: Request) -> tuple[Asked, Form]:
+    async def _read_generation(self, request: Request) -> tuple[ImagesBody, Form]:
         forms.expect_json(request)
-        asked = forms.parse(Asked, await request.body())
-        return asked, Form(translate.parameters(asked, TextToImage))
+        body = forms.parse(ImagesBody, await request.body())
+        return body, Form(translate.parameters(body, TextToImage))
 
-    async def _read_edit(self, request: Request) -> tuple[Asked, Form]:
-        return await edits.read(request, self._drawing.settings)
+    async def _read_edit(self, request: Request) -> tuple[ImagesBody, Form]:
+        return await edits.read(request, self._generation.settings)
 
     async def _serve(self, request: Request, kind: stream.Kind, read: Read) -> Response:
-        drawing = self._drawing
+        generation = self._generation
         with ExitStack() as stack:
-            owner = stack.enter_context(drawing.admitted(request, kind.task))
-            asked, form = await read(request)
-            if asked.stream:
+            owner = stack.enter_context(generation.admitted(request, kind.task))
+            body, form = await read(request)
+            if body.stream:
                 key = (owner, request_id.of(request))
                 listener = stack.enter_context(self._hub.listening(key, 0))
-                ticket = await drawing.submit(request, owner, form)
-                stack.callback(drawing.release, ticket)
-                events = stream.events(drawing, ticket, listener, asked, kind)
+                ticket = await generation.submit(request, owner, form)
+                stack.callback(generation.release, ticket)
+                events = stream.events(generation, ticket, listener, body, kind)
                 return stream.Events(events, stack.pop_all())
-            result = await drawing.draw(request, owner, form)
-            body = await run_in_threadpool(answers.body, result, asked, drawing)
-            return JSONResponse(body)
+            result = await generation.run(request, owner, form)
+            answer = await run_in_threadpool(answers.images, result, body, generation)
+            return JSONResponse(answer)
 
     # -- models -----------------------------------------------------------------------------
 
     async def _models(self, request: Request) -> Response:
-        self._drawing.keys.check(request.headers)
-        self._drawing.check_ready()
-        data = [_described(name) for name in self._drawing.models]
+        self._generation.keys.check(request.headers)
+        self._generation.check_ready()
+        data = [_described(name) for name in self._generation.models]
         return JSONResponse({"object": "list", "data": data})
 
     async def _model(self, request: Request) -> Response:
-        self._drawing.keys.check(request.headers)
-        self._drawing.check_ready()
-        name, known = request.path_params["id"], self._drawing.models
+        self._generation.keys.check(request.headers)
+        self._generation.check_ready()
+        name, known = request.path_params["id"], self._generation.models
         if name not in known:
             raise UnknownName(
                 f"there is no model {name!r}; known: {', '.join(known)}", loc=("model",)

@@ -1,10 +1,10 @@
-"""`/v1` in the OpenAPI document."""
+"""The paths of `/v1` in the OpenAPI document."""
 
 from __future__ import annotations
 
 from api.http.operations import (
     BINARY,
-    DRAWING,
+    GENERATING,
     LOOKING,
     Schema,
     json,
@@ -13,16 +13,16 @@ from api.http.operations import (
     reference,
     schema_of,
 )
-from api.openai.translate import Asked
+from api.openai.translate import ImagesBody
 from runnables.parameters import Inpaint, Parameters, TextToImage
 
 FORM = "OpenAIError"
-MASK = "PNG; what is transparent is redrawn. Without it the image's own transparency is the mask."
+MASK = "PNG; what is transparent is repainted. Without it the image's transparency is the mask."
 
 
 def paths() -> Schema:
-    """Path -> method -> operation."""
-    drawn = {
+    """Return path -> method -> operation."""
+    images = {
         "200": {
             "description": "The images, or events while `stream` is true",
             "content": {
@@ -34,13 +34,17 @@ def paths() -> Schema:
     generation = {"application/json": {"schema": _body(TextToImage)}}
     model = {"200": json(reference("OpenAIModel"))}
     listed = {"type": "object", "properties": {"data": _list(reference("OpenAIModel"))}}
-    refused = operation("Refused: ask for an edit instead", {}, errors=(400, 401), error=FORM)
+    refused = operation("Refused: request an edit instead", {}, errors=(400, 401), error=FORM)
     return {
         "/v1/images/generations": {
-            "post": operation("Draw (OpenAI)", drawn, errors=DRAWING, error=FORM, body=generation)
+            "post": operation(
+                "Generate (OpenAI)", images, errors=GENERATING, error=FORM, body=generation
+            )
         },
         "/v1/images/edits": {
-            "post": operation("Redraw (OpenAI)", drawn, errors=DRAWING, error=FORM, body=_edit())
+            "post": operation(
+                "Change an image (OpenAI)", images, errors=GENERATING, error=FORM, body=_edit()
+            )
         },
         "/v1/images/variations": {"post": refused},
         "/v1/models": {
@@ -59,7 +63,7 @@ def paths() -> Schema:
 
 
 def schemas() -> Schema:
-    """What the paths refer to."""
+    """Return what the paths refer to."""
     text, integer = {"type": "string"}, {"type": "integer"}
     nullable = {"type": ["string", "null"]}
     image = {"b64_json": text, "url": text, "seed": integer, "finish_reason": text}
@@ -100,8 +104,8 @@ def _edit() -> Schema:
 
 
 def _body(model: type[Parameters]) -> Schema:
-    """OpenAI's fields, and ours that they have no other name for."""
-    ours, theirs = schema_of(model)["properties"], schema_of(Asked)["properties"]
+    """Return OpenAI's fields, and those of ours that have no other name there."""
+    ours, theirs = schema_of(model)["properties"], schema_of(ImagesBody)["properties"]
     fields = {name: field for name, field in ours.items() if name != "num_images_per_prompt"}
     return {
         "type": "object",

@@ -1,4 +1,4 @@
-"""`stream=true`: real previews while it is drawn, then the images, as server-sent events."""
+"""Answers to `stream=true`: previews and then the images, as server-sent events."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from api.generation import Drawing
+from api.generation import Generation
 from api.openai import answers, errors
-from api.openai.translate import Asked
+from api.openai.translate import ImagesBody
 from api.progress.live import Listener
 from runnables.errors import StableDiffusionError
 from runnables.parameters import Task
@@ -36,7 +36,7 @@ USAGE = {
 
 @dataclass(frozen=True)
 class Kind:
-    """What OpenAI calls the events, and under which task errors are counted."""
+    """The name of the events at OpenAI, and the task under which errors are counted."""
 
     name: str
     task: Task
@@ -47,41 +47,41 @@ EDIT = Kind("image_edit", "img2img")
 
 
 class Events(StreamingResponse):
-    """A stream that lets go of what it holds however it ends, begun or not."""
+    """A stream that releases what belongs to it however it ends, begun or not."""
 
-    def __init__(self, events: AsyncIterator[str], held: ExitStack) -> None:
+    def __init__(self, events: AsyncIterator[str], resources: ExitStack) -> None:
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         super().__init__(events, media_type="text/event-stream", headers=headers)
-        self._held = held
+        self._resources = resources
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._held:
+        with self._resources:
             await super().__call__(scope, receive, send)
 
 
 async def events(
-    drawing: Drawing, ticket: Ticket, listener: Listener, asked: Asked, kind: Kind
+    generation: Generation, ticket: Ticket, listener: Listener, body: ImagesBody, kind: Kind
 ) -> AsyncIterator[str]:
-    """`partial_image` events, at most as many as asked for, then `completed` for each image."""
+    """Yield `partial_image` events, as many as requested or fewer, then `completed` per image."""
     try:
-        async for index, preview in _previews(ticket, listener, asked.partial_images):
-            picture = await run_in_threadpool(_encoded, preview, asked.output_format)
-            yield _event(kind, "partial_image", {**picture, "partial_image_index": index}, asked)
-        result = drawing.ended(ticket)
-        answers.check(result, drawing)
-        for drawn in result.images:
-            entry = await run_in_threadpool(answers.image, result, drawn, asked, drawing)
-            body = {**entry, "size": _size(drawn.image), "usage": USAGE}
-            yield _event(kind, "completed", body, asked)
+        async for index, preview in _previews(ticket, listener, body.partial_images):
+            picture = await run_in_threadpool(_encoded, preview, body.output_format)
+            yield _event(kind, "partial_image", {**picture, "partial_image_index": index}, body)
+        result = generation.ended(ticket)
+        answers.check(result, generation)
+        for image in result.images:
+            entry = await run_in_threadpool(answers.image, result, image, body, generation)
+            data = {**entry, "size": _size(image.image), "usage": USAGE}
+            yield _event(kind, "completed", data, body)
     except StableDiffusionError as error:
-        drawing.count(kind.task, error.status)
-        yield f"event: error\ndata: {json.dumps(errors.of(error))}\n\n"
+        generation.count(kind.task, error.status)
+        yield f"event: error\ndata: {json.dumps(errors.body(error))}\n\n"
 
 
 async def _previews(
     ticket: Ticket, listener: Listener, wanted: int
 ) -> AsyncIterator[tuple[int, Image]]:
-    """Numbered previews, evenly spread over the steps, until the ticket has ended."""
+    """Yield numbered previews, evenly spread over the steps, until the ticket has ended."""
     sent = 0
     while not ticket.future.done():
         if wanted:  # how many steps there are may be known only later
@@ -93,14 +93,14 @@ async def _previews(
             sent += 1
 
 
-def _event(kind: Kind, name: str, body: dict[str, Any], asked: Asked) -> str:
+def _event(kind: Kind, name: str, content: dict[str, Any], body: ImagesBody) -> str:
     data = {
         "type": f"{kind.name}.{name}",
         "created_at": int(time.time()),
         "background": "opaque",
-        "output_format": asked.output_format,
-        "quality": asked.quality,
-        **body,
+        "output_format": body.output_format,
+        "quality": body.quality,
+        **content,
     }
     return f"event: {data['type']}\ndata: {json.dumps(data)}\n\n"
 

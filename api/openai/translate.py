@@ -1,8 +1,8 @@
-"""Requests of OpenAI's image API to parameters.
+"""Bodies of OpenAI's image API to parameters.
 
 Our own parameters may stand beside OpenAI's (the Python SDK's `extra_body`); whatever is neither is
 refused by name. What OpenAI's models know and ours do not is accepted and does nothing, unless the
-image would be another one than asked for: then it is refused.
+image would be another one than requested: then it is refused.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ OPENAI_MODELS = ("gpt-image-", "chatgpt-image-", "dall-e-")
 
 def _opaque(value: str) -> str:
     if value == "transparent":
-        raise ValueError("transparent backgrounds cannot be drawn")
+        raise ValueError("transparent backgrounds cannot be generated")
     return value
 
 
-class Asked(NullIsAbsent):
-    """OpenAI's fields of images.generate and images.edit; the others are ours, in model_extra."""
+class ImagesBody(NullIsAbsent):
+    """The body of images.generate and images.edit; fields of our own are in model_extra."""
 
     model_config = ConfigDict(extra="allow", protected_namespaces=())
 
@@ -50,21 +50,21 @@ class Asked(NullIsAbsent):
     safety_identifier: str | None = Field(None, max_length=1000)
 
 
-def parameters(asked: Asked, model: type[Parameters]) -> Parameters:
-    """The drawing that is asked for.
+def parameters(body: ImagesBody, model: type[Parameters]) -> Parameters:
+    """Return the parameters that a body means.
 
     Raises:
-        InvalidInput: naming OpenAI's field where it has one, else ours.
+        InvalidInput: One is wrong; OpenAI's name of the field is named where there is one.
     """
-    native: dict[str, Any] = {**_defaults(model), **(asked.model_extra or {})}
-    native["num_images_per_prompt"] = asked.n
-    if asked.model and not asked.model.startswith(OPENAI_MODELS):
-        native["model"] = asked.model
-    if asked.size != "auto":
-        native["width"], native["height"] = map(int, asked.size.split("x"))
+    native: dict[str, Any] = {**_defaults(model), **(body.model_extra or {})}
+    native["num_images_per_prompt"] = body.n
+    if body.model and not body.model.startswith(OPENAI_MODELS):
+        native["model"] = body.model
+    if body.size != "auto":
+        native["width"], native["height"] = map(int, body.size.split("x"))
     return validated(model, native)
 
 
 def _defaults(model: type[Parameters]) -> dict[str, Any]:
-    """OpenAI redraws what is transparent as if nothing had been there."""
+    """Return the defaults: OpenAI repaints what is transparent as if nothing had been there."""
     return {"strength": 1.0} if model is Inpaint else {}

@@ -1,1 +1,1 @@
-"""Live requests and their listeners, used by every API."""
+"""Requests under way, their listeners, and how they ended. Every API uses this package."""

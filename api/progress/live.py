@@ -1,4 +1,4 @@
-"""What is being drawn in this process: steps and previews, and who wants to hear of them."""
+"""Tickets that this process works on, and listeners that wait for their steps and previews."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Listener:
     """One subscriber, on its event loop.
 
     Attributes:
-        every: it wants a preview at every such step; 0: none.
-        preview: the latest progress that carried one for it.
+        every: The subscriber wants a preview at every such step; 0 means none.
+        preview: The latest progress that carried a preview for it.
     """
 
     def __init__(self, every: int) -> None:
@@ -28,7 +28,7 @@ class Listener:
         self._changed = asyncio.Event()
 
     async def wait(self, seconds: float) -> None:
-        """Until something has changed, or this long."""
+        """Wait until something has changed, or this long."""
         try:
             await asyncio.wait_for(self._changed.wait(), seconds)
         except TimeoutError:
@@ -36,12 +36,12 @@ class Listener:
         self._changed.clear()
 
     def take_preview(self) -> Progress | None:
-        """The latest preview, once."""
+        """Return the latest preview, each one once."""
         preview, self.preview = self.preview, None
         return preview
 
-    def tell(self, progress: Progress | None) -> None:
-        """From any thread."""
+    def notify(self, progress: Progress | None) -> None:
+        """Wake the subscriber. It may be called from any thread."""
         wanted = progress is not None and progress.preview is not None and self.every
         if wanted and progress and progress.step % self.every == 0:
             self.preview = progress
@@ -52,7 +52,7 @@ class Listener:
 
 
 class Hub:
-    """Listeners by job. Thread-safe."""
+    """Listeners by request. It is thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -60,7 +60,7 @@ class Hub:
 
     @contextmanager
     def listening(self, key: Key, every: int) -> Iterator[Listener]:
-        """A listener for as long as the block runs."""
+        """Keep a listener for as long as the block runs."""
         listener = Listener(every)
         with self._lock:
             self._listeners.setdefault(key, []).append(listener)
@@ -73,16 +73,16 @@ class Hub:
                     del self._listeners[key]
 
     def every(self, key: Key) -> int:
-        """Steps between previews that serve all listeners; 0: nobody wants any."""
+        """Return the steps between previews that serve all listeners; 0 if nobody wants any."""
         with self._lock:
             return math.gcd(*(listener.every for listener in self._listeners.get(key, ())))
 
     def changed(self, key: Key, progress: Progress | None = None) -> None:
-        """Tell the listeners of a job."""
+        """Notify the listeners of a request."""
         with self._lock:
             listeners = list(self._listeners.get(key, ()))
         for listener in listeners:
-            listener.tell(progress)
+            listener.notify(progress)
 
 
 class Live:
@@ -95,23 +95,26 @@ class Live:
 
     @property
     def progress(self) -> Progress | None:
+        """The ticket's progress; None while there is no ticket."""
         ticket = self.ticket
         return ticket.progress if ticket else None
 
     def on_step(self, progress: Progress) -> None:
-        """The ticket's hook, on the engine's thread."""
+        """Pass progress on to the listeners. The ticket calls this on the engine's thread."""
         if (ticket := self.ticket) is not None:
             ticket.preview_every = self._hub.every(self.key)
         self._hub.changed(self.key, progress)
 
     def release(self) -> Ticket | None:
-        """Let go of a ticket that has ended, so that its images are freed with the last user.
+        """Drop a ticket that has ended, so that its images are freed with the last user.
 
-        The ticket holds `on_step` and so this: without it they would hold each other.
+        The ticket refers to `on_step` and so to this object: without it they would refer to each
+        other.
         """
         ticket, self.ticket = self.ticket, None
         return ticket
 
     def cancel(self) -> None:
+        """Cancel the ticket, if there is one."""
         if (ticket := self.ticket) is not None:
             ticket.cancel()

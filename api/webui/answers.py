@@ -10,58 +10,59 @@ from typing import Any
 
 from PIL.Image import Image
 
-from api.generation import Drawing
-from api.http import responses
+from api.generation import Generation
 from api.webui import controlnet
-from api.webui.body import Asked
-from api.webui.tickets import Drawn
-from runnables import ticket as requests
-from runnables.images import codec
-from runnables.ticket import Result
+from api.webui.body import GenerationBody
+from api.webui.tickets import Running
+from runnables.images import files, infotext
+from runnables.ticket import Drawn, Result
 
 
-def body(result: Result, asked: Asked, sent: dict[str, Any], drawing: Drawing) -> dict[str, Any]:
-    """The answer of txt2img and img2img; `info` is JSON in a string, as in the WebUI."""
-    pictures = [picture(result, one, drawing) for one in result.images]
+def images(
+    result: Result, body: GenerationBody, sent: dict[str, Any], generation: Generation
+) -> dict[str, Any]:
+    """Return the answer of txt2img and img2img; `info` is JSON in a string, as in the WebUI."""
+    every = [file(result, one, generation) for one in result.images]
     return {
-        "images": pictures if asked.send_images else [],
-        "parameters": echoed(asked, sent),
-        "info": json.dumps(_info(result, drawing)),
+        "images": every if body.send_images else [],
+        "parameters": echoed(body, sent),
+        "info": json.dumps(_info(result, generation)),
     }
 
 
-def picture(result: Result, drawn: requests.Drawn, drawing: Drawing) -> str:
-    """One image's file in base64."""
-    return _base64(responses.image_file(result, drawn, "png", drawing.settings))
+def file(result: Result, image: Drawn, generation: Generation) -> str:
+    """Return one image's file in base64."""
+    return _base64(files.image_file(result, image, "png", generation.settings))
 
 
-def interrupted(asked: Asked, sent: dict[str, Any]) -> dict[str, Any]:
-    """The answer of a request that was stopped before it had images."""
+def interrupted(body: GenerationBody, sent: dict[str, Any]) -> dict[str, Any]:
+    """Return the answer of a request that was stopped before it had images."""
     info = json.dumps({"interrupted": True, "infotexts": []})
-    return {"images": [], "parameters": echoed(asked, sent), "info": info}
+    return {"images": [], "parameters": echoed(body, sent), "info": info}
 
 
-def echoed(asked: Asked, sent: dict[str, Any]) -> dict[str, Any]:
-    """The request, without its images."""
-    images_too = sent if asked.include_init_images else {"init_images": None, "mask": None}
-    told = {**sent, **{name: images_too.get(name) for name in ("init_images", "mask")}}
+def echoed(body: GenerationBody, sent: dict[str, Any]) -> dict[str, Any]:
+    """Return the request, without its images."""
+    images_too = sent if body.include_init_images else {"init_images": None, "mask": None}
+    echo = {**sent, **{name: images_too.get(name) for name in ("init_images", "mask")}}
     if "alwayson_scripts" in sent:
-        told["alwayson_scripts"] = controlnet.without_images(asked.alwayson_scripts)
-    return told
+        echo["alwayson_scripts"] = controlnet.without_images(body.alwayson_scripts)
+    return echo
 
 
-def progress(drawn: Sequence[Drawn], preview: Image | None) -> dict[str, Any]:
-    """How far the first of these is; all zero where there is none."""
-    now = drawn[0].ticket.progress if drawn else None
+def progress(running: Sequence[Running], preview: Image | None) -> dict[str, Any]:
+    """Return how far the first of these is; all is zero where there is none."""
+    first = running[0] if running else None
+    now = first.ticket.progress if first else None
     return {
-        "progress": drawn[0].share if drawn else 0.0,
+        "progress": first.share if first else 0.0,
         "eta_relative": (now.eta_s or 0.0) if now else 0.0,
         "state": {
             "skipped": False,
-            "interrupted": bool(drawn and drawn[0].interrupted),
+            "interrupted": bool(first and first.interrupted),
             "stopping_generation": False,
-            "job": drawn[0].ticket.parameters.task if drawn else "",
-            "job_count": len(drawn),
+            "job": first.ticket.parameters.task if first else "",
+            "job_count": len(running),
             "job_timestamp": "0",
             "job_no": 0,
             "sampling_step": now.step if now else 0,
@@ -72,17 +73,17 @@ def progress(drawn: Sequence[Drawn], preview: Image | None) -> dict[str, Any]:
     }
 
 
-def _info(result: Result, drawing: Drawing) -> dict[str, Any]:
-    told = result.parameters.model_dump()
-    seeds = [drawn.seed for drawn in result.images]
+def _info(result: Result, generation: Generation) -> dict[str, Any]:
+    parameters = result.parameters.model_dump()
+    seeds = [image.seed for image in result.images]
     count = len(seeds)
-    described = [codec.describe({**told, "seed": seed}) for seed in seeds]
+    described = [infotext.write({**parameters, "seed": seed}) for seed in seeds]
     first = result.images[0].image
     return {
-        "prompt": told["prompt"],
-        "all_prompts": [told["prompt"]] * count,
-        "negative_prompt": told["negative_prompt"],
-        "all_negative_prompts": [told["negative_prompt"]] * count,
+        "prompt": parameters["prompt"],
+        "all_prompts": [parameters["prompt"]] * count,
+        "negative_prompt": parameters["negative_prompt"],
+        "all_negative_prompts": [parameters["negative_prompt"]] * count,
         "seed": seeds[0],
         "all_seeds": seeds,
         "subseed": -1,
@@ -90,22 +91,18 @@ def _info(result: Result, drawing: Drawing) -> dict[str, Any]:
         "subseed_strength": 0,
         "width": first.width,
         "height": first.height,
-        "sampler_name": _label(str(told["scheduler"]), drawing),
-        "cfg_scale": told["guidance_scale"],
-        "steps": told["num_inference_steps"],
+        "sampler_name": infotext.parse(described[0])["Sampler"],
+        "cfg_scale": parameters["guidance_scale"],
+        "steps": parameters["num_inference_steps"],
         "batch_size": count,
-        "denoising_strength": told.get("strength") or (told.get("hires") or {}).get("strength"),
-        "sd_model_name": told["model"],
+        "denoising_strength": parameters.get("strength")
+        or (parameters.get("hires") or {}).get("strength"),
+        "sd_model_name": parameters["model"],
+        "clip_skip": parameters["clip_skip"] + 1,
         "infotexts": described,
         "index_of_first_image": 0,
-        "finish_reasons": [drawn.finish_reason for drawn in result.images],
+        "finish_reasons": [image.finish_reason for image in result.images],
     }
-
-
-def _label(name: str, drawing: Drawing) -> str:
-    """What the WebUI calls a sampler."""
-    labels = {one["name"]: one["label"] for one in drawing.runnable.samplers()}
-    return str(labels.get(name, name))
 
 
 def _base64(data: bytes) -> str:

@@ -1,4 +1,4 @@
-"""The fields of the WebUI's txt2img and img2img."""
+"""The body of the WebUI's txt2img and img2img."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from api.http.validation import NullIsAbsent
 MAX_IMAGES = 8
 
 
-class Asked(NullIsAbsent):
-    """Those that have a meaning here, and those that are refused where they are set."""
+class GenerationBody(NullIsAbsent):
+    """The fields that mean something here, and those that are refused where they are set."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
     prompt: str = ""
     negative_prompt: str = ""
-    seed: int = -1
+    seed: int = Field(-1, lt=2**64 - MAX_IMAGES**2)
     steps: int | None = None
     cfg_scale: float | None = None
     width: int | None = None
@@ -59,3 +59,8 @@ class Asked(NullIsAbsent):
     subseed_strength: float = 0
     seed_resize_from_h: int = 0
     seed_resize_from_w: int = 0
+
+    @property
+    def override_model(self) -> Any:
+        """The model that the options name, or None."""
+        return self.override_settings.get("sd_model_checkpoint")

@@ -1,12 +1,14 @@
-"""What a WebUI client asks about: samplers, models, options, and lists that are empty here."""
+"""What a WebUI client looks up: models, options, and lists that are empty here."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from runnables.errors import InvalidInput, UnknownName
 
-#: what is asked for and not here, as the WebUI tells it where nothing is installed
+#: what clients look up and is not here, as the WebUI answers where nothing is installed
 EMPTY: dict[str, Any] = {
     "sd-vae": [],
     "hypernetworks": [],
@@ -18,35 +20,22 @@ EMPTY: dict[str, Any] = {
     "memory": {"ram": {}, "cuda": {}},
 }
 
-
-def sampler_list(samplers: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Samplers without their spacings, which are `schedulers` there."""
-    return [
-        {"name": sampler["label"], "aliases": sampler["aliases"][1:], "options": {}}
-        for sampler in samplers
-        if not sampler["spacing"]
-    ]
-
-
-def scheduler_list(spacings: list[dict[str, str]]) -> list[dict[str, Any]]:
-    """Spacings of noise levels."""
-    unknown = {"aliases": None, "default_rho": -1.0, "need_inner_model": False}
-    return [{**spacing, **unknown} for spacing in spacings]
+_HASH = re.compile(r"\s*+\[[0-9a-f]++\]$")
 
 
 def lora_list(loras: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those that `<lora:name:weight>` may name."""
+    """Return the LoRAs that `<lora:name:weight>` may name."""
     return [{"name": lora["name"], "alias": lora["name"], "metadata": {}} for lora in loras]
 
 
 def embedding_list(embeddings: list[dict[str, Any]]) -> dict[str, Any]:
-    """Those that are words of prompts; how they were made is not told."""
+    """Return the embeddings that are words of prompts, without how they were made."""
     facts = dict.fromkeys(("step", "sd_checkpoint", "sd_checkpoint_name", "shape", "vectors"))
     return {"loaded": {one["name"]: facts for one in embeddings}, "skipped": {}}
 
 
 def model_list(names: list[str]) -> list[dict[str, Any]]:
-    """The models that `sd_model_checkpoint` may name."""
+    """Return the models that `sd_model_checkpoint` may name."""
     return [
         {
             "title": name,
@@ -61,41 +50,55 @@ def model_list(names: list[str]) -> list[dict[str, Any]]:
 
 
 def options(model: str) -> dict[str, Any]:
-    """Those that clients read."""
+    """Return the options that clients read."""
     return {"sd_model_checkpoint": model, "sd_checkpoint_hash": "", "samples_format": "png"}
 
 
-def check_model(wanted: dict[str, Any], known: list[str], field: str) -> str | None:
-    """The model that these options name, if any.
+def described(models: list[dict[str, Any]], chosen: str | None) -> dict[str, Any]:
+    """Return the description of the chosen model, as `GET /models` has it, else of the first."""
+    return next((one for one in models if one["name"] == chosen), models[0])
+
+
+def model_of(options: Mapping[str, Any], known: Sequence[str], field: str) -> str | None:
+    """Return the model that these options name; None where they name none.
 
     Args:
-        known: those that may be named.
+        known: The models that may be named.
+        field: Where the options are in the body.
 
     Raises:
-        InvalidInput, UnknownName: it is no name, or not one of them.
+        InvalidInput, UnknownName: It is no name, or not one of them.
     """
-    name = wanted.get("sd_model_checkpoint")
+    sent = options.get("sd_model_checkpoint")
     loc = (field, "sd_model_checkpoint")
-    if name is None:
-        return None
-    if not isinstance(name, str):
+    if not isinstance(sent, str | None):
         raise InvalidInput("sd_model_checkpoint must be a name", loc=loc)
-    if name not in known:
+    name = without_hash(sent or "")
+    if name and name not in known:
         raise UnknownName(f"there is no model {name!r}; known: {', '.join(known)}", loc=loc)
-    return name
+    return name or None
 
 
-def check_options(wanted: dict[str, Any], known: list[str]) -> None:
-    """Options that change nothing pass; those for all that come after are nobody's to set.
+def without_hash(name: str) -> str:
+    """Return a model's name without the hash that clients show behind it."""
+    return _HASH.sub("", name.strip()).removesuffix(".safetensors")
 
-    Args:
-        known: names of models, the default first.
 
-    Raises:
-        InvalidInput, UnknownName: the model is not the default.
+class Chosen:
+    """The models that callers have chosen by `POST /options`, each for its own requests.
+
+    In the WebUI an option holds for everybody. Here it holds for requests with the same key, and
+    for everybody where there are no keys, until the service starts again.
     """
-    if check_model(wanted, known, "body") not in (None, known[0]):
-        raise InvalidInput(
-            "the model is chosen by each request: name it in its override_settings",
-            loc=("body", "sd_model_checkpoint"),
-        )
+
+    def __init__(self) -> None:
+        self._models: dict[str, str] = {}
+
+    def set(self, owner: str, model: str) -> None:
+        """Choose a model for this owner's requests."""
+        self._models[owner] = model
+
+    def of(self, owner: str, known: Sequence[str]) -> str | None:
+        """Return the owner's model, if it has chosen one that is still there."""
+        model = self._models.get(owner)
+        return model if model in known else None

@@ -1,13 +1,13 @@
-"""Units of the WebUI's ControlNet extension: `alwayson_scripts.controlnet.args`."""
+"""The units of the WebUI's ControlNet extension: `alwayson_scripts.controlnet.args`."""
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from api.http.validation import validated
+from api.webui import catalog
 from runnables.errors import InvalidInput
 
 SCRIPT = "controlnet"
@@ -23,11 +23,10 @@ RESIZES = {
     "outer fit (scale to fit)": 2,
 }
 IMAGES = ("image", "input_image", "image_link", "mask")
-_HASH = re.compile(r" \[[0-9a-f]+\]$")
 
 
 class Unit(BaseModel):
-    """The fields that have a meaning here; the others are for preprocessors, or about memory."""
+    """A unit: the fields that mean something here, not those of preprocessors."""
 
     model_config = ConfigDict(extra="ignore", protected_namespaces=())
 
@@ -45,50 +44,61 @@ class Unit(BaseModel):
     control_mode: int | str = 0
 
     def native(self) -> dict[str, Any]:
-        """As one of our `controlnets`; the hash that clients show behind a name is dropped."""
+        """Return the unit as one of our `controlnets`, without the hash that clients show."""
         return {
-            "name": _HASH.sub("", self.model),
+            "name": catalog.without_hash(self.model),
             "weight": self.weight,
             "start": self.guidance_start,
             "end": self.guidance_end,
         }
 
-    def given(self) -> str | None:
-        """Its image: base64, or an address."""
+    @property
+    def acts(self) -> bool:
+        """Whether the unit is switched on: one with neither model nor preprocessor does nothing."""
+        named = self.model not in ("", "None") or (self.module or "none").lower() != "none"
+        return self.enabled and named
+
+    def source(self) -> str | None:
+        """Return its image: base64, or an address."""
         return self.image or self.input_image or self.image_link
 
     @property
     def fit(self) -> int | None:
-        """The number of `resize_mode`; None: there is no such mode."""
+        """The number of `resize_mode`; None where there is no such mode."""
         mode = self.resize_mode
         number = RESIZES.get(mode.lower()) if isinstance(mode, str) else mode
         return number if number in RESIZES.values() else None
 
 
 def is_ours(script: str) -> bool:
-    """Clients write the script's name in either case."""
+    """Return whether a script is ControlNet's: clients write the name in either case."""
     return script.lower() == SCRIPT
 
 
 def units(scripts: dict[str, Any]) -> list[Unit]:
-    """The units that are switched on.
+    """Return the units that are switched on.
 
     Raises:
-        InvalidInput: naming the field that is wrong, or asks for what is not here.
+        InvalidInput: A field is wrong, or requests what is not here; it is named.
     """
-    found = next((script for name, script in scripts.items() if is_ours(name)), None)
-    sent = found.get("args") or [] if isinstance(found, dict) else found or []
+    sent = [unit for name, script in scripts.items() if is_ours(name) for unit in _args(script)]
+    every = [validated(Unit, _without_nulls(one), (*LOC, i)) for i, one in enumerate(sent)]
+    for i, unit in enumerate(every):
+        if unit.acts:
+            _check(unit, i)
+    return [unit for unit in every if unit.acts]
+
+
+def _args(script: Any) -> list[Any]:
+    """Return the units of one script: clients send it under both spellings of its name."""
+    sent = script.get("args") or [] if isinstance(script, dict) else script or []
     if not isinstance(sent, list):
         raise InvalidInput("args must be a list of units", loc=LOC)
-    every = [validated(Unit, _given(one), (*LOC, i)) for i, one in enumerate(sent)]
-    for i, unit in enumerate(every):
-        if unit.enabled:
-            _check(unit, i)
-    return [unit for unit in every if unit.enabled]
+    return sent
 
 
-def _given(sent: Any) -> Any:
-    """Without nulls, which mean "not given" in the WebUI. `False` is a unit that is off."""
+def _without_nulls(sent: Any) -> Any:
+    """Drop nulls, which mean "not sent" in the WebUI. `False` is a unit that is off."""
     if sent is False:
         return {"enabled": False}
     if not isinstance(sent, dict):
@@ -111,7 +121,7 @@ def _check(unit: Unit, index: int) -> None:
 
 
 def without_images(scripts: dict[str, Any]) -> dict[str, Any]:
-    """The scripts as they were sent, but for what the units' images are."""
+    """Return the scripts as they were sent, but without the images of units."""
     return {
         name: {**script, "args": [_bare(unit) for unit in script.get("args") or []]}
         if is_ours(name) and isinstance(script, dict)
@@ -127,7 +137,7 @@ def _bare(unit: Any) -> Any:
 
 
 def model_list(controlnets: list[dict[str, Any]]) -> dict[str, Any]:
-    """Those that units may name."""
+    """Return the ControlNets that units may name."""
     return {"model_list": [one["name"] for one in controlnets]}
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any
 
+from runnables.errors import StableDiffusionError
 
-def body(status: int, message: str) -> dict[str, Any]:
-    """`{"error", "detail", "body", "errors"}`: what kind, and what is wrong."""
-    kind = HTTPStatus(status).phrase if status in set(HTTPStatus) else "Error"
-    return {"error": kind, "detail": message, "body": "", "errors": message}
+
+def body(error: StableDiffusionError) -> dict[str, Any]:
+    """Return `{"error", "detail", "body", "errors"}`: the kind, and what is wrong."""
+    kind = HTTPStatus(error.status).phrase if error.status in set(HTTPStatus) else "Error"
+    return {"error": kind, "detail": error.message, "body": "", "errors": error.message}

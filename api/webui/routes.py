@@ -1,4 +1,4 @@
-"""`/sdapi/v1`, as clients of the Stable Diffusion WebUI call it."""
+"""The handlers of `/sdapi/v1`, as clients of the Stable Diffusion WebUI call it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-from PIL.Image import Image
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from api.generation import Drawing
+from api.generation import Generation
 from api.http import forms, request_id
+from api.http.decoding import decoded
 from api.http.forms import Form
 from api.http.validation import validated
 from api.progress.live import Hub
@@ -24,15 +24,16 @@ from api.webui import (
     catalog,
     controlnet,
     enlarge,
-    infotext,
     pictures,
+    restore,
+    samplers,
     translate,
     uploads,
 )
-from api.webui.body import Asked
+from api.webui.body import GenerationBody
 from api.webui.tickets import Tickets
 from runnables.errors import Cancelled
-from runnables.images import codec
+from runnables.images import codec, infotext
 from runnables.parameters import Inpaint, Parameters
 
 ROOT = "/sdapi/v1"
@@ -40,35 +41,35 @@ EXTENSION = "/controlnet"  # where the WebUI's ControlNet extension answers
 
 
 class Picture(BaseModel):
-    """The body of png-info."""
+    """The body of `png-info`."""
 
     image: str
 
 
 class WebUIRoutes:
-    """Handlers.
+    """The handlers.
 
     Args:
-        hub: where progress hears of previews.
+        hub: Progress hears of previews there.
     """
 
-    def __init__(self, drawing: Drawing, hub: Hub) -> None:
-        self._drawing = drawing
+    def __init__(self, generation: Generation, hub: Hub) -> None:
+        self._generation = generation
         self._hub = hub
         self._tickets = Tickets()
+        self._chosen = catalog.Chosen()
 
     def routes(self) -> list[Route]:
-        """To be mounted at the root."""
-        runnable = self._drawing.runnable
+        """Return the routes, which are to be mounted at the root."""
+        runnable = self._generation.runnable
         reads: dict[str, Callable[[], Any]] = {
-            "samplers": lambda: catalog.sampler_list(runnable.samplers()),
-            "schedulers": lambda: catalog.scheduler_list(runnable.spacings()),
+            "samplers": samplers.sampler_list,
+            "schedulers": samplers.schedule_list,
             "loras": lambda: catalog.lora_list(runnable.loras()),
             "embeddings": lambda: catalog.embedding_list(runnable.embeddings()),
             "upscalers": lambda: enlarge.lists(runnable.upscalers()),
             "latent-upscale-modes": enlarge.latent_modes,
-            "sd-models": lambda: catalog.model_list(self._drawing.models),
-            "options": lambda: catalog.options(self._drawing.models[0]),
+            "sd-models": lambda: catalog.model_list(self._generation.models),
             **{name: partial(dict.get, catalog.EMPTY, name) for name in catalog.EMPTY},
         }
         posts: dict[str, Callable[[Request], Awaitable[Response]]] = {
@@ -90,136 +91,148 @@ class WebUIRoutes:
             *(Route(f"{ROOT}/{name}", self._reader(read)) for name, read in reads.items()),
             *(Route(f"{EXTENSION}/{name}", self._reader(read)) for name, read in extension.items()),
             *(Route(f"{ROOT}/{name}", post, methods=["POST"]) for name, post in posts.items()),
+            Route(f"{ROOT}/options", self._options),
             Route(f"{ROOT}/progress", self._progress),
         ]
 
-    # -- drawing ----------------------------------------------------------------------------
+    # -- generating -------------------------------------------------------------------------
 
     async def _txt2img(self, request: Request) -> Response:
-        with self._drawing.admitted(request, "txt2img") as owner:
-            return await self._draw(request, owner, image=False)
+        with self._generation.admitted(request, "txt2img") as owner:
+            return await self._generate(request, owner, image=False)
 
     async def _img2img(self, request: Request) -> Response:
-        with self._drawing.admitted(request, "img2img") as owner:
-            return await self._draw(request, owner, image=True)
+        with self._generation.admitted(request, "img2img") as owner:
+            return await self._generate(request, owner, image=True)
 
-    async def _draw(self, request: Request, owner: str, image: bool) -> Response:
-        drawing = self._drawing
+    async def _generate(self, request: Request, owner: str, image: bool) -> Response:
+        generation = self._generation
         sent = forms.json_object(await request.body())
-        asked = validated(Asked, sent)
-        form = await self._form(asked, image)
+        body = validated(GenerationBody, sent)
+        form = await self._form(owner, body, image)
         key = (owner, request_id.of(request))
         with self._hub.listening(key, 0) as listener:
-            ticket = await drawing.submit(request, owner, form)
-            with self._tickets.following(owner, ticket, listener) as drawn:
+            ticket = await generation.submit(request, owner, form)
+            with self._tickets.following(owner, ticket, listener) as running:
                 try:
-                    result = await drawing.wait(request, ticket)
+                    result = await generation.wait(request, ticket)
                 except Cancelled:
-                    if not drawn.interrupted:
+                    if not running.interrupted:
                         raise
-                    drawing.count(form.parameters.task, Cancelled.status)
-                    return JSONResponse(answers.interrupted(asked, sent))
-        return JSONResponse(await run_in_threadpool(answers.body, result, asked, sent, drawing))
+                    generation.count(form.parameters.task, Cancelled.status)
+                    return JSONResponse(answers.interrupted(body, sent))
+        return JSONResponse(await run_in_threadpool(answers.images, result, body, sent, generation))
 
-    async def _form(self, asked: Asked, image: bool) -> Form:
-        model = translate.task_of(asked, image)
-        parameters = await self._parameters(asked, model)
-        units = controlnet.units(asked.alwayson_scripts)
+    async def _form(self, owner: str, body: GenerationBody, image: bool) -> Form:
+        model = translate.task_of(body, image)
+        parameters = await asyncio.to_thread(self._parameters, owner, body, model)
+        units = controlnet.units(body.alwayson_scripts)
+        settings = self._generation.settings
         controls = [
-            await self._image(text, "control") if (text := unit.given()) else None for unit in units
+            await uploads.image(text, "control", settings) if (text := unit.source()) else None
+            for unit in units
         ]
-        sent = await self._image(asked.init_images[0], "init_images") if image else None
-        mask = await self._mask(asked.mask or "") if model is Inpaint else None
-        inputs = await run_in_threadpool(pictures.prepared, asked, sent, mask, units, controls)
+        sent = await uploads.image(body.init_images[0], "init_images", settings) if image else None
+        mask = await uploads.mask(body.mask or "", settings) if model is Inpaint else None
+        inputs = await run_in_threadpool(pictures.prepared, body, sent, mask, units, controls)
         return Form(parameters, inputs.image, inputs.mask, inputs.controls)
 
-    async def _parameters(self, asked: Asked, model: type[Parameters]) -> Parameters:
-        runnable = self._drawing.runnable
-        words = [one["name"] for one in await asyncio.to_thread(runnable.embeddings)]
-        parameters = translate.parameters(
-            asked, model, runnable.webui_sampler, words, runnable.describe()
-        )
-        options, known = asked.override_settings, self._drawing.models
-        chosen = catalog.check_model(options, known, "override_settings")
+    def _parameters(self, owner: str, body: GenerationBody, model: type[Parameters]) -> Parameters:
+        runnable = self._generation.runnable
+        words = [one["name"] for one in runnable.embeddings()]
+        options, known = body.override_settings, self._generation.models
+        named = catalog.model_of(options, known, "override_settings")
+        chosen = named or self._chosen.of(owner, known)
+        native = catalog.described(runnable.models(), chosen)
+        parameters = translate.parameters(body, model, words, native)
         return parameters.model_copy(update={"model": chosen})
-
-    async def _mask(self, text: str) -> Image:
-        """Grey."""
-        settings = self._drawing.settings
-        data = await uploads.read(text, "mask", settings)
-        return await run_in_threadpool(codec.decode_mask, data, max_pixels=settings.max_pixels)
-
-    async def _image(self, text: str, field: str) -> Image:
-        """RGB. Raises UnsupportedImage naming the field."""
-        settings = self._drawing.settings
-        data = await uploads.read(text, field, settings)
-        return await run_in_threadpool(
-            codec.decode, data, max_pixels=settings.max_pixels, field=field
-        )
 
     # -- enlarging --------------------------------------------------------------------------
 
     async def _extra_single(self, request: Request) -> Response:
-        with self._drawing.admitted(request, "upscale") as owner:
-            asked = forms.parse(enlarge.Single, await request.body())
-            larger = await self._enlarge(request, owner, asked, asked.image, "image")
+        with self._generation.admitted(request, "upscale") as owner:
+            body = forms.parse(enlarge.Single, await request.body())
+            larger = await self._enlarge(request, owner, body, body.image, "image")
             return JSONResponse({"html_info": "", "image": larger})
 
     async def _extra_batch(self, request: Request) -> Response:
-        with self._drawing.admitted(request, "upscale") as owner:
-            asked = forms.parse(enlarge.Several, await request.body())
+        with self._generation.admitted(request, "upscale") as owner:
+            body = forms.parse(enlarge.Several, await request.body())
             larger = [
-                await self._enlarge(request, owner, asked, one.data, "imageList")
-                for one in asked.imageList
+                await self._enlarge(request, owner, body, one.data, "imageList")
+                for one in body.imageList
             ]
             return JSONResponse({"html_info": "", "images": larger})
 
     async def _enlarge(
-        self, request: Request, owner: str, asked: enlarge.Extras, text: str, field: str
+        self, request: Request, owner: str, body: enlarge.Extras, text: str, field: str
     ) -> str:
-        """A picture in base64, enlarged."""
-        parameters = enlarge.parameters(asked)
-        form = Form(parameters, await self._image(text, field))
-        result = await self._drawing.draw(request, owner, form)
-        return await run_in_threadpool(answers.picture, result, result.images[0], self._drawing)
+        """Return an image in base64, enlarged."""
+        parameters = enlarge.parameters(body)
+        picture = await uploads.image(text, field, self._generation.settings)
+        form = Form(parameters, picture)
+        result = await self._generation.run(request, owner, form)
+        return await run_in_threadpool(answers.file, result, result.images[0], self._generation)
 
-    # -- while it is drawn ------------------------------------------------------------------
+    # -- while it runs ----------------------------------------------------------------------
 
     async def _progress(self, request: Request) -> Response:
-        owner = self._drawing.keys.check(request.headers)
-        drawn = self._tickets.of(owner)
+        owner = self._generation.keys.check(request.headers)
+        running = self._tickets.of(owner)
         skip = request.query_params.get("skip_current_image", "").lower() in ("true", "1")
-        preview = drawn[0].look() if drawn and not skip else None
-        return JSONResponse(await run_in_threadpool(answers.progress, drawn, preview))
+        preview = running[0].look() if running and not skip else None
+        return JSONResponse(await run_in_threadpool(answers.progress, running, preview))
 
     async def _interrupt(self, request: Request) -> Response:
-        self._tickets.interrupt(self._drawing.keys.check(request.headers))
+        self._tickets.interrupt(self._generation.keys.check(request.headers))
         return JSONResponse({})
 
     # -- what there is ----------------------------------------------------------------------
 
     def _reader(self, read: Callable[[], Any]) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
-            self._drawing.keys.check(request.headers)
+            self._generation.keys.check(request.headers)
             return JSONResponse(await asyncio.to_thread(read))
 
         return answer
 
+    async def _options(self, request: Request) -> Response:
+        owner = self._generation.keys.check(request.headers)
+        known = self._generation.models
+        return JSONResponse(catalog.options(self._chosen.of(owner, known) or known[0]))
+
     async def _set_options(self, request: Request) -> Response:
-        self._drawing.keys.check(request.headers)
-        catalog.check_options(forms.json_object(await request.body()), self._drawing.models)
+        owner = self._generation.keys.check(request.headers)
+        options = forms.json_object(await request.body())
+        model = catalog.model_of(options, self._generation.models, "body")
+        if model is not None:
+            self._chosen.set(owner, model)
         return JSONResponse(None)
 
     async def _nothing(self, request: Request) -> Response:
-        self._drawing.keys.check(request.headers)
+        self._generation.keys.check(request.headers)
         return JSONResponse(None)
 
     async def _png_info(self, request: Request) -> Response:
-        self._drawing.keys.check(request.headers)
+        owner = self._generation.keys.check(request.headers)
         picture = forms.parse(Picture, await request.body())
-        data = await uploads.read(picture.image, "image", self._drawing.settings)
-        limit = self._drawing.settings.max_pixels
-        text, items = await run_in_threadpool(
-            codec.read_parameters, data, max_pixels=limit, field="image"
+        data = await uploads.read(picture.image, "image", self._generation.settings)
+        limit = self._generation.settings.max_pixels
+        texts = await decoded(codec.read_texts, data, max_pixels=limit, field="image")
+        info = texts.get(codec.WEBUI_TEXT, "")
+        found = infotext.parse(info)
+        native = await run_in_threadpool(self._restored, owner, texts, found)
+        answer = {"info": info, "items": texts, "parameters": found, "native": native}
+        return JSONResponse(answer)
+
+    def _restored(
+        self, owner: str, texts: dict[str, str], settings: dict[str, str]
+    ) -> dict[str, Any] | None:
+        """Return an image's parameters as our own endpoints take them, if there are any."""
+
+        def translated(body: dict[str, Any], model: type[Parameters]) -> Parameters:
+            return self._parameters(owner, validated(GenerationBody, body), model)
+
+        return restore.ours(texts) or restore.translated(
+            settings, self._generation.models, translated
         )
-        return JSONResponse({"info": text, "items": items, "parameters": infotext.parse(text)})

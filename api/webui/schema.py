@@ -1,11 +1,11 @@
-"""`/sdapi/v1` in the OpenAPI document."""
+"""The paths of `/sdapi/v1` in the OpenAPI document."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from api.http.operations import (
-    DRAWING,
+    GENERATING,
     LOOKING,
     Schema,
     json,
@@ -15,7 +15,7 @@ from api.http.operations import (
     schema_of,
 )
 from api.webui import catalog, enlarge
-from api.webui.body import Asked
+from api.webui.body import GenerationBody
 
 ROOT = "/sdapi/v1"
 EXTENSION = "/controlnet"
@@ -31,7 +31,7 @@ LISTS = {
 
 
 def paths() -> Schema:
-    """Path -> method -> operation."""
+    """Return path -> method -> operation."""
     extension = {
         f"{EXTENSION}/model_list": {"get": _look("ControlNets", _object())},
         f"{EXTENSION}/module_list": {"get": _look("No preprocessors", _object())},
@@ -41,15 +41,15 @@ def paths() -> Schema:
 
 
 def schemas() -> Schema:
-    """What the paths refer to."""
+    """Return what the paths refer to."""
     text = {"type": "string"}
     images = {"type": "array", "items": {"type": "string", "description": "PNG in base64"}}
     info = {**text, "description": "JSON"}
     return {
-        "WebUIAsked": {**schema_of(Asked), "additionalProperties": True},
+        "WebUIGeneration": {**schema_of(GenerationBody), "additionalProperties": True},
         "WebUISingle": {**schema_of(enlarge.Single), "additionalProperties": True},
         "WebUISeveral": {**schema_of(enlarge.Several), "additionalProperties": True},
-        "WebUIDrawn": {
+        "WebUIImages": {
             "type": "object",
             "required": ["images", "parameters", "info"],
             "properties": {"images": images, "parameters": {"type": "object"}, "info": info},
@@ -74,7 +74,7 @@ def _reads() -> Schema:
         "options": {
             "get": _look("What clients read of the options", {"type": "object"}),
             "post": _write(
-                "Options that change nothing pass",
+                "Choose the model of your requests; other options change nothing",
                 {"type": "null"},
                 {"type": "object"},
                 errors=(400, 401, 404, 413, 503),
@@ -97,12 +97,12 @@ def _writes() -> Schema:
         "required": ["image"],
         "properties": {"image": {"type": "string", "description": "Base64"}},
     }
-    asked, drawn = reference("WebUIAsked"), reference("WebUIDrawn")
-    stop = {"post": operation("Stop what you draw", {"200": json(_object())}, error=FORM)}
-    told = {"type": "object", "required": ["info", "items", "parameters"]}
+    body, images = reference("WebUIGeneration"), reference("WebUIImages")
+    stop = {"post": operation("Stop your requests", {"200": json(_object())}, error=FORM)}
+    found = {"type": "object", "required": ["info", "items", "parameters", "native"]}
     return {
-        "txt2img": {"post": _write("Draw (WebUI)", drawn, asked)},
-        "img2img": {"post": _write("Redraw (WebUI)", drawn, asked)},
+        "txt2img": {"post": _write("Generate (WebUI)", images, body)},
+        "img2img": {"post": _write("Change an image (WebUI)", images, body)},
         "extra-single-image": {"post": _extra("WebUISingle", {"image": {"type": "string"}})},
         "extra-batch-images": {"post": _extra("WebUISeveral", {"images": _list()})},
         "interrupt": stop,
@@ -111,22 +111,22 @@ def _writes() -> Schema:
             "post": operation("Nothing to do", {"200": json({"type": "null"})}, error=FORM)
         },
         "png-info": {
-            "post": _write("Parameters inside an image", told, picture, (400, 401, 413, 415))
+            "post": _write("Parameters inside an image", found, picture, (400, 401, 413, 415, 503))
         },
     }
 
 
-def _extra(asked: str, answer: Schema) -> Schema:
-    told = {"html_info": {"type": "string"}, **answer}
-    schema = {"type": "object", "required": list(told), "properties": told}
-    return _write("Enlarge (WebUI)", schema, reference(asked))
+def _extra(body: str, answer: Schema) -> Schema:
+    fields = {"html_info": {"type": "string"}, **answer}
+    schema = {"type": "object", "required": list(fields), "properties": fields}
+    return _write("Enlarge (WebUI)", schema, reference(body))
 
 
 def _look(text: str, schema: Schema) -> Schema:
     return operation(text, {"200": json(schema)}, errors=LOOKING, error=FORM)
 
 
-def _write(text: str, answer: Schema, body: Schema, errors: tuple[int, ...] = DRAWING) -> Schema:
+def _write(text: str, answer: Schema, body: Schema, errors: tuple[int, ...] = GENERATING) -> Schema:
     content = {"application/json": {"schema": body}}
     return operation(text, {"200": json(answer)}, errors=errors, error=FORM, body=content)
 

@@ -1,4 +1,4 @@
-"""What each caller is drawing: the WebUI's progress and interrupt know no ids.
+"""The requests of each caller that run now: the WebUI's progress and interrupt know no ids.
 
 There they are global. Here they concern the caller's own requests: those made with the same API key
 (all of them where the service has no keys), the oldest first.
@@ -17,8 +17,8 @@ from runnables.ticket import Ticket
 
 
 @dataclass(eq=False)
-class Drawn:
-    """One request under way."""
+class Running:
+    """One request that runs."""
 
     ticket: Ticket
     listener: Listener
@@ -26,7 +26,7 @@ class Drawn:
     interrupted: bool = False
 
     def look(self) -> Image | None:
-        """The latest preview; none are drawn before somebody has asked for one."""
+        """Return the latest preview; none are made before somebody wants one."""
         self.listener.every = 1
         seen = self.listener.take_preview()
         if seen is not None:
@@ -35,35 +35,35 @@ class Drawn:
 
     @property
     def share(self) -> float:
-        """How much of it is done, 0 to 1."""
+        """The finished share of it, 0 to 1."""
         progress = self.ticket.progress
         return progress.step / progress.steps if progress.steps else 0.0
 
 
 class Tickets:
-    """Requests under way by owner. For one event loop."""
+    """Running requests by owner. They belong to one event loop."""
 
     def __init__(self) -> None:
-        self._drawn: dict[str, list[Drawn]] = {}
+        self._running: dict[str, list[Running]] = {}
 
     @contextmanager
-    def following(self, owner: str, ticket: Ticket, listener: Listener) -> Iterator[Drawn]:
-        """Know a request for as long as the block runs."""
-        drawn = Drawn(ticket, listener)
-        self._drawn.setdefault(owner, []).append(drawn)
+    def following(self, owner: str, ticket: Ticket, listener: Listener) -> Iterator[Running]:
+        """Keep a request for as long as the block runs."""
+        running = Running(ticket, listener)
+        self._running.setdefault(owner, []).append(running)
         try:
-            yield drawn
+            yield running
         finally:
-            self._drawn[owner].remove(drawn)
-            if not self._drawn[owner]:
-                del self._drawn[owner]
+            self._running[owner].remove(running)
+            if not self._running[owner]:
+                del self._running[owner]
 
-    def of(self, owner: str) -> list[Drawn]:
-        """The oldest first."""
-        return list(self._drawn.get(owner, ()))
+    def of(self, owner: str) -> list[Running]:
+        """Return the owner's running requests, the oldest first."""
+        return list(self._running.get(owner, ()))
 
     def interrupt(self, owner: str) -> None:
-        """Stop all that the owner is drawing."""
-        for drawn in self.of(owner):
-            drawn.interrupted = True
-            drawn.ticket.cancel()
+        """Stop all requests of the owner."""
+        for running in self.of(owner):
+            running.interrupted = True
+            running.ticket.cancel()

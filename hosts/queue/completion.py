@@ -1,4 +1,4 @@
-"""A task's end: the manifest in the bucket, and the messages that tell of it."""
+"""A task's end: the manifest in the bucket, and the messages that announce it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def message(task: Task, manifest: Manifest) -> dict[str, Any]:
 
 
 def _newer(task: Task, manifest: Manifest) -> dict[str, Any]:
-    told = {
+    message = {
         "id": manifest.id,
         "result": manifest.result,
         "status": manifest.status,
@@ -61,7 +61,7 @@ def _newer(task: Task, manifest: Manifest) -> dict[str, Any]:
         "output_url": manifest.output_url,
         "context": task.metadata.context if task.metadata.context is not None else {},
     }
-    return told if manifest.error is None else {**told, "error": manifest.error}
+    return message if manifest.error is None else {**message, "error": manifest.error}
 
 
 def _older(task: Task, manifest: Manifest) -> dict[str, Any]:
@@ -80,12 +80,12 @@ def _older(task: Task, manifest: Manifest) -> dict[str, Any]:
 
 
 def sagemaker(task: Task, manifest: Manifest, *, region: str, sent: str) -> dict[str, Any]:
-    """As Amazon SageMaker's asynchronous inference tells it.
+    """As Amazon SageMaker's asynchronous inference announces it.
 
     Args:
         sent: when the task was sent (ISO 8601).
     """
-    told: dict[str, Any] = {
+    message: dict[str, Any] = {
         "awsRegion": region,
         "eventTime": manifest.finished,
         "receivedTime": sent,
@@ -100,13 +100,13 @@ def sagemaker(task: Task, manifest: Manifest, *, region: str, sent: str) -> dict
         "eventName": "InferenceResult",
     }
     if manifest.result:
-        told["responseParameters"] = {
+        message["responseParameters"] = {
             "contentType": "application/json",
             "outputLocation": manifest.output_url,
         }
     else:
-        told["failureReason"] = manifest.error or ""
-    return told
+        message["failureReason"] = manifest.error or ""
+    return message
 
 
 def load(data: bytes) -> Manifest:

@@ -17,11 +17,11 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from api.http.validation import validated
 from api.webui import controlnet
 from api.webui.body import MAX_IMAGES
-from api.webui.translate import Resolve
-from hosts.queue.webui import Content, Drawn, Enlarged, joined
+from hosts.queue.webui import Content, Enlarged, Generated
 from runnables.errors import InvalidInput, Loc
 from runnables.parameters import MAX_SEED, AnyParameters, Parameters
 from runnables.parameters import Task as Kind
+from runnables.samplers.names import Prediction
 
 LEGACY = "legacy"  # the runtime of v1alpha1 tasks, which are routed by their model's name
 MAX_BYTES = 256 * 1024  # SNS refuses more
@@ -100,7 +100,7 @@ class Task(BaseModel):
 
     form: Form
     metadata: Metadata
-    content: Drawn | Enlarged
+    content: Generated | Enlarged
     model: str | None = None
 
     @property
@@ -121,26 +121,25 @@ class Task(BaseModel):
         return "inpaint" if kind == "img2img" and self.content.mask else kind
 
     def parameters(
-        self, resolve: Resolve = joined, embeddings: Sequence[str] = ()
+        self, embeddings: Sequence[str] = (), *, prediction: Prediction = "epsilon"
     ) -> AnyParameters:
-        """Ours. The seed follows from the task where none is given, so that a second delivery
-        draws the same image.
+        """Our parameters. Without a seed it follows from the task, so that a second delivery
+        generates the same image.
 
         Args:
-            resolve: the WebUI's names of a sampler and of a spacing to ours.
             embeddings: names of textual inversions that there are.
+            prediction: the kind of model that generates it, where that is known.
 
         Raises:
             InvalidInput: naming the field as the caller wrote it.
         """
         try:
-            asked = self.content.parameters(self.kind, resolve, embeddings)
+            parameters = self.content.parameters(self.kind, embeddings, {"prediction": prediction})
         except InvalidInput as error:
-            error.loc = (*CONTENT[self.form], *error.loc)
-            raise
-        if not isinstance(asked, Parameters) or asked.seed is not None:
-            return asked
-        return asked.model_copy(update={"seed": int(self.digest, 16) % (MAX_SEED - 8)})
+            raise error.below(CONTENT[self.form]) from error.__cause__
+        if not isinstance(parameters, Parameters) or parameters.seed is not None:
+            return parameters
+        return parameters.model_copy(update={"seed": int(self.digest, 16) % (MAX_SEED - 8)})
 
     def message(self) -> str:
         """What is published: `{"metadata", "content"}`, as the reference system's."""
@@ -172,9 +171,9 @@ def from_v1alpha2(body: Mapping[str, Any]) -> Task:
 
 def from_v1alpha1(body: Mapping[str, Any]) -> Task:
     """A flat WebUI body with `alwayson_scripts`."""
-    given = body.get("alwayson_scripts")
-    _refuse_type(given.get("task") if isinstance(given, dict) else None, "alwayson_scripts", "task")
-    scripts = validated(Scripts, given, ("alwayson_scripts",))
+    sent = body.get("alwayson_scripts")
+    _refuse_type(sent.get("task") if isinstance(sent, dict) else None, "alwayson_scripts", "task")
+    scripts = validated(Scripts, sent, ("alwayson_scripts",))
     content = {**body, "alwayson_scripts": scripts.model_extra}
     if scripts.image_link:
         content["image_link"] = scripts.image_link
@@ -254,17 +253,17 @@ def _task(metadata: Any, content: Any, loc: Loc) -> Task:
 def _content(tasktype: TaskType, sent: dict[str, Any], loc: Loc) -> Content:
     if not sent.get("alwayson_scripts"):
         sent = {name: value for name, value in sent.items() if name != "alwayson_scripts"}
-    return validated(Enlarged if KINDS[tasktype] == "upscale" else Drawn, sent, loc)
+    return validated(Enlarged if KINDS[tasktype] == "upscale" else Generated, sent, loc)
 
 
 def _checked(task: Task) -> Task:
-    """Refuse what no worker could draw: wrong parameters, no input image."""
+    """Refuse what no worker could work on: wrong parameters, no input image."""
     task.parameters()
     content, where = task.content, CONTENT[task.form]
     _check_links(task, len(content.links()))
     if bool(content.mask) != (task.kind == "inpaint"):
         raise InvalidInput("a mask is for inpaint, which needs one", loc=(*where, "mask"))
-    if task.kind == "txt2img" and not all(unit.given() for unit in content.units):
+    if task.kind == "txt2img" and not all(unit.source() for unit in content.units):
         raise InvalidInput("a ControlNet unit needs an image", loc=(*where, *controlnet.LOC))
     return task
 

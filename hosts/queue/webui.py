@@ -7,16 +7,15 @@ warning hours later. What is only about the WebUI itself (saving, sending) has n
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from api.http.validation import NullIsAbsent
 from api.webui import controlnet, enlarge, translate
-from api.webui.body import Asked
+from api.webui.body import GenerationBody
 from api.webui.controlnet import Unit
-from api.webui.translate import Resolve
 from runnables.parameters import DRAWINGS, SIZE_MULTIPLE, AnyParameters, Task
 
 #: about the WebUI, or of what is refused where it is switched on
@@ -40,7 +39,6 @@ WITHOUT_EFFECT = {
     "s_tmin",
     "s_noise",
     "codeformer_weight",
-    "extras_upscaler_2_visibility",
     "upscale_first",
     "show_extras_results",
     "upscaling_resize_w",
@@ -48,12 +46,6 @@ WITHOUT_EFFECT = {
     "upscaling_crop",
 }
 OPTIONS = ("sd_model_checkpoint", "CLIP_stop_at_last_layers")
-
-
-def joined(sampler: str, spacing: str) -> str:
-    """A sampler's two names as one, where samplers are not at hand to be looked up."""
-    automatic = spacing.lower() in ("", "automatic")
-    return sampler if automatic else f"{sampler} {spacing}"
 
 
 def linked(links: str | None) -> list[str]:
@@ -91,11 +83,13 @@ class Content(NullIsAbsent, ABC):
         return linked(self.image_link)
 
     @abstractmethod
-    def parameters(self, kind: Task, resolve: Resolve, embeddings: Sequence[str]) -> AnyParameters:
+    def parameters(
+        self, kind: Task, embeddings: Sequence[str], native: Mapping[str, Any]
+    ) -> AnyParameters:
         """Ours. Raises InvalidInput naming the field."""
 
 
-class Drawn(Asked, Content):
+class Generated(GenerationBody, Content):
     """`txt2img` and `img2img`."""
 
     model_config = Content.model_config
@@ -127,8 +121,10 @@ class Drawn(Asked, Content):
     def links(self) -> list[str]:
         return self.init_images or super().links()
 
-    def parameters(self, kind: Task, resolve: Resolve, embeddings: Sequence[str]) -> AnyParameters:
-        return translate.parameters(self, DRAWINGS[kind], resolve, embeddings)
+    def parameters(
+        self, kind: Task, embeddings: Sequence[str], native: Mapping[str, Any]
+    ) -> AnyParameters:
+        return translate.parameters(self, DRAWINGS[kind], embeddings, native)
 
 
 class Enlarged(enlarge.Extras, Content):
@@ -144,5 +140,7 @@ class Enlarged(enlarge.Extras, Content):
         listed = [one.data for one in self.imageList]
         return listed or ([self.image] if self.image else super().links())
 
-    def parameters(self, kind: Task, resolve: Resolve, embeddings: Sequence[str]) -> AnyParameters:
+    def parameters(
+        self, kind: Task, embeddings: Sequence[str], native: Mapping[str, Any]
+    ) -> AnyParameters:
         return enlarge.parameters(self)

@@ -1,1 +1,1 @@
-"""The Ray Serve host: one front with the route table, many drawers with the model."""
+"""The Ray Serve host: one ingress with the route table, many replicas with the model."""

@@ -84,7 +84,7 @@ def _serve(config: dict[str, object], stop: threading.Event, stop_s: float) -> i
 
 
 def _finish(timeout_s: float) -> None:
-    """Draw and send what was accepted: Serve's own shutdown cuts the connections it serves."""
+    """Finish and send what was accepted: Serve's own shutdown cuts the connections it serves."""
     from ray import serve
     from ray.exceptions import RayError
     from ray.serve.exceptions import RayServeException
@@ -107,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("config", nargs="?", type=Path, default=CONFIG)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=3000)
-    parser.add_argument("--cpus", type=int, help="CPUs Ray may give away; default: all")
+    parser.add_argument("--cpus", type=int, help="CPUs that Ray may use; default: all")
     parser.add_argument("--dashboard", action="store_true", help="Ray's, on 127.0.0.1:8265")
     return parser
 

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 from ray import serve
 from ray.serve import Application
 
-from hosts.ray.ingress import Front
-from hosts.ray.replica import Drawer
+from hosts.ray.ingress import Ingress
+from hosts.ray.replica import Replica
 
 
 class Arguments(BaseModel):
     """`args` of the application in the config file.
 
     Attributes:
-        models: name -> folder, file or Hub id, of models beside SD_MODEL; a request's `model`
-            chooses one, and drawers load it when it is first asked for.
+        models: name -> source of further models, beside those of SD_MODELS.
     """
 
     model_config = ConfigDict(extra="forbid")
 
-    models: dict[Annotated[str, Field(min_length=1, max_length=200)], str] = {}
+    models: dict[str, str] = {}
 
 
 def build(arguments: dict[str, Any]) -> Application:
-    """Scaling and resources of both deployments are in the config file."""
-    chosen = Arguments.model_validate(arguments)
-    drawers = serve.deployment(Drawer, name="replica").bind(chosen.models)
-    return serve.deployment(Front, name="ingress").bind(drawers, list(chosen.models))
+    """Ray's entry point; scaling and resources of both deployments are in the config file."""
+    further = Arguments.model_validate(arguments).models
+    replicas = serve.deployment(Replica, name="replica").bind(further)
+    return serve.deployment(Ingress, name="ingress").bind(replicas)

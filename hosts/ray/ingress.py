@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import logging
-import threading
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from ray import serve
@@ -19,57 +16,46 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from api.app import Api
 from api.http.gateway import Asgi, Gateway
+from hosts.host import Host
 from hosts.ray.remote import RemoteRunnable
-from runnables.metrics import Metrics
 from runnables.settings import Settings
-
-logger = logging.getLogger("ray.serve")
 
 
 @serve.ingress()
-class Front:
-    """Parses, asks a drawer, encodes. Probes and refusals need no drawer.
+class Ingress:
+    """Parses requests, has a replica generate the images, and encodes them.
 
-    Args:
-        models: names of further models.
+    Probes and refusals need no replica.
     """
 
-    def __init__(self, drawers: DeploymentHandle, models: Sequence[str] = ()) -> None:
-        _log()
+    def __init__(self, replicas: DeploymentHandle) -> None:
         settings = Settings.from_environment()
-        metrics = Metrics()
-        loop = asyncio.get_running_loop()
-        self.runnable = RemoteRunnable(settings, drawers, loop, models, observe=metrics.observe)
-        self.api = Api(self.runnable, metrics)
         self.gateway = Gateway(settings)
-        self.gateway.serve(self.api.app())
-        threading.Thread(target=self._load, name="load", daemon=True).start()
+        loop = asyncio.get_running_loop()
+        self.host = Host(
+            settings,
+            self.gateway,
+            lambda observe: RemoteRunnable(settings, replicas, loop, observe=observe),
+            logging.getLogger("ray.serve").handlers,
+        )
+        self.host.start()
 
     def __serve_build_asgi_app__(self) -> Asgi:
         """Ray calls it after the constructor."""
-        return self.gateway.around(_host())
+        return self.gateway.around(_ours())
 
     async def stop(self) -> None:
-        """Take nothing more, and wait until what was accepted is drawn."""
-        await asyncio.to_thread(self.api.stop)
+        """Take nothing more, and wait until what was accepted is finished."""
+        await asyncio.to_thread(self.host.stop)
 
     async def __del__(self) -> None:
         """Ray calls it once the requests in flight are answered, or their grace is over."""
-        if hasattr(self, "api"):
+        if hasattr(self, "host"):
             await self.stop()
 
-    def _load(self) -> None:
-        try:
-            self.runnable.start()
-            self.api.start()
-        except Exception as error:
-            logger.exception("no drawer could be asked what it draws")
-            self.api.failure = str(error)
 
-
-def _host() -> Starlette:
+def _ours() -> Starlette:
     """What BentoML answers itself there: metrics, and Swagger's files (BentoML's copy of them)."""
     found = importlib.util.find_spec("bentoml")
     assert found is not None and found.origin is not None
@@ -84,11 +70,3 @@ def _host() -> Starlette:
 
 async def _metrics(request: Request) -> Response:
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
-
-
-def _log() -> None:
-    """Our own lines go where Ray's go."""
-    for name in ("stable_diffusion", "runnables", "api"):
-        log: Any = logging.getLogger(name)
-        log.setLevel(logging.INFO)
-        log.handlers, log.propagate = logger.handlers, False

@@ -1,4 +1,4 @@
-"""What front and drawers say to each other. All of it pickles, none of it needs torch."""
+"""What the ingress and its replicas say to each other. All of it pickles without torch."""
 
 from __future__ import annotations
 
@@ -10,19 +10,22 @@ from runnables.errors import StableDiffusionError
 from runnables.parameters import AnyParameters
 from runnables.ticket import Progress, Result
 
-#: (stage, seconds, rows) of one piece of work, as the runnable's `observe` hook is told
+Description = dict[str, Any]
+#: (stage, seconds, rows) of one piece of work, as the runnable's `observe` hook gets it
 Observation = tuple[str, float, int]
+#: what a replica lists by the runnable's methods of these names
+LISTS = ("samplers", "loras", "embeddings", "controlnets", "upscalers")
 
 
 @dataclass(frozen=True)
 class Order:
-    """A request on its way to a drawer.
+    """A request on its way to a replica.
 
     Attributes:
         inputs: what `submit` takes after the parameters: image, mask.
         options: what `submit` takes by name, beside its callbacks: control images too.
         every_step: send Progress after every step; else only when the state changes.
-        submitted: seconds since the epoch, so that waiting for a drawer counts against deadlines.
+        submitted: seconds since the epoch, so that waiting for a replica counts against deadlines.
     """
 
     parameters: AnyParameters
@@ -34,20 +37,20 @@ class Order:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The last message of an order: a result or an error, and what the drawer has to tell.
+    """The last message of an order: a result or an error, and what the replica reports with it.
 
     The error is a value, not raised: Ray would wrap it and lose its attributes.
 
     Attributes:
-        observations: what the drawer has measured since its last outcome.
-        drawer: whose outcome it is.
-        held: descriptions of the models beside the default that it has now.
+        observations: what the replica has measured since its last outcome.
+        replica: the one that sends it.
+        models: descriptions of all models, as they are in this replica now.
     """
 
     ended: Result | StableDiffusionError
     observations: tuple[Observation, ...] = ()
-    drawer: str = ""
-    held: tuple[dict[str, Any], ...] = ()
+    replica: str = ""
+    models: tuple[Description, ...] = ()
 
 
 Message = Progress | Outcome

@@ -38,15 +38,15 @@ class Around:
         MutableHeaders(scope=scope).setdefault(ID, uuid.uuid4().hex)
         started = False
 
-        async def told(message: MutableMapping[str, Any]) -> None:
+        async def answered(message: MutableMapping[str, Any]) -> None:
             nonlocal started
             started = True
             _keep_one_id(message)
             await errors(message)
 
         errors = errors_as_json(send)
-        await self.app(scope, receive, told)
-        if not started:  # the front died with the request: Serve says nothing then
+        await self.app(scope, receive, answered)
+        if not started:  # the ingress died with the request: Serve says nothing then
             error = NotReady("the replica that had this request was lost: send it again")
             await error_forms.response(scope["path"], error)(scope, receive, send)
 

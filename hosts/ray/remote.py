@@ -1,4 +1,4 @@
-"""A runnable whose engine is elsewhere: the route table cannot tell it from a local one."""
+"""A runnable whose engine is in Ray's replicas."""
 
 from __future__ import annotations
 
@@ -6,20 +6,24 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ray.exceptions import RayActorError, RayError
-from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from ray.serve.exceptions import (
+    BackPressureError,
+    DeploymentUnavailableError,
+    RayServeException,
+)
 from ray.serve.handle import DeploymentHandle
 
-from hosts.ray.messages import Order, Outcome
-from hosts.ray.served import Served
+from hosts.ray.messages import Description, Order, Outcome
+from hosts.ray.reported import Reported
 from runnables.errors import Cancelled, NotReady, OverCapacity, StableDiffusionError
 from runnables.parameters import AnyParameters
-from runnables.runnable import Observe, StableDiffusionRunnable
+from runnables.runnable import Observe
 from runnables.settings import Settings
 from runnables.ticket import OnStep, Plan, Progress, Result, Ticket
 
@@ -28,12 +32,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 logger = logging.getLogger("ray.serve")
-ATTEMPTS = 3  # times an order is sent out when the drawer that had it is lost
+ATTEMPTS = 3  # times an order is sent out when the replica that had it is lost
+LIST_S = 5.0  # how long a replica may take to list names
 
 
 @dataclass(eq=False)
 class RemoteTicket(Ticket):
-    """A ticket whose cancelling reaches the drawer."""
+    """A ticket whose cancelling reaches the replica."""
 
     task: asyncio.Task[None] | None = None
 
@@ -43,42 +48,38 @@ class RemoteTicket(Ticket):
             self.task.get_loop().call_soon_threadsafe(self.task.cancel)
 
 
-class RemoteRunnable(StableDiffusionRunnable):
-    """Sends every request to a drawer, and once more to another one when that drawer dies.
+class RemoteRunnable:
+    """Sends every request to a replica, and to another one when that replica dies.
 
     Args:
-        drawers: the handle of the `Drawer` deployment.
+        replicas: the handle of the `Replica` deployment.
         loop: where requests are followed; calls come from other threads.
-        further: names of models that drawers load when they are asked for.
+        observe: gets what the replicas measure.
     """
 
     def __init__(
         self,
         settings: Settings,
-        drawers: DeploymentHandle,
+        replicas: DeploymentHandle,
         loop: asyncio.AbstractEventLoop,
-        further: Iterable[str] = (),
         *,
-        observe: Observe | None = None,
+        observe: Observe,
     ) -> None:
-        super().__init__(settings, observe=observe)
-        self._served = Served(further)
-        self._drawers = drawers
+        self.settings = settings
+        self._observe = observe
+        self._replicas = replicas
         self._loop = loop
         self._known: dict[str, Any] | None = None
+        self._reported = Reported()
         self._tickets: set[RemoteTicket] = set()
         self._draining = False
 
     # -- life -------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Wait for the first drawer and ask it what it draws.
-
-        Raises:
-            ConfigurationError: two models have the same name.
-        """
-        known = self._drawers.describe.remote().result()
-        self._served.begin(known["models"])
+        """Wait for the first replica, and have it describe its models."""
+        known = self._replicas.describe.remote().result()
+        self._reported.hear(known["replica"], known["models"])
         self._known = known
 
     @property
@@ -97,7 +98,7 @@ class RemoteRunnable(StableDiffusionRunnable):
         for ticket in list(self._tickets):
             ticket.cancel()
 
-    # -- drawing ----------------------------------------------------------------------------
+    # -- requests ---------------------------------------------------------------------------
 
     def submit(
         self,
@@ -112,7 +113,6 @@ class RemoteRunnable(StableDiffusionRunnable):
     ) -> Ticket:
         if not self.ready:
             raise NotReady("the model is loading, or the service is stopping")
-        model = self._served.further(parameters)
         ticket = RemoteTicket(
             parameters, id or uuid.uuid4().hex, on_step=on_step, preview_every=preview_every
         )
@@ -120,7 +120,7 @@ class RemoteRunnable(StableDiffusionRunnable):
         order = Order(parameters, (image, mask), options, on_step is not None, time.time())
         ticket.future.set_running_or_notify_cancel()  # from here on only `_follow` ends it
         self._tickets.add(ticket)
-        self._loop.call_soon_threadsafe(self._begin, ticket, order, model)
+        self._loop.call_soon_threadsafe(self._begin, ticket, order)
         return ticket
 
     def plan(
@@ -133,26 +133,29 @@ class RemoteRunnable(StableDiffusionRunnable):
     ) -> Plan:
         if not self.ready:
             raise NotReady("the model is loading, or the service is stopping")
-        model = self._served.further(parameters)
         order = Order(parameters, (image, mask), {"controls": controls}, False, time.time())
-        asking = self._persist("a plan", partial(self._ask_for_plan, order, model))
+        asking = self._persist("a plan", partial(self._ask_for_plan, order))
         planned = asyncio.run_coroutine_threadsafe(asking, self._loop).result()
         if isinstance(planned, StableDiffusionError):
             raise planned
         return planned
 
-    async def _ask_for_plan(self, order: Order, model: str) -> Plan | StableDiffusionError:
-        handle = self._drawers.options(multiplexed_model_id=model)
-        planned: Plan | StableDiffusionError = await handle.plan.remote(order, model)
+    async def _ask_for_plan(self, order: Order) -> Plan | StableDiffusionError:
+        handle = self._replicas.options(multiplexed_model_id=self._hint(order))
+        planned: Plan | StableDiffusionError = await handle.plan.remote(order)
         return planned
 
-    def _begin(self, ticket: RemoteTicket, order: Order, model: str) -> None:
-        ticket.task = self._loop.create_task(self._follow(ticket, order, model))
+    def _hint(self, order: Order) -> str:
+        """The model for which Ray looks for a replica that has it; "": any replica is right."""
+        return self._reported.further(order.parameters.model)
 
-    async def _follow(self, ticket: RemoteTicket, order: Order, model: str) -> None:
+    def _begin(self, ticket: RemoteTicket, order: Order) -> None:
+        ticket.task = self._loop.create_task(self._follow(ticket, order))
+
+    async def _follow(self, ticket: RemoteTicket, order: Order) -> None:
         """The one place that ends a ticket's future."""
         try:
-            attempt = partial(self._attempt, ticket, order, model)
+            attempt = partial(self._attempt, ticket, order)
             _settle(ticket, await self._persist(ticket.id, attempt))
         except asyncio.CancelledError:
             _settle(ticket, Cancelled("the request was cancelled"))
@@ -164,28 +167,26 @@ class RemoteRunnable(StableDiffusionRunnable):
     async def _persist(
         self, what: str, attempt: Callable[[], Awaitable[T | StableDiffusionError]]
     ) -> T | StableDiffusionError:
-        """Try again with another drawer while drawers are lost."""
+        """Try again with another replica while replicas are lost."""
         for number in range(1, ATTEMPTS + 1):
             try:
                 return await attempt()
             except BackPressureError:
-                return OverCapacity("too many requests wait for a drawer", retry_after=5)
+                return OverCapacity("too many requests wait for a replica", retry_after=5)
             except DeploymentUnavailableError as error:
-                return NotReady(f"no drawer can be started: {error}")
+                return NotReady(f"no replica can be started: {error}")
             except RayActorError as error:
-                self._served.forget_held()
+                self._reported.forget_loaded()
                 logger.warning("attempt %d of %s was lost: %s", number, what, error)
             except RayError as error:
-                logger.error("%s could not be drawn: %s", what, error)
+                logger.error("%s failed: %s", what, error)
                 raise
-        return NotReady("the drawers that had this request were lost")
+        return NotReady("the replicas that had this request were lost")
 
-    async def _attempt(
-        self, ticket: RemoteTicket, order: Order, model: str
-    ) -> Result | StableDiffusionError:
+    async def _attempt(self, ticket: RemoteTicket, order: Order) -> Result | StableDiffusionError:
         previews = order.options["preview_every"]
-        handle = self._drawers.options(stream=True, multiplexed_model_id=model)
-        messages = handle.draw.remote(order, model)
+        handle = self._replicas.options(stream=True, multiplexed_model_id=self._hint(order))
+        messages = handle.generate.remote(order)
         try:
             async for message in messages:
                 if isinstance(message, Outcome):
@@ -200,34 +201,58 @@ class RemoteRunnable(StableDiffusionRunnable):
         raise RayActorError()  # a stream that ends without its outcome
 
     async def _ask_for_previews(self, id: str, every: int) -> None:
-        """All drawers are told: a handle cannot name the one that has the order."""
-        told = self._drawers.broadcast("preview", id, every)
-        await told.results_async(timeout_s=5, return_exceptions=True)
+        """Every replica gets it: a handle cannot name the one that has the order."""
+        sent = self._replicas.broadcast("preview", id, every)
+        await sent.results_async(timeout_s=5, return_exceptions=True)
 
     def _read(self, outcome: Outcome) -> Result | StableDiffusionError:
         for observation in outcome.observations:
             self._observe(*observation)
-        self._served.hear(outcome.drawer, outcome.held)
+        self._reported.hear(outcome.replica, outcome.models)
         return outcome.ended
 
     # -- what there is ----------------------------------------------------------------------
 
-    def samplers(self) -> list[dict[str, Any]]:
-        return list(self._about("samplers"))
+    def samplers(self) -> list[Description]:
+        return self._list("samplers")
 
-    def describe(self) -> dict[str, Any]:
+    def loras(self) -> list[Description]:
+        return self._list("loras")
+
+    def embeddings(self) -> list[Description]:
+        return self._list("embeddings")
+
+    def controlnets(self) -> list[Description]:
+        return self._list("controlnets")
+
+    def upscalers(self) -> list[Description]:
+        return self._list("upscalers")
+
+    def describe(self) -> Description:
         return dict(self._about("models")[0])
 
-    def models(self) -> list[dict[str, Any]]:
-        """The default first; of those that no drawer has told about only the name."""
-        if self._known is None:
-            raise NotReady("the model is still loading")
-        return self._served.describe()
+    def models(self) -> list[Description]:
+        """Every model, the default first; one is loaded if a replica has it."""
+        self._about("models")
+        return self._reported.describe()
 
     @property
     def capacity(self) -> int:
-        """Of one drawer: how many there are is Ray's affair."""
+        """That of one replica: Ray decides how many there are."""
         return int(self._about("capacity"))
+
+    def _list(self, what: str) -> list[Description]:
+        """A replica's list: its disk counts, not the one here.
+
+        Where no replica answers in time, as with none running, it is what one reported last.
+        """
+        known: list[Description] = self._about(what)
+        assert self._known is not None
+        try:
+            known = self._known[what] = self._replicas.list.remote(what).result(timeout_s=LIST_S)
+        except (TimeoutError, RayError, RayServeException) as error:
+            logger.warning("no replica lists its %s: %s", what, error)
+        return known
 
     def _about(self, what: str) -> Any:
         if self._known is None:
@@ -235,10 +260,10 @@ class RemoteRunnable(StableDiffusionRunnable):
         return self._known[what]
 
     def load(self) -> dict[str, int]:
-        """Of the requests that came through this front."""
+        """How busy the replicas are with the requests that came through this ingress."""
         states = [(one.progress.state, one.parameters) for one in list(self._tickets)]
-        drawing = [p.num_images_per_prompt for state, p in states if state == "drawing"]
-        return {"waiting": len(states) - len(drawing), "active": sum(drawing)}
+        active = [p.num_images_per_prompt for state, p in states if state == "drawing"]
+        return {"waiting": len(states) - len(active), "active": sum(active)}
 
 
 def _report(ticket: RemoteTicket, progress: Progress) -> None:

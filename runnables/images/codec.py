@@ -1,91 +1,128 @@
-"""Uploads to RGB images, and images to PNG, JPEG or WebP with their parameters inside."""
+"""Uploads to RGB images, and images to PNG, JPEG or WebP with their parameters inside.
+
+What an upload costs is bounded before it is decoded: by its header's number of pixels, its longest
+side, the scans of a progressive JPEG, and the texts of a PNG.
+"""
 
 from __future__ import annotations
 
+import base64
+import binascii
 import io
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal
 
+import numpy as np
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from runnables.errors import PayloadTooLarge, UnsupportedImage
+from runnables.images import infotext
 
 Format = Literal["png", "jpeg", "webp"]
 
 #: what an upload may be; the rest of Pillow's readers stay shut
 READABLE = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+MAX_SIDE = 16_384
+MAX_SCANS = 100  # of a progressive JPEG: each costs as much as a whole image; usual are 10
+SCAN = b"\xff\xda"
+PngImagePlugin.MAX_TEXT_MEMORY = 4 * 1024 * 1024  # bytes of a PNG's texts, unpacked
 QUALITY = 95
 #: zlib's fastest level: at 1024x1024 the default takes 5 times as long for 5% fewer bytes
 PNG_LEVEL = 1
 #: what a JPEG's marker holds of EXIF, in bytes
 MAX_EXIF = 65_533
 EXIF_DESCRIPTION, EXIF_USER_COMMENT, EXIF_IFD = 0x010E, 0x9286, 0x8769
+#: the texts of a PNG that carry its parameters: in the WebUI's form, and as our JSON
+WEBUI_TEXT, JSON_TEXT = "parameters", "sd-parameters"
+
+
+def from_base64(text: str, field: str) -> bytes:
+    """Return the content of base64, with or without line breaks and a data URL's head.
+
+    Raises:
+        UnsupportedImage: The text is not base64.
+    """
+    if text.startswith("data:"):
+        text = text[text.find(",") + 1 :]
+    try:
+        packed = text.encode("ascii").translate(None, b" \t\r\n")
+        return base64.b64decode(packed + b"=" * (-len(packed) % 4), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise UnsupportedImage(f"{field} is not base64", loc=(field,)) from error
 
 
 def decode(data: bytes, *, max_pixels: int, field: str) -> Image.Image:
-    """An upload as RGB: upright, the first frame, transparency on white, 16-bit grey as 8-bit.
+    """Return an upload as RGB: upright, the first frame, transparency on white, 16-bit as 8-bit.
 
     Raises:
-        UnsupportedImage: not an image, a kind that is not read, or cut off.
-        PayloadTooLarge: more than `max_pixels`; found from the header, before decoding.
+        UnsupportedImage: It is not an image, of a kind that is not read, or cut off.
+        PayloadTooLarge: It is too large; that is found from the header, before decoding.
     """
     image = _open(data, max_pixels, field)
-    try:
+    with _decoding(field):
+        return _flatten(ImageOps.exif_transpose(image), "white", field)
+
+
+def decode_mask(data: bytes, *, max_pixels: int, alpha: bool = False) -> Image.Image:
+    """Return a mask as 8-bit grey; white is repainted, and what is transparent is black.
+
+    Args:
+        alpha: Whether, as in the WebUI, an image in which any pixel is transparent is a mask by its
+            alpha: what is opaque is repainted, whatever its colour.
+
+    Raises:
+        UnsupportedImage, PayloadTooLarge: As `decode`.
+    """
+    image = _open(data, max_pixels, "mask")
+    with _decoding("mask"):
         image = ImageOps.exif_transpose(image)
-        return _flatten(image)
-    except (OSError, ValueError, SyntaxError, MemoryError) as error:
-        raise _cut_off(field, error) from error
-
-
-def decode_mask(data: bytes, *, max_pixels: int) -> Image.Image:
-    """A mask as 8-bit grey; white is redrawn."""
-    return decode(data, max_pixels=max_pixels, field="mask").convert("L")
+        if alpha and image.has_transparency_data:
+            opaque = image.convert("RGBA").getchannel("A")
+            if opaque.getextrema() != (255, 255):
+                return opaque.point(lambda value: 255 if value > 128 else 0)
+        return _flatten(image, "black", "mask").convert("L")
 
 
 def decode_transparency(data: bytes, *, max_pixels: int, field: str) -> Image.Image | None:
-    """How transparent an upload is, as 8-bit grey: 255 where its alpha is 0. None without alpha.
+    """Return how transparent an upload is, as 8-bit grey: 255 where its alpha is 0, or None.
 
-    As a mask it says what OpenAI's API means: what is transparent is redrawn.
+    As a mask it means what OpenAI's API means: what is transparent is repainted.
 
     Raises:
-        UnsupportedImage, PayloadTooLarge: as `decode`.
+        UnsupportedImage, PayloadTooLarge: As `decode`.
     """
     image = _open(data, max_pixels, field)
-    if "A" not in image.getbands() and "transparency" not in image.info:
+    if not image.has_transparency_data:
         return None
-    try:
-        alpha = ImageOps.exif_transpose(image).convert("RGBA").getchannel("A")
-    except (OSError, ValueError, SyntaxError, MemoryError) as error:
-        raise _cut_off(field, error) from error
-    return ImageOps.invert(alpha)
+    with _decoding(field):
+        return ImageOps.invert(ImageOps.exif_transpose(image).convert("RGBA").getchannel("A"))
 
 
-def read_parameters(data: bytes, *, max_pixels: int, field: str) -> tuple[str, dict[str, str]]:
-    """The WebUI's text in an image's file ("" where there is none), and all texts of a PNG.
+def read_texts(data: bytes, *, max_pixels: int, field: str) -> dict[str, str]:
+    """Return the texts in an image's file; those of JPEG and WebP by the names they have in PNG.
 
     Raises:
-        UnsupportedImage, PayloadTooLarge: as `decode`.
+        UnsupportedImage, PayloadTooLarge: As `decode`.
     """
     image = _open(data, max_pixels, field)
-    try:
+    with _decoding(field):
         image.load()  # a PNG's texts may stand behind its pixels
-        exif = image.getexif().get_ifd(EXIF_IFD).get(EXIF_USER_COMMENT, b"")
-    except (OSError, ValueError, SyntaxError, MemoryError) as error:
-        raise _cut_off(field, error) from error
-    texts = {key: str(value) for key, value in getattr(image, "text", {}).items()}
-    if "parameters" in texts:
-        return texts["parameters"], texts
-    return _comment(exif), texts
+        exif = image.getexif()
+        comment = exif.get_ifd(EXIF_IFD).get(EXIF_USER_COMMENT, b"")
+    found = {WEBUI_TEXT: _comment(comment), JSON_TEXT: str(exif.get(EXIF_DESCRIPTION, ""))}
+    chunks = {key: str(value) for key, value in getattr(image, "text", {}).items()}
+    return {**{name: text for name, text in found.items() if text}, **chunks}
 
 
 def encode(
     image: Image.Image, format: Format, parameters: Mapping[str, Any] | None = None
 ) -> bytes:
-    """The image's file, with `parameters` in a text chunk (PNG) or in EXIF (JPEG, WebP).
+    """Return the image's file, with `parameters` in a text chunk (PNG) or in EXIF (JPEG, WebP).
 
-    EXIF holds 64 KB: very long prompts in it are told in the WebUI's form only, without the JSON.
+    EXIF holds 64 KB: very long prompts are in it in the WebUI's form only, without the JSON.
     """
     buffer = io.BytesIO()
     if format == "png":
@@ -96,36 +133,17 @@ def encode(
     return buffer.getvalue()
 
 
-def describe(parameters: Mapping[str, Any]) -> str:
-    """Parameters in the form the Stable Diffusion WebUI writes and reads."""
-    size = f"{parameters['width']}x{parameters['height']}"
-    settings = {
-        "Steps": parameters["num_inference_steps"],
-        "Sampler": parameters["scheduler"],
-        "CFG scale": parameters["guidance_scale"],
-        "Seed": parameters["seed"],
-        "Size": size,
-        "Model": parameters.get("model"),
-        "Denoising strength": parameters.get("strength"),
-        **_second_pass(parameters.get("hires")),
-    }
-    lines = [str(parameters["prompt"])]
-    if parameters.get("negative_prompt"):
-        lines.append(f"Negative prompt: {parameters['negative_prompt']}")
-    lines.append(", ".join(f"{k}: {v}" for k, v in settings.items() if v is not None))
-    return "\n".join(lines)
-
-
-def _second_pass(hires: Mapping[str, Any] | None) -> dict[str, Any]:
-    """In the WebUI's names; its strength stands where img2img's would."""
-    if not hires:
-        return {}
-    return {
-        "Denoising strength": hires["strength"],
-        "Hires upscale": hires["scale"],
-        "Hires steps": hires["num_inference_steps"],
-        "Hires upscaler": {"latent": "Latent"}.get(hires["upscaler"], hires["upscaler"]),
-    }
+def check_size(size: tuple[int, int], max_pixels: int, field: str) -> None:
+    """Raise PayloadTooLarge for an image of too many pixels, or too long a side."""
+    width, height = size
+    if width * height > max_pixels:
+        raise PayloadTooLarge(
+            f"{field} is {width}x{height}, over the limit of {max_pixels} pixels", loc=(field,)
+        )
+    if max(size) > MAX_SIDE:
+        raise PayloadTooLarge(
+            f"{field} is {width}x{height}, and no side may be over {MAX_SIDE}", loc=(field,)
+        )
 
 
 def _open(data: bytes, max_pixels: int, field: str) -> Image.Image:
@@ -139,20 +157,25 @@ def _open(data: bytes, max_pixels: int, field: str) -> Image.Image:
         raise UnsupportedImage(
             f"{field} is not an image that can be read ({', '.join(READABLE)})", loc=(field,)
         ) from error
-    if image.width * image.height > max_pixels:
-        raise PayloadTooLarge(
-            f"{field} is {image.width}x{image.height}, over the limit of {max_pixels} pixels",
-            loc=(field,),
-        )
+    check_size(image.size, max_pixels, field)
+    if image.format in ("JPEG", "MPO") and data.count(SCAN) > MAX_SCANS:
+        raise PayloadTooLarge(f"{field} has more than {MAX_SCANS} scans", loc=(field,))
     return image
 
 
-def _cut_off(field: str, error: Exception) -> UnsupportedImage:
-    return UnsupportedImage(f"{field} cannot be decoded; is it cut off? ({error})", loc=(field,))
+@contextmanager
+def _decoding(field: str) -> Iterator[None]:
+    """Turn what Pillow raises into UnsupportedImage."""
+    try:
+        yield
+    except (OSError, ValueError, SyntaxError, MemoryError) as error:
+        raise UnsupportedImage(
+            f"{field} cannot be decoded; is it cut off? ({error})", loc=(field,)
+        ) from error
 
 
 def _comment(exif: object) -> str:
-    """EXIF's user comment; after its eight bytes of encoding, UTF-16 where it says Unicode."""
+    """Return EXIF's user comment, whose first eight bytes name its encoding."""
     if not isinstance(exif, bytes):
         return str(exif)
     kind, text = exif[:8], exif[8:]
@@ -160,13 +183,19 @@ def _comment(exif: object) -> str:
     return text.decode(coding, errors="replace").rstrip("\0")
 
 
-def _flatten(image: Image.Image) -> Image.Image:
+def _flatten(image: Image.Image, ground: str, field: str) -> Image.Image:
+    """Return an image as RGB, with a colour behind what is transparent."""
     if image.mode.startswith("I;16"):  # Pillow would clip: everything over 255 turns white
-        return image.point(lambda value: value / 256, "L").convert("RGB")
-    if "A" in image.getbands() or "transparency" in image.info:
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        kind = "fractions" if image.mode == "F" else "whole numbers"
+        raise UnsupportedImage(
+            f"{field} has {kind} of 32 bits, whose range is unknown: send 8 or 16 bits per channel",
+            loc=(field,),
+        )
+    if image.has_transparency_data:
         layer = image.convert("RGBA")
-        ground = Image.new("RGBA", layer.size, "white")
-        return Image.alpha_composite(ground, layer).convert("RGB")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, ground), layer).convert("RGB")
     return image.convert("RGB")
 
 
@@ -174,15 +203,15 @@ def _chunks(parameters: Mapping[str, Any] | None) -> PngImagePlugin.PngInfo | No
     if not parameters:
         return None
     chunks = PngImagePlugin.PngInfo()
-    text = describe(parameters) if "prompt" in parameters else json.dumps(parameters)
-    chunks.add_itxt("parameters", text)
-    chunks.add_itxt("sd-parameters", json.dumps(parameters))
+    text = infotext.write(parameters) if "prompt" in parameters else json.dumps(parameters)
+    chunks.add_itxt(WEBUI_TEXT, text)
+    chunks.add_itxt(JSON_TEXT, json.dumps(parameters))
     return chunks
 
 
 def _exif(parameters: Mapping[str, Any]) -> bytes:
     exif = Image.Exif()
-    text = describe(parameters) if "prompt" in parameters else json.dumps(parameters)
+    text = infotext.write(parameters) if "prompt" in parameters else json.dumps(parameters)
     exif.get_ifd(EXIF_IFD)[EXIF_USER_COMMENT] = b"UNICODE\0" + text.encode("utf-16-be")
     exif[EXIF_DESCRIPTION] = json.dumps(parameters)
     if len(exif.tobytes()) > MAX_EXIF:

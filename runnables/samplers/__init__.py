@@ -1,27 +1,7 @@
-"""Samplers as data: diffusers' schedulers, compiled to tables that one product advances."""
+"""Samplers as data: diffusers' schedulers, compiled to tables that one product advances.
 
-from runnables.samplers.compile import compile_table
-from runnables.samplers.registry import (
-    UnknownSampler,
-    describe,
-    describe_spacings,
-    make_scheduler,
-    resolve,
-    resolve_webui,
-    samplers,
-)
-from runnables.samplers.table import SamplerTable, advance, pad_depth
-
-__all__ = [
-    "SamplerTable",
-    "UnknownSampler",
-    "advance",
-    "compile_table",
-    "describe",
-    "describe_spacings",
-    "make_scheduler",
-    "pad_depth",
-    "resolve",
-    "resolve_webui",
-    "samplers",
-]
+names      samplers by name, without torch
+scheduler  a name and a model's scheduler config to diffusers' scheduler
+compile    a scheduler to its table
+table      the table, and the product that advances rows by it
+"""

@@ -18,7 +18,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from runnables.samplers.registry import make_scheduler, resolve
+from runnables.errors import InvalidInput
+from runnables.samplers.names import Sampler, prediction_of
+from runnables.samplers.scheduler import make_scheduler
 from runnables.samplers.table import SamplerTable
 
 WIDTH = 24  # coordinates: slots, model output, and spare ones in which only noise appears
@@ -27,7 +29,7 @@ Path = tuple[str, int | None]  # an attribute, or an element of a list in one
 
 
 def compile_table(
-    sampler: str,
+    sampler: Sampler,
     scheduler_config: Mapping[str, Any],
     num_inference_steps: int,
     *,
@@ -35,24 +37,30 @@ def compile_table(
     pure_noise: bool = False,
     denoising_end: float | None = None,
     denoising_start: float | None = None,
+    mu: float | None = None,
+    sigmas: tuple[float, ...] | None = None,
 ) -> SamplerTable:
     """The table of a sampler; cached.
 
     Args:
-        sampler: a name `resolve` accepts.
         scheduler_config: of the model, with `_class_name`.
-        num_inference_steps: as users count; second-order samplers call the UNet more often.
+        num_inference_steps: as users count; second-order samplers call the model more often.
         strength: for image to image, the share of the steps that is run; None starts from noise.
         pure_noise: nothing of the image shows in the start (inpainting at strength 1).
         denoising_end, denoising_start: the share of noise levels an SDXL base or refiner covers.
+        mu: the shift of a model whose noise levels depend on the image's size; other models
+            ignore it.
+        sigmas: the noise levels that the model's pipeline sets itself, one per step. Multistep
+            samplers ignore them, as they do in diffusers' pipelines.
 
     Raises:
-        UnknownSampler: no such sampler.
+        InvalidInput: the sampler does not fit the model, or the strength leaves no step to run.
         ValueError: the scheduler cannot run so few or so many steps.
     """
     config = json.dumps(dict(scheduler_config), sort_keys=True, default=str)
     cut = _Cut(strength, denoising_end, denoising_start)
-    return _compile(resolve(sampler), config, num_inference_steps, cut, pure_noise)
+    levels = _Levels(mu if scheduler_config.get("use_dynamic_shifting") else None, sigmas)
+    return _compile(sampler, config, num_inference_steps, cut, pure_noise, levels)
 
 
 class _Cut(NamedTuple):
@@ -63,16 +71,24 @@ class _Cut(NamedTuple):
     denoising_start: float | None
 
 
+class _Levels(NamedTuple):
+    """What the caller passes for the noise levels themselves."""
+
+    mu: float | None
+    sigmas: tuple[float, ...] | None
+
+
 @lru_cache(maxsize=512)
 def _compile(
-    sampler: str,
+    sampler: Sampler,
     config: str,
     steps: int,
     cut: _Cut,
     pure_noise: bool,
+    levels: _Levels,
 ) -> SamplerTable:
     scheduler = copy.deepcopy(_fresh(sampler, config))
-    scheduler.set_timesteps(steps)
+    _set_timesteps(scheduler, sampler, steps, levels)
     first, timesteps = _run_part(scheduler, steps, cut)
     if not len(timesteps):
         raise ValueError("no step is left to run")
@@ -80,8 +96,11 @@ def _compile(
         scheduler.set_begin_index(first)
     start = _start(scheduler, timesteps, cut, pure_noise)
     recorder = _Recorder(scheduler, timesteps)
-    for call in range(len(timesteps)):
-        recorder.record(call)
+    try:
+        for call in range(len(timesteps)):
+            recorder.record(call)
+    except AssertionError as error:  # UniPC's, where rounding gives several steps one timestep
+        raise ValueError("so many steps are too close to each other") from error
     return SamplerTable(
         timesteps=timesteps.to(torch.float32),
         input_scale=torch.tensor(recorder.input_scale, dtype=torch.float32),
@@ -93,7 +112,7 @@ def _compile(
 
 
 @lru_cache(maxsize=64)
-def _fresh(sampler: str, config: str) -> Any:
+def _fresh(sampler: Sampler, config: str) -> Any:
     """A scheduler nobody has run: making one can take longer (DPM2: 0.5 s) than running it."""
     scheduler = make_scheduler(sampler, json.loads(config))
     if "timestep_scaling" in scheduler.config:  # a plain number would bring in the default dtype,
@@ -102,13 +121,32 @@ def _fresh(sampler: str, config: str) -> Any:
     return scheduler
 
 
+def _set_timesteps(scheduler: Any, sampler: Sampler, steps: int, levels: _Levels) -> None:
+    """Set the noise levels as diffusers' pipelines do."""
+    passed: dict[str, Any] = {}
+    if levels.mu is not None:
+        passed["mu"] = levels.mu
+    if levels.sigmas is not None and not scheduler.config.get("use_flow_sigmas"):
+        passed["sigmas"] = list(levels.sigmas)
+    accepted = inspect.signature(scheduler.set_timesteps).parameters
+    if refused := [name for name in passed if name not in accepted]:
+        raise InvalidInput(
+            f"{sampler} does not fit this model: its noise levels are set by {refused[0]}, which "
+            f"{type(scheduler).__name__} does not take",
+            loc=("scheduler",),
+        )
+    if "sigmas" not in passed:
+        passed["num_inference_steps"] = steps
+    scheduler.set_timesteps(**passed)
+
+
 def _run_part(scheduler: Any, steps: int, cut: _Cut) -> tuple[int, Tensor]:
     """Index of the first timestep and the timesteps that are run, as diffusers' pipelines cut."""
     timesteps: Tensor = scheduler.timesteps
     order, levels = scheduler.order, scheduler.config.num_train_timesteps
     first, last = 0, len(timesteps)
     if cut.strength is not None:
-        first = max(steps - min(int(steps * cut.strength), steps), 0) * order
+        first = _skipped(scheduler, steps, cut.strength) * order
     if cut.denoising_start is not None:
         run = int((timesteps < round(levels - cut.denoising_start * levels)).sum())
         run += order == 2 and run % 2 == 0  # never between the two halves of a step
@@ -118,17 +156,36 @@ def _run_part(scheduler: Any, steps: int, cut: _Cut) -> tuple[int, Tensor]:
     return first, timesteps[first:last]
 
 
+def _skipped(scheduler: Any, steps: int, strength: float) -> int:
+    """The steps that image to image leaves out: flow matching's pipelines round these down, the
+    others round down those that are run."""
+    if prediction_of({**scheduler.config, "_class_name": type(scheduler).__name__}) == "flow":
+        skipped = int(max(steps - min(steps * strength, steps), 0))
+    else:
+        skipped = max(steps - min(int(steps * strength), steps), 0)
+    if skipped == steps:
+        raise InvalidInput(
+            f"strength {strength} of {steps} steps leaves none to run; raise strength or "
+            "num_inference_steps",
+            loc=("strength",),
+        )
+    return skipped
+
+
 def _start(scheduler: Any, timesteps: Tensor, cut: _Cut, pure_noise: bool) -> tuple[float, float]:
     if cut.denoising_start is not None:
         return 1.0, 0.0  # the base model's latents, as they are
     if cut.strength is None or pure_noise:
-        return 0.0, float(scheduler.init_noise_sigma)
+        return 0.0, float(getattr(scheduler, "init_noise_sigma", 1.0))
     return _noised(scheduler, timesteps[:1])
 
 
 def _noised(scheduler: Any, timestep: Tensor) -> tuple[float, float]:
-    """Weights of the original and of the noise in `add_noise`."""
-    mixed = scheduler.add_noise(_unit(0), _unit(1), timestep).flatten()
+    """Weights of the original and of the noise at a timestep."""
+    if hasattr(scheduler, "scale_noise"):  # the classes that only flow matching has
+        mixed = scheduler.scale_noise(_unit(0), timestep, _unit(1)).flatten()
+    else:
+        mixed = scheduler.add_noise(_unit(0), _unit(1), timestep).flatten()
     return float(mixed[0]), float(mixed[1])
 
 
@@ -158,7 +215,7 @@ class _Recorder:
             _write(scheduler, path, _unit(index))
         before = 1 + len(self._slots)
         sample, output = _unit(0), _unit(before)
-        self.input_scale.append(float(scheduler.scale_model_input(sample, timestep).flatten()[0]))
+        self.input_scale.append(_input_scale(scheduler, sample, timestep))
         state = self._generator.get_state()
         after = scheduler.step(output, timestep, sample, return_dict=False, **self._options)[0]
         self.draws_noise.append(not torch.equal(state, self._generator.get_state()))
@@ -181,6 +238,13 @@ class _Recorder:
         generator = torch.Generator()
         generator.set_state(state)
         return torch.randn(like.shape, generator=generator, dtype=like.dtype).flatten()
+
+
+def _input_scale(scheduler: Any, sample: Tensor, timestep: Tensor) -> float:
+    """What the model's input is multiplied by; flow matching's own classes leave it as it is."""
+    if not hasattr(scheduler, "scale_model_input"):
+        return 1.0
+    return float(scheduler.scale_model_input(sample, timestep).flatten()[0])
 
 
 def _coordinates(vector: Tensor, count: int, noise: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ def test_errors_have_one_shape() -> None:
 def test_mask_polarity_is_named() -> None:
     content = openapi.document()["paths"]["/inpaint"]["post"]["requestBody"]["content"]
     mask = content["multipart/form-data"]["schema"]["properties"]["mask"]
-    assert "White is redrawn" in mask["description"]
+    assert "White is repainted" in mask["description"]
 
 
 def test_bentoml_can_describe_the_service() -> None:

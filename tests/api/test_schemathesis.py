@@ -1,12 +1,11 @@
 """Whatever the OpenAPI document allows, and what it does not: answers are as documented, no 5xx.
 
 Generated requests, valid and invalid, against every operation, over a tiny real model. More:
-`SCHEMATHESIS_EXAMPLES=200 pytest tests/api/test_schemathesis.py`.
+`LONG=1 pytest tests/api/test_schemathesis.py`.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from api import openapi
 from api.app import Api
 from api.http.gateway import Asgi, Gateway
 from runnables.runnable import StableDiffusionRunnable
+from tests.long import LONG
 
 
 def no_server_error(
@@ -31,7 +31,7 @@ def no_server_error(
     assert response.status_code < 500 or response.status_code == 504, response.text
 
 
-EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "5"))
+EXAMPLES = 200 if LONG else 5
 CHECKS = (
     no_server_error,
     openapi_checks.status_code_conformance,
@@ -88,7 +88,7 @@ async def _host(scope: object, receive: object, send: object) -> None:
 @settings(
     max_examples=EXAMPLES,
     deadline=None,
-    derandomize="SCHEMATHESIS_EXAMPLES" not in os.environ,
+    derandomize=not LONG,
     suppress_health_check=list(HealthCheck),
 )
 def test_every_answer_is_as_documented(case: schemathesis.Case, served: Asgi) -> None:

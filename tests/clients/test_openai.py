@@ -177,6 +177,7 @@ def test_errors_are_the_sdks_own(client: openai.OpenAI) -> None:
         assert caught.value.type == "invalid_request_error"
 
 
+@pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
 def test_wrong_edits_are_refused(client: openai.OpenAI) -> None:
     image, small = Image.new("RGBA", (64, 64), "red"), Image.new("RGBA", (32, 32))
     cases = [

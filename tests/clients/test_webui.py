@@ -46,7 +46,8 @@ def test_a_random_seed_is_told_and_repeats_the_image(client: webuiapi.WebUIApi) 
 
 def test_sampler_and_scheduler(client: webuiapi.WebUIApi) -> None:
     drawn = client.txt2img(**SMALL, sampler_name="DPM++ 2M", scheduler="Karras")
-    assert drawn.info["sampler_name"] == "DPM++ 2M Karras"
+    assert drawn.info["sampler_name"] == "DPM++ 2M"
+    assert "Sampler: DPM++ 2M, Schedule type: Karras" in drawn.info["infotexts"][0]
     with pytest.raises(RuntimeError, match="404"):
         client.txt2img(**SMALL, sampler_name="DPM adaptive")
 
@@ -107,7 +108,7 @@ def test_extras(client: webuiapi.WebUIApi) -> None:
         {"upscaler_1": "R-ESRGAN 4x+"},
         {"upscaler_1": "Lanczos", "upscaling_resize": 8},
         {"upscaler_1": "Lanczos", "gfpgan_visibility": 1},
-        {"upscaler_1": "Lanczos", "upscaler_2": "Lanczos"},
+        {"upscaler_1": "Lanczos", "upscaler_2": "Lanczos", "extras_upscaler_2_visibility": 1},
         {"upscaler_1": "Lanczos", "resize_mode": 1},
     ):
         with pytest.raises(RuntimeError, match=r"40[04]"):

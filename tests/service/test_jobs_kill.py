@@ -1,11 +1,10 @@
 """Jobs through kill -9: every accepted one ends exactly once.
 
-JOBS_KILL_N=200 is the acceptance run; `make test` does fewer.
+LONG=1 is the acceptance run; `make test` does fewer.
 """
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import sqlite3
@@ -19,9 +18,10 @@ from typing import Any
 import httpx
 import psutil
 
+from tests.long import LONG
 from tests.service.server import Server, serve
 
-N = int(os.environ.get("JOBS_KILL_N", "24"))
+N = 200 if LONG else 24
 KILLS = 3
 FINAL = {"succeeded", "failed", "cancelled"}
 #: written by SQLite itself, so that no second end of a job could hide: one line an end

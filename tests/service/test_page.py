@@ -87,7 +87,7 @@ class Page:
     def draw(self) -> np.ndarray:
         """Click, wait, and look at the new image."""
         before = self.source() if self.shown("#result img") else ""
-        self.click("#draw")
+        self.click("#generate")
         self.until(lambda: self.shown("#result img") and self.source() != before)
         return self.image()
 
@@ -128,12 +128,12 @@ def png(colour: str = "steelblue") -> bytes:
 def test_it_draws_with_progress_and_previews(page: Page) -> None:
     page.fill(PROMPT, "View of a cyberpunk city")
     page.fill(STEPS, "60")
-    page.click("#draw")
+    page.click("#generate")
     page.until(lambda: page.shown(".stage .preview"))
     assert "of 60" in page.find(".stage p").text
     page.until(lambda: page.shown("#result img"))
     assert page.image().shape == (128, 128, 3)
-    assert not page.shown(".stage") and page.shown("#draw") and not page.shown("#cancel")
+    assert not page.shown(".stage") and page.shown("#generate") and not page.shown("#cancel")
     job = page.newest()
     assert f"seed {job['parameters']['seed']}" in page.find("#details").text
     assert hosts(page.driver) == {page.server.url.removeprefix("http://")}
@@ -142,11 +142,11 @@ def test_it_draws_with_progress_and_previews(page: Page) -> None:
 def test_cancel_stops_the_job(page: Page) -> None:
     page.fill(PROMPT, "a forest")
     page.fill(STEPS, "150")
-    page.click("#draw")
+    page.click("#generate")
     page.click("#cancel")
     page.until(lambda: "Cancelled" in page.find("#stage").text)
     assert page.newest()["state"] == "cancelled"
-    page.until(lambda: page.shown("#draw"))
+    page.until(lambda: page.shown("#generate"))
     page.fill(STEPS, "4")
     page.draw()
 
@@ -154,7 +154,7 @@ def test_cancel_stops_the_job(page: Page) -> None:
 def test_closing_the_page_stops_the_job(page: Page) -> None:
     page.fill(PROMPT, "a forest")
     page.fill("#more textarea", '{"num_inference_steps": 150, "num_images_per_prompt": 4}')
-    page.click("#draw")
+    page.click("#generate")
     page.until(lambda: page.shown(".stage .bar"))
     page.driver.get("about:blank")
     page.until(lambda: page.newest()["state"] == "cancelled")
@@ -246,7 +246,7 @@ def test_errors_name_the_field_and_nothing_is_lost(page: Page) -> None:
     page.fill(PROMPT, "a sunset")
     page.fill(STEPS, "4")
     page.fill("#width input, #width textarea", "130")
-    page.click("#draw")
+    page.click("#generate")
     toast = page.find(".toast-wrap")
     page.until(lambda: "128" in toast.text)
     assert "width" in toast.text.lower()
@@ -265,6 +265,6 @@ def test_it_fits_a_phone(page: Page) -> None:
         assert page.driver.execute_script("return document.documentElement.scrollWidth") <= 390
     page.click("#settings button")
     assert page.driver.execute_script("return document.documentElement.scrollWidth") <= 390
-    button = page.find("#draw")
+    button = page.find("#generate")
     assert button.size["height"] >= 44 and button.size["width"] >= 300
     assert page.find("#result img").size["width"] >= 300

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import AsyncIterator, Mapping
 
 import httpx
@@ -40,6 +41,14 @@ async def _refuse(request: Request) -> Response:
     return JSONResponse({"error": "no", "detail": [{"loc": ["data", "seed"], "msg": "no"}]}, 400)
 
 
+async def _info(request: Request) -> Response:
+    image = (await request.json())["image"]
+    if image == base64.b64encode(b"no image").decode():
+        return JSONResponse({"error": "Unsupported", "detail": "image is none"}, 415)
+    native = {"prompt": "x"} if image == base64.b64encode(b"ours").decode() else None
+    return JSONResponse({"native": native})
+
+
 async def _broken(request: Request) -> Response:
     raise RuntimeError
 
@@ -50,6 +59,7 @@ def service() -> Service:
         routes=[
             Route("/jobs", _jobs, methods=["POST"]),
             Route("/jobs/1/events", _events),
+            Route("/sdapi/v1/png-info", _info, methods=["POST"]),
             Route("/refused", _refuse),
             Route("/broken", _broken),
         ]
@@ -79,6 +89,14 @@ def test_errors_are_the_services_own_words(service: Service) -> None:
     with pytest.raises(ServiceError) as caught:
         asyncio.run(service.image("/refused"))
     assert (caught.value.message, caught.value.field, caught.value.status) == ("no", "seed", 400)
+
+
+def test_the_parameters_in_an_image(service: Service) -> None:
+    assert asyncio.run(service.parameters_in(b"ours")) == {"prompt": "x"}
+    with pytest.raises(ServiceError, match="carries no parameters"):
+        asyncio.run(service.parameters_in(b"another"))
+    with pytest.raises(ServiceError, match="image is none"):
+        asyncio.run(service.parameters_in(b"no image"))
 
 
 def test_a_service_that_breaks_or_is_not_there(service: Service) -> None:

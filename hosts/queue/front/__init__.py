@@ -1,1 +1,1 @@
-"""The front door: validates a task, publishes it, tells its status. Runs on AWS Lambda."""
+"""The front door: validates a task, publishes it, answers with its status. Runs on AWS Lambda."""

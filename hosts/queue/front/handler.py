@@ -73,7 +73,7 @@ def route(door: Front, event: Event) -> dict[str, Any]:
     if len(parts) == 3 and parts[0] in FORMS and parts[1] == "tasks":
         prefix = (event.get("queryStringParameters") or {}).get("prefix") or ""
         if method == "GET":
-            return status.tell(door, parts[2], prefix)
+            return status.describe(door, parts[2], prefix)
         if method == "DELETE":
             return status.cancel(door, parts[2], prefix)
     raise Refused(404, f"there is no {method} {event.get('path')}", ("path",))

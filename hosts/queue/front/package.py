@@ -1,38 +1,35 @@
 """`python -m hosts.queue.front.package build/front.zip`: the front door's Lambda package.
 
-Our modules, pydantic built for Lambda's machines (boto3 is part of Lambda), and the names of all
-samplers, so that a wrong one is refused at the door.
+Our modules, and pydantic built for Lambda's machines (boto3 is part of Lambda).
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import subprocess
 import sys
 import tempfile
 import zipfile
-from contextlib import suppress
-from itertools import product
 from pathlib import Path
-
-from hosts.queue.front.publish import SAMPLERS, plain
-from hosts.queue.webui import joined
 
 ROOT = Path(__file__).resolve().parents[3]
 SOURCES = (
     "api/__init__.py",
     "api/http/validation.py",
     "api/webui/__init__.py",
-    *(f"api/webui/{name}.py" for name in ("asked", "attention", "controlnet", "enlarge")),
+    *(f"api/webui/{name}.py" for name in ("body", "catalog", "controlnet", "enlarge", "prompts")),
+    "api/webui/samplers.py",
     "api/webui/translate.py",
     "hosts/__init__.py",
     "hosts/queue/*.py",
     "hosts/queue/front/*.py",
     "runnables/__init__.py",
+    "runnables/attention.py",
     "runnables/parameters.py",
     "runnables/errors.py",
+    "runnables/samplers/__init__.py",
+    "runnables/samplers/names.py",
 )
 PLATFORM = "manylinux2014_aarch64"
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the same sources make the same zip
@@ -53,25 +50,11 @@ def build(target: Path, *, platform: str = PLATFORM) -> None:
                     _add(archive, str(path.relative_to(folder)), path.read_bytes())
             for path in sources():
                 _add(archive, str(path.relative_to(ROOT)), path.read_bytes())
-            _add(archive, str(SAMPLERS.relative_to(ROOT)), json.dumps(sampler_names()).encode())
 
 
 def sources() -> list[Path]:
     """Our files in the package."""
     return sorted(path for pattern in SOURCES for path in ROOT.glob(pattern))
-
-
-def sampler_names() -> list[str]:
-    """Every name of every sampler, alone and with a spacing, as the front door compares them."""
-    from runnables.samplers import UnknownSampler, describe, describe_spacings, resolve_webui
-
-    names = {name for one in describe() for name in (one["name"], one["label"], *one["aliases"])}
-    known = {"default", *map(plain, names)}
-    for sampler, spacing in product(names, (one["label"] for one in describe_spacings())):
-        with suppress(UnknownSampler):
-            resolve_webui(sampler, spacing)
-            known.add(plain(joined(sampler, spacing)))
-    return sorted(known)
 
 
 def _install(folder: Path, platform: str) -> None:

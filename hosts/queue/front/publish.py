@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -14,9 +12,6 @@ from hosts.queue import keys
 from hosts.queue.front.settings import Settings
 from hosts.queue.messages import MAX_BYTES, Task
 from runnables.errors import InvalidInput, PayloadTooLarge, UnknownName
-
-#: sampler names, written by `front.package`; without it names are checked by the worker
-SAMPLERS = Path(__file__).with_name("samplers.json")
 
 
 class Refused(Exception):
@@ -42,12 +37,11 @@ class Front:
             trace: trace context, as message attributes.
 
         Raises:
-            UnknownName: no such runtime, model or sampler.
+            UnknownName: no such runtime or model.
             PayloadTooLarge: over SNS's limit.
             Refused: the id stands for another task.
         """
         self._check_route(task)
-        self._check_sampler(task)
         message = task.message()
         if len(message.encode()) > MAX_BYTES:
             raise PayloadTooLarge(f"the task is larger than {MAX_BYTES} bytes", loc=("body",))
@@ -79,18 +73,9 @@ class Front:
         if runtime not in known and (not dynamic or runtime != dynamic):
             raise UnknownName(f"there is no runtime {runtime}", loc=loc)
         if runtime == dynamic and not task.model:
-            raise InvalidInput("the dynamic runtime must be told sd_model_checkpoint", loc=loc)
+            raise InvalidInput("the dynamic runtime needs sd_model_checkpoint", loc=loc)
         if runtime in known and task.model not in (None, known[runtime]):
             raise UnknownName(f"{runtime} serves {known[runtime]}, not {task.model}", loc=loc)
-
-    def _check_sampler(self, task: Task) -> None:
-        name = getattr(task.parameters(), "scheduler", None)
-        if name and self._samplers and plain(name) not in self._samplers:
-            raise UnknownName(f"there is no sampler {name}", loc=("sampler_name",))
-
-    @cached_property
-    def _samplers(self) -> frozenset[str]:
-        return frozenset(json.loads(SAMPLERS.read_text()) if SAMPLERS.exists() else ())
 
     def _claim(self, task: Task) -> None:
         key = keys.claim(task.metadata.prefix, task.metadata.id)
@@ -123,8 +108,3 @@ class Front:
         if task.form == "v1alpha1":
             return {"id_task": one.id, "sd_model_checkpoint": task.model, **output}
         return {"id": one.id, "runtime": one.runtime, **output}
-
-
-def plain(name: str) -> str:
-    """A sampler's name as names are compared: lower case, `pp` for `++`, joined by `_`."""
-    return "_".join(name.lower().replace("++", "pp").replace("-", " ").split())

@@ -1,4 +1,4 @@
-"""What the front door is told by its environment (Terraform sets it)."""
+"""The settings of the front door, from its environment; Terraform writes them."""
 
 from __future__ import annotations
 

@@ -16,24 +16,24 @@ from runnables.errors import InvalidInput, UnknownName
 _NAME, _PREFIX = TypeAdapter[str](Name), TypeAdapter[str](Prefix)
 
 
-def tell(door: Front, id: str, prefix: str) -> dict[str, Any]:
+def describe(door: Front, id: str, prefix: str) -> dict[str, Any]:
     """`status` (queued, completed, failed, cancelled) and, once finished, `images`: URLs to fetch.
 
     Raises:
         UnknownName: no such task.
     """
     claim = _claim(door, id, prefix)
-    told: dict[str, Any] = {"id": id, "output_location": door.location(prefix, id)}
+    answer: dict[str, Any] = {"id": id, "output_location": door.location(prefix, id)}
     stored = _get(door, claim["manifest"])
     if stored is None:
-        return {**told, "status": "queued"}
+        return {**answer, "status": "queued"}
     manifest = completion.load(stored)
-    told |= manifest.model_dump(exclude_none=True, exclude={"worker", "traceparent"})
-    return {**told, "images": [_link(door, url) for url in manifest.image_url]}
+    answer |= manifest.model_dump(exclude_none=True, exclude={"worker", "traceparent"})
+    return {**answer, "images": [_link(door, url) for url in manifest.image_url]}
 
 
 def cancel(door: Front, id: str, prefix: str) -> dict[str, Any]:
-    """Ask for a task not to be drawn.
+    """Cancel a task that has not ended.
 
     Raises:
         UnknownName: no such task.

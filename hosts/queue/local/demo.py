@@ -30,7 +30,7 @@ PROMPTS = (
 
 def body(number: int, example: str) -> tuple[str, dict[str, Any]]:
     """(path, body): newer and older form, text to image and image to image, by turns."""
-    drawn = {"prompt": PROMPTS[number % len(PROMPTS)], "steps": 20, "width": 128, "height": 128}
+    image = {"prompt": PROMPTS[number % len(PROMPTS)], "steps": 20, "width": 128, "height": 128}
     kind = "image-to-image" if number % 4 > 1 else "text-to-image"
     link = example if number % 4 > 1 else None
     if number % 2:
@@ -42,7 +42,7 @@ def body(number: int, example: str) -> tuple[str, dict[str, Any]]:
             "save_dir": "demo",
         }
         linked = {"image_link": link} if link else {}
-        return "/v1alpha1", {**drawn, "alwayson_scripts": {**scripts, **linked}}
+        return "/v1alpha1", {**image, "alwayson_scripts": {**scripts, **linked}}
     metadata = {
         "id": f"demo-{number:02}",
         "runtime": "embedded",
@@ -51,7 +51,7 @@ def body(number: int, example: str) -> tuple[str, dict[str, Any]]:
         "context": {"number": number},
     }
     linked = {"image_link": link} if link else {}
-    content = {"alwayson_scripts": {}, **drawn, **linked}
+    content = {"alwayson_scripts": {}, **image, **linked}
     return "/v1alpha2", {"task": {"metadata": metadata, "content": content}}
 
 
@@ -83,8 +83,8 @@ def main() -> None:
 
 
 def _send(client: Client, number: int, example: str) -> str:
-    path, told = body(number, example)
-    answer = client.call("POST", path, told)
+    path, sent = body(number, example)
+    answer = client.call("POST", path, sent)
     return str(answer.get("id") or answer["id_task"])
 
 
@@ -94,14 +94,14 @@ def _collect(client: Client, waiting: list[str], output: Path) -> None:
         while waiting:
             time.sleep(0.2)
             for id in list(waiting):
-                told = client.call("GET", f"/v1alpha2/tasks/{id}?prefix=demo")
-                if told["status"] == "queued":
+                answer = client.call("GET", f"/v1alpha2/tasks/{id}?prefix=demo")
+                if answer["status"] == "queued":
                     continue
                 waiting.remove(id)
                 bar.update()
-                bar.write(f"{id}: {told['status']} {told.get('error', '')}".rstrip())
-                (output / f"{id}.json").write_text(json.dumps(told, indent=1))
-                for number, link in enumerate(told["images"]):
+                bar.write(f"{id}: {answer['status']} {answer.get('error', '')}".rstrip())
+                (output / f"{id}.json").write_text(json.dumps(answer, indent=1))
+                for number, link in enumerate(answer["images"]):
                     urllib.request.urlretrieve(link, output / f"{id}-{number}.png")
 
 

@@ -19,7 +19,7 @@ from hosts.queue.local.system import KEY, RUNTIMES, system
 
 
 def main() -> None:
-    """Serve until told to stop."""
+    """Serve until a signal ends it."""
     arguments = _arguments()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)

@@ -72,8 +72,8 @@ def create(
 
 def _queue(sqs: Any, name: str, attributes: dict[str, str]) -> tuple[str, str]:
     url = sqs.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]
-    told = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])
-    return url, told["Attributes"]["QueueArn"]
+    found = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])
+    return url, found["Attributes"]["QueueArn"]
 
 
 def _subscribe(sns: Any, topic: str, queue: str, filter: Policy | None) -> None:

@@ -1,1 +1,1 @@
-"""The worker: takes tasks from queues, draws them in one shared engine, stores and announces."""
+"""The worker takes tasks from queues, works on them in one shared engine, stores and announces."""

@@ -1,9 +1,8 @@
-"""`python -m hosts.queue.worker`: draws tasks from SQS until it is told to stop."""
+"""`python -m hosts.queue.worker`: works on tasks from SQS until SIGTERM."""
 
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 
 from hosts.queue.worker.settings import WorkerSettings
@@ -21,9 +20,6 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.parse_args()
-    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", level=logging.WARNING)
-    for name in ("deploy", "runnables"):
-        logging.getLogger(name).setLevel(logging.INFO)
     try:
         worker = Worker(WorkerSettings.from_environment(), Settings.from_environment())
         worker.run()

@@ -22,24 +22,24 @@ class Announcer:
     def __init__(self, sns: Any, topic: str, *, sagemaker: bool = False) -> None:
         self._sns, self._topic, self._sagemaker = sns, topic, sagemaker
 
-    def tell(self, task: Task, manifest: Manifest, delivery: Delivery) -> None:
+    def announce(self, task: Task, manifest: Manifest, delivery: Delivery) -> None:
         """Publish a task's end."""
         self._publish(completion.message(task, manifest), task.form, manifest, delivery)
         if self._sagemaker:
             sent = datetime.fromtimestamp(delivery.sent, UTC).isoformat(timespec="milliseconds")
             region = self._topic.split(":")[3]
-            told = completion.sagemaker(task, manifest, region=region, sent=sent)
-            self._publish(told, "sagemaker", manifest, delivery)
+            message = completion.sagemaker(task, manifest, region=region, sent=sent)
+            self._publish(message, "sagemaker", manifest, delivery)
 
     def _publish(
         self, message: dict[str, Any], form: str, manifest: Manifest, delivery: Delivery
     ) -> None:
-        told = {"form": form, "status": manifest.status, "runtime": manifest.runtime}
+        about = {"form": form, "status": manifest.status, "runtime": manifest.runtime}
         self._sns.publish(
             TopicArn=self._topic,
             Message=json.dumps(message),
             MessageAttributes={
                 name: {"DataType": "String", "StringValue": value}
-                for name, value in {**told, **delivery.trace}.items()
+                for name, value in {**about, **delivery.trace}.items()
             },
         )

@@ -10,6 +10,8 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from api.http.tracing import XRAY
+
 logger = logging.getLogger(__name__)
 
 MAX_DELAY_S = 900
@@ -41,13 +43,13 @@ class Delivery:
     def of(cls, sqs: Any, queue: str, message: Mapping[str, Any], urgent: bool) -> Delivery:
         """From SQS's own message."""
         system = message.get("Attributes", {})
-        given = {
+        sent = {
             name: attribute.get("StringValue", "")
             for name, attribute in message.get("MessageAttributes", {}).items()
         }
-        trace = {name: given[name] for name in ("traceparent", "x-amzn-trace-id") if name in given}
+        trace = {name: sent[name] for name in ("traceparent", XRAY) if name in sent}
         if "AWSTraceHeader" in system:
-            trace["x-amzn-trace-id"] = system["AWSTraceHeader"]
+            trace[XRAY] = system["AWSTraceHeader"]
         return cls(
             sqs=sqs,
             queue=queue,
@@ -80,13 +82,13 @@ class Delivery:
 
     def bury(self, dead_letters: str, reason: str) -> None:
         """Move it to the dead-letter queue, with its reason and where it came from."""
-        told = {"reason": reason[:256] or "-", "message_id": self.id, "queue": self.queue}
+        about = {"reason": reason[:256] or "-", "message_id": self.id, "queue": self.queue}
         self.sqs.send_message(
             QueueUrl=dead_letters,
             MessageBody=self.body,
             MessageAttributes={
                 name: {"DataType": "String", "StringValue": value}
-                for name, value in {**told, **self.trace}.items()
+                for name, value in {**about, **self.trace}.items()
             },
         )
         self.delete()

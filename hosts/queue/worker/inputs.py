@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 from typing import Any
 
 import aiohttp
@@ -14,7 +12,7 @@ from PIL.Image import Image
 from api.http.fetch import Fetcher
 from api.webui import pictures
 from hosts.queue.messages import Task
-from hosts.queue.webui import Drawn
+from hosts.queue.webui import Generated
 from runnables.errors import InvalidInput, PayloadTooLarge
 from runnables.images import codec
 from runnables.settings import Settings
@@ -38,17 +36,17 @@ class Reader:
         self._fetcher = Fetcher(settings)
 
     def of(self, task: Task) -> list[Inputs]:
-        """What is drawn from: one after another, where a task has several images.
+        """The images that a task starts from; several are worked on one after another.
 
         Raises:
             InvalidInput: one may not be read, is missing, too large or no image.
             Unreachable: try again later.
         """
         content, sent = task.content, [self._image(link) for link in task.content.links()]
-        if not isinstance(content, Drawn):
+        if not isinstance(content, Generated):
             return [Inputs(image) for image in sent]
         controls = [
-            self._image(text, "control") if (text := unit.given()) else None
+            self._image(text, "control") if (text := unit.source()) else None
             for unit in content.units
         ]
         mask = self._mask(content.mask) if content.mask else None
@@ -61,17 +59,14 @@ class Reader:
 
     def _mask(self, link: str) -> Image:
         """Grey."""
-        return codec.decode_mask(self._read(link, "mask"), max_pixels=self._max_pixels)
+        return codec.decode_mask(self._read(link, "mask"), max_pixels=self._max_pixels, alpha=True)
 
     def _read(self, link: str, field: str) -> bytes:
         if link.startswith("s3://"):
             return self._from_s3(link, field)
         if "://" in link[:16]:
             return self._from_web(link, field)
-        try:
-            return base64.b64decode(link.rpartition(",")[2], validate=True)
-        except (binascii.Error, ValueError) as error:
-            raise InvalidInput(f"{field} is neither a URL nor base64", loc=(field,)) from error
+        return codec.from_base64(link, field)
 
     def _from_s3(self, link: str, field: str) -> bytes:
         bucket, _, key = link.removeprefix("s3://").partition("/")

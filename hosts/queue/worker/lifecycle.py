@@ -1,11 +1,11 @@
 """What happens to one delivery, from its text to its end.
 
-    read -> ended before? -> cancelled? -> given up? -> draw -> store -> announce -> delete
+    read -> ended before? -> cancelled? -> given up? -> generate -> store -> announce -> delete
       |                                                   |
       not a task: to the dead-letter queue,               the task's fault: stored and announced
       with its reason                                     as failed; ours: back to the queue
 
-The manifest is written with `If-None-Match`: of two workers that draw the same task, the first
+The manifest is written with `If-None-Match`: of two workers with the same task, the first
 one's result counts, and both announce that one. A message is deleted after its end was announced.
 """
 
@@ -16,23 +16,29 @@ import time
 from dataclasses import replace
 
 from botocore.exceptions import BotoCoreError, ClientError
-from opentelemetry.trace import Span
+from opentelemetry.trace import SpanKind
 
-from api.http.responses import encode
+from api.http import tracing
+from api.webui import catalog
 from hosts.queue import keys
 from hosts.queue.completion import Manifest, Status
 from hosts.queue.messages import Task, from_queue
-from hosts.queue.worker import tracing
 from hosts.queue.worker.announce import Announcer
 from hosts.queue.worker.delivery import Delivery
 from hosts.queue.worker.inputs import Reader
 from hosts.queue.worker.metrics import Metrics
-from hosts.queue.worker.models import Models
 from hosts.queue.worker.settings import WorkerSettings
 from hosts.queue.worker.store import Store
-from runnables.errors import Cancelled, GenerationFailed, InvalidInput, OverCapacity
+from runnables.errors import (
+    Cancelled,
+    ConfigurationError,
+    GenerationFailed,
+    InvalidInput,
+    OverCapacity,
+)
+from runnables.images import files
 from runnables.parameters import AnyParameters
-from runnables.runnable import StableDiffusionRunnable
+from runnables.runnable import Runnable
 from runnables.ticket import Inputs, Result, Ticket
 
 logger = logging.getLogger(__name__)
@@ -43,7 +49,7 @@ DEADLINE_S = (
 RETRY_S = 1.0
 
 
-class Held:
+class InFlight:
     """A delivery being worked on, by one thread."""
 
     def __init__(self, delivery: Delivery) -> None:
@@ -54,7 +60,7 @@ class Held:
         self.attempt = delivery.received
 
     def hand_back(self) -> None:
-        """Stop drawing, and let another worker have it at once."""
+        """Stop work on it, and let another worker have it at once."""
         self.handed_back = True
         self.delivery.release()
         if self.ticket is not None:
@@ -67,117 +73,119 @@ class Lifecycle:
     def __init__(
         self,
         settings: WorkerSettings,
-        models: Models,
+        runnable: Runnable,
         store: Store,
         announcer: Announcer,
         reader: Reader,
         metrics: Metrics,
     ) -> None:
         self.settings = settings
-        self.models = models
+        self.runnable = runnable
         self.store = store
         self.announcer = announcer
         self.reader = reader
         self.metrics = metrics
 
-    def run(self, held: Held) -> None:
+    def run(self, current: InFlight) -> None:
         """Never raises: what goes wrong here brings the task back to the queue."""
-        started, delivery = time.monotonic(), held.delivery
+        started, delivery = time.monotonic(), current.delivery
         try:
-            with tracing.span("task", delivery.trace) as span:
-                outcome = self._work(held, span)
+            with tracing.span("task", delivery.trace, SpanKind.CONSUMER, {}):
+                outcome = self._work(current)
         except Exception as error:
-            outcome = self._retry(held, error)
+            outcome = self._retry(current, error)
         self.metrics.ended(outcome, time.monotonic() - started)
 
-    def _work(self, held: Held, span: Span) -> str:
-        delivery = held.delivery
+    def _work(self, current: InFlight) -> str:
+        delivery = current.delivery
         try:
-            held.task = task = from_queue(delivery.body)
+            current.task = task = from_queue(delivery.body)
         except InvalidInput as error:
             logger.error("message %s is not a task: %s", delivery.id, error.message)
             delivery.bury(self.settings.dead_letter_url, error.message)
             return "poison"
-        held.attempt = self._attempt(delivery)
+        current.attempt = self._attempt(delivery)
         manifest = self.store.manifest(task)
         if manifest is None:
-            manifest = self.store.put_manifest(task, self._draw(held, task, span))
+            manifest = self.store.put_manifest(task, self._end_of(current, task))
         else:
             logger.info("task %s had ended: announced again", task.metadata.id)
-        self.announcer.tell(task, manifest, delivery)
-        self._finish(held, manifest)
+        self.announcer.announce(task, manifest, delivery)
+        self._finish(current, manifest)
         return manifest.status
 
     def _attempt(self, delivery: Delivery) -> int:
-        """Deliveries so far, without those that were handed back."""
+        """Count the deliveries so far, without those that were handed back."""
         if delivery.received <= self.settings.attempts:
             return delivery.received
         return delivery.received - self.store.excuses(delivery.id)
 
-    def _given_up(self, held: Held) -> bool:
+    def _given_up(self, current: InFlight) -> bool:
         settings = self.settings
-        return held.attempt > settings.attempts or held.delivery.received > settings.deliveries
+        return (
+            current.attempt > settings.attempts or current.delivery.received > settings.deliveries
+        )
 
-    def _draw(self, held: Held, task: Task, span: Span) -> Manifest:
-        """What becomes of a task that has not ended: its images, or its own fault."""
-        delivery = held.delivery
-        if self._given_up(held):
+    def _end_of(self, current: InFlight, task: Task) -> Manifest:
+        """Bring a task that has not ended to its end: its images, or what was wrong with it."""
+        delivery = current.delivery
+        if self._given_up(current):
             given_up = f"given up after {delivery.received - 1} deliveries"
-            return self._manifest(task, delivery, span, "failed", error=given_up)
+            return self._manifest(task, delivery, "failed", error=given_up)
         try:
-            return self._drawn(held, task, span)
+            return self._completed(current, task)
         except InvalidInput as error:
-            return self._manifest(task, delivery, span, "failed", error=error.message)
-        except GenerationFailed as error:
-            if held.attempt < self.settings.attempts:
+            return self._manifest(task, delivery, "failed", error=error.message)
+        except (GenerationFailed, ConfigurationError) as error:
+            if current.attempt < self.settings.attempts:
                 raise
-            return self._manifest(task, delivery, span, "failed", error=error.message)
+            return self._manifest(task, delivery, "failed", error=error.message)
         except Cancelled as error:
-            if held.handed_back:
+            if current.handed_back:
                 raise
-            return self._manifest(task, delivery, span, "cancelled", error=error.message)
+            return self._manifest(task, delivery, "cancelled", error=error.message)
 
-    def _drawn(self, held: Held, task: Task, span: Span) -> Manifest:
+    def _completed(self, current: InFlight, task: Task) -> Manifest:
         if self.store.is_cancelled(task):
-            raise Cancelled("cancelled before it was drawn")
+            raise Cancelled("cancelled before it was started")
         every = self.reader.of(task)
-        with self.models.use(task.model) as runnable:
-            parameters = _parameters(task, held.delivery, runnable)
-            results = [_result(held, runnable, parameters, inputs) for inputs in every]
-        return self._stored(task, held.delivery, span, _merged(results), runnable)
+        parameters = self._parameters(task, current.delivery)
+        results = [_result(current, self.runnable, parameters, inputs) for inputs in every]
+        return self._stored(task, current.delivery, _merged(results))
 
-    def _stored(
-        self,
-        task: Task,
-        delivery: Delivery,
-        span: Span,
-        result: Result,
-        runnable: StableDiffusionRunnable,
-    ) -> Manifest:
-        """Every image in the bucket, and the manifest that tells of them."""
-        trace = {"traceparent": value} if (value := tracing.traceparent(span)) else {}
+    def _parameters(self, task: Task, delivery: Delivery) -> AnyParameters:
+        words = [one["name"] for one in self.runnable.embeddings()]
+        model = task.model if self.settings.dynamic else None
+        native = catalog.described(self.runnable.models(), model)
+        parameters = task.parameters(words, prediction=native.get("prediction", "epsilon"))
+        changed: dict[str, object] = {"priority": "high" if delivery.urgent else "normal"}
+        changed["deadline_s"] = DEADLINE_S
+        if model is not None:
+            changed["model"] = model
+        return parameters.model_copy(update=changed)
+
+    def _stored(self, task: Task, delivery: Delivery, result: Result) -> Manifest:
+        """Store every image; returns the manifest that names them."""
+        trace = {"traceparent": value} if (value := tracing.traceparent()) else {}
         started, urls = time.perf_counter(), []
-        for number, drawn in enumerate(result.images):
-            alone = replace(result, images=(drawn,))
-            data = encode(alone, "png", runnable.settings)
+        for number, image in enumerate(result.images):
+            alone = replace(result, images=(image,))
+            data = files.encode(alone, "png", self.runnable.settings)
             urls.append(self.store.put_image(task, number, data, trace))
         timings = {**result.timings, "store": time.perf_counter() - started}
         waited = max(0.0, time.time() - delivery.sent - sum(timings.values()))
         return self._manifest(
             task,
             delivery,
-            span,
             "completed",
             image_url=urls,
-            seeds=[drawn.seed for drawn in result.images if drawn.seed is not None],
-            finish_reasons=[drawn.finish_reason for drawn in result.images],
+            seeds=[image.seed for image in result.images if image.seed is not None],
+            finish_reasons=[image.finish_reason for image in result.images],
             parameters=result.parameters.model_dump(exclude_none=True),
             timings={name: round(s, 4) for name, s in {"waited": waited, **timings}.items()},
         )
 
-    def _manifest(
-        self, task: Task, delivery: Delivery, span: Span, status: Status, **told: object
-    ) -> Manifest:
+    def _manifest(self, task: Task, delivery: Delivery, status: Status, **more: object) -> Manifest:
         return Manifest.model_validate(
             {
                 "id": task.metadata.id,
@@ -186,15 +194,15 @@ class Lifecycle:
                 "output_url": self.store.url(keys.manifest(task)),
                 "attempt": delivery.received,
                 "worker": self.settings.name,
-                "traceparent": tracing.traceparent(span),
-                **told,
+                "traceparent": tracing.traceparent(),
+                **more,
             }
         )
 
-    def _finish(self, held: Held, manifest: Manifest) -> None:
-        """Out of the queue; a task that was given up stays in the dead-letter queue for a look."""
-        delivery = held.delivery
-        if manifest.status == "failed" and self._given_up(held):
+    def _finish(self, current: InFlight, manifest: Manifest) -> None:
+        """Take it out of the queue; one that was given up stays among the dead letters."""
+        delivery = current.delivery
+        if manifest.status == "failed" and self._given_up(current):
             delivery.bury(self.settings.dead_letter_url, manifest.error or "given up")
         else:
             delivery.delete()
@@ -206,10 +214,10 @@ class Lifecycle:
         except (BotoCoreError, ClientError) as error:
             logger.warning("message %s counts as tried: %s", delivery.id, error)
 
-    def _retry(self, held: Held, error: Exception) -> str:
-        """Ours to blame (storage, capacity, a stop): another try later, here or elsewhere."""
-        delivery = held.delivery
-        if held.handed_back:
+    def _retry(self, current: InFlight, error: Exception) -> str:
+        """Have it tried again, here or elsewhere: what went wrong is not the task's fault."""
+        delivery = current.delivery
+        if current.handed_back:
             self.excuse(delivery)
             return "handed_back"
         delay = self.settings.backoff_s * 2 ** min(delivery.received - 1, 10)
@@ -218,42 +226,35 @@ class Lifecycle:
         return "retried"
 
 
-def _parameters(task: Task, delivery: Delivery, runnable: StableDiffusionRunnable) -> AnyParameters:
-    words = [one["name"] for one in runnable.embeddings()]
-    parameters = task.parameters(runnable.webui_sampler, words)
-    priority = "high" if delivery.urgent else "normal"
-    return parameters.model_copy(update={"priority": priority, "deadline_s": DEADLINE_S})
-
-
 def _result(
-    held: Held, runnable: StableDiffusionRunnable, parameters: AnyParameters, inputs: Inputs
+    current: InFlight, runnable: Runnable, parameters: AnyParameters, inputs: Inputs
 ) -> Result:
-    held.ticket = ticket = _submit(held, runnable, parameters, inputs)
-    if held.handed_back:
+    current.ticket = ticket = _submit(current, runnable, parameters, inputs)
+    if current.handed_back:
         ticket.cancel()
     return ticket.future.result()
 
 
 def _merged(results: list[Result]) -> Result:
-    """Those of one task, drawn one after another with the same parameters."""
+    """The results of one task as one: its inputs were worked on with the same parameters."""
     first, *_ = results
     return replace(
         first,
-        images=tuple(drawn for one in results for drawn in one.images),
+        images=tuple(image for one in results for image in one.images),
         timings={stage: sum(one.timings[stage] for one in results) for stage in first.timings},
         cost_units=sum(one.cost_units for one in results),
     )
 
 
 def _submit(
-    held: Held, runnable: StableDiffusionRunnable, parameters: AnyParameters, inputs: Inputs
+    current: InFlight, runnable: Runnable, parameters: AnyParameters, inputs: Inputs
 ) -> Ticket:
     """Wait here while the engine is full: handing the task back would cost it a delivery.
 
     Raises:
         Cancelled: it was handed back meanwhile.
     """
-    while not held.handed_back:
+    while not current.handed_back:
         try:
             return runnable.submit(parameters, inputs.image, inputs.mask, controls=inputs.controls)
         except OverCapacity:

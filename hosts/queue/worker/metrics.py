@@ -26,9 +26,9 @@ class Metrics:
             buckets=(0.1, 0.3, 1, 3, 10, 30, 100, 300),
             registry=registry,
         )
-        self.held: Any = Gauge("worker_tasks_in_flight", "Tasks held now", registry=registry)
+        self.in_flight: Any = Gauge("worker_tasks_in_flight", "Tasks in flight", registry=registry)
 
     def ended(self, outcome: str, seconds: float) -> None:
-        """A delivery's end."""
+        """Count a delivery's end."""
         self.tasks.labels(outcome).inc()
         self.seconds.labels(outcome).observe(seconds)

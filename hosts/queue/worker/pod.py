@@ -1,6 +1,6 @@
 """Tells Kubernetes how busy this pod is, so that idle pods and nodes go first.
 
-While it draws, the pod carries `karpenter.sh/do-not-disrupt` and a higher
+While it works, the pod carries `karpenter.sh/do-not-disrupt` and a higher
 `controller.kubernetes.io/pod-deletion-cost`. Its service account needs `patch` on pods.
 """
 
@@ -47,23 +47,23 @@ class Pod:
         address = f"https://{host}:{port}/api/v1/namespaces/{namespace}/pods/{name}"
         return cls(address, ACCOUNT / "token", ACCOUNT / "ca.crt")
 
-    def busy(self, held: int) -> None:
-        """Say how many tasks are held; returns at once."""
-        self._news.put(held)
+    def busy(self, count: int) -> None:
+        """Report how many tasks are in flight; returns at once."""
+        self._news.put(count)
 
     def _tell(self) -> None:
-        told: int | None = None
+        reported: int | None = None
         while True:
-            held = self._news.get()
+            count = self._news.get()
             while not self._news.empty():  # only the latest counts
-                held = self._news.get()
-            if (held > 0) != (told is not None and told > 0) or told is None:
-                told = held if self._patch(held) else None
+                count = self._news.get()
+            if (count > 0) != (reported is not None and reported > 0) or reported is None:
+                reported = count if self._patch(count) else None
 
-    def _patch(self, held: int) -> bool:
+    def _patch(self, count: int) -> bool:
         annotations = {
-            "karpenter.sh/do-not-disrupt": "true" if held else None,
-            "controller.kubernetes.io/pod-deletion-cost": "1000" if held else "0",
+            "karpenter.sh/do-not-disrupt": "true" if count else None,
+            "controller.kubernetes.io/pod-deletion-cost": "1000" if count else "0",
         }
         request = urllib.request.Request(
             self.address,

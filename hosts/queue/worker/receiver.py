@@ -12,22 +12,22 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from hosts.queue.worker.delivery import Delivery
-from hosts.queue.worker.lifecycle import Held, Lifecycle
+from hosts.queue.worker.lifecycle import InFlight, Lifecycle
 from hosts.queue.worker.settings import WorkerSettings
 
 logger = logging.getLogger(__name__)
 
 BATCH = 10  # what SQS gives at once
-PAUSE_S = 0.05  # between looks at a full house
+PAUSE_S = 0.05  # between looks for room
 TROUBLE_S = 1.0  # after a failed call
 
 
 class Receiver:
-    """One polling thread a queue, one heartbeat for all, one thread a task.
+    """One polling thread per queue, one heartbeat for all, one thread per task.
 
     Args:
-        limit: tasks held at once.
-        changed: called with the number of tasks held whenever it changes.
+        limit: tasks in flight at once.
+        changed: called with the number of tasks in flight whenever it changes.
     """
 
     def __init__(
@@ -36,11 +36,11 @@ class Receiver:
         settings: WorkerSettings,
         lifecycle: Lifecycle,
         limit: int,
-        changed: Callable[[int], None] = lambda held: None,
+        changed: Callable[[int], None] = lambda count: None,
     ) -> None:
         self._sqs, self._settings, self._lifecycle = sqs, settings, lifecycle
         self._limit, self._changed = limit, changed
-        self._held: set[Held] = set()
+        self._in_flight: set[InFlight] = set()
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._pool = ThreadPoolExecutor(limit + settings.reserve, thread_name_prefix="task")
@@ -64,9 +64,9 @@ class Receiver:
         self._stopped.set()
         started = time.monotonic()
         end = started + grace_s
-        while held := self.held:
+        while left_over := self.in_flight:
             left = end - time.monotonic()
-            for one in held:
+            for one in left_over:
                 if not one.handed_back and _needs(one) > left:
                     one.hand_back()
             if left < -1:  # handed back, but its thread hangs in a call
@@ -77,10 +77,10 @@ class Receiver:
             poller.join(max(0.0, polled - time.monotonic()))
 
     @property
-    def held(self) -> list[Held]:
-        """What is being worked on."""
+    def in_flight(self) -> list[InFlight]:
+        """Everything that is being worked on."""
         with self._lock:
-            return list(self._held)
+            return list(self._in_flight)
 
     @property
     def polling(self) -> bool:
@@ -91,7 +91,7 @@ class Receiver:
 
     def _poll(self, queue: str, urgent: bool) -> None:
         while not self._stopped.is_set():
-            room = self._limit + self._settings.reserve * urgent - len(self._held)
+            room = self._limit + self._settings.reserve * urgent - len(self._in_flight)
             if room <= 0:
                 self._stopped.wait(PAUSE_S)
                 continue
@@ -120,42 +120,42 @@ class Receiver:
             delivery.release()
             self._lifecycle.excuse(delivery)
             return
-        held = Held(delivery)
+        current = InFlight(delivery)
         with self._lock:
-            self._held.add(held)
-            self._changed(len(self._held))
-        self._pool.submit(self._run, held)
+            self._in_flight.add(current)
+            self._changed(len(self._in_flight))
+        self._pool.submit(self._run, current)
 
-    def _run(self, held: Held) -> None:
+    def _run(self, current: InFlight) -> None:
         try:
-            self._lifecycle.run(held)
+            self._lifecycle.run(current)
         finally:
             with self._lock:
-                self._held.discard(held)
-                self._changed(len(self._held))
+                self._in_flight.discard(current)
+                self._changed(len(self._in_flight))
 
     def _beat(self) -> None:
         """A third of the visibility time between beats: two may fail before a task is lost."""
-        while not self._stopped.wait(self._settings.visibility_s / 3) or self._held:
-            for held in self.held:
+        while not self._stopped.wait(self._settings.visibility_s / 3) or self._in_flight:
+            for current in self.in_flight:
                 try:
-                    self._keep(held)
+                    self._keep(current)
                 except (BotoCoreError, ClientError) as error:
-                    logger.warning("heartbeat of %s: %s", held.delivery.id, error)
+                    logger.warning("heartbeat of %s: %s", current.delivery.id, error)
             if self._stopped.is_set():
                 time.sleep(self._settings.visibility_s / 3)
 
-    def _keep(self, held: Held) -> None:
-        held.delivery.extend(self._settings.visibility_s)
-        if held.task and held.ticket and self._lifecycle.store.is_cancelled(held.task):
-            held.ticket.cancel()
+    def _keep(self, current: InFlight) -> None:
+        current.delivery.extend(self._settings.visibility_s)
+        if current.task and current.ticket and self._lifecycle.store.is_cancelled(current.task):
+            current.ticket.cancel()
 
 
-def _needs(held: Held) -> float:
-    """Estimated seconds until a task is drawn; infinity where it has not begun."""
-    if held.ticket is None:
+def _needs(current: InFlight) -> float:
+    """Estimated seconds until a task is finished; infinity where it has not begun."""
+    if current.ticket is None:
         return float("inf")
-    progress = held.ticket.progress
+    progress = current.ticket.progress
     if progress.state in ("done", "decoding", "failed", "cancelled"):
         return 0.0
     if progress.state == "queued" or progress.eta_s is None:

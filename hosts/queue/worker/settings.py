@@ -5,36 +5,34 @@ The model and the engine are set by `SD_*`, AWS's endpoints and credentials by A
 
 from __future__ import annotations
 
-import difflib
-import os
 import socket
 
-from pydantic import Field, ValidationError
-from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
 
-from runnables.errors import ConfigurationError
-
-PREFIX = "WORKER_"
+from runnables.environment import EnvironmentSettings
 
 
-class WorkerSettings(BaseSettings):
-    """Read from the environment, or given by name (tests)."""
+class WorkerSettings(EnvironmentSettings):
+    """Read from the environment, or passed by name in tests."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix="WORKER_")
 
     queue_urls: str = Field(description="Comma-separated SQS queues, the most urgent first")
-    dead_letter_url: str = Field(description="Queue for what cannot be read or drawn at all")
+    dead_letter_url: str = Field(description="Queue for what is no task at all")
     topic_arn: str = Field(description="SNS topic of completion messages")
     bucket: str = Field(description="S3 bucket of results")
     input_buckets: str = Field(
         "", description="Comma-separated further buckets that input images may be read from"
     )
     in_flight: int = Field(
-        0, ge=0, le=256, description="Tasks held at once; 0: what fills the engine's batch twice"
+        0,
+        ge=0,
+        le=256,
+        description="Tasks in flight at once; 0: what fills the engine's batch twice",
     )
     reserve: int = Field(
-        2, ge=0, description="Tasks held beyond that from every queue but the last, if urgent"
+        2, ge=0, description="Tasks in flight beyond that from every queue but the last, if urgent"
     )
     visibility_s: int = Field(
         60, ge=6, le=43_200, description="A task of a dead worker comes back after so long"
@@ -59,15 +57,18 @@ class WorkerSettings(BaseSettings):
     sagemaker: bool = Field(
         False, description="Also announce in the form of SageMaker's asynchronous inference"
     )
-    dynamic: bool = Field(False, description="Load whatever model a task names, one at a time")
-    models_dir: str = Field("", description="Where a dynamic worker finds models by name")
+    dynamic: bool = Field(
+        False,
+        description="Generate with the model that a task names, one of SD_MODELS or SD_MODELS_DIR; "
+        "else every task gets SD_MODEL",
+    )
     spot_notice: bool = Field(
         False, description="Watch the instance metadata for a spot interruption notice"
     )
     pod_cost: bool = Field(
-        False, description="Mark this pod do-not-disrupt while it draws (needs the RBAC of overlay)"
+        False, description="Mark this pod do-not-disrupt while it works (needs the RBAC of overlay)"
     )
-    name: str = Field(default_factory=socket.gethostname, description="Told in manifests")
+    name: str = Field(default_factory=socket.gethostname, description="This worker in manifests")
 
     @property
     def queues(self) -> list[str]:
@@ -78,34 +79,6 @@ class WorkerSettings(BaseSettings):
     def buckets(self) -> set[str]:
         """Buckets that input images may be read from."""
         return {self.bucket, *_split(self.input_buckets)}
-
-    @classmethod
-    def from_environment(cls) -> WorkerSettings:
-        """Read `WORKER_*`. Raises ConfigurationError naming the one that is unknown or wrong."""
-        for variable in os.environ:
-            name = variable.removeprefix(PREFIX).lower()
-            if variable.startswith(PREFIX) and name not in cls.model_fields:
-                close = difflib.get_close_matches(name, cls.model_fields, n=1)
-                hint = f"; did you mean {PREFIX}{close[0].upper()}?" if close else ""
-                raise ConfigurationError(f"{variable} is not a setting{hint}", loc=(variable,))
-        try:
-            return cls()  # type: ignore[call-arg, unused-ignore]
-        except ValidationError as error:
-            first = error.errors()[0]
-            name = PREFIX + str(first["loc"][0]).upper()
-            raise ConfigurationError(f"{name}: {first['msg']}", loc=(name,)) from error
-
-    @classmethod
-    def describe(cls) -> str:
-        """A table of every variable, its default and its meaning."""
-        return "\n".join(
-            f"{PREFIX + name.upper():26} {_shown(one):10} {one.description}"
-            for name, one in cls.model_fields.items()
-        )
-
-
-def _shown(one: FieldInfo) -> str:
-    return "required" if one.is_required() else "" if one.default_factory else str(one.default)
 
 
 def _split(text: str) -> list[str]:

@@ -36,12 +36,12 @@ def watch(stop: Callable[[], None], every_s: float = EVERY_S) -> None:
 def noticed(address: str) -> bool:
     """Whether this instance is about to be taken away."""
     try:
-        asked = urllib.request.Request(
+        request = urllib.request.Request(
             f"{address}/latest/api/token",
             method="PUT",
             headers={"X-aws-ec2-metadata-token-ttl-seconds": "60"},
         )
-        with urllib.request.urlopen(asked, timeout=2) as answer:
+        with urllib.request.urlopen(request, timeout=2) as answer:
             token = answer.read().decode()
         notice = urllib.request.Request(
             f"{address}/latest/meta-data/spot/instance-action",

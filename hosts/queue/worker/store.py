@@ -35,7 +35,7 @@ class Store:
             raise
 
     def is_cancelled(self, task: Task) -> bool:
-        """Whether somebody asked for it not to be drawn."""
+        """Whether somebody has cancelled it."""
         try:
             key = keys.cancelled(task.metadata.prefix, task.metadata.id)
             self.s3.head_object(Bucket=self.bucket, Key=key)

@@ -1,26 +1,27 @@
-"""The worker process: one model, one engine, as many tasks as fill it."""
+"""The worker process: one engine, and as many tasks as fill it."""
 
 from __future__ import annotations
 
 import logging
 import signal
 import threading
-from pathlib import Path
 
 import boto3
 from botocore.config import Config
 
-from hosts.queue.worker import health, spot, tracing
+from api.http import tracing
+from hosts.host import begin
+from hosts.queue.worker import health, spot
 from hosts.queue.worker.announce import Announcer
 from hosts.queue.worker.inputs import Reader
 from hosts.queue.worker.lifecycle import Lifecycle
 from hosts.queue.worker.metrics import Metrics
-from hosts.queue.worker.models import Models
 from hosts.queue.worker.pod import Pod
 from hosts.queue.worker.receiver import Receiver
 from hosts.queue.worker.settings import WorkerSettings
 from hosts.queue.worker.store import Store
 from runnables import metrics as engine_metrics
+from runnables.runnable import StableDiffusionRunnable
 from runnables.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -33,8 +34,8 @@ class Worker:
         self.settings = settings
         self._stop = threading.Event()
         self._receiver: Receiver | None = None
-        folder = Path(settings.models_dir) if settings.dynamic else None
-        self.models = Models(engine, engine_metrics.Metrics().observe, folder)
+        begin(engine)
+        self.runnable = StableDiffusionRunnable(engine, observe=engine_metrics.Metrics().observe)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._signalled)
 
@@ -59,21 +60,21 @@ class Worker:
             ConfigurationError: the model cannot be loaded.
         """
         settings = self.settings
-        tracing.set_up()
         if settings.port:
             health.serve(settings.host, settings.port, lambda: self.ready, self._alive)
         if settings.spot_notice:
             spot.watch(self.stop)
-        runnable = self.models.runnable
+        runnable = self.runnable
         runnable.start()
         limit = settings.in_flight or runnable.capacity
         self._receiver = receiver = self._make_receiver(limit)
         receiver.start()
         logger.info("ready: %s, up to %d tasks at once", runnable.describe()["name"], limit)
         self._stop.wait()
-        logger.info("stopping: %d tasks in flight", len(receiver.held))
+        logger.info("stopping: %d tasks in flight", len(receiver.in_flight))
         receiver.stop(settings.grace_s)
-        self.models.runnable.close()
+        self.runnable.close()
+        tracing.flush()
         logger.info("stopped")
 
     def _alive(self) -> bool:
@@ -86,16 +87,16 @@ class Worker:
         metrics, pod = Metrics(), Pod.here() if settings.pod_cost else None
         lifecycle = Lifecycle(
             settings,
-            self.models,
+            self.runnable,
             Store(s3, settings.bucket),
             Announcer(sns, settings.topic_arn, sagemaker=settings.sagemaker),
-            Reader(s3, settings.buckets, self.models.runnable.settings),
+            Reader(s3, settings.buckets, self.runnable.settings),
             metrics,
         )
 
-        def changed(held: int) -> None:
-            metrics.held.set(held)
+        def changed(count: int) -> None:
+            metrics.in_flight.set(count)
             if pod:
-                pod.busy(held)
+                pod.busy(count)
 
         return Receiver(sqs, settings, lifecycle, limit, changed)

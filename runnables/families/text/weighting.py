@@ -19,11 +19,13 @@ from compel.embeddings_provider import (
 from compel.prompt_parser import Blend, PromptParser
 from torch import Tensor
 
+from runnables import attention
 from runnables.errors import InvalidInput
+from runnables.parameters import Syntax
 
 if TYPE_CHECKING:
-    from runnables.extensions.textual_inversion.vocabulary import Vocabulary
     from runnables.families.text.clip import ClipEncoder
+    from runnables.families.text.prompts import Vocabulary
 
 pyparsing.ParserElement.enable_packrat()  # else time is exponential in the parentheses' depth
 DEEPEST = 10
@@ -61,21 +63,22 @@ class Provider(EmbeddingsProvider):
         return self._encoder.forward(token_ids, attention_mask, self._clip_skip)[0]
 
 
-def compose(encoder: ClipEncoder, prompt: str, clip_skip: int, *, weighted: bool) -> Tensor:
-    """(a multiple of 77 tokens, features) of a prompt of any length.
-
-    Args:
-        weighted: read compel's syntax in the prompt; else every character means itself.
+def compose(encoder: ClipEncoder, prompt: str, clip_skip: int, syntax: Syntax) -> Tensor:
+    """Return the encoding of a prompt of any length: (a multiple of 77 tokens, features).
 
     Raises:
-        InvalidInput: compel cannot find its way in the prompt.
+        InvalidInput: The prompt is not in this syntax.
     """
     compel = Compel(encoder.tokenizer, encoder.model, truncate_long_prompts=False)
     provider = compel.conditioning_provider = Provider(encoder, clip_skip)
     device = encoder.model.device
-    if not weighted:
+    if syntax != "compel":
+        pieces = attention.parse(prompt) if syntax == "webui" else [(prompt, 1.0)]
+        texts, weights = zip(
+            *[piece for piece in pieces if piece[0].strip()] or [("", 1.0)], strict=True
+        )
         embedding: Tensor = provider.get_embeddings_for_weighted_prompt_fragments(
-            [[prompt]], [[1.0]], device=device
+            [list(texts)], [list(weights)], device=device
         )
         return embedding[0]
     try:
@@ -84,12 +87,22 @@ def compose(encoder: ClipEncoder, prompt: str, clip_skip: int, *, weighted: bool
         raise _refusal(str(error)) from error
 
 
-def check(prompt: str, loc: str) -> None:
-    """Whether a prompt in compel's syntax can be drawn.
+def check(prompt: str, loc: str, syntax: Syntax) -> None:
+    """Check that a prompt is in its syntax.
 
     Raises:
-        InvalidInput: naming the field.
+        InvalidInput: It is not; the field is named.
     """
+    if syntax == "compel":
+        _check_compel(prompt, loc)
+    elif syntax == "webui":
+        try:
+            attention.parse(prompt)
+        except ValueError as error:
+            raise InvalidInput(f"{loc}: {error}", loc=(loc,)) from error
+
+
+def _check_compel(prompt: str, loc: str) -> None:
     if _depth(prompt) > DEEPEST:
         raise _refusal(f"parentheses may lie within one another {DEEPEST} deep", loc)
     try:

@@ -106,7 +106,7 @@ def test_limits_are_each_keys_own(tmp_path: Path) -> None:
 def test_a_place_is_free_again_after_an_error() -> None:
     limit = Limit(None, 1)
     for _ in range(2):
-        with pytest.raises(ValueError), limit.held():
+        with pytest.raises(ValueError), limit.occupied():
             raise ValueError
 
 

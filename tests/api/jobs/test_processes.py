@@ -58,7 +58,16 @@ def claimed(store: Store, folder: Path, id: str = "left") -> Job:
     """A job whose process is dead."""
     files = Files(folder / "files")
     parameters = {**ASK, "seed": 1, "scheduler": "ddim"}
-    store.add(Job(id, "", "txt2img", parameters, folder=files.new({}), steps=2))
+    store.add(
+        Job(
+            id=id,
+            owner="",
+            task="txt2img",
+            parameters=parameters,
+            folder=files.new({}),
+            steps=2,
+        )
+    )
     dead = Lease(folder / "processes")
     job = store.claim(dead.id)
     assert job is not None
@@ -105,7 +114,7 @@ def test_a_claim_by_another_takes_the_end_away(store: Store, tmp_path: Path) -> 
 
 
 def test_waiting_is_worth_as_much_as_priority(store: Store) -> None:
-    base = Job("", "", "txt2img", {}, steps=1)
+    base = Job(id="", owner="", task="txt2img", parameters={}, steps=1)
     now = time.time()
     for id, due in {"low-old": now + 9 * 60 - 600, "high-new": now, "low-new": now + 540}.items():
         store.add(replace(base, id=id, due=due))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from api.webui import enlarge
-from api.webui.body import Asked
+from api.webui.body import GenerationBody
 from runnables.errors import InvalidInput
 from runnables.parameters import Upscale
 
@@ -15,11 +15,11 @@ NATIVE = {"width": 64, "height": 64}
 
 
 def second_pass(**given: Any) -> dict[str, Any] | None:
-    return enlarge.hires(Asked(enable_hr=True, **given), NATIVE)
+    return enlarge.hires(GenerationBody(enable_hr=True, **given), NATIVE)
 
 
 def test_no_second_pass_unless_it_is_switched_on() -> None:
-    assert enlarge.hires(Asked(hr_scale=2, hr_prompt="other"), NATIVE) is None
+    assert enlarge.hires(GenerationBody(hr_scale=2, hr_prompt="other"), NATIVE) is None
 
 
 def test_a_second_pass_as_the_webui_leaves_it() -> None:

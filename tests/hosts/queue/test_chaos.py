@@ -5,14 +5,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tests.hosts.queue import chaos, faults
+from tests.long import LONG
 
-COUNT = int(os.environ.get("QUEUE_CHAOS_N", "60"))
+COUNT = 1000 if LONG else 60
 
 
 def test_every_task_ends_once(

@@ -440,3 +440,59 @@ def test_a_task_handed_back_many_times_is_drawn_and_one_that_fails_is_given_up(
     assert process.wait(60) == 0
     assert drawn["status"] == "completed", drawn
     assert failed["status"] == "failed" and "given up" in failed["error"]
+
+
+@pytest.fixture
+def dynamic(
+    make_system: Any,
+    endpoint: str,
+    log: Any,
+    tiny_model: Callable[[str], Path],
+    tmp_path: Path,
+) -> Iterator[tuple[Front, Path]]:
+    """A front and a dynamic worker; the folder of its models has "sd1" and "broken"."""
+    topology, front = make_system()
+    (tmp_path / "sd1").symlink_to(tiny_model("sd1"))
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "model_index.json").write_text("{}")
+    port = stand_in.free_port()
+    process = workers.start(
+        log,
+        {
+            **stand_in.environment(endpoint),
+            **workers.settings(topology, "dynamic"),
+            "WORKER_DYNAMIC": "true",
+            "WORKER_ATTEMPTS": "2",
+            "WORKER_BACKOFF_S": "0",
+            "WORKER_POLL_S": "1",
+            "WORKER_PORT": str(port),
+            "SD_MODELS_DIR": str(tmp_path),
+            "SD_THREADS": "1",
+        },
+    )
+    workers.wait_ready(process, port, log)
+    yield front, tmp_path
+    process.terminate()
+    assert process.wait(60) == 0
+
+
+def test_a_dynamic_worker_takes_the_model_that_a_task_names(
+    dynamic: tuple[Front, Path], tiny_model: Callable[[str], Path]
+) -> None:
+    front, folder = dynamic
+
+    def end_of(id: str, model: str) -> dict[str, Any]:
+        body = tasks.older(id)
+        body["alwayson_scripts"]["sd_model_checkpoint"] = model
+        assert post(front, "/v1alpha1", body)[0] == 200
+        return wait_for(front, id, "outputs")
+
+    done = end_of("d-1", "sd1")
+    assert done["status"] == "completed" and done["parameters"]["model"] == "sd1", done
+    missing = end_of("d-2", "sd2")
+    assert missing["status"] == "failed" and "there is no model 'sd2'" in missing["error"]
+    (folder / "sd2").symlink_to(tiny_model("sd2"))
+    assert end_of("d-3", "sd2")["parameters"]["model"] == "sd2", "it has arrived since"
+    broken = end_of("d-4", "broken")
+    assert broken["status"] == "failed" and broken["attempt"] == 2
+    assert "the model broken cannot be loaded" in broken["error"]

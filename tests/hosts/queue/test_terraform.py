@@ -1,9 +1,8 @@
-"""The Terraform module: its tests on mocks; with QUEUE_TERRAFORM_APPLY=1 an apply on moto."""
+"""The Terraform module: its tests on mocks; with LONG=1 an apply on moto."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from deploy.check import terraform
 from hosts.queue.front import package
 from hosts.queue.local import stand_in, topology
+from tests.long import long
 
 MODULE = package.ROOT / "deploy" / "queue" / "terraform"
 RUNTIMES = {"sd15": "v1-5.safetensors"}
@@ -44,9 +44,7 @@ def test_module(module: tuple[Path, Callable[..., str]]) -> None:
     assert "0 failed" in run("test", "-no-color")
 
 
-@pytest.mark.skipif(
-    not os.environ.get("QUEUE_TERRAFORM_APPLY"), reason="takes minutes: QUEUE_TERRAFORM_APPLY=1"
-)
+@long
 def test_apply_makes_the_topology_that_workers_are_tested_on(
     module: tuple[Path, Callable[..., str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.trace import SpanKind
 
-from hosts.queue.worker import spot, tracing
-from hosts.queue.worker.models import Models
+from api.http import tracing
+from hosts.queue.worker import spot
 from hosts.queue.worker.pod import Pod
 from hosts.queue.worker.settings import WorkerSettings
-from runnables.errors import ConfigurationError, UnknownName
-from runnables.parameters import TextToImage
-from runnables.settings import Settings
+from runnables.errors import ConfigurationError
 
 
 @pytest.fixture
@@ -53,14 +52,27 @@ def until(true: Any) -> None:
         time.sleep(0.01)
 
 
-def test_trace_context_in_both_forms() -> None:
-    xray = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"
-    with tracing.span("x", {"x-amzn-trace-id": xray}) as span:
-        carried = tracing.traceparent(span)
-    assert carried is not None
-    assert carried.split("-")[1] == "5759e988bd862e3fe1be46a994272793"
-    for nonsense in ({"traceparent": "00-xyz"}, {"x-amzn-trace-id": "Root=1"}, {}):
-        assert tracing.context_of(nonsense) is None
+XRAY = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"
+W3C = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@pytest.mark.parametrize(
+    ("headers", "trace"),
+    [
+        ({"x-amzn-trace-id": XRAY}, "5759e988bd862e3fe1be46a994272793"),
+        ({"traceparent": W3C}, W3C.split("-")[1]),
+        ({"traceparent": W3C, "x-amzn-trace-id": XRAY}, W3C.split("-")[1]),
+        ({"traceparent": "00-xyz", "x-amzn-trace-id": XRAY}, "5759e988bd862e3fe1be46a994272793"),
+        ({"traceparent": "00-xyz"}, None),
+        ({"x-amzn-trace-id": "Root=1"}, None),
+        ({"x-amzn-trace-id": XRAY.replace("5759e988", "nonsense")}, None),
+        ({}, None),
+    ],
+)
+def test_trace_context_in_both_forms(headers: dict[str, str], trace: str | None) -> None:
+    with tracing.span("x", headers, SpanKind.CONSUMER, {}):
+        carried = tracing.traceparent()
+    assert (carried and carried.split("-")[1]) == trace
 
 
 def test_a_spot_notice_stops_the_worker(http: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,22 +111,3 @@ def test_settings_name_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORKER_QUEUE_URL", "x")
     with pytest.raises(ConfigurationError, match="did you mean WORKER_QUEUE_URLS"):
         WorkerSettings.from_environment()
-
-
-def test_a_dynamic_worker_changes_its_model(tiny_model: Any) -> None:
-    folder = tiny_model("sd1").parent
-    tiny_model("sd2")
-    settings = Settings(model=str(folder / "sd1"), threads=1)
-    models = Models(settings, lambda *_: None, folder)
-    models.runnable.start()
-    families = []
-    for name in ("sd1", "sd2"):
-        with models.use(name) as runnable:
-            families.append(runnable.describe()["name"])
-            assert runnable.txt2img(TextToImage(prompt="x", num_inference_steps=1)).images
-    with pytest.raises(UnknownName, match="nothing"), models.use("nothing"):
-        pass
-    with models.use("sd2") as runnable:
-        assert runnable.ready
-    models.runnable.close()
-    assert families == ["sd1", "sd2"]

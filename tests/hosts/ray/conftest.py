@@ -46,31 +46,43 @@ def stop(server: Server) -> int:
 
 def config(
     folder: Path,
-    drawers: int,
+    replicas: int,
     models: Mapping[str, Path] | None = None,
     scaling: Mapping[str, float] | None = None,
     **env: str,
 ) -> Path:
-    """The config in the tree with a fixed number of drawers, or other `scaling`."""
+    """The config in the tree with a fixed number of replicas, or other `scaling`."""
     content: dict[str, Any] = yaml.safe_load(CONFIG.read_text())
     (app,) = content["applications"]
     app["args"] = {"models": {name: str(source) for name, source in (models or {}).items()}}
     app["runtime_env"]["env_vars"] |= env
     for deployment in app["deployments"]:
-        if deployment["name"] == "drawer":
-            fixed = {"min_replicas": drawers, "max_replicas": drawers}
+        if deployment["name"] == "replica":
+            fixed = {"min_replicas": replicas, "max_replicas": replicas}
             deployment["autoscaling_config"] |= {**fixed, **(scaling or {})}
     path = folder / "serve.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     return path
 
 
+def on_replicas(path: Path, runtime_env: Mapping[str, Any]) -> Path:
+    """The same config; only replicas get this, as they may be on other machines."""
+    content: dict[str, Any] = yaml.safe_load(path.read_text())
+    (app,) = content["applications"]
+    for deployment in app["deployments"]:
+        if deployment["name"] == "replica":
+            deployment["ray_actor_options"]["runtime_env"] = dict(runtime_env)
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The application of deploy/ray/serve.yaml with the embedded model and two drawers."""
+    """The application of deploy/ray/serve.yaml with the embedded model and two replicas."""
     folder = tmp_path_factory.mktemp("ray")
     tiny.build_controlnet(folder / "controlnets" / "one", Path(EMBEDDED_MODEL))
-    nets = {"SD_CONTROLNET_DIR": str(folder / "controlnets")}
-    arguments = (str(config(folder, 2, **nets)), "--cpus", "2", "--dashboard")
-    with serve_ray(folder, *arguments, **nets) as running:
+    path = config(folder, 2)
+    nets = {"env_vars": {"SD_CONTROLNET_DIR": str(folder / "controlnets")}}
+    arguments = (str(on_replicas(path, nets)), "--cpus", "2", "--dashboard")
+    with serve_ray(folder, *arguments) as running:
         yield running

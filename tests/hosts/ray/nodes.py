@@ -5,6 +5,7 @@ Prints the answers by status; exits with 1 where one was neither an image nor 50
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import time
@@ -18,7 +19,10 @@ from hosts.ray.__main__ import CONFIG, DEFAULTS
 
 
 def main() -> int:
-    """Two nodes with a drawer each; the second, on which Ray may have put the front, is lost."""
+    """Two nodes with a replica each; the second, on which Ray may have put the ingress, is lost."""
+    argparse.ArgumentParser(
+        prog="python -m tests.hosts.ray.nodes", description=__doc__
+    ).parse_args()
     os.environ |= {**DEFAULTS, "RAY_AUTH_MODE": "disabled", "SD_THREADS": "1"}
     import ray
     from ray import serve
@@ -40,12 +44,12 @@ def main() -> int:
         del running.answers[:]
         running.wait_for(12)
         application = client.get_serve_details()["applications"]["stable-diffusion"]
-        front = application["deployments"]["front"]["replicas"][0]["node_id"] == second.node_id
+        ingress = application["deployments"]["ingress"]["replicas"][0]["node_id"] == second.node_id
         cluster.remove_node(second, allow_graceful=False)
         lost = time.monotonic()
         running.wait_for(24, drawn=True)
     after = [one for one in running.answers if one.sent > lost and one.status == 200]
-    print(f"a node with a drawer{' and the front' if front else ''} was lost")
+    print(f"a node with a replica{' and the ingress' if ingress else ''} was lost")
     print("by status:", running.statuses(), f"; images begun after the loss: {len(after)}")
     print(f"first of them {after[0].sent + after[0].seconds - lost:.1f} s after it")
     serve.shutdown()

@@ -1,4 +1,4 @@
-"""Control images reach a drawer, with requests and with jobs."""
+"""Control images reach a replica, with requests and with jobs."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_control_image_acts(server: Server, photo: Image.Image) -> None:
     assert len({Image.open(io.BytesIO(one.content)).tobytes() for one in drawn}) == 3
 
 
-def test_what_does_not_fit_is_told_by_the_drawer(server: Server, photo: Image.Image) -> None:
+def test_what_does_not_fit_is_told_by_the_replica(server: Server, photo: Image.Image) -> None:
     cases = [(USES, 0, 400, "control"), ([], 1, 400, "control"), ([{"name": "x"}], 1, 404, None)]
     for uses, count, status, field in cases:
         answer = draw(server, uses, *[png(photo)] * count)

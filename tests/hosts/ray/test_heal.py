@@ -17,10 +17,11 @@ import pytest
 
 from benchmarks.load import Load, load
 from tests.hosts.ray.conftest import config
+from tests.long import LONG, long
 from tests.service.server import ROOT, Server
 
 CLIENTS = 4
-LOAD = 100 if "ACCEPTANCE" in os.environ else 2 * CLIENTS  # answers before, at and after a loss
+LOAD = 100 if LONG else 2 * CLIENTS  # answers before, at and after a loss
 
 
 def replicas(server: Server, deployment: str) -> list[psutil.Process]:
@@ -58,7 +59,7 @@ def kill_one(server: Server, deployment: str, running: Load) -> None:
 
 
 def retried(server: Server) -> int:
-    """Orders that were sent out again so far, as the front's log tells."""
+    """Orders that were sent out again so far, as the ingress's log tells."""
     return len(re.findall(r"attempt \d+ of \w+ was lost", server.log.read_text()))
 
 
@@ -81,22 +82,22 @@ def counted(
     return count
 
 
-def test_orders_of_a_lost_drawer_are_drawn_by_another(
+def test_orders_of_a_lost_replica_are_drawn_by_another(
     server: Server, counted: Callable[[Load], dict[str, int]]
 ) -> None:
-    wait_for(server, "drawer", 2)
+    wait_for(server, "replica", 2)
     with load(server.url, CLIENTS) as running:
-        kill_one(server, "drawer", running)
+        kill_one(server, "replica", running)
     counts = counted(running)
     assert counts["200"] == counts["sent"], running.answers
     assert counts["retried"] >= 1
 
 
-def test_a_lost_front_is_told_as_503_and_comes_back(
+def test_a_lost_ingress_is_told_as_503_and_comes_back(
     server: Server, counted: Callable[[Load], dict[str, int]]
 ) -> None:
     with load(server.url, CLIENTS) as running:
-        kill_one(server, "front", running)
+        kill_one(server, "ingress", running)
     counted(running)
     assert set(running.statuses()) <= {200, 503}, running.answers
     refused = [answer for answer in running.answers if answer.status == 503]
@@ -107,22 +108,22 @@ def test_a_lost_front_is_told_as_503_and_comes_back(
     assert httpx.get(f"{server.url}/readyz").status_code == 200
 
 
-@pytest.mark.skipif("ACCEPTANCE" not in os.environ, reason="ACCEPTANCE=1 runs it: over a minute")
+@long
 def test_a_rolling_update_fails_no_request(
     server: Server, tmp_path: Path, counted: Callable[[Load], dict[str, int]]
 ) -> None:
     found = re.search(r"http://127\.0\.0\.1:\d+", server.log.read_text())
     assert found, "the dashboard takes deploys"
-    before = {one.pid for one in replicas(server, "drawer")}
+    before = {one.pid for one in replicas(server, "replica")}
     changed = config(tmp_path, 2, SD_METADATA="minimal")
     command = [sys.executable, "-m", "ray.serve.scripts", "deploy", "-a", found[0], changed]
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(server.log.parent / "token")}
     with load(server.url, CLIENTS) as running:
         running.wait_for(CLIENTS)
         subprocess.run(command, cwd=ROOT, env={**os.environ, **token}, check=True, timeout=60)
-        while before & {one.pid for one in replicas(server, "drawer")}:
+        while before & {one.pid for one in replicas(server, "replica")}:
             running.wait_for(1)
-        wait_for(server, "drawer", 2)
+        wait_for(server, "replica", 2)
         running.wait_for(2 * CLIENTS)
     counts = counted(running)
     assert counts["200"] == counts["sent"], running.answers

@@ -1,4 +1,4 @@
-"""Jobs on Ray: their state is the front's, the drawing the drawers'."""
+"""Jobs on Ray: their state is the ingress's, the images come from replicas."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What comes over HTTP from a drawer equals diffusers' own image within 2 of 255."""
+"""What comes over HTTP from a replica equals diffusers' own image within 2 of 255."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import diffusers
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -14,6 +15,8 @@ from safetensors.torch import load_file, save_file
 from runnables.checkpoints import manifest
 from runnables.checkpoints.loading import load
 from runnables.errors import ConfigurationError
+from runnables.samplers.compile import compile_table
+from runnables.samplers.names import DEFAULT, resolve
 from tests import single_file
 
 TinyModel = Callable[[str], Path]
@@ -46,6 +49,28 @@ def test_precision_and_profile(copy: Path) -> None:
     assert checkpoint.unet.dtype == torch.bfloat16
     assert checkpoint.profile.num_inference_steps == 7
     assert checkpoint.scheduler_config["_class_name"] == "PNDMScheduler"
+
+
+@pytest.mark.parametrize("offset", [None, 0])
+def test_an_old_scheduler_config_is_mended_as_by_diffusers(copy: Path, offset: int | None) -> None:
+    path = copy / "scheduler" / "scheduler_config.json"
+    config = json.loads(path.read_text()) | {"steps_offset": offset, "clip_sample": True}
+    if offset is None:
+        del config["steps_offset"]
+    path.write_text(json.dumps(config))
+    manifest.write(copy, source="test")
+    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(copy, dtype=torch.float32)
+    pipeline.scheduler.set_timesteps(6)
+    checkpoint = load(str(copy), dtype=torch.float32)
+    table = compile_table(DEFAULT, checkpoint.scheduler_config, 6)
+    assert table.timesteps.tolist() == pipeline.scheduler.timesteps.tolist()
+    assert 831 in table.timesteps.tolist()
+    # as in a pipeline that is made with another scheduler
+    other = diffusers.DDIMScheduler.from_config(pipeline.scheduler.config)
+    pipeline = diffusers.StableDiffusionPipeline(**{**pipeline.components, "scheduler": other})
+    pipeline.scheduler.set_timesteps(6)
+    table = compile_table(resolve("ddim"), checkpoint.scheduler_config, 6)
+    assert table.timesteps.tolist() == pipeline.scheduler.timesteps.tolist()
 
 
 def test_a_half_copied_model_is_named(copy: Path) -> None:
@@ -150,7 +175,7 @@ def test_files_that_are_no_checkpoint(tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError, match=message):
             load(str(tmp_path / name), dtype=torch.float32, config=str(tmp_path))
     save_file({"weight": torch.ones(2)}, tmp_path / "lora.safetensors")
-    with pytest.raises(ConfigurationError, match="it has no UNet"):
+    with pytest.raises(ConfigurationError, match="it has no denoiser"):
         load(str(tmp_path / "lora.safetensors"), dtype=torch.float32)
 
 
@@ -280,3 +305,31 @@ def test_ready_to_draw(tiny_model: TinyModel) -> None:
         assert {weight.dtype for weight in module.parameters()} == {torch.bfloat16}
     widths = [encoder.config.hidden_size for encoder in checkpoint.text_encoders]
     assert widths == sorted(widths), "the first text encoder comes first"
+
+
+ENCODERS = ("clip_l", "clip_g", "t5xxl")
+
+
+@pytest.mark.parametrize("inside", [ENCODERS, ENCODERS[:2], ()])
+def test_a_single_file_of_stable_diffusion_3(
+    inside: tuple[str, ...], tiny_model: TinyModel, tmp_path: Path
+) -> None:
+    """Text encoders that the file lacks come from the folder with the configurations."""
+    folder = tiny_model("sd3-deep")
+    pipeline = diffusers.StableDiffusion3Pipeline.from_pretrained(folder, dtype=torch.float32)
+    path = single_file.write_sd3(pipeline, tmp_path / "model.safetensors", inside)
+    checkpoint = load(str(path), dtype=torch.float32, config=str(folder))
+    expected = load(str(folder), dtype=torch.float32)
+    assert checkpoint.family == expected.family == "stable-diffusion-3"
+    for name in ("transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3"):
+        assert same_weights(checkpoint.components[name], expected.components[name]), name
+
+
+def test_t5_can_be_left_out_of_folder_and_file(tiny_model: TinyModel, tmp_path: Path) -> None:
+    folder = tiny_model("sd3-deep")
+    pipeline = diffusers.StableDiffusion3Pipeline.from_pretrained(folder, dtype=torch.float32)
+    path = single_file.write_sd3(pipeline, tmp_path / "model.safetensors", ENCODERS)
+    left_out = ("text_encoder_3", "tokenizer_3")
+    for source, config in ((path, str(folder)), (folder, None)):
+        checkpoint = load(str(source), dtype=torch.float32, config=config, left_out=left_out)
+        assert not {"text_encoder_3", "tokenizer_3"} & set(checkpoint.components)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from runnables.parameters import ImageToImage, Inpaint, TextToImage
 from runnables.runnable import StableDiffusionRunnable
-from runnables.samplers import samplers
+from runnables.samplers.names import samplers
 from tests.runnables.engine import reference
 
 BOUND = 2

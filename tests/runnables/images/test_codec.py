@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import json
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from runnables.errors import PayloadTooLarge, UnsupportedImage
-from runnables.images import codec
+from runnables.images import codec, infotext
 
 PARAMETERS = {
     "prompt": "a cat, \u00e9t\u00e9",
@@ -101,15 +102,7 @@ def test_png_is_lossless_and_carries_parameters() -> None:
     back = Image.open(io.BytesIO(codec.encode(Image.fromarray(noise), "png", PARAMETERS)))
     assert (np.asarray(back) == noise).all()
     assert json.loads(back.text["sd-parameters"]) == PARAMETERS
-    assert back.text["parameters"] == codec.describe(PARAMETERS)
-
-
-def test_description_is_the_webui_form() -> None:
-    assert codec.describe(PARAMETERS).splitlines() == [
-        "a cat, \u00e9t\u00e9",
-        "Negative prompt: dog",
-        "Steps: 4, Sampler: euler, CFG scale: 7.5, Seed: 9007199254740991, Size: 64x32",
-    ]
+    assert back.text["parameters"] == infotext.write(PARAMETERS)
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "webp"])
@@ -117,7 +110,7 @@ def test_prompts_too_long_for_exif_are_told_once(kind: codec.Format) -> None:
     long = {**PARAMETERS, "prompt": "\u65e5" * 4000, "negative_prompt": "\U0001f600" * 4000}
     exif = Image.open(io.BytesIO(codec.encode(Image.new("RGB", (8, 8)), kind, long))).getexif()
     text = exif.get_ifd(0x8769)[0x9286][8:].decode("utf-16-be")
-    assert text == codec.describe(long)
+    assert text == infotext.write(long)
     assert 0x010E not in exif
 
 
@@ -125,3 +118,85 @@ def test_prompts_too_long_for_exif_are_told_once(kind: codec.Format) -> None:
 def test_no_metadata_when_none_is_given(kind: codec.Format) -> None:
     back = Image.open(io.BytesIO(codec.encode(Image.new("RGB", (8, 8)), kind)))
     assert not dict(back.getexif())
+
+
+@pytest.mark.parametrize("order", ["<u2", ">u2"])
+def test_16_bit_tiff_in_either_byte_order(order: str) -> None:
+    ramp = np.linspace(0, 65535, 256).astype(order).reshape(16, 16)
+    mode = "I;16B" if order == ">u2" else "I;16"
+    data = file(Image.frombytes(mode, (16, 16), ramp.tobytes()), "TIFF")
+    grey = np.asarray(read(data))[..., 0].astype(int)
+    assert np.abs(grey.ravel() - np.arange(256)).max() <= 1
+
+
+@pytest.mark.parametrize(("mode", "word"), [("F", "fractions"), ("I", "whole numbers")])
+def test_number_formats_without_a_range_are_refused_by_name(mode: str, word: str) -> None:
+    with pytest.raises(UnsupportedImage, match=f"{word} of 32 bits"):
+        read(file(Image.new(mode, (8, 8)), "TIFF"))
+
+
+def strokes() -> Image.Image:
+    """White strokes on transparent white, as an editor's layer."""
+    layer = Image.new("RGBA", (20, 20), (255, 255, 255, 0))
+    layer.paste((255, 255, 255, 255), (5, 5, 10, 10))
+    return layer
+
+
+def mask(image: Image.Image, **options: bool) -> np.ndarray:
+    return np.asarray(codec.decode_mask(file(image), max_pixels=10_000, **options))
+
+
+def test_what_is_transparent_in_a_mask_is_black() -> None:
+    found = mask(strokes())
+    assert found[7, 7] == 255 and found.sum() == 255 * 25
+
+
+def test_alpha_is_the_mask_where_any_pixel_is_transparent() -> None:
+    black = strokes()
+    black.paste((0, 0, 0, 255), (5, 5, 10, 10))
+    for layer in (strokes(), black):
+        found = mask(layer, alpha=True)
+        assert found[7, 7] == 255 and found.sum() == 255 * 25
+    opaque = Image.new("RGBA", (20, 20), "black")
+    opaque.paste("white", (5, 5, 10, 10))
+    assert mask(opaque, alpha=True).sum() == 255 * 25
+    palette = opaque.convert("RGB").convert("P")
+    assert mask(palette, alpha=True).sum() == 255 * 25
+
+
+def test_base64_with_line_breaks_and_a_head() -> None:
+    data = bytes(range(256))
+    text = base64.b64encode(data).decode()
+    broken = "\r\n".join(text[i : i + 76] for i in range(0, len(text), 76))
+    for one in (text, broken, f"data:image/png;base64,{broken}", text.rstrip("="), f" {text}\n"):
+        assert codec.from_base64(one, "img") == data
+
+
+@pytest.mark.parametrize("text", ["%%%", "a", "aGk=aGk=", "aGk\u00e9", "data:image/png;base64"])
+def test_what_is_no_base64(text: str) -> None:
+    with pytest.raises(UnsupportedImage) as caught:
+        codec.from_base64(text, "img")
+    assert caught.value.loc == ("img",)
+
+
+def test_scans_of_a_progressive_jpeg_are_bounded() -> None:
+    usual = file(Image.new("RGB", (64, 64)), "JPEG", progressive=True)
+    assert read(usual).size == (64, 64)
+    start = usual.index(codec.SCAN)
+    scan = usual[start : usual.index(codec.SCAN, start + 2)]
+    with pytest.raises(PayloadTooLarge, match="scans"):
+        read(usual[:-2] + scan * 200 + usual[-2:])
+
+
+def test_no_side_may_be_too_long() -> None:
+    data = file(Image.new("1", (1, codec.MAX_SIDE + 1)))
+    with pytest.raises(PayloadTooLarge, match="no side"):
+        codec.decode(data, max_pixels=10**6, field="img")
+
+
+def test_texts_of_a_png_are_bounded() -> None:
+    chunks = PngImagePlugin.PngInfo()
+    for i in range(8):
+        chunks.add_text(f"t{i}", "x" * 1_000_000, zip=True)
+    with pytest.raises(UnsupportedImage):
+        codec.read_texts(file(Image.new("L", (8, 8)), pnginfo=chunks), max_pixels=100, field="img")

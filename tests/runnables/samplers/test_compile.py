@@ -11,17 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from runnables.samplers import (
-    SamplerTable,
-    UnknownSampler,
-    advance,
-    compile_table,
-    describe,
-    make_scheduler,
-    pad_depth,
-    resolve,
-    samplers,
-)
+from runnables.samplers.compile import compile_table
+from runnables.samplers.names import Sampler, resolve, samplers
+from runnables.samplers.scheduler import make_scheduler
+from runnables.samplers.table import SamplerTable, advance, pad_depth
 
 CONFIG = {
     "_class_name": "PNDMScheduler",
@@ -42,9 +35,11 @@ def answer(sample: Tensor, timestep: Tensor | float) -> Tensor:
     return torch.tanh(sample.roll(1, -1) * 0.7 + 0.1 * sample + float(timestep) / 1000)
 
 
-def scheduler_run(name: str, config: dict[str, Any], steps: int, strength: float | None) -> Tensor:
+def scheduler_run(
+    sampler: Sampler, config: dict[str, Any], steps: int, strength: float | None
+) -> Tensor:
     """The scheduler's own loop, as diffusers' pipelines run it."""
-    scheduler = make_scheduler(name, config)
+    scheduler = make_scheduler(sampler, config)
     scheduler.set_timesteps(steps)
     timesteps, sample = scheduler.timesteps, NOISE * scheduler.init_noise_sigma
     if strength is not None:
@@ -79,19 +74,19 @@ def table_run(table: SamplerTable) -> Tensor:
 @pytest.mark.parametrize(("steps", "strength"), [(1, None), (4, None), (20, None), (20, 0.6)])
 @pytest.mark.parametrize("name", samplers())
 def test_trajectory(name: str, steps: int, strength: float | None, prediction: str) -> None:
-    config = {**CONFIG, "prediction_type": prediction}
+    sampler, config = resolve(name), {**CONFIG, "prediction_type": prediction}
     try:
-        expected = scheduler_run(name, config, steps, strength)
+        expected = scheduler_run(sampler, config, steps, strength)
     except Exception as refusal:  # some schedulers cannot run a single step: then neither can we
         with pytest.raises(type(refusal)):
-            compile_table(name, config, steps, strength=strength)
+            compile_table(sampler, config, steps, strength=strength)
         return
-    drawn = table_run(compile_table(name, config, steps, strength=strength))
+    drawn = table_run(compile_table(sampler, config, steps, strength=strength))
     assert (drawn - expected).abs().max() <= 2e-5 * max(10.0, float(expected.abs().max()))
 
 
 def test_depths_are_minimal() -> None:
-    depths = {name: compile_table(name, CONFIG, 20).depth for name in samplers()}
+    depths = {name: compile_table(resolve(name), CONFIG, 20).depth for name in samplers()}
     assert {depths[name] for name in ("ddim", "euler", "euler_a", "ddpm", "lcm")} == {1}
     assert depths["dpmpp_2m"] == depths["dpmpp_2m_sde"] == 2
     assert max(depths.values()) <= 5
@@ -101,8 +96,8 @@ def test_depths_are_minimal() -> None:
 @pytest.mark.parametrize("name", samplers())
 def test_inpainting_renoises_as_add_noise_does(name: str, strength: float) -> None:
     """diffusers' inpainting tells the scheduler its first index, at full strength too."""
-    table = compile_table(name, CONFIG, 10, strength=strength, pure_noise=strength == 1.0)
-    scheduler = make_scheduler(name, CONFIG)
+    table = compile_table(resolve(name), CONFIG, 10, strength=strength, pure_noise=strength == 1.0)
+    scheduler = make_scheduler(resolve(name), CONFIG)
     scheduler.set_timesteps(10)
     first = (10 - int(10 * strength)) * scheduler.order
     timesteps = scheduler.timesteps[first:]
@@ -119,14 +114,16 @@ def test_inpainting_renoises_as_add_noise_does(name: str, strength: float) -> No
 
 def test_class_defaults_of_a_live_config_are_not_options() -> None:
     """A config read off a scheduler object says which of its values nobody has chosen."""
-    live = dict(make_scheduler("pndm", {"_class_name": "PNDMScheduler"}).config)
+    live = dict(make_scheduler(resolve("pndm"), {"_class_name": "PNDMScheduler"}).config)
     assert live["timestep_spacing"] == "leading"
-    scheduler = make_scheduler("euler", {**live, "_class_name": "PNDMScheduler"})
+    scheduler = make_scheduler(resolve("euler"), {**live, "_class_name": "PNDMScheduler"})
     assert scheduler.config.timestep_spacing == "linspace"
 
 
 def test_a_mixed_batch_advances_each_row_as_alone() -> None:
-    tables = [compile_table(name, CONFIG, 6) for name in ("euler", "dpmpp_2m", "pndm", "unipc")]
+    tables = [
+        compile_table(resolve(name), CONFIG, 6) for name in ("euler", "dpmpp_2m", "pndm", "unipc")
+    ]
     depth = max(table.depth for table in tables)
     generator = torch.Generator().manual_seed(0)
     buffer = torch.zeros(len(tables), depth + 2, *SHAPE[1:])
@@ -141,37 +138,25 @@ def test_a_mixed_batch_advances_each_row_as_alone() -> None:
         assert torch.allclose(mixed[row, : table.depth], alone[row], atol=1e-5)
 
 
-def test_names_labels_and_classes_resolve() -> None:
-    for given in ("dpmpp_2m_karras", "DPM++ 2M Karras", "dpm++ 2m karras"):
-        assert resolve(given) == "dpmpp_2m_karras"
-    assert resolve("EulerAncestralDiscreteScheduler") == "euler_a"
-    assert resolve("Default") == "default"
-    with pytest.raises(UnknownSampler, match="euler"):
-        resolve("euller")
-
-
-def test_description_lists_every_sampler_once() -> None:
-    names = [one["name"] for one in describe()]
-    assert len(names) == len(set(names)) == len(samplers())
-
-
 def test_options_that_are_not_linear_are_off() -> None:
-    scheduler = make_scheduler("ddpm", {"_class_name": "DDPMScheduler", "clip_sample": True})
+    scheduler = make_scheduler(
+        resolve("ddpm"), {"_class_name": "DDPMScheduler", "clip_sample": True}
+    )
     assert scheduler.config.clip_sample is False
     with pytest.raises(ValueError, match="dynamic thresholding"):
-        make_scheduler("ddim", {"_class_name": "DDIMScheduler", "thresholding": True})
+        make_scheduler(resolve("ddim"), {"_class_name": "DDIMScheduler", "thresholding": True})
 
 
 def test_compiling_leaves_the_global_generator_alone() -> None:
     before = torch.get_rng_state()
-    compile_table("dpm2_a", CONFIG, 7)
+    compile_table(resolve("dpm2_a"), CONFIG, 7)
     assert torch.equal(before, torch.get_rng_state())
 
 
 def test_compiling_in_many_threads_gives_the_same_tables() -> None:
     def compile_one(steps: int) -> Tensor:
         config = {**CONFIG, "marker": steps // 8}
-        return compile_table("dpmpp_sde", config, 5 + steps % 8).coefficients
+        return compile_table(resolve("dpmpp_sde"), config, 5 + steps % 8).coefficients
 
     with ThreadPoolExecutor(8) as pool:
         tables = list(pool.map(compile_one, range(32)))
@@ -180,15 +165,15 @@ def test_compiling_in_many_threads_gives_the_same_tables() -> None:
 
 
 def test_denoising_is_cut_between_base_and_refiner() -> None:
-    whole = compile_table("euler", CONFIG, 20)
-    base = compile_table("euler", CONFIG, 20, denoising_end=0.8)
-    refiner = compile_table("euler", CONFIG, 20, denoising_start=0.8)
+    whole = compile_table(resolve("euler"), CONFIG, 20)
+    base = compile_table(resolve("euler"), CONFIG, 20, denoising_end=0.8)
+    refiner = compile_table(resolve("euler"), CONFIG, 20, denoising_start=0.8)
     joined = torch.cat([base.timesteps, refiner.timesteps])
     assert torch.equal(joined, whole.timesteps)
     assert refiner.start == (1.0, 0.0)
 
 
-@pytest.mark.parametrize("name", [entry["name"] for entry in describe()])
+@pytest.mark.parametrize("name", samplers())
 def test_tables_do_not_depend_on_the_default_dtype(name: str) -> None:
     """Another thread may be loading a half-precision model, which changes the default meanwhile."""
     from runnables.samplers import compile as compiling
@@ -196,7 +181,7 @@ def test_tables_do_not_depend_on_the_default_dtype(name: str) -> None:
     def fresh() -> SamplerTable:
         compiling._compile.cache_clear()
         compiling._fresh.cache_clear()
-        return compile_table(name, CONFIG, 6, strength=0.7, pure_noise=False)
+        return compile_table(resolve(name), CONFIG, 6, strength=0.7, pure_noise=False)
 
     expected = fresh()
     torch.set_default_dtype(torch.float16)

@@ -1,0 +1,90 @@
+"""The handlers of our own endpoints: generation, what there is, and probes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from api.generation import Generation
+from api.http import forms, request_id, responses
+from api.http.forms import Form
+from api.native import imagine
+from runnables.parameters import MODELS, AnyParameters
+
+#: what the runnable lists under the same name: names that requests may use
+LISTS = ("samplers", "loras", "embeddings", "controlnets", "upscalers")
+
+
+class NativeRoutes:
+    """The handlers."""
+
+    def __init__(self, generation: Generation) -> None:
+        self._generation = generation
+
+    def routes(self) -> list[Route]:
+        """Return the routes, which are to be mounted at the root."""
+        return [
+            *(
+                Route(f"/{task}", self._task(model), methods=["POST"])
+                for task, model in MODELS.items()
+            ),
+            Route("/imagine", self._imagine, methods=["GET"]),
+            *(Route(f"/{name}", self._list(name)) for name in LISTS),
+            Route("/models", self._models),
+            Route("/healthz", _alive),
+            Route("/livez", _alive),
+            Route("/readyz", self._ready),
+        ]
+
+    def _task(self, model: type[AnyParameters]) -> Any:
+        """Return the handler of one task."""
+
+        async def generate(request: Request) -> Response:
+            generation = self._generation
+            with generation.admitted(request, model.task) as owner:
+                form = await forms.read(request, model, generation.settings)
+                accept = request.headers.get("accept", "")
+                chosen = responses.choose_format(form.parameters, accept)
+                result = await generation.run(request, owner, form)
+                return await responses.image_response(
+                    result, chosen, generation.settings, request_id.of(request)
+                )
+
+        return generate
+
+    async def _imagine(self, request: Request) -> Response:
+        generation = self._generation
+        with generation.admitted(request, "txt2img") as owner:
+            form = Form(imagine.read(request))
+            result = await generation.run(request, owner, form)
+            return await responses.image_response(
+                result, "png", generation.settings, request_id.of(request)
+            )
+
+    def _list(self, name: str) -> Any:
+        """Return the handler of one list of names."""
+
+        async def names(request: Request) -> Response:
+            self._generation.keys.check(request.headers)
+            found = getattr(self._generation.runnable, name)
+            return JSONResponse(await asyncio.to_thread(found))
+
+        return names
+
+    async def _models(self, request: Request) -> Response:
+        self._generation.keys.check(request.headers)
+        self._generation.check_ready()
+        return JSONResponse(self._generation.runnable.models())
+
+    async def _ready(self, request: Request) -> Response:
+        self._generation.measure()
+        self._generation.check_ready()
+        return PlainTextResponse("ready\n")
+
+
+async def _alive(request: Request) -> Response:
+    return PlainTextResponse("alive\n")

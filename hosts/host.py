@@ -1,0 +1,81 @@
+"""What the life of every host has in common: logging, tracing, loading, answering, stopping."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections.abc import Callable, Sequence
+
+from starlette.types import ASGIApp
+
+from api.app import Api
+from api.http import tracing
+from api.http.gateway import Gateway
+from runnables.metrics import Metrics
+from runnables.runnable import Observe, Runnable
+from runnables.settings import Settings
+
+logger = logging.getLogger("stable_diffusion")
+#: the loggers of our own packages; "stable_diffusion" has the hosts' and the access log's lines
+LOGGERS = ("stable_diffusion", "runnables", "api", "hosts", "models")
+
+
+class Host:
+    """A runnable behind the route table, which answers from the first moment on.
+
+    While the model loads, and where it could not be loaded, the probes and every request say so.
+
+    Args:
+        make: called with the hook that its measurements go to; it makes the runnable.
+        gateway: gets the application that answers our paths.
+        handlers: where our lines go; default: stderr.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        gateway: Gateway,
+        make: Callable[[Observe], Runnable],
+        handlers: Sequence[logging.Handler] | None = None,
+    ) -> None:
+        begin(settings, handlers)
+        metrics = Metrics()
+        self.runnable = make(metrics.observe)
+        self.api = Api(self.runnable, metrics)
+        self.app: ASGIApp = self.api.app()
+        gateway.serve(self.app)
+
+    def start(self) -> None:
+        """Load the model on a thread of its own."""
+        threading.Thread(target=self._load, name="load", daemon=True).start()
+
+    def stop(self) -> None:
+        """Finish what was accepted, then let go of everything. Blocks."""
+        self.api.stop()
+
+    def _load(self) -> None:
+        try:
+            self.runnable.start()
+            self.api.start()
+            logger.info("ready: %s", self.runnable.describe()["name"])
+        except Exception as error:
+            logger.exception("the model could not be loaded")
+            self.api.failure = str(error)
+
+
+def begin(settings: Settings, handlers: Sequence[logging.Handler] | None = None) -> None:
+    """Set up logging and tracing in a process that is about to serve."""
+    for name in LOGGERS:
+        log = logging.getLogger(name)
+        log.setLevel(logging.INFO)
+        log.handlers = list(handlers or [_stderr(settings)])
+        log.propagate = False
+    tracing.configure()
+
+
+def _stderr(settings: Settings) -> logging.Handler:
+    handler = logging.StreamHandler(sys.stderr)
+    plain = "%(message)s" if settings.log_format == "json" else "%(asctime)s %(name)s: %(message)s"
+    handler.setFormatter(logging.Formatter(plain))
+    return handler

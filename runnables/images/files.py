@@ -1,0 +1,71 @@
+"""Results to image files, with what the operator's policy lets them tell, and signed."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+from runnables.images import codec, provenance
+from runnables.parameters import AnyParameters, OutputFormat, Parameters
+from runnables.settings import Settings
+from runnables.ticket import Drawn, Result
+
+#: parameters that are not about the image
+NOT_ABOUT_IMAGE = {"priority", "deadline_s", "output_format", "safety_check"}
+
+
+def encode(result: Result, chosen: OutputFormat, settings: Settings) -> bytes:
+    """Return the only image as its file, or all images as JSON."""
+    if chosen == "json":
+        return json.dumps(_json_body(result, settings)).encode()
+    return image_file(result, result.images[0], chosen, settings)
+
+
+def image_file(result: Result, image: Drawn, kind: codec.Format, settings: Settings) -> bytes:
+    """Return one image's file; it is signed where a certificate is set.
+
+    An image that was only enlarged is not signed: the manifest says that a model made the image.
+    """
+    data = codec.encode(image.image, kind, _described(result, image, settings))
+    generated = isinstance(result.parameters, Parameters)
+    return provenance.sign(data, kind, settings) if generated else data
+
+
+def _described(result: Result, image: Drawn, settings: Settings) -> dict[str, Any] | None:
+    """Return what is written into an image's file, as the operator's policy says."""
+    if settings.metadata == "none":
+        return None
+    if settings.metadata == "minimal":
+        generator = {"generator": "stable-diffusion-service"}
+        return {**generator, **_made_by(result.parameters, image)}
+    return {**_parameters(result), **_made_by(result.parameters, image)}
+
+
+def _made_by(parameters: AnyParameters, image: Drawn) -> dict[str, Any]:
+    """Return seed and model; nothing where the image was only enlarged."""
+    if not isinstance(parameters, Parameters):
+        return {}
+    return {"seed": image.seed, "model": parameters.model}
+
+
+def _parameters(result: Result) -> dict[str, Any]:
+    return result.parameters.model_dump(
+        exclude=NOT_ABOUT_IMAGE | {"num_images_per_prompt"}, exclude_none=True
+    )
+
+
+def _json_body(result: Result, settings: Settings) -> dict[str, Any]:
+    files = [image_file(result, image, "png", settings) for image in result.images]
+    return {
+        "images": [
+            {
+                "image": base64.b64encode(data).decode(),
+                "seed": image.seed,
+                "finish_reason": image.finish_reason,
+            }
+            for image, data in zip(result.images, files, strict=True)
+        ],
+        "parameters": _parameters(result),
+        "timings": dict(result.timings),
+    }

@@ -1,0 +1,63 @@
+"""Every command that the documents print is real: make's rules do something, modules answer."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+MAKEFILE = (ROOT / "Makefile").read_text()
+DOCUMENTS = sorted(
+    path
+    for pattern in ("*.md", "docs/**/*.md", "deploy/**/*.md", "models/**/*.md", "benchmarks/*.md")
+    for path in ROOT.glob(pattern)
+)
+#: where a command begins: a line of its own, or in back quotes; perhaps after variables
+START = r"(?:^|`)\s*(?:[A-Z_]+=\S* )*"
+
+
+def printed(command: str) -> list[str]:
+    """What the documents print after this, each once."""
+    pattern = re.compile(START + command, re.M)
+    return sorted({found for path in DOCUMENTS for found in pattern.findall(path.read_text())})
+
+
+TARGETS = printed(r"make (?:[A-Z_]+=\S+ )*([a-z-]+)")
+MODULES = printed(r"(?:\S*/)?python3? -m ([\w.]+)")
+
+
+def test_the_documents_are_read() -> None:
+    assert {"serve", "ray", "test", "bento", "queue-demo"} <= set(TARGETS)
+    assert {"runnables", "models", "hosts.queue.worker"} <= set(MODULES)
+
+
+def does_something(target: str, makefile: str) -> bool:
+    """Whether a target has a recipe, or is made of others that may have one."""
+    rule = re.search(rf"^{target}:([^#\n]*).*\n((?:\t.*\n)*)", makefile, re.M)
+    return bool(rule and (rule[1].strip() or rule[2]))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_target_has_a_rule_that_does_something(target: str) -> None:
+    assert does_something(target, MAKEFILE)
+    command = ["make", "--dry-run", "--always-make", target]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_target_that_lost_its_rule_is_found() -> None:
+    without = re.sub(r"^ray:.*\n(\t.*\n)*", "", MAKEFILE, flags=re.M)
+    assert ".PHONY" in without and "ray" in without, "make says `Nothing to be done`, and 0"
+    assert not does_something("ray", without)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_answers(module: str) -> None:
+    command = [sys.executable, "-m", module, "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "usage" in done.stdout

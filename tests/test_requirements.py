@@ -1,0 +1,139 @@
+"""Every package that our code imports is declared where that code is installed."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from functools import cache
+from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+REQUIREMENTS = ROOT / "requirements"
+#: importable from the repository, or from a folder that is put on sys.path
+OURS = {"api", "benchmarks", "deploy", "hosts", "models", "runnables", "service", "tests", "ui"}
+OURS |= {"operator_config", "sd_aws_ec2", "sd_aws_eks", "sd_bentoctl"}
+#: modules of packages that this environment does not have
+ELSEWHERE = {"bentoctl": "bentoctl", "gevent": "gevent", "locust": "locust"}
+ELSEWHERE |= {"optimum": "optimum-neuron"}
+LOAD = ("benchmarks/locustfile.py", "benchmarks/locust_images.py", "tests/benchmarks/end_after.py")
+NEURON = ("runnables/accelerators/neuron", "tests/neuron")
+SERVE = ("service.py", "api", "runnables", "hosts/host.py", "hosts/queue/worker", "ui", "models")
+#: what is installed together -> (its code, what of that is installed elsewhere)
+CODE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "serve": (SERVE, NEURON),
+    "neuron": (("runnables/accelerators/neuron",), ()),
+    "ray": (("hosts/ray",), ()),
+    "ui": (("ui",), ()),
+    "load": (LOAD, ()),
+    "test": (("tests", "benchmarks", "hosts/queue/local", "deploy/check"), (*LOAD, *NEURON)),
+    "deploy": (("deploy/tools", "deploy/operators"), ()),
+    "deploy-check": (("deploy/check",), ("deploy/check/manifests.py", "deploy/check/ray.py")),
+}
+
+
+def modules(source: str) -> Iterator[str]:
+    """Every module that the source imports, by its full name; names taken from one, too."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def packages(source: str, known: dict[str, list[str]]) -> dict[str, set[str]]:
+    """Module -> the packages that may bring it, for every one that is not ours or Python's."""
+    found = {}
+    for module in modules(source):
+        top = module.partition(".")[0]
+        if top not in OURS | set(sys.stdlib_module_names):
+            brought = known.get(top) or [ELSEWHERE.get(top, top)]
+            found[module] = {plain(name) for name in owners(module, brought)}
+    return found
+
+
+def owners(module: str, among: list[str]) -> list[str]:
+    """The packages that have the module itself, as several share a name like `opentelemetry`."""
+    parts = module.split(".")
+    for count in range(len(parts), 1, -1):
+        path = "/".join(parts[:count])
+        places = {f"{path}.py", f"{path}/__init__.py"}
+        if having := [one for one in among if contents(one) & places]:
+            return having
+    return among
+
+
+@cache
+def contents(package: str) -> set[str]:
+    """The files of an installed package."""
+    try:
+        return {str(file) for file in distribution(package).files or ()}
+    except PackageNotFoundError:
+        return set()
+
+
+def plain(name: str) -> str:
+    """A package's name as pip compares it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def declared(file: Path) -> set[str]:
+    """The packages of a requirements file and of those that it includes."""
+    found: set[str] = set()
+    for line in file.read_text().splitlines():
+        if line.startswith("-r "):
+            found |= declared(file.parent / line.split()[1])
+        elif name := re.match(r"[\w.-]+", line):
+            found.add(plain(name[0]))
+    return found
+
+
+def files(paths: Iterable[str], without: Iterable[str]) -> Iterator[Path]:
+    left_out = [ROOT / path for path in without]
+    for path in (ROOT / name for name in paths):
+        for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
+            if not any(file.is_relative_to(one) for one in left_out):
+                yield file
+
+
+def missing(name: str, available: set[str]) -> dict[str, str]:
+    """Module -> the first file that imports it, for every one that nothing available brings."""
+    known = dict(packages_distributions())
+    found: dict[str, str] = {}
+    for file in files(*CODE[name]):
+        for module, brought in packages(file.read_text(), known).items():
+            if not brought & available:
+                found.setdefault(module, str(file.relative_to(ROOT)))
+    return found
+
+
+@pytest.mark.parametrize("name", CODE)
+def test_what_is_imported_is_declared(name: str) -> None:
+    available = declared(REQUIREMENTS / f"{name}.txt")
+    if name.startswith("deploy"):
+        available.add("bentoctl")  # the Makefile installs it, with --no-deps
+    assert missing(name, available) == {}
+
+
+def test_the_neuron_bento_declares_what_it_imports() -> None:
+    bento = yaml.safe_load((ROOT / "bentofile.neuron.yaml").read_text())
+    available = {plain(re.split(r"[\[=]", line)[0]) for line in bento["python"]["packages"]}
+    page = {"gradio", "fastapi", "uvicorn", "httpx", "httpx_sse"}  # SD_UI is off there
+    found = missing("serve", available)
+    left = {
+        module: file
+        for module, file in found.items()
+        if module.partition(".")[0] not in page and not file.startswith("models/embedded/")
+    }
+    assert left == {}
+
+
+def test_an_import_that_is_not_declared_is_found() -> None:
+    known = {"yaml": ["PyYAML"]}
+    assert packages("import yaml.x, os, api.app", known) == {"yaml.x": {"pyyaml"}}
+    assert packages("from strange import thing", known) == {"strange.thing": {"strange"}}
