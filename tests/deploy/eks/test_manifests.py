@@ -296,19 +296,23 @@ def test_settings_are_those_of_the_service() -> None:
 
 
 def test_probes_and_scaling_ask_for_what_the_service_answers() -> None:
+    from starlette.testclient import TestClient
+
     from api.app import Api
     from runnables.runnable import StableDiffusionRunnable
     from runnables.settings import Settings
 
-    routes = {route.path for route in Api(StableDiffusionRunnable(Settings()))._routed().routes}
+    client = TestClient(Api(StableDiffusionRunnable(Settings())).app())
+    assert client.get("/no-such-path").status_code == 404
     container = server(rendered(OVERLAYS / "gpu"))
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-        assert container[probe]["httpGet"]["path"] in routes
-    trigger = one(rendered(OVERLAYS / "gpu"), "ScaledObject")["spec"]["triggers"][0]["metadata"]
+        # 503 while there is no model
+        assert client.get(container[probe]["httpGet"]["path"]).status_code in (200, 503)
     source = (ROOT / "runnables" / "metrics.py").read_text()
-    assert f'"{trigger["valueLocation"]}"' in source
-    # KEDA asks pods, not the Service: the port in the address is the container's
-    assert f":{container['ports'][0]['containerPort']}/metrics" in trigger["url"]
+    for trigger in one(rendered(OVERLAYS / "gpu"), "ScaledObject")["spec"]["triggers"]:
+        assert f'"{trigger["metadata"]["valueLocation"]}"' in source
+        # KEDA asks pods, not the Service: the port in the address is the container's
+        assert f":{container['ports'][0]['containerPort']}/metrics" in trigger["metadata"]["url"]
 
 
 def test_a_wrong_kustomization_is_an_error(tmp_path: Path) -> None:
