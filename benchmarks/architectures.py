@@ -85,16 +85,18 @@ def build(name: str, device: torch.device, dtype: torch.dtype) -> Checkpoint:
     return Checkpoint(
         name=name,
         family="stable-diffusion-xl" if len(encoders) == 2 else "stable-diffusion",
-        tokenizers=tuple(_tokenizer() for _ in encoders),
-        text_encoders=tuple(encoders),
-        unet=unet,
-        vae=vae,
+        components={"unet": unet, "vae": vae, **_text_parts(encoders)},
         scheduler_config=SCHEDULER,
-        safety_checker=None,
-        feature_extractor=None,
         profile=Profile(),
         config={"force_zeros_for_empty_prompt": True},
     )
+
+
+def _text_parts(encoders: list[Any]) -> dict[str, Any]:
+    parts: dict[str, Any] = {}
+    for number, encoder in zip(("", "_2"), encoders, strict=False):
+        parts |= {f"text_encoder{number}": encoder, f"tokenizer{number}": _tokenizer()}
+    return parts
 
 
 def bare_pipeline(checkpoint: Checkpoint) -> Any:

@@ -21,13 +21,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import architectures
 from runnables.accelerators import choose
 from runnables.accelerators.base import Accelerator
-from runnables.assembly import warm_up
-from runnables.engine.cost import CostModel
+from runnables.assembly import Models, family_of, warm_up
 from runnables.engine.engine import Engine
-from runnables.engine.model_pool import Shelf
-from runnables.engine.plan import Planner
-from runnables.families.base import Pipeline
-from runnables.families.registry import PIPELINES
+from runnables.engine.model_pool import ModelPool
+from runnables.families.base import Family
 from runnables.parameters import TextToImage
 from runnables.ticket import Inputs, Ticket
 
@@ -48,6 +45,7 @@ def settings(device: str, precision: str, compile: bool) -> Any:
         max_pixels=4096 * 4096,
         prompt_cache=64,
         safety="off",
+        preview_vae=None,
         lora_dir=None,
         controlnet_dir=None,
         embeddings_dir=None,
@@ -90,15 +88,13 @@ class Arm:
         self.accelerator: Accelerator = choose(options)
         checkpoint = architectures.build(name, self.accelerator.device, self.accelerator.dtype)
         self.bare = architectures.bare_pipeline(checkpoint)
-        self.pipeline: Pipeline = PIPELINES[checkpoint.family](
-            checkpoint, self.accelerator.device, self.accelerator.dtype
-        )
+        self.family: Family = family_of(checkpoint, self.accelerator)
         self.flop = self._flop()
-        self.accelerator.prepare(self.pipeline)
-        planner = Planner(self.pipeline, None, options, CostModel())
+        self.accelerator.prepare(self.family)
+        model = Models(options, self.accelerator, self.family.traits.family).make(self.family)
         with self.accelerator.session():
-            warm_up(planner, self.accelerator)
-        self.engine = Engine(Shelf(planner), self.accelerator)
+            warm_up(model, self.accelerator)
+        self.engine = Engine(ModelPool(model), self.accelerator)
         self.engine.start()
 
     def difference(self) -> int:
@@ -181,7 +177,7 @@ class Arm:
         denoise = counter.get_total_flops()
         side = SIZE[self.name] // 8
         with counter:
-            self.pipeline.decode(torch.zeros(1, 4, side, side, device=self.pipeline.device))
+            self.family.to_pixels(torch.zeros(1, 4, side, side, device=self.family.device))
         return float(STEPS * denoise + counter.get_total_flops())
 
 

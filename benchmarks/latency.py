@@ -17,14 +17,13 @@ import torch
 
 from benchmarks.host import served
 from runnables import accelerators
-from runnables.assembly import load_pipeline
+from runnables.assembly import Models, load_family
+from runnables.engine import denoise
 from runnables.engine.batch import Batch
-from runnables.engine.cost import CostModel
-from runnables.engine.plan import Planner
 from runnables.engine.prepare import Preparer
 from runnables.parameters import TextToImage
 from runnables.settings import EMBEDDED_MODEL, Settings
-from runnables.ticket import Ticket
+from runnables.ticket import Inputs, Ticket
 
 REQUEST = {"prompt": "View of a cyberpunk city", "seed": 1, "num_inference_steps": 20}
 STEPS = 15
@@ -52,30 +51,30 @@ def one_client(model: str, pairs: int) -> str:
 
 
 def own_share(model: str) -> str:
-    """Per batch size, milliseconds of a step and the share spent outside the UNet."""
+    """Per batch size, milliseconds of a step and the share spent outside the denoiser."""
     settings = Settings(model=model)
     accelerator = accelerators.choose(settings)
-    pipeline = load_pipeline(model, accelerator)
-    planner = Planner(pipeline, None, settings, CostModel())
-    lines = ["| images in a step | step, ms | outside the UNet |", "|---|---|---|"]
+    family: Any = load_family(model, accelerator)
+    loaded = Models(settings, accelerator, family.traits.family).make(family)
+    lines = ["| images in a step | step, ms | outside the denoiser |", "|---|---|---|"]
     for images in (1, 4, 8):
         with accelerator.session():
             ask = TextToImage(prompt="x", seed=0, num_images_per_prompt=images)
-            ((_, rows),) = Preparer(0).prepare([planner.plan(Ticket(ask))])
+            ((_, rows),) = Preparer(0).prepare([denoise.plan(loaded, Ticket(ask), Inputs())])
             assert not isinstance(rows, Exception)
             batch = Batch(rows, accelerator)
             inside: list[float] = []
-            predict = pipeline.predict
+            call = family.denoise
 
-            def timed(*given: Any, predict: Any = predict, inside: Any = inside) -> Any:
+            def timed(*given: Any, call: Any = call, inside: Any = inside) -> Any:
                 started = time.perf_counter()
-                output = predict(*given)
+                output = call(*given)
                 inside.append(time.perf_counter() - started)
                 return output
 
-            pipeline.predict = timed  # type: ignore[assignment,method-assign]
+            family.denoise = timed
             whole = [_seconds(batch.step) for _ in range(STEPS)]
-            pipeline.predict = predict  # type: ignore[method-assign]
+            family.denoise = call
         share = statistics.median(1 - a / b for a, b in zip(inside, whole, strict=True))
         lines.append(f"| {images} | {1000 * statistics.median(whole):.1f} | {share:.1%} |")
     return "\n".join(lines)

@@ -8,6 +8,7 @@ says"; `Parameters.resolve` fills it in.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
@@ -27,6 +28,19 @@ SIZE_MULTIPLE = 8  # the VAE halves the image three times
 MAX_SIZE = 4096
 MAX_CONTROLNETS = 3
 MAX_SAMPLER_NAME = 100
+
+#: parameters that not every model takes; a family's traits say which of them it does
+FEATURES = frozenset(
+    {
+        "loras",
+        "controlnets",
+        "embeddings",
+        "deep_cache_interval",
+        "prompt_syntax",
+        "clip_skip",
+        "hires",
+    }
+)
 
 Task = Literal["txt2img", "img2img", "inpaint", "upscale"]
 OutputFormat = Literal["png", "jpeg", "webp", "json"]
@@ -239,16 +253,10 @@ class Parameters(BaseModel):
     deadline_s: Deadline = None
     output_format: Output = None
 
-    def resolve(self, profile: Profile) -> Self:
-        """A copy in which the profile's defaults and a drawn seed replace every None."""
-        defaults: dict[str, Any] = {
-            name: getattr(profile, name)
-            for name in Profile.model_fields
-            if name not in ("height", "width")
-        }
-        defaults["seed"] = secrets.randbelow(MAX_SEED - self.num_images_per_prompt)
-        missing = {name: value for name, value in defaults.items() if getattr(self, name) is None}
-        return self.model_copy(update=missing)
+    def used(self, names: Iterable[str]) -> list[str]:
+        """Those of these parameters that are not at their defaults."""
+        fields = type(self).model_fields
+        return [n for n in names if n in fields and getattr(self, n) != fields[n].default]
 
 
 class TextToImage(Parameters):
@@ -266,6 +274,27 @@ class TextToImage(Parameters):
         description="A second pass at a larger size; height and width are the first one's. "
         "Default: none.",
     )
+
+    def resolve(self, profile: Profile, **decided: Any) -> Resolved:
+        """The same with nothing left open: the profile's defaults, and a random seed.
+
+        Args:
+            decided: what the model decides: its name, height and width.
+        """
+        left: dict[str, Any] = {
+            "num_inference_steps": profile.num_inference_steps,
+            "guidance_scale": profile.guidance_scale,
+            "guidance_rescale": profile.guidance_rescale,
+            "scheduler": profile.scheduler,
+            "guidance_interval": (0.0, 1.0),
+            "seed": secrets.randbelow(MAX_SEED - self.num_images_per_prompt),
+        }
+        given = {name: getattr(self, name) for name in type(self).model_fields}
+        given |= {name: value for name, value in left.items() if given[name] is None} | decided
+        if self.hires is not None and self.hires.num_inference_steps is None:
+            steps = {"num_inference_steps": given["num_inference_steps"]}
+            given["hires"] = self.hires.model_copy(update=steps)
+        return _RESOLVED[self.task].model_construct(**given)
 
 
 class ImageToImage(TextToImage):
@@ -291,6 +320,35 @@ class Inpaint(ImageToImage):
 
     task: ClassVar[Task] = "inpaint"
     hires: None = Field(None, description="There is no second pass here.")
+
+
+class Resolved(TextToImage):
+    """Parameters that generate, with nothing left open: what the engine works on and reports."""
+
+    model: str
+    num_inference_steps: int
+    guidance_scale: float
+    guidance_rescale: float
+    guidance_interval: Interval
+    seed: int
+    scheduler: SamplerByName
+    height: int
+    width: int
+
+
+class ResolvedImageToImage(Resolved, ImageToImage):
+    """The same for `/img2img`."""
+
+
+class ResolvedInpaint(ResolvedImageToImage, Inpaint):
+    """The same for `/inpaint`."""
+
+    hires: None = None
+
+
+_RESOLVED: dict[Task, type[Resolved]] = {
+    model.task: model for model in (Resolved, ResolvedImageToImage, ResolvedInpaint)
+}
 
 
 class Upscale(BaseModel):

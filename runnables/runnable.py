@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from runnables.engine.engine import Engine
-    from runnables.engine.model_pool import Shelf
-    from runnables.engine.plan import Planner
+    from runnables.engine.loaded_model import LoadedModel
+    from runnables.engine.model_pool import ModelPool
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ class StableDiffusionRunnable:
         self.settings = settings or Settings.from_environment()
         self._observe: Observe = observe or (lambda stage, seconds, rows: None)
         self._engine: Engine | None = None
-        self._shelf: Shelf | None = None
+        self._pool: ModelPool | None = None
         self._starting = threading.Lock()
 
     # -- life -------------------------------------------------------------------------------
@@ -123,7 +123,7 @@ class StableDiffusionRunnable:
         from runnables.images import provenance
 
         provenance.check(self.settings)
-        engine, self._shelf = assemble(self.settings, self._observe)
+        engine, self._pool = assemble(self.settings, self._observe)
         engine.start()
         self._engine = engine
 
@@ -240,18 +240,18 @@ class StableDiffusionRunnable:
 
     def describe(self) -> dict[str, Any]:
         """The default model: its name, family, native size and defaults."""
-        if self._shelf is None:
+        if self._pool is None:
             raise NotReady("the model is still loading")
-        return _described(self._shelf.first)
+        return _described(self._pool.first)
 
     def models(self) -> list[dict[str, Any]]:
         """Every model a request may name, the default first; of those not loaded only the name."""
-        if self._shelf is None:
+        if self._pool is None:
             raise NotReady("the model is still loading")
-        loaded = self._shelf.loaded
+        loaded = self._pool.loaded
         return [
             _described(loaded[name]) if name in loaded else {"name": name, "loaded": False}
-            for name in self._shelf.names
+            for name in self._pool.names
         ]
 
     @property
@@ -273,14 +273,15 @@ def _names(folder: str | None) -> list[dict[str, Any]]:
     return [{"name": path.stem} for path in found]
 
 
-def _described(planner: Planner) -> dict[str, Any]:
-    base, checkpoint = planner.base, planner.base.checkpoint
-    height, width = base.native_size
+def _described(model: LoadedModel) -> dict[str, Any]:
+    base, checkpoint = model.base, model.base.checkpoint
+    height, width = base.traits.native_size
     compiled = checkpoint.compiled
     return {
-        "name": planner.name,
+        "name": model.name,
         "loaded": True,
         "family": checkpoint.family,
+        "prediction": base.traits.prediction,
         "height": height,
         "width": width,
         "defaults": checkpoint.profile.model_dump(exclude={"height", "width"}),

@@ -62,6 +62,11 @@ class Settings(EnvironmentSettings):
     )
     device: DeviceName = Field("auto", description="auto takes CUDA, then Neuron, then the CPU")
     precision: Precision = Field("auto", description="auto is fp16 on CUDA, else fp32")
+    t5: bool = Field(
+        True,
+        description="Load T5, the third text encoder of Stable Diffusion 3. Without it prompts of "
+        "more than 77 tokens are refused, and 19 GB (fp32) are saved",
+    )
     refiner: str | None = Field(None, description="An SDXL refiner run after the base model")
     lora_dir: str | None = Field(
         None, description="A folder of LoRAs (.safetensors) that requests may name"

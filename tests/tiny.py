@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 TEXT_WIDTH = 32
+T5_WIDTH = 96
 TEXT_WIDTH_2 = 48  # SDXL's second text encoder is the wider and the deeper one
 SCHEDULER = {
     "beta_start": 0.00085,
@@ -39,6 +40,13 @@ KINDS: dict[str, dict[str, Any]] = {
         "unet": {"in_channels": 9},
         "pipeline": "StableDiffusionXLInpaintPipeline",
     },
+    "sd3": {"mmdit": {}},
+    "sd3-no-t5": {"mmdit": {}, "t5": False},
+    "sd3.5": {
+        "mmdit": {"dual_attention_layers": (0,), "qk_norm": "rms_norm"},
+        "dynamic_shift": True,
+    },
+    "sd3-inpaint": {"mmdit": {"in_channels": 33, "out_channels": 16}},
     "sdxl-refiner": {"xl": True, "refiner": True, "pipeline": "StableDiffusionXLImg2ImgPipeline"},
 }
 
@@ -48,7 +56,8 @@ def build(folder: Path, kind: str) -> Path:
     options = KINDS[kind]
     with torch.random.fork_rng():
         torch.manual_seed(7)
-        pipeline = _xl(options) if options.get("xl") else _sd(options)
+        make = _sd3 if "mmdit" in options else _xl if options.get("xl") else _sd
+        pipeline = make(options)
     pipeline.save_pretrained(folder)
     return folder
 
@@ -124,6 +133,70 @@ def _xl(options: dict[str, Any]) -> Any:
     )
 
 
+def _sd3(options: dict[str, Any]) -> Any:
+    from diffusers import FlowMatchEulerDiscreteScheduler, StableDiffusion3Pipeline
+
+    t5 = options.get("t5", True)
+    shift = {"use_dynamic_shifting": True} if options.get("dynamic_shift") else {"shift": 3.0}
+    return StableDiffusion3Pipeline(
+        transformer=_mmdit(**options["mmdit"]),
+        scheduler=FlowMatchEulerDiscreteScheduler(**shift),
+        vae=_vae(
+            latent_channels=16,
+            scaling_factor=1.5305,
+            shift_factor=0.0609,
+            use_quant_conv=False,
+            use_post_quant_conv=False,
+        ),
+        text_encoder=_text_encoder(projected=True, width=TEXT_WIDTH, layers=3),
+        tokenizer=_tokenizer(),
+        text_encoder_2=_text_encoder(projected=True),
+        tokenizer_2=_tokenizer(),
+        text_encoder_3=_t5() if t5 else None,
+        tokenizer_3=_t5_tokenizer() if t5 else None,
+    )
+
+
+def _mmdit(**options: Any) -> Any:
+    from diffusers import SD3Transformer2DModel
+
+    config = {
+        "sample_size": 8,
+        "patch_size": 2,
+        "in_channels": 16,
+        "num_layers": 3,
+        "attention_head_dim": 8,
+        "num_attention_heads": 4,
+        "joint_attention_dim": T5_WIDTH,
+        "caption_projection_dim": 32,
+        "pooled_projection_dim": TEXT_WIDTH + TEXT_WIDTH_2,
+        "out_channels": 16,
+        "pos_embed_max_size": 16,
+    }
+    return SD3Transformer2DModel(**{**config, **options})
+
+
+def _t5() -> Any:
+    from transformers import T5Config, T5EncoderModel
+
+    return T5EncoderModel(
+        T5Config(
+            vocab_size=len(_pieces()), d_model=T5_WIDTH, d_kv=8, d_ff=32, num_layers=2, num_heads=2
+        )
+    )
+
+
+def _t5_tokenizer() -> Any:
+    from transformers import T5TokenizerFast
+
+    return T5TokenizerFast(vocab=_pieces(), extra_ids=0, model_max_length=512)
+
+
+def _pieces() -> list[tuple[str, float]]:
+    letters = [*string.ascii_lowercase, *string.digits, *string.punctuation]
+    return [(piece, -2.0) for piece in ("<pad>", "</s>", "<unk>", "▁", *letters)]
+
+
 def _unet(**options: Any) -> Any:
     from diffusers import UNet2DConditionModel
 
@@ -142,26 +215,28 @@ def _unet(**options: Any) -> Any:
     return UNet2DConditionModel(**{**config, **options})
 
 
-def _vae() -> Any:
+def _vae(**options: Any) -> Any:
     from diffusers import AutoencoderKL
 
-    return AutoencoderKL(
-        block_out_channels=(8, 8, 16, 16),
-        layers_per_block=1,
-        latent_channels=4,
-        norm_num_groups=8,
-        sample_size=64,
-        force_upcast=False,
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-    )
+    config = {
+        "block_out_channels": (8, 8, 16, 16),
+        "layers_per_block": 1,
+        "latent_channels": 4,
+        "norm_num_groups": 8,
+        "sample_size": 64,
+        "force_upcast": False,
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+    }
+    return AutoencoderKL(**{**config, **options})
 
 
-def _text_encoder(projected: bool = False) -> Any:
+def _text_encoder(projected: bool = False, width: int = 0, layers: int = 0) -> Any:
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     vocabulary = len(_vocabulary())
-    width, layers = (TEXT_WIDTH_2, 11) if projected else (TEXT_WIDTH, 3)
+    default = (TEXT_WIDTH_2, 11) if projected else (TEXT_WIDTH, 3)
+    width, layers = width or default[0], layers or default[1]
     config = CLIPTextConfig(
         vocab_size=vocabulary,
         hidden_size=width,

@@ -1,4 +1,4 @@
-"""What the engine asks of a device. One file a kind; precision is a value, not a copied file."""
+"""What the engine needs of a device. There is one folder per kind; precision is a value."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from torch import nn
 
 if TYPE_CHECKING:
     from runnables.checkpoints.checkpoint import Checkpoint
-    from runnables.families.base import Pipeline
+    from runnables.families.base import Family
     from runnables.settings import Settings
 
 T = TypeVar("T")
+T5 = ("text_encoder_3", "tokenizer_3")
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class Accelerator:
     """A device, its number format, and how much one step may hold."""
 
-    #: UNet rows a call is padded to; empty: any number (no static shapes)
+    #: denoiser rows a call is padded to; empty: any number (no static shapes)
     buckets: tuple[int, ...] = ()
-    #: UNet rows beyond which a larger batch no longer pays, at 64x64 latents; scaled by area
+    #: denoiser rows beyond which a larger batch no longer pays, at 64x64 latents; scaled by area
     efficient_rows = 16
-    #: UNet rows a step holds at most, however small they are
+    #: denoiser rows a step holds at most, however small they are
     most_rows = 64
 
     def __init__(self, device: torch.device, dtype: torch.dtype, settings: Settings) -> None:
@@ -42,15 +43,16 @@ class Accelerator:
         """
         from runnables.checkpoints.loading import load
 
-        return load(source, dtype=self.dtype, config=config)
+        left_out = () if self.settings.t5 else T5
+        return load(source, dtype=self.dtype, config=config, left_out=left_out)
 
-    def prepare(self, pipeline: Pipeline) -> None:
-        """Move the modules to the device and make the UNet fast there, once, before serving."""
-        for module in pipeline.checkpoint.modules:
+    def prepare(self, family: Family) -> None:
+        """Move the modules to the device and make the denoiser fast there, once, before serving."""
+        for module in family.checkpoint.modules:
             module.to(self.device)
 
     def adopt(self, module: nn.Module, size: tuple[int, int]) -> None:
-        """Move a module that is run beside the UNet to the device, and make it fast there.
+        """Move a module that is run beside the denoiser to the device, and make it fast there.
 
         Args:
             size: (height, width) of most of its inputs.
@@ -64,7 +66,7 @@ class Accelerator:
             yield
 
     def row_limit(self, latent_area: int) -> int:
-        """UNet rows a step may hold for latents of this area (h x w), at least 2."""
+        """denoiser rows a step may hold for latents of this area (h x w), at least 2."""
         if self.settings.max_batch:
             return self.settings.max_batch
         return min(max(2, round(self.efficient_rows * 64 * 64 / latent_area)), self.most_rows)
@@ -74,7 +76,7 @@ class Accelerator:
         return max(1, round(4 * 64 * 64 / latent_area))
 
     def pad(self, rows: int) -> int:
-        """The bucket for this many UNet rows."""
+        """The bucket for this many denoiser rows."""
         return next((bucket for bucket in self.buckets if bucket >= rows), rows)
 
     def free_bytes(self) -> float:

@@ -1,7 +1,7 @@
 """Models by short name: where they live, and the defaults their authors recommend.
 
-Revisions are left open (None takes the newest): `python -m models import NAME` writes the commit it
-fetched into the manifest, and `--revision COMMIT` pins one.
+Where a revision is left open, the newest is taken: `python -m models import NAME` writes the commit
+that it fetched into the manifest, and `--revision COMMIT` pins one.
 """
 
 from __future__ import annotations
@@ -9,24 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+
+from runnables.checkpoints.families import LATENT_CONSISTENCY, Defaults
 
 FOLDER = Path(__file__).resolve().parents[2] / "models"
 
-Family = Literal["stable-diffusion", "stable-diffusion-xl", "stable-diffusion-xl-refiner"]
-Defaults = MappingProxyType[str, Any]  # fields of runnables.parameters.Profile
-
-#: where a family departs from 50 steps at guidance 7.5; source: the defaults of `__call__` of
-#: diffusers' StableDiffusionXLPipeline and StableDiffusionXLImg2ImgPipeline
-FAMILY_DEFAULTS: dict[Family, Defaults] = {
-    "stable-diffusion": MappingProxyType({}),
-    "stable-diffusion-xl": MappingProxyType({"guidance_scale": 5.0}),
-    "stable-diffusion-xl-refiner": MappingProxyType({"guidance_scale": 5.0}),
-}
-#: models distilled to few steps with guidance as an input; source: card of LCM_Dreamshaper_v7
-LATENT_CONSISTENCY = MappingProxyType({"num_inference_steps": 4, "guidance_scale": 8.0})
 #: distilled by an adversary; source: cards of sd-turbo and sdxl-turbo (1 to 4 steps, no guidance)
-TURBO = MappingProxyType(
+TURBO: Defaults = MappingProxyType(
     {"num_inference_steps": 1, "guidance_scale": 0.0, "height": 512, "width": 512}
 )
 
@@ -43,7 +32,7 @@ class Entry:
     """
 
     repository: str
-    family: Family
+    family: str
     gigabytes: float
     licence: str
     defaults: Defaults = field(default_factory=lambda: MappingProxyType({}))
@@ -100,6 +89,37 @@ CATALOG: dict[str, Entry] = {
     ),
     "sdxl-turbo": Entry(
         "stabilityai/sdxl-turbo", "stable-diffusion-xl", 13.9, "Stability AI Community", TURBO
+    ),
+    "sd-3-medium": Entry(
+        "stabilityai/stable-diffusion-3-medium-diffusers",
+        "stable-diffusion-3",
+        31.0,
+        "Stability AI Community",
+        revision="ea42f8cef0f178587cf766dc8129abd379c90671",
+    ),
+    "sd-3.5-medium": Entry(
+        "stabilityai/stable-diffusion-3.5-medium",
+        "stable-diffusion-3",
+        32.9,
+        "Stability AI Community",
+        MappingProxyType({"num_inference_steps": 40, "guidance_scale": 4.5}),  # its card
+        "94b13ccbe959c51e8159d91f562c58f29fac971a",
+    ),
+    "sd-3.5-large": Entry(
+        "stabilityai/stable-diffusion-3.5-large",
+        "stable-diffusion-3",
+        55.2,
+        "Stability AI Community",
+        MappingProxyType({"num_inference_steps": 28, "guidance_scale": 3.5}),  # its card
+        "ceddf0a7fdf2064ea28e2213e3b84e4afa170a0f",
+    ),
+    "sd-3.5-large-turbo": Entry(
+        "stabilityai/stable-diffusion-3.5-large-turbo",
+        "stable-diffusion-3",
+        55.2,
+        "Stability AI Community",
+        MappingProxyType({"num_inference_steps": 4, "guidance_scale": 0.0}),  # its card
+        "ec07796fc06b096cc56de9762974a28f4c632eda",
     ),
     "lcm-dreamshaper-v7": Entry(
         "SimianLuo/LCM_Dreamshaper_v7",

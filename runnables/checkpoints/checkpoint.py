@@ -8,21 +8,10 @@ from typing import Any
 
 from torch import nn
 
-from runnables.checkpoints.catalog import FAMILY_DEFAULTS, LATENT_CONSISTENCY, Family
 from runnables.checkpoints.components import refusal
+from runnables.checkpoints.families import FAMILIES, LATENT_CONSISTENCY
 from runnables.errors import InvalidInput, UnknownName
 from runnables.parameters import Profile
-
-#: class in model_index.json -> family; the task in the name does not matter, as any model does all
-FAMILIES: dict[str, Family] = {
-    "StableDiffusionPipeline": "stable-diffusion",
-    "StableDiffusionImg2ImgPipeline": "stable-diffusion",
-    "StableDiffusionInpaintPipeline": "stable-diffusion",
-    "LatentConsistencyModelPipeline": "stable-diffusion",
-    "StableDiffusionXLPipeline": "stable-diffusion-xl",
-    "StableDiffusionXLImg2ImgPipeline": "stable-diffusion-xl",
-    "StableDiffusionXLInpaintPipeline": "stable-diffusion-xl",
-}
 
 
 @dataclass(frozen=True)
@@ -31,7 +20,7 @@ class Compiled:
 
     Attributes:
         sizes: (height, width) in pixels.
-        rows: UNet rows of every call.
+        rows: denoiser rows of every call.
     """
 
     sizes: tuple[tuple[int, int], ...]
@@ -53,32 +42,52 @@ class Checkpoint:
 
     Attributes:
         name: for people and for `GET /models`; the folder's, file's or repository's last part.
-        tokenizers, text_encoders: in the family's order (SDXL: two, its refiner: the second).
+        family: a key of `FAMILIES`.
+        components: those that the model has, by their names in model_index.json, without the
+            scheduler.
         scheduler_config: scheduler_config.json with `_class_name`.
-        safety_checker, feature_extractor: None where the model ships none.
         profile: defaults of the parameters that requests leave out.
         config: model_index.json.
         compiled: what it takes, where its shapes are static.
     """
 
     name: str
-    family: Family
-    tokenizers: tuple[Any, ...]
-    text_encoders: tuple[Any, ...]
-    unet: Any
-    vae: Any
+    family: str
+    components: Mapping[str, Any]
     scheduler_config: dict[str, Any]
-    safety_checker: Any
-    feature_extractor: Any
     profile: Profile
     config: dict[str, Any]
     compiled: Compiled | None = None
 
+    def __getattr__(self, name: str) -> Any:
+        """A component by its name."""
+        try:
+            return self.__dict__["components"][name]
+        except KeyError as error:
+            raise AttributeError(f"this checkpoint has no {name}") from error
+
+    def all_of(self, kind: str) -> tuple[Any, ...]:
+        """The components `kind`, `kind_2`, `kind_3` that the model has, in this order."""
+        names = (kind, f"{kind}_2", f"{kind}_3")
+        return tuple(self.components[name] for name in names if name in self.components)
+
+    @property
+    def denoiser(self) -> Any:
+        """The component that predicts noise or velocity."""
+        return self.components[FAMILIES[self.family].denoiser]
+
+    @property
+    def text_encoders(self) -> tuple[Any, ...]:
+        return self.all_of("text_encoder")
+
+    @property
+    def tokenizers(self) -> tuple[Any, ...]:
+        return self.all_of("tokenizer")
+
     @property
     def modules(self) -> list[nn.Module]:
         """All parts with weights; none of a compiled model, which has them on its device."""
-        parts = [self.unet, self.vae, *self.text_encoders, self.safety_checker]
-        return [part for part in parts if isinstance(part, nn.Module)]
+        return [part for part in self.components.values() if isinstance(part, nn.Module)]
 
     @property
     def nbytes(self) -> int:
@@ -87,30 +96,14 @@ class Checkpoint:
         return sum(weight.numel() * weight.element_size() for weight in weights)
 
 
-def family_of(index: Mapping[str, Any]) -> Family:
-    """The family of a model_index.json.
-
-    Raises:
-        ConfigurationError: naming the classes that are supported.
-    """
-    name = index.get("_class_name")
-    if name not in FAMILIES:
-        raise refusal(f"{name} is not supported; supported are {', '.join(FAMILIES)}")
-    if index.get("requires_aesthetics_score", False):
-        return "stable-diffusion-xl-refiner"
-    return FAMILIES[name]
-
-
-def profile_of(
-    family: Family, scheduler_config: Mapping[str, Any], own: Mapping[str, Any]
-) -> Profile:
+def profile_of(family: str, scheduler_config: Mapping[str, Any], own: Mapping[str, Any]) -> Profile:
     """The family's defaults, with the model's own before them.
 
     Raises:
         ConfigurationError: `own`, the content of profile.json, is no profile.
     """
     distilled = scheduler_config["_class_name"] == "LCMScheduler"
-    defaults = {**FAMILY_DEFAULTS[family], **(LATENT_CONSISTENCY if distilled else {}), **own}
+    defaults = {**FAMILIES[family].defaults, **(LATENT_CONSISTENCY if distilled else {}), **own}
     try:
         return Profile(**defaults)
     except (ValueError, UnknownName) as error:

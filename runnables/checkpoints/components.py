@@ -10,26 +10,8 @@ from typing import Any
 import torch
 
 from runnables.checkpoints import layout
+from runnables.checkpoints.families import COMPONENTS
 from runnables.errors import ConfigurationError
-
-_SAFETY = "diffusers.pipelines.stable_diffusion.safety_checker"
-_TOKENIZERS = dict.fromkeys(("CLIPTokenizer", "CLIPTokenizerFast"), "transformers:CLIPTokenizer")
-
-#: component -> class as model_index.json names it -> where the class to load it with is found.
-#: Imported only when a model has the component: a start takes as long as its imports.
-CLASSES: dict[str, dict[str, str]] = {
-    "unet": {"UNet2DConditionModel": "diffusers:UNet2DConditionModel"},
-    "vae": {"AutoencoderKL": "diffusers:AutoencoderKL"},
-    "text_encoder": {"CLIPTextModel": "transformers:CLIPTextModel"},
-    "text_encoder_2": {"CLIPTextModelWithProjection": "transformers:CLIPTextModelWithProjection"},
-    "tokenizer": _TOKENIZERS,
-    "tokenizer_2": _TOKENIZERS,
-    "feature_extractor": {
-        "CLIPImageProcessor": "transformers:CLIPImageProcessor",
-        "CLIPFeatureExtractor": "transformers:CLIPImageProcessor",  # before transformers 5
-    },
-    "safety_checker": {"StableDiffusionSafetyChecker": f"{_SAFETY}:StableDiffusionSafetyChecker"},
-}
 
 
 def load_component(folder: Path, index: Mapping[str, Any], name: str, dtype: torch.dtype) -> Any:
@@ -39,14 +21,14 @@ def load_component(folder: Path, index: Mapping[str, Any], name: str, dtype: tor
         None where model_index.json lists none.
 
     Raises:
-        ConfigurationError: it is missing, incomplete, or of a class that no pipeline here knows.
+        ConfigurationError: it is missing, incomplete, or of a class that no family here knows.
     """
     class_name = layout.components(index).get(name)
     if class_name is None:
         return None
     kind = _class_of(name, class_name)
     try:
-        if name not in layout.WITH_WEIGHTS:
+        if not COMPONENTS[name].weights:
             return kind.from_pretrained(folder / name)
         return load_module(kind, folder / name, dtype)
     except ConfigurationError:
@@ -85,7 +67,7 @@ def load_module(kind: Any, folder: Path, dtype: torch.dtype) -> torch.nn.Module:
 
 
 def _class_of(component: str, name: str) -> Any:
-    known = CLASSES[component]
+    known = COMPONENTS[component].classes
     if name not in known:
         raise refusal(f"{component} is a {name}; supported are {', '.join(known)}")
     module, _, attribute = known[name].partition(":")

@@ -1,7 +1,7 @@
 """What of a diffusers model folder a pipeline needs, and whether it is there in full.
 
-A folder holds model_index.json and one folder a component; the same weights often lie there several
-times: as pickles, for other frameworks, or as a *variant* such as `model.fp16.safetensors`.
+A folder holds model_index.json and one folder per component; the same weights often lie there
+several times: as pickles, for other frameworks, or as a *variant* such as `model.fp16.safetensors`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from runnables.checkpoints.families import COMPONENTS
+
 INDEX = "model_index.json"
-#: components with weights
-WITH_WEIGHTS = frozenset({"unet", "vae", "text_encoder", "text_encoder_2", "safety_checker"})
-#: configurations and vocabularies
-WITHOUT_WEIGHTS = frozenset({"tokenizer", "tokenizer_2", "scheduler", "feature_extractor"})
 #: what the weights may be used for stays with them
 LICENCE = re.compile(r"licen[cs]e.*", re.IGNORECASE)
 CONFIGURATION = re.compile(r".*\.(json|txt)")
@@ -29,11 +27,11 @@ class Incomplete(Exception):
 
 
 def components(index: Mapping[str, Any]) -> dict[str, str]:
-    """Component -> class name, of those a pipeline uses and model_index.json lists as present."""
+    """Component -> class name, of those a family uses and model_index.json lists as present."""
     return {
         name: value[1]
         for name, value in index.items()
-        if name in WITH_WEIGHTS | WITHOUT_WEIGHTS and value and value[1] is not None
+        if name in COMPONENTS and value and value[1] is not None
     }
 
 
@@ -70,7 +68,7 @@ def _of(component: str, names: list[str], variant: str) -> list[str]:
     configurations = [name for name in own if CONFIGURATION.fullmatch(name)]
     if not own:
         raise Incomplete(f"the model has no {component}/, which its {INDEX} lists")
-    if component not in WITH_WEIGHTS:
+    if not COMPONENTS[component].weights:
         return configurations
     chosen = choose(variants(own), variant)
     if chosen is None:

@@ -1,4 +1,4 @@
-"""A folder of things requests may name: listed afresh, loaded at first use, the oldest let go."""
+"""A folder of files that requests name: loaded at first use, evicted by least recent use."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Key = tuple[str, float]
 
 
 class Library(Generic[T]):
-    """Thread-safe. What has been let go stays alive for as long as a request still uses it.
+    """Thread-safe. What was evicted stays alive for as long as a request still uses it.
 
     Args:
         folder: None: there is nothing in it.
@@ -58,8 +58,8 @@ class Library(Generic[T]):
         found = sorted(self._folder.glob(self._pattern)) if self._folder else []
         return {_name(path): path for path in found}
 
-    def get(self, name: str) -> T:
-        """Load it, or take it as it was loaded before.
+    def find(self, name: str) -> Path:
+        """Where it lies; loads nothing.
 
         Raises:
             UnknownName: with the names that there are.
@@ -67,6 +67,15 @@ class Library(Generic[T]):
         path = self.paths().get(name)
         if path is None:
             raise UnknownName(self._unknown(name), loc=(self._field,))
+        return path
+
+    def get(self, name: str) -> T:
+        """Load it, or take it as it was loaded before.
+
+        Raises:
+            UnknownName: as `find`. What loading raises goes to the caller.
+        """
+        path = self.find(name)
         key = (name, path.stat().st_mtime)
         with self._lock:
             if key not in self._loaded:

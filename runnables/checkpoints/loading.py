@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from runnables.checkpoints import catalog, hub, layout, manifest
-from runnables.checkpoints.checkpoint import Checkpoint, family_of, profile_of
+from runnables.checkpoints.checkpoint import Checkpoint, profile_of
 from runnables.checkpoints.components import load_component, refusal
+from runnables.checkpoints.families import FAMILIES, FamilyLayout, family_of
 from runnables.checkpoints.single_file import load_file
 from runnables.samplers.scheduler import mended
 
@@ -25,56 +26,65 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 HASHED_UP_TO = 64 * 2**20  # bytes of a model that are hashed at every load (20 ms for 16 MB)
 
 
-def load(source: str, *, dtype: torch.dtype, config: str | None = None) -> Checkpoint:
+def load(
+    source: str,
+    *,
+    dtype: torch.dtype,
+    config: str | None = None,
+    left_out: Collection[str] = (),
+) -> Checkpoint:
     """Load what SD_MODEL names.
 
     Args:
         source: a path, a name of the catalog or of a folder in models/, or `owner/name[@revision]`.
         config: for a single-file checkpoint, a diffusers folder of the same architecture.
+        left_out: components that are not loaded, though the model has them.
 
     Raises:
         ConfigurationError: saying what is missing, damaged or not supported.
     """
     path = Path(source).expanduser()
     if path.is_file():
-        return load_file(path, dtype, config)
+        return load_file(path, dtype, config, left_out)
     if folder := path if path.is_dir() else catalog.folder_of(source):
-        return _load_folder(folder, folder.resolve().name, dtype)
-    return _load_from_hub(source, dtype)
+        return _load_folder(folder, folder.resolve().name, dtype, left_out)
+    return _load_from_hub(source, dtype, left_out)
 
 
 def _load_folder(
-    folder: Path, name: str, dtype: torch.dtype, defaults: Mapping[str, Any] | None = None
+    folder: Path,
+    name: str,
+    dtype: torch.dtype,
+    left_out: Collection[str] = (),
+    defaults: Mapping[str, Any] | None = None,
 ) -> Checkpoint:
     index = _read_json(folder / layout.INDEX, "not a diffusers model folder")
-    family = family_of(index)
-    _check_whole(folder, index)
-
-    def parts(*names: str) -> tuple[Any, ...]:
-        loaded = (load_component(folder, index, part, dtype) for part in names)
-        return tuple(part for part in loaded if part is not None)
-
-    (unet,), (vae,) = parts("unet"), parts("vae")
+    family = _family_of(index)
+    _check_whole(folder, index, FAMILIES[family])
     scheduler_config = _scheduler_config(folder, index)
+    absent = {"scheduler", *left_out}
+    names = [name for name in layout.components(index) if name not in absent]
     return Checkpoint(
         name=name,
         family=family,
-        tokenizers=parts("tokenizer", "tokenizer_2"),
-        text_encoders=parts("text_encoder", "text_encoder_2"),
-        unet=unet,
-        vae=vae,
+        components={part: load_component(folder, index, part, dtype) for part in names},
         scheduler_config=scheduler_config,
-        safety_checker=load_component(folder, index, "safety_checker", dtype),
-        feature_extractor=load_component(folder, index, "feature_extractor", dtype),
         profile=profile_of(family, scheduler_config, _own_profile(folder) or defaults or {}),
         config=index,
     )
 
 
-def _check_whole(folder: Path, index: Mapping[str, Any]) -> None:
+def _family_of(index: Mapping[str, Any]) -> str:
+    try:
+        return family_of(index)
+    except ValueError as error:
+        raise refusal(str(error)) from error
+
+
+def _check_whole(folder: Path, index: Mapping[str, Any], family: FamilyLayout) -> None:
     """Every component is there, and as long as the manifest, or else its own header, says."""
     try:
-        if absent := {"unet", "vae", "scheduler"} - layout.components(index).keys():
+        if absent := family.needs - layout.components(index).keys():
             raise layout.Incomplete(f"{folder / layout.INDEX} lists no {', '.join(sorted(absent))}")
         weights = list(folder.rglob("*.safetensors"))
         small = sum(path.stat().st_size for path in weights) <= HASHED_UP_TO
@@ -113,7 +123,7 @@ def _read_json(path: Path, meaning: str) -> dict[str, Any]:
     return content
 
 
-def _load_from_hub(source: str, dtype: torch.dtype) -> Checkpoint:
+def _load_from_hub(source: str, dtype: torch.dtype, left_out: Collection[str]) -> Checkpoint:
     name, _, revision = source.partition("@")
     entry = catalog.entry_of(name)
     if not entry and not HUB_ID.fullmatch(name):
@@ -123,7 +133,8 @@ def _load_from_hub(source: str, dtype: torch.dtype) -> Checkpoint:
         )
     repository = entry.repository if entry else name
     folder = _snapshot(source, repository, revision or (entry.revision if entry else None), dtype)
-    return _load_folder(folder, name.split("/")[-1], dtype, entry.defaults if entry else None)
+    defaults = entry.defaults if entry else None
+    return _load_folder(folder, name.split("/")[-1], dtype, left_out, defaults)
 
 
 def _snapshot(source: str, repository: str, revision: str | None, dtype: torch.dtype) -> Path:

@@ -1,4 +1,4 @@
-"""Single-file checkpoints: one .safetensors with UNet, VAE and text encoders in the original names.
+"""Single-file checkpoints: one .safetensors with all weights under their original names.
 
 Such a file has weights only. Configurations and tokenizers come from a diffusers folder of the same
 architecture; in this order: the one that is named (SD_CHECKPOINT_CONFIG), one beside the file with
@@ -8,50 +8,56 @@ the file's name, the catalog's model of that kind where it is imported, and else
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from runnables.checkpoints import catalog, layout
-from runnables.checkpoints.checkpoint import Checkpoint, family_of, profile_of
-from runnables.checkpoints.components import refusal
+from runnables.checkpoints.checkpoint import Checkpoint, profile_of
+from runnables.checkpoints.components import load_component, refusal
+from runnables.checkpoints.families import COMPONENTS, FamilyLayout, family_of, single_file_kinds
+from runnables.errors import ConfigurationError
 from runnables.samplers.scheduler import mended
 
-#: diffusers' name of a kind of checkpoint -> the pipeline that reads it, the catalog's model of it
-KINDS = {
-    "v1": ("StableDiffusionPipeline", "sd-1.5"),
-    "inpainting": ("StableDiffusionInpaintPipeline", "sd-1.5-inpaint"),
-    "v2": ("StableDiffusionPipeline", "sd-2.1"),
-    "inpainting_v2": ("StableDiffusionInpaintPipeline", "sd-2-inpaint"),
-    "xl_base": ("StableDiffusionXLPipeline", "sdxl"),
-    "xl_inpaint": ("StableDiffusionXLInpaintPipeline", "sdxl-inpaint"),
-    "xl_refiner": ("StableDiffusionXLImg2ImgPipeline", "sdxl-refiner"),
-}
-UNET_PREFIX = "model.diffusion_model."
 
-
-def load_file(path: Path, dtype: torch.dtype, config: str | None) -> Checkpoint:
+def load_file(
+    path: Path, dtype: torch.dtype, config: str | None, left_out: Collection[str] = ()
+) -> Checkpoint:
     """Load a single-file checkpoint.
 
     Args:
         config: a diffusers folder of the same architecture, or None.
+        left_out: components that are not loaded.
 
     Raises:
         ConfigurationError: the file is damaged or of an unknown kind, or no configuration found.
     """
-    kind = _kind(path)
-    if kind not in KINDS:
-        raise refusal(f"{path} is a checkpoint of kind {kind}; supported are {', '.join(KINDS)}")
-    class_name, known = KINDS[kind]
+    kind, names = _kind(path)
+    kinds = single_file_kinds()
+    if kind not in kinds:
+        raise refusal(f"{path} is a checkpoint of kind {kind}; supported are {', '.join(kinds)}")
+    layout_of_family, class_name, known = kinds[kind]
+    prefix = layout_of_family.denoiser_prefix
+    if not any(name.startswith(prefix) for name in names):  # "v1" is diffusers' answer to anything
+        raise refusal(
+            f"{path} cannot be loaded as a Stable Diffusion checkpoint: it has no denoiser"
+        )
     folder = _folder(path, config, known)
     source = str(folder) if folder else catalog.CATALOG[known].repository
     import diffusers
 
     try:
         pipeline = getattr(diffusers, class_name).from_single_file(
-            str(path), dtype=dtype, config=source, local_files_only=folder is not None
+            str(path),
+            dtype=dtype,
+            config=source,
+            local_files_only=folder is not None,
+            **_from_folder(layout_of_family, names, folder, dtype, left_out),
         )
+    except ConfigurationError:
+        raise
     except Exception as error:  # whatever a foreign file makes the converter raise
         raise refusal(
             f"{path} cannot be loaded as a Stable Diffusion checkpoint with the configuration of "
@@ -61,8 +67,25 @@ def load_file(path: Path, dtype: torch.dtype, config: str | None) -> Checkpoint:
     return _checkpoint(path, pipeline)
 
 
-def _kind(path: Path) -> str:
-    """What diffusers takes the file for; read from its header, not its weights."""
+def _from_folder(
+    family: FamilyLayout,
+    names: Sequence[str],
+    folder: Path | None,
+    dtype: torch.dtype,
+    left_out: Collection[str],
+) -> dict[str, Any]:
+    """The text encoders that the file lacks, from the folder with the configurations."""
+    passed: dict[str, Any] = dict.fromkeys(left_out)
+    for component, prefix in family.text_prefixes.items():
+        if component in left_out or any(name.startswith(prefix) for name in names):
+            continue
+        index = json.loads((folder / layout.INDEX).read_text()) if folder else {}
+        passed[component] = load_component(folder, index, component, dtype) if folder else None
+    return passed
+
+
+def _kind(path: Path) -> tuple[str, list[str]]:
+    """What diffusers takes the file for, and its tensors' names; read from its header alone."""
     if path.suffix != ".safetensors":
         raise refusal(
             f"{path} is not a .safetensors file; pickled checkpoints (.ckpt, .pt) can run code "
@@ -83,9 +106,7 @@ def _kind(path: Path) -> str:
         raise refusal(
             f"{path} cannot be loaded as a Stable Diffusion checkpoint: {error}"
         ) from error
-    if not any(name.startswith(UNET_PREFIX) for name in shapes):  # "v1" is its answer to anything
-        raise refusal(f"{path} cannot be loaded as a Stable Diffusion checkpoint: it has no UNet")
-    return kind
+    return kind, list(shapes)
 
 
 def _folder(path: Path, config: str | None, known: str) -> Path | None:
@@ -96,11 +117,11 @@ def _folder(path: Path, config: str | None, known: str) -> Path | None:
 
 
 def _checkpoint(path: Path, pipeline: Any) -> Checkpoint:
-    def parts(*names: str) -> tuple[Any, ...]:
-        return tuple(part for n in names if (part := getattr(pipeline, n, None)) is not None)
-
-    for module in (pipeline.unet, pipeline.vae, *parts("text_encoder", "text_encoder_2")):
-        module.eval().requires_grad_(False)
+    names = [name for name in COMPONENTS if name != "scheduler"]
+    components = {name: part for name in names if (part := getattr(pipeline, name, None))}
+    for part in components.values():
+        if isinstance(part, torch.nn.Module):
+            part.eval().requires_grad_(False)
     index = {**dict(pipeline.config), "_class_name": type(pipeline).__name__}
     scheduler = pipeline.scheduler
     named = {**dict(scheduler.config), "_class_name": type(scheduler).__name__}
@@ -110,13 +131,8 @@ def _checkpoint(path: Path, pipeline: Any) -> Checkpoint:
     return Checkpoint(
         name=path.stem,
         family=family,
-        tokenizers=parts("tokenizer", "tokenizer_2"),
-        text_encoders=parts("text_encoder", "text_encoder_2"),
-        unet=pipeline.unet,
-        vae=pipeline.vae,
+        components=components,
         scheduler_config=scheduler_config,
-        safety_checker=getattr(pipeline, "safety_checker", None),
-        feature_extractor=getattr(pipeline, "feature_extractor", None),
         profile=profile_of(
             family, scheduler_config, json.loads(own.read_text()) if own.is_file() else {}
         ),

@@ -11,12 +11,12 @@ FIRST_TURN_S = 0.1  # of an upscaler that was never used
 
 @dataclass
 class CostModel:
-    """Seconds of a UNet call = overhead + rate x UNet rows x latent area.
+    """Seconds of a denoiser call = overhead + rate x denoiser rows x latent area.
 
     Attributes:
         overhead: seconds of a call that no row adds to.
-        rate: seconds a UNet row and latent position.
-        decode_rate: seconds a latent position of one decoded image.
+        rate: seconds per denoiser row and latent position.
+        decode_rate: seconds per latent position of one decoded image.
         turn: seconds of a turn of each upscaler that was used, by its name.
     """
 
@@ -25,17 +25,17 @@ class CostModel:
     decode_rate: float = 1e-4
     turn: dict[str, float] = field(default_factory=dict)
 
-    def step(self, unet_rows: float, area: int) -> float:
-        """Seconds of one UNet call."""
-        return self.overhead + self.rate * unet_rows * area
+    def step(self, rows: float, area: int) -> float:
+        """Seconds of one denoiser call."""
+        return self.overhead + self.rate * rows * area
 
-    def alone(self, steps: int, unet_rows: float, images: int, area: int) -> float:
+    def alone(self, steps: int, rows: float, images: int, area: int) -> float:
         """Seconds a request takes with the machine to itself."""
         decode = self.decode_rate * area * images
-        return steps * self.step(unet_rows * images, area) + decode
+        return steps * self.step(rows * images, area) + decode
 
     def share(self, work: float) -> float:
-        """Seconds that so many UNet rows x latent positions add to a machine already busy."""
+        """Seconds that so many denoiser rows x latent positions add to a machine already busy."""
         return self.rate * work
 
     def turns(self, upscaler: str, count: int) -> float:
@@ -48,7 +48,7 @@ class CostModel:
         self.turn[upscaler] = known + TURN_GAIN * (seconds - known)
 
     def calibrate(self, samples: list[tuple[int, int, float]]) -> None:
-        """Fit overhead and rate to (UNet rows, area, seconds) of a few calls of different size."""
+        """Fit overhead and rate to (denoiser rows, area, seconds) of calls of different size."""
         small, large = samples[0], samples[-1]
         work_small, work_large = small[0] * small[1], large[0] * large[1]
         if work_large > work_small:
@@ -58,9 +58,9 @@ class CostModel:
             self.rate = 0.8 * small[2] / work_small
         self.overhead = max(small[2] - self.rate * work_small, 0.0)
 
-    def observe_step(self, unet_rows: float, area: int, seconds: float) -> None:
+    def observe_step(self, rows: float, area: int, seconds: float) -> None:
         """Scale the model towards what a call really took."""
-        ratio = min(max(seconds / max(self.step(unet_rows, area), 1e-9), 0.1), 10.0)
+        ratio = min(max(seconds / max(self.step(rows, area), 1e-9), 0.1), 10.0)
         self.overhead *= 1 + GAIN * (ratio - 1)
         self.rate *= 1 + GAIN * (ratio - 1)
 

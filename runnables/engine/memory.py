@@ -14,7 +14,7 @@ class MemoryModel:
 
     Attributes:
         budget: bytes that calls may hold beside the models; infinite where nothing is known.
-        row_rate: bytes a UNet row and latent position.
+        row_rate: bytes a denoiser row and latent position.
         decode_rate: bytes a latent position of one decoded image.
         adapters: bytes of the budget that loaded LoRAs and ControlNets have taken.
     """
@@ -25,7 +25,7 @@ class MemoryModel:
     adapters: float = 0.0
 
     def rows(self, area: int) -> float:
-        """UNet rows of this latent area that fit in one call."""
+        """denoiser rows of this latent area that fit in one call."""
         return self._left / (self.row_rate * area) if self.row_rate else math.inf
 
     def images(self, area: int) -> float:
@@ -36,8 +36,8 @@ class MemoryModel:
     def _left(self) -> float:
         return max(0.0, self.budget - self.adapters)
 
-    def check(self, area: int, unet_rows: float, loc: Loc = ("height",)) -> None:
-        """Whether an image that needs so many UNet rows can be drawn at all.
+    def check(self, area: int, rows: float, loc: Loc = ("height",)) -> None:
+        """Whether an image that needs so many denoiser rows can be generated at all.
 
         Args:
             loc: the field to blame.
@@ -45,10 +45,38 @@ class MemoryModel:
         Raises:
             PayloadTooLarge: it cannot, with the share of the native area that can.
         """
-        fits = min(self.rows(area) / unet_rows, self.images(area))
+        fits = min(self.rows(area) / rows, self.images(area))
         if fits < 1:
             raise PayloadTooLarge(
                 "the memory left on this device holds an image of about "
                 f"{fits:.0%} of these pixels: ask for a smaller one",
                 loc=loc,
             )
+
+
+RECOVERY = 50  # calls without a failure after which a limit that was lowered rises a little
+SMALLEST = 1 / 64
+
+
+class Headroom:
+    """The share of the usual batch size that steps use: lowered by an out-of-memory, then raised.
+
+    Attributes:
+        share: from 1/64 to 1.
+    """
+
+    def __init__(self) -> None:
+        self.share = 1.0
+        self._calm = 0
+
+    def exhausted(self) -> None:
+        """A call ran out of memory: half as many rows from now on."""
+        self.share = max(self.share / 2, SMALLEST)
+        self._calm = 0
+
+    def succeeded(self) -> None:
+        """A call went well; after some of them, a quarter more rows are tried."""
+        self._calm += 1
+        if self.share < 1.0 and self._calm >= RECOVERY:
+            self.share = min(1.0, self.share * 1.25)
+            self._calm = 0

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from runnables.engine.batch_key import BatchKey
-from runnables.extensions.controlnet.residuals import COST, ControlSet
-from runnables.extensions.lora.layers import LoraSet
-from runnables.families.base import Conditioning, Pipeline
+from runnables.engine.denoise import Denoise
+from runnables.engine.hires import SecondPass
+from runnables.engine.scheduling import BatchKey
+from runnables.extensions.base import Active
+from runnables.families.base import Conditioning, Family
 from runnables.families.latents import Start
 from runnables.samplers.table import SamplerTable
-
-if TYPE_CHECKING:
-    from runnables.engine.hires import SecondPass
-    from runnables.engine.plan import Request
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,29 +23,33 @@ class Stage:
     """One sampler run with one model. SDXL's refiner is a second stage of the same row.
 
     Attributes:
+        active: the extensions that the request asks for, each with what the row carries for it.
+        weight: what they add to every denoiser row, in parts of one, where all of them act.
+        extra_rows: denoiser rows of their own, on average over the steps.
         second_pass: where this stage is one, how its first sample is made of the stage before it.
             Without it that stage's last sample is the first one here.
     """
 
-    pipeline: Pipeline
+    family: Family
     table: SamplerTable
     positive: Conditioning
     negative: Conditioning | None
     guidance_scale: float
     guidance_rescale: float
     guidance_interval: tuple[float, float] = (0.0, 1.0)
-    deep_cache_interval: int = 1
-    loras: LoraSet = ()
-    controls: ControlSet = ()
+    active: tuple[Active, ...] = ()
+    weight: float = 0.0
+    extra_rows: float = 0.0
     second_pass: SecondPass | None = None
 
     @property
     def load(self) -> float:
-        """UNet rows of a call, ControlNets counted as parts of one."""
-        return (2 if self.negative else 1) * (1 + COST * len(self.controls))
+        """Denoiser rows of a call, what extensions add counted as parts of one."""
+        rows = (2 if self.negative else 1) + self.extra_rows
+        return rows * (1 + self.weight)
 
     def guided(self, step: int) -> bool:
-        """Whether this UNet call runs a second, unconditional row."""
+        """Whether this denoiser call runs a second, unconditional row."""
         first, last = self.guidance_interval
         return self.negative is not None and first <= step / len(self.table) < last
 
@@ -58,19 +59,18 @@ class Row:
 
     Attributes:
         state: (depth, C, h, w) float32, the sampler's state; slot 0 is the current sample.
-        step: UNet calls done in the current stage; `done` counts those of all stages.
-        features: what DeepCache keeps of the last full call, (1 or 2, channels, h, w): of the
-            conditional and, where it was guided, the unconditional row.
+        step: denoiser calls done in the current stage; `done` counts those of all stages.
+        kept: what extensions remember from call to call.
     """
 
-    def __init__(self, request: Request, seed: int, stages: Sequence[Stage], start: Start) -> None:
-        self.request = request
+    def __init__(self, work: Denoise, seed: int, stages: Sequence[Stage], start: Start) -> None:
+        self.work = work
         self.seed = seed
         self.start = start
         self._stages = list(stages)
         self.step = 0
         self.done = 0
-        self.features: Tensor | None = None
+        self.kept: dict[str, Any] = {}
         self.state = _first_state(start.sample, self.stage.table)
 
     @property
@@ -83,38 +83,46 @@ class Row:
         return self._stages[1].second_pass if len(self._stages) > 1 else None
 
     @property
+    def steps(self) -> int:
+        """All denoiser calls of the current stage."""
+        return len(self.stage.table)
+
+    @property
     def guided(self) -> bool:
         return self.stage.guided(self.step)
 
     @property
-    def unet_rows(self) -> int:
+    def denoiser_rows(self) -> int:
+        """Rows of the next call."""
+        return self._own_rows + sum(one.rows(part, self) for one, part in self.stage.active)
+
+    @property
+    def _own_rows(self) -> int:
         return 2 if self.guided else 1
 
     @property
-    def controls(self) -> ControlSet:
-        """The ControlNets that act at this step."""
-        return tuple(one for one in self.stage.controls if one.acts(self.step))
+    def acting(self) -> tuple[Hashable, ...]:
+        """What the extensions do in the next call."""
+        return tuple(one.acts(part, self) for one, part in self.stage.active)
 
     @property
     def load(self) -> float:
-        """UNet rows of the next call, ControlNets counted as parts of one."""
-        return self.unet_rows * (1 + COST * len(self.controls))
-
-    @property
-    def shallow(self) -> bool:
-        """Whether the next UNet call can do with the features of an earlier one."""
-        due = self.step % self.stage.deep_cache_interval == 0
-        return not due and self.features is not None and len(self.features) >= self.unet_rows
+        """Rows of the next call, what extensions add counted as parts of one."""
+        weight = sum(one.load_of(part, self) for one, part in self.stage.active)
+        return self.denoiser_rows * (1 + weight)
 
     @property
     def key(self) -> BatchKey:
         _, _, height, width = self.state.shape
+        acting = frozenset(
+            one.name for one, part in self.stage.active if one.splits and one.acts(part, self)
+        )
         tokens = self.stage.positive.hidden_states.shape[0]
-        return BatchKey(self.stage.pipeline.number, height, width, tokens, self.shallow)
+        return BatchKey(self.stage.family.number, height, width, tokens, acting)
 
     @property
     def urgency(self) -> float:
-        return self.request.urgency
+        return self.work.urgency
 
     @property
     def latents(self) -> Tensor:
@@ -122,8 +130,14 @@ class Row:
         return self.state[0]
 
     @property
+    def level(self) -> tuple[float, float]:
+        """How much of the finished latents and of noise the current sample is made of."""
+        of_image, of_noise = self.stage.table.renoise[self.step - 1].tolist()
+        return of_image, of_noise
+
+    @property
     def remaining(self) -> float:
-        """Load of the UNet calls still to come x their latent positions, guided throughout."""
+        """Load of the denoiser calls still to come x their latent positions, guided throughout."""
         area = self.key.area
         left = -self.step * self.stage.load * area
         for stage in self._stages:
@@ -150,7 +164,7 @@ class Row:
         """Enter the next stage with its first sample, (C, h, w) float32."""
         del self._stages[0]
         self.step = 0
-        self.features = None
+        self.kept.clear()
         self.state = _first_state(sample, self.stage.table)
 
 

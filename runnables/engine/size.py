@@ -1,4 +1,4 @@
-"""(height, width) in pixels: asked for, or the model's own, or an input's shape at its area."""
+"""(height, width) in pixels: as requested, or the model's own, or an input's shape at its area."""
 
 from __future__ import annotations
 
@@ -6,26 +6,22 @@ import math
 from typing import TYPE_CHECKING
 
 from runnables.errors import InvalidInput, Loc, PayloadTooLarge
-from runnables.families.base import Pipeline
+from runnables.families.base import Size, Traits
 from runnables.parameters import MAX_SIZE, TextToImage
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Size = tuple[int, int]
 
-
-def size_of(
-    parameters: TextToImage, image: Image | None, pipeline: Pipeline, max_pixels: int
-) -> Size:
-    """What is drawn. Raises InvalidInput, PayloadTooLarge naming the field."""
+def size_of(parameters: TextToImage, image: Image | None, traits: Traits, max_pixels: int) -> Size:
+    """The size that is generated. Raises InvalidInput, PayloadTooLarge naming the field."""
     height, width = parameters.height, parameters.width
     if image is not None and height is None and width is None:
-        height, width = _fitted(image, pipeline)
-    native = pipeline.native_size
+        height, width = _fitted(image, traits)
+    native = traits.native_size
     size = (height or native[0], width or native[1])
     for name, value in zip(("height", "width"), size, strict=True):
-        _check_side(name, value, pipeline.scale_factor)
+        _check_side(name, value, traits)
     check_pixels(size, max_pixels, ("height",))
     return size
 
@@ -39,9 +35,9 @@ def check_pixels(size: Size, max_pixels: int, loc: Loc) -> None:
         )
 
 
-def _fitted(image: Image, pipeline: Pipeline) -> Size:
+def _fitted(image: Image, traits: Traits) -> Size:
     """The image's shape, never squashed, at the model's native area."""
-    native, factor = pipeline.native_size, pipeline.scale_factor
+    native, factor = traits.native_size, traits.size_multiple
     scale = math.sqrt(native[0] * native[1] / (image.width * image.height))
     return (
         max(factor, round(image.height * scale / factor) * factor),
@@ -49,7 +45,8 @@ def _fitted(image: Image, pipeline: Pipeline) -> Size:
     )
 
 
-def _check_side(name: str, value: int, factor: int) -> None:
+def _check_side(name: str, value: int, traits: Traits) -> None:
+    factor = traits.size_multiple
     if value % factor:
         nearest = max(factor, round(value / factor) * factor)
         raise InvalidInput(
@@ -58,5 +55,10 @@ def _check_side(name: str, value: int, factor: int) -> None:
     if value > MAX_SIZE:
         raise InvalidInput(
             f"{name} would be {value}, over {MAX_SIZE}: this input is too long and thin",
+            loc=(name,),
+        )
+    if traits.largest_side and value > traits.largest_side:
+        raise InvalidInput(
+            f"{name} is {value}, and this model knows no side over {traits.largest_side}",
             loc=(name,),
         )

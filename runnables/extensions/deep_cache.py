@@ -6,28 +6,111 @@ runs the first down block and the last up block around the kept one, on diffuser
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
+import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from runnables.families.base import Conditioning, Pipeline
+from runnables.errors import InvalidInput
+from runnables.extensions.base import Call, Denoise, Extension, RowState, Stacked
+from runnables.families.base import Conditioning
+from runnables.families.unet import UNetFamily
+from runnables.parameters import Parameters
+
+#: key of what a row keeps of its last full call, (1 or 2, channels, h, w): of the conditional and,
+#: where it was guided, of the unconditional row
+FEATURES = "deep_cache"
+
+
+class DeepCache(Extension):
+    """Whole UNet calls at every n-th step only, where a request asks for it."""
+
+    name = "deep_cache_interval"
+    splits = True
+
+    def check(self, parameters: Parameters) -> None:
+        if parameters.controlnets:
+            raise InvalidInput(
+                "deep_cache_interval skips what ControlNets act on: leave out one of the two",
+                loc=(self.name,),
+            )
+
+    def load(self, parameters: Parameters) -> int:
+        return parameters.deep_cache_interval
+
+    def acts(self, part: int, row: RowState) -> bool:
+        """Whether the next call can do with the features of an earlier one."""
+        features = row.kept.get(FEATURES)
+        due = row.step % part == 0
+        return not due and features is not None and len(features) >= (2 if row.guided else 1)
+
+    def stack(self, stacked: Stacked, parts: Sequence[int | None]) -> Call:
+        family = cast(UNetFamily, self.family)
+        first = parts[0]
+        if first is not None and self.acts(first, stacked.rows[0]):
+            return ShallowCall(family, stacked)
+        keeping = [i for i, part in enumerate(parts) if part is not None]
+        return KeepingCall(family, stacked, keeping)
+
+
+class ShallowCall(Call):
+    """A call of the outermost blocks, for rows that all have features."""
+
+    def __init__(self, family: UNetFamily, stacked: Stacked) -> None:
+        self._family = family
+        self._conditioning = stacked.conditioning
+        conditional = len(stacked.rows)
+        features = [row.kept[FEATURES] for row in stacked.rows]
+        places = [
+            (index, int(conditional <= number < conditional + stacked.guided))
+            for number, index in enumerate(stacked.order)
+        ]
+        self._features = torch.stack([features[index][place] for index, place in places])
+
+    def around(self, denoise: Denoise) -> Denoise:
+        def shallow(sample: Tensor, timesteps: Tensor, **extra: Any) -> Tensor:
+            return predict_shallow(
+                self._family, sample, timesteps, self._conditioning, self._features
+            )
+
+        return shallow
+
+
+class KeepingCall(Call):
+    """A whole call that leaves features with the rows `keeping`."""
+
+    def __init__(self, family: UNetFamily, stacked: Stacked, keeping: Sequence[int]) -> None:
+        self._family = family
+        self._stacked = stacked
+        self._keeping = keeping
+
+    def around(self, denoise: Denoise) -> Denoise:
+        def keeping(sample: Tensor, timesteps: Tensor, **extra: Any) -> Tensor:
+            with kept_features(self._family) as kept:
+                output = denoise(sample, timesteps, **extra)
+            rows = self._stacked.rows
+            for i in self._keeping:
+                both = [i, len(rows) + i] if i < self._stacked.guided else [i]
+                rows[i].kept[FEATURES] = kept[0][both]
+            return output
+
+        return keeping
 
 
 @contextmanager
-def kept_features(pipeline: Pipeline) -> Iterator[list[Tensor]]:
-    """While open, a call of `predict` puts what enters its last up block into the list.
+def kept_features(family: UNetFamily) -> Iterator[list[Tensor]]:
+    """While open, a call of `denoise` puts what enters its last up block into the list.
 
-    (U, channels, h, w) in the pipeline's dtype.
+    (U, channels, h, w) in the model's dtype.
     """
     kept: list[Tensor] = []
 
     def keep(block: Any, given: tuple[Any, ...], named: dict[str, Any]) -> None:
         kept.append(named["hidden_states"])
 
-    handle = pipeline.unet.up_blocks[-1].register_forward_pre_hook(keep, with_kwargs=True)
+    handle = family.unet.up_blocks[-1].register_forward_pre_hook(keep, with_kwargs=True)
     try:
         yield kept
     finally:
@@ -35,16 +118,16 @@ def kept_features(pipeline: Pipeline) -> Iterator[list[Tensor]]:
 
 
 def predict_shallow(
-    pipeline: Pipeline,
+    family: UNetFamily,
     sample: Tensor,
     timesteps: Tensor,
     conditioning: Conditioning,
     features: Tensor,
 ) -> Tensor:
-    """As `Pipeline.predict`, with the features that an earlier call kept for the same rows."""
-    unet = pipeline.unet
-    added = pipeline.added_conditions(conditioning)
-    text, sample = conditioning.hidden_states, sample.to(pipeline.dtype)
+    """The UNet's output from the features that an earlier call kept for the same rows."""
+    unet = family.unet
+    added = family.added_conditions(conditioning)
+    text, sample = conditioning.hidden_states, sample.to(family.dtype)
     embedding = unet.time_embedding(
         unet.get_time_embed(sample=sample, timestep=timesteps), conditioning.guidance
     )

@@ -7,52 +7,102 @@ kin, diffusers' AutoencoderTiny) shows them sharp where the operator has one.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from runnables.families.base import Pipeline
+from runnables.errors import ConfigurationError
+from runnables.extensions.base import Context, Extension, RowState
+from runnables.families.base import Family
+from runnables.parameters import Parameters
 
 PATCH = 4  # latents along a side of a patch of one colour, in the picture the map is fitted to
 
 
+class Previews(Extension):
+    """Previews by a tiny VAE where there is one for the model, else by a linear map."""
+
+    name = "preview_every"
+
+    def __init__(self, family: Family, context: Context) -> None:
+        super().__init__(family, context)
+        folder = context.settings.preview_vae
+        own = family.traits.family.removesuffix("-refiner") == context.primary
+        self._picture: Callable[[Tensor], Tensor] | None = None
+        if folder is not None and own:
+            self._picture = TinyVae(_tiny_vae(folder, family))
+
+    @classmethod
+    def suits(cls, family: Family) -> bool:
+        return True
+
+    def wanted(self, parameters: Parameters) -> bool:
+        """False: it is no part of a row. A ticket asks for previews, also while it runs."""
+        return False
+
+    def preview(self, row: RowState, output: Tensor) -> Image.Image:
+        """RGB, of the latents' size; of the image's with a tiny VAE."""
+        prediction = self.family.traits.prediction
+        latents = estimate(row.latents, output, row.level, prediction)
+        if self._picture is None:
+            self._picture = LinearMap(self.family)
+        return Image.fromarray(self._picture(latents).numpy())
+
+
+def _tiny_vae(folder: str, family: Family) -> Any:
+    from diffusers import AutoencoderTiny
+
+    try:
+        vae = AutoencoderTiny.from_pretrained(folder, dtype=family.dtype, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"SD_PREVIEW_VAE={folder}: {error}") from error
+    if vae.config.latent_channels != family.traits.latent_channels:
+        raise ConfigurationError(f"SD_PREVIEW_VAE={folder} is for latents of another shape")
+    return vae.to(family.device).eval().requires_grad_(False)
+
+
 def estimate(
-    sample: Tensor, output: Tensor, weights: tuple[float, float], prediction_type: str
+    sample: Tensor, output: Tensor, weights: tuple[float, float], prediction: str
 ) -> Tensor:
     """The finished latents, as the model sees them now.
 
     Args:
         sample: of any shape, at a noise level where it is weights[0] x image + weights[1] x noise.
         output: the model's, guided, of the same shape.
-        prediction_type: what the output is: epsilon, v_prediction (arXiv:2202.00512) or sample.
+        prediction: what the output is: epsilon, v_prediction (arXiv:2202.00512), sample, or flow
+            (noise less image, arXiv:2403.03206).
     """
+    if prediction == "sample":
+        return output
+    if prediction == "flow":
+        return (sample - weights[1] * output) / (weights[0] + weights[1])
     size = float(torch.tensor(weights, dtype=torch.float32).norm())
     of_image, of_noise = weights[0] / size, weights[1] / size
-    if prediction_type == "sample":
-        return output
-    if prediction_type == "v_prediction":
+    if prediction == "v_prediction":
         return of_image * sample / size - of_noise * output
     return (sample / size - of_noise * output) / of_image
 
 
-class Preview:
+class LinearMap:
     """Latents to a small picture, by a linear map.
 
     Attributes:
         matrix: (C + 1, 3), colours of each latent channel and of nothing.
     """
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, family: Family) -> None:
         """Fit the map: one call of the VAE's encoder, on patches of random colours."""
-        factor, generator = pipeline.scale_factor, torch.Generator().manual_seed(0)
-        height, width = (side // factor // PATCH for side in pipeline.native_size)
+        factor = family.traits.scale_factor
+        generator = torch.Generator().manual_seed(0)
+        height, width = (side // factor // PATCH for side in family.traits.native_size)
         shape = (1, 3, max(height, 2), max(width, 2))
         patches = torch.rand(shape, generator=generator, dtype=torch.float32) * 2 - 1
         colours = patches.repeat_interleave(PATCH, 2).repeat_interleave(PATCH, 3)
         pixels = colours.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
-        latents = pipeline.encode_image(pixels, generator).float().cpu()
+        latents = family.to_latents(pixels, generator).float().cpu()
         self.matrix = torch.linalg.lstsq(_with_one(latents), colours[0].flatten(1).T).solution
 
     def __call__(self, latents: Tensor) -> Tensor:

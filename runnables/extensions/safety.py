@@ -1,6 +1,6 @@
 """The model's own safety checker: a stage after decoding that changes only flagged images.
 
-diffusers' checker blackens what it flags; here it only tells, and the operator's policy decides:
+diffusers' checker blackens what it flags; here it only reports, and the operator's policy decides:
 `flag` leaves the image, `blur` makes it unrecognisable, `block` replaces it by plain grey. Whatever
 is done, the image's finish reason says `content_filtered`.
 """
@@ -12,31 +12,46 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from runnables.extensions.base import Context, Extension
+from runnables.families.base import Family
+from runnables.parameters import Parameters
+
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-    from runnables.families.base import Pipeline
 
 Policy = Literal["off", "flag", "blur", "block"]
 
 
-def applies(pipeline: Pipeline, policy: Policy, asked: bool) -> bool:
-    """Whether images are checked: a request may decline only where the policy merely flags."""
-    if pipeline.checkpoint.safety_checker is None or policy == "off":
+class SafetyCheck(Extension):
+    """The checker that the model's folder holds, under the operator's policy."""
+
+    name = "safety_check"
+
+    def __init__(self, family: Family, context: Context) -> None:
+        super().__init__(family, context)
+        self._policy: Policy = context.settings.safety
+
+    @classmethod
+    def suits(cls, family: Family) -> bool:
+        return "safety_checker" in family.checkpoint.components
+
+    def wanted(self, parameters: Parameters) -> bool:
+        """False: it is no part of a row. `review` decides by the policy."""
         return False
-    return asked or policy != "flag"
 
-
-def flagged(pipeline: Pipeline, images: Sequence[Image]) -> list[bool]:
-    """Which of these RGB images the model's safety checker objects to."""
-    checkpoint = pipeline.checkpoint
-    inputs = checkpoint.feature_extractor(list(images), return_tensors="pt").pixel_values
-    # What the checker would blacken is a stand-in: the images themselves stay as they are.
-    stand_in = [np.zeros((1, 1, 3)) for _ in images]
-    _, flags = checkpoint.safety_checker(
-        images=stand_in, clip_input=inputs.to(pipeline.device, pipeline.dtype)
-    )
-    return [bool(flag) for flag in flags]
+    def review(self, parameters: Parameters, pictures: Sequence[Image]) -> list[bool] | None:
+        """A request may decline only where the policy merely flags."""
+        declined = self._policy == "flag" and not parameters.safety_check
+        if self._policy == "off" or declined:
+            return None
+        parts = self.family.checkpoint.components
+        inputs = parts["feature_extractor"](list(pictures), return_tensors="pt").pixel_values
+        # The checker blackens what it flags, so it is given copies that nobody looks at.
+        copies = [np.zeros((1, 1, 3)) for _ in pictures]
+        _, flags = parts["safety_checker"](
+            images=copies, clip_input=inputs.to(self.family.device, self.family.dtype)
+        )
+        return [bool(flag) for flag in flags]
 
 
 def filtered(image: Image, policy: Policy) -> Image:

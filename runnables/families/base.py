@@ -1,36 +1,93 @@
-"""The seam between the engine and a model family: text in, UNet rows, latents, pixels out.
+"""The seam between the engine and a model family: text in, denoiser rows, latents, pixels out.
 
-A pipeline here holds no loop and no request: the engine owns the steps. All methods run under
-`torch.inference_mode()` on the engine's thread, and change nothing in the pipeline.
+A family holds no loop and no request: the engine owns the steps. All methods run under
+`torch.inference_mode()` on the engine's thread, and change nothing in the model.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
-from runnables.families.guidance import scale_embedding
-from runnables.families.text.clip import ClipEncoder, Embedding, Text, encode
+from runnables.errors import InvalidInput
+from runnables.families.text.prompts import Embedding, Text
+from runnables.samplers.names import Prediction
 
 if TYPE_CHECKING:
-    from runnables.checkpoints.loading import Checkpoint
-    from runnables.extensions.controlnet.residuals import Residuals
+    from runnables.checkpoints.checkpoint import Checkpoint
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What the engine and the extensions need to know of a loaded model; it never changes.
+
+    Attributes:
+        family: its name, for messages and for `GET /models`.
+        latent_channels: of the latents.
+        scale_factor: pixels that a latent covers along each side.
+        size_multiple: height and width in pixels must be multiples of this.
+        native_size: (height, width) in pixels that the model was trained for.
+        largest_side: pixels beyond which the denoiser knows no positions; 0: it has no such end.
+        prediction: what the denoiser's output is: epsilon, v_prediction, sample or flow.
+        features: names of the parameters, beside those that every model takes, which it takes.
+        inpaints_only: whether the denoiser needs mask and masked image beside the sample.
+        distilled_guidance: whether the guidance scale is an input of the denoiser, so that no
+            unconditional row is run.
+        deepest_clip_skip: the largest `clip_skip` that the text encoders have layers for.
+        compiled: whether its shapes are fixed, for which most features have no graph.
+    """
+
+    family: str
+    latent_channels: int
+    scale_factor: int
+    size_multiple: int
+    native_size: Size
+    prediction: Prediction
+    features: frozenset[str]
+    inpaints_only: bool = False
+    distilled_guidance: bool = False
+    deepest_clip_skip: int = 0
+    largest_side: int = 0
+    compiled: bool = False
+
+    @property
+    def latent_size(self) -> Size:
+        """(height, width) of latents of the native size."""
+        return self.latents_of(self.native_size)
+
+    def latents_of(self, size: Size) -> Size:
+        """(height, width) of the latents of an image of (height, width) pixels."""
+        return size[0] // self.scale_factor, size[1] // self.scale_factor
+
+    def area(self, size: Size) -> int:
+        """Latent positions of an image of (height, width) pixels."""
+        height, width = self.latents_of(size)
+        return height * width
+
+    def check(self, feature: str) -> None:
+        """Raises InvalidInput where the model does not take this parameter, naming both."""
+        if feature in self.features:
+            return
+        if self.compiled:
+            raise InvalidInput(f"{feature} needs a model that is not compiled", loc=(feature,))
+        raise InvalidInput(f"{self.family} models do not take {feature}", loc=(feature,))
 
 
 @dataclass(frozen=True, eq=False)
 class Conditioning:
-    """What the UNet is told beside sample and timestep; one row, or stacked with a leading axis.
+    """What the denoiser takes beside sample and timestep; one row, or stacked on a leading axis.
 
     Attributes:
-        hidden_states: (tokens, features) for cross-attention.
-        pooled: (features,), SDXL's second text encoder.
+        hidden_states: (tokens, features), the encoded text.
+        pooled: (features,), the pooled text of families that have one.
         time_ids: (6,) or (5,), SDXL's sizes and crops, or the refiner's aesthetic score.
-        guidance: (time_cond_proj_dim,), guidance embedding of distilled (LCM) models.
+        guidance: (...), the guidance scale as distilled models take it.
     """
 
     hidden_states: Tensor
@@ -58,179 +115,97 @@ class Conditioning:
         )
 
 
-def _stack(tensors: Sequence[Tensor | None]) -> Tensor | None:
-    present = [tensor for tensor in tensors if tensor is not None]
-    return torch.stack(present) if present else None
-
-
-class Pipeline:
-    """What all latent diffusion families share; a family overrides its conditioning.
+@dataclass(frozen=True)
+class Levels:
+    """What a sampler's noise levels depend on beside its own config.
 
     Attributes:
-        number: unlike that of any other pipeline of this process, also of one that is gone.
+        mu: the shift of the levels, where it depends on the image's size.
+        sigmas: the levels before the shift, where the family sets them itself.
     """
 
-    #: the text encoders' hidden states go through their final norm
-    normed_text = True
-    #: the last text encoder's projection is a condition, too
-    pooled_text = False
-    _numbers = itertools.count()
+    mu: float | None = None
+    sigmas: tuple[float, ...] | None = None
 
-    def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
-        self.checkpoint = checkpoint
-        self.device = device
-        self.dtype = dtype
-        self.unet = checkpoint.unet
-        self.vae = checkpoint.vae
-        self.number = next(self._numbers)
-        self.encoders = tuple(
-            ClipEncoder(tokenizer, model, normed=self.normed_text)
-            for tokenizer, model in zip(
-                checkpoint.tokenizers, checkpoint.text_encoders, strict=True
-            )
-        )
 
-    # -- what a family says ------------------------------------------------------------------
+class Family(Protocol):
+    """A loaded model, as the engine sees it.
 
-    def encode_prompts(self, texts: Sequence[Text]) -> list[Embedding]:
-        """Encode prompts, plain ones together. Those of one call may differ in length."""
-        return encode(self.encoders, texts, self.dtype, pooled=self.pooled_text)
+    Attributes:
+        traits: what does not change.
+        checkpoint: what the model was loaded from.
+        number: unlike that of any other model of this process, also of one that is gone.
+        denoiser, vae: the modules; `denoiser_name` is the former's name in model_index.json.
+    """
 
-    def condition(
-        self, embedding: Embedding, size: tuple[int, int], guidance_scale: float, *, negative: bool
-    ) -> Conditioning:
-        """The UNet's conditioning of one row that draws `size` (height, width) pixels."""
-        return Conditioning(embedding.hidden_states, guidance=self._guidance(guidance_scale))
+    traits: Traits
+    checkpoint: Checkpoint
+    number: int
+    device: torch.device
+    dtype: torch.dtype
+    denoiser: Any
+    denoiser_name: str
+    vae: Any
+
+    def check(self, prompts: dict[str, Text]) -> None:
+        """Raises InvalidInput where one of these prompts, by field, cannot be encoded."""
+        ...
+
+    def encode(self, texts: Sequence[Text]) -> list[Embedding]:
+        """Encode prompts, those that can be together in one call."""
+        ...
 
     def empty(self, like: Embedding) -> Embedding | None:
         """What stands for "no negative prompt" where that is not the encoding of ""."""
-        return None
+        ...
 
-    def added_conditions(self, conditioning: Conditioning) -> dict[str, Tensor] | None:
-        """Further inputs of this family's UNet."""
-        return None
+    def lengthen(self, embedding: Embedding, tokens: int, filler: Embedding) -> Embedding:
+        """`embedding` with at least so many tokens; `filler` is the encoding of ""."""
+        ...
 
-    # -- shared -----------------------------------------------------------------------------
+    def condition(
+        self, embedding: Embedding, size: Size, guidance_scale: float, *, negative: bool
+    ) -> Conditioning:
+        """The conditioning of one row that generates `size` (height, width) pixels."""
+        ...
 
-    @property
-    def latent_channels(self) -> int:
-        return int(self.vae.config.latent_channels)
+    def levels(self, size: Size, steps: int) -> Levels:
+        """The noise levels of an image of (height, width) pixels in so many steps."""
+        ...
 
-    @property
-    def scale_factor(self) -> int:
-        """Pixels a latent covers along each side."""
-        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
-
-    @property
-    def native_size(self) -> tuple[int, int]:
-        """(height, width) in pixels the model was trained for."""
-        profile, sample = self.checkpoint.profile, self.unet.config.sample_size
-        height, width = (sample, sample) if isinstance(sample, int) else tuple(sample)
-        factor = self.scale_factor
-        return profile.height or height * factor, profile.width or width * factor
-
-    @property
-    def latent_size(self) -> tuple[int, int]:
-        """(height, width) of latents of the native size."""
-        height, width = self.native_size
-        return height // self.scale_factor, width // self.scale_factor
-
-    @property
-    def inpaints_only(self) -> bool:
-        """True for UNets that take mask and masked image as five further channels."""
-        return bool(self.unet.config.in_channels != self.latent_channels)
-
-    @property
-    def distilled_guidance(self) -> bool:
-        """True where the UNet takes the guidance scale itself, so no unconditional row is run."""
-        return self.unet.config.time_cond_proj_dim is not None
-
-    def predict(
-        self,
-        sample: Tensor,
-        timesteps: Tensor,
-        conditioning: Conditioning,
-        residuals: Residuals | None = None,
+    def denoise(
+        self, sample: Tensor, timesteps: Tensor, conditioning: Conditioning, **extra: Any
     ) -> Tensor:
-        """One UNet call.
+        """One denoiser call.
 
         Args:
-            sample: (U, in_channels, h, w), scaled as the sampler asks.
-            timesteps: (U,) float32, a timestep a row.
+            sample: (U, channels, h, w), scaled as the sampler asks.
+            timesteps: (U,) float32, one timestep per row.
             conditioning: stacked, U rows.
-            residuals: what ControlNets add.
+            extra: what extensions add, such as a ControlNet's `residuals`.
 
         Returns:
-            (U, latent_channels, h, w) in the pipeline's dtype.
+            (U, latent_channels, h, w) in the model's dtype.
         """
-        unet, added = self.unet, dict[str, Any]()
-        if residuals is not None:
-            unet = unet.forward  # never compiled: that would be another graph
-            added["down_block_additional_residuals"] = residuals.down
-            added["mid_block_additional_residual"] = residuals.mid
-        output: Tensor = unet(
-            sample.to(self.dtype),
-            timesteps,
-            encoder_hidden_states=conditioning.hidden_states,
-            timestep_cond=conditioning.guidance,
-            added_cond_kwargs=self.added_conditions(conditioning),
-            return_dict=False,
-            **added,
-        )[0]
-        return output
+        ...
 
-    def encode_image(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
+    def to_latents(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
         """(1, 3, H, W) in -1..1 -> (1, C, h, w) scaled latents, sampled from the posterior."""
-        vae_dtype = self._vae_dtype()
-        posterior = self.vae.encode(pixels.to(self.device, vae_dtype)).latent_dist
-        latents: Tensor = posterior.sample(generator)
-        return self._scale(latents.to(self.dtype))
+        ...
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """(N, C, h, w) latents -> (N, 3, H, W) float32 pixels in 0..1; NaN stays NaN."""
-        latents = self._unscale(latents.to(self._vae_dtype()))
-        pixels: Tensor = self.vae.decode(latents, return_dict=False)[0].float()
-        return (pixels / 2 + 0.5).clamp(0, 1)
+    def to_pixels(self, latents: Tensor, *, fp32: bool = False) -> Tensor:
+        """(N, C, h, w) latents -> (N, 3, H, W) float32 pixels in 0..1; NaN stays NaN.
 
-    def decode_in_fp32(self, latents: Tensor) -> Tensor:
-        """`decode` with the VAE in float32: where half precision overflows (SDXL's does)."""
-        before = self.vae.dtype
-        self.vae.to(torch.float32)
-        try:
-            return self.decode(latents)
-        finally:
-            self.vae.to(before)
+        Args:
+            fp32: decode in float32, for where half precision overflows.
+        """
+        ...
 
-    @property
-    def _scaling_factor(self) -> float:
-        return float(self.vae.config.scaling_factor)
-
-    def _vae_dtype(self) -> torch.dtype:
-        dtype: torch.dtype = self.vae.dtype
-        return dtype
-
-    def _scale(self, latents: Tensor) -> Tensor:
-        mean, std = self._statistics(latents)
-        return (latents - mean) * self._scaling_factor / std
-
-    def _unscale(self, latents: Tensor) -> Tensor:
-        mean, std = self._statistics(latents)
-        return latents * std / self._scaling_factor + mean
-
-    def _statistics(self, latents: Tensor) -> tuple[Tensor | float, Tensor | float]:
-        """The VAE's latent mean and deviation, (1, C, 1, 1), where its config has them."""
-        mean = getattr(self.vae.config, "latents_mean", None)
-        std = getattr(self.vae.config, "latents_std", None)
-        if mean is None or std is None:
-            return 0.0, 1.0
-        return _as_channels(mean, latents), _as_channels(std, latents)
-
-    def _guidance(self, guidance_scale: float) -> Tensor | None:
-        if not self.distilled_guidance:
-            return None
-        dimension = int(self.unet.config.time_cond_proj_dim)
-        return scale_embedding(guidance_scale, dimension).to(self.device, self.dtype)
+    def finished(self, latents: Tensor, *, inpainted: bool) -> Tensor:
+        """(C, h, w) denoised latents as `to_pixels` takes them."""
+        ...
 
 
-def _as_channels(values: Sequence[float], like: Tensor) -> Tensor:
-    return torch.tensor(values, device=like.device, dtype=like.dtype).view(1, -1, 1, 1)
+def _stack(tensors: Sequence[Tensor | None]) -> Tensor | None:
+    present = [tensor for tensor in tensors if tensor is not None]
+    return torch.stack(present) if present else None

@@ -7,19 +7,20 @@ posterior of the masked image; the sampler's own noise follows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from runnables.families.base import Pipeline
+from runnables.families.base import Family, Size
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from runnables.samplers.table import SamplerTable
+    from runnables.ticket import Inputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,37 +42,42 @@ class Start:
     noise: Tensor | None = None
     channels: Tensor | None = None
 
+    @property
+    def inpaints(self) -> bool:
+        """Whether a part of an input image is kept."""
+        return self.mask is not None or self.channels is not None
 
-def draw_noise(shape: tuple[int, ...], generator: torch.Generator, pipeline: Pipeline) -> Tensor:
-    """Unit Gaussian noise in the pipeline's dtype, drawn on the CPU as diffusers does."""
-    return torch.randn(shape, generator=generator, dtype=pipeline.dtype).to(pipeline.device)
+
+def draw_noise(shape: tuple[int, ...], generator: torch.Generator, family: Family) -> Tensor:
+    """Unit Gaussian noise in the model's dtype, drawn on the CPU as diffusers does."""
+    return torch.randn(shape, generator=generator, dtype=family.dtype).to(family.device)
 
 
 def from_noise(
-    pipeline: Pipeline, size: tuple[int, int], table: SamplerTable, generator: torch.Generator
+    family: Family, size: Size, table: SamplerTable, generator: torch.Generator
 ) -> Start:
     """Text to image: pure noise."""
-    noise = draw_noise(_latent_shape(pipeline, size), generator, pipeline)
+    noise = draw_noise(_latent_shape(family, size), generator, family)
     return Start(_mix(table, None, noise)[0], generator)
 
 
 def from_image(
-    pipeline: Pipeline, pixels: Tensor, table: SamplerTable, generator: torch.Generator
+    family: Family, pixels: Tensor, table: SamplerTable, generator: torch.Generator
 ) -> Start:
     """Image to image (SDEdit, arXiv:2108.01073): the image's latents, noised to the first step.
 
     Args:
         pixels: (1, 3, H, W) in -1..1.
     """
-    image_latents = pipeline.encode_image(pixels, generator)
-    noise = draw_noise(tuple(image_latents.shape), generator, pipeline)
+    image_latents = family.to_latents(pixels, generator)
+    noise = draw_noise(tuple(image_latents.shape), generator, family)
     return Start(_mix(table, image_latents, noise)[0], generator)
 
 
 def from_latents(
-    pipeline: Pipeline,
+    family: Family,
     latents: Tensor,
-    size: tuple[int, int],
+    size: Size,
     table: SamplerTable,
     generator: torch.Generator,
 ) -> Tensor:
@@ -84,13 +90,13 @@ def from_latents(
     Returns:
         (C, H, W) float32, x_0.
     """
-    shape = _latent_shape(pipeline, size)
+    shape = _latent_shape(family, size)
     larger = torch.nn.functional.interpolate(latents[None], size=shape[2:], mode="bilinear")
-    return _mix(table, larger, draw_noise(shape, generator, pipeline))[0]
+    return _mix(table, larger, draw_noise(shape, generator, family))[0]
 
 
 def from_masked_image(
-    pipeline: Pipeline,
+    family: Family,
     pixels: Tensor,
     mask: Tensor,
     table: SamplerTable,
@@ -105,15 +111,15 @@ def from_masked_image(
         mask: (1, 1, H, W) of 0 and 1; 1 is redrawn.
         pure_noise: strength is 1, so the image does not show through the start.
     """
-    blended = not pipeline.inpaints_only
+    blended = not family.traits.inpaints_only
     size = (int(pixels.shape[2]), int(pixels.shape[3]))
     image_latents = None
     if blended or not pure_noise:
-        image_latents = pipeline.encode_image(pixels, generator)
-    noise = draw_noise(_latent_shape(pipeline, size), generator, pipeline)
-    masked_latents = pipeline.encode_image(pixels * (mask < 0.5), generator)
+        image_latents = family.to_latents(pixels, generator)
+    noise = draw_noise(_latent_shape(family, size), generator, family)
+    masked_latents = family.to_latents(pixels * (mask < 0.5), generator)
     small_mask = torch.nn.functional.interpolate(mask, size=tuple(noise.shape[2:]))
-    small_mask = small_mask.to(pipeline.device, pipeline.dtype)
+    small_mask = small_mask.to(family.device, family.dtype)
     sample = _mix(table, None if pure_noise else image_latents, noise)[0]
     if not blended:
         return Start(sample, generator, channels=torch.cat([small_mask, masked_latents], dim=1)[0])
@@ -123,19 +129,35 @@ def from_masked_image(
     )
 
 
-def image_to_pixels(image: Image, size: tuple[int, int]) -> Tensor:
+def fitted(inputs: Inputs, size: Size) -> Inputs:
+    """The pictures that a task starts from, resized to (height, width) as diffusers does.
+
+    Control images stay as they are: a second pass needs them at another size.
+    """
+
+    def resized(picture: Image | None, processor: Any) -> Image | None:
+        return picture and processor.resize(picture, height=size[0], width=size[1])
+
+    return replace(
+        inputs,
+        image=resized(inputs.image, _image_processor()),
+        mask=resized(inputs.mask, _mask_processor()),
+    )
+
+
+def image_to_pixels(image: Image, size: Size) -> Tensor:
     """RGB image -> (1, 3, H, W) float32 in -1..1, resized to (height, width) as diffusers does."""
     pixels: Tensor = _image_processor().preprocess(image, height=size[0], width=size[1])
     return pixels
 
 
-def mask_to_pixels(mask: Image, size: tuple[int, int]) -> Tensor:
+def mask_to_pixels(mask: Image, size: Size) -> Tensor:
     """Mask image -> (1, 1, H, W) of 0 and 1; white (1) is redrawn."""
     pixels: Tensor = _mask_processor().preprocess(mask, height=size[0], width=size[1])
     return pixels
 
 
-def control_to_pixels(image: Image, size: tuple[int, int]) -> Tensor:
+def control_to_pixels(image: Image, size: Size) -> Tensor:
     """RGB image for a ControlNet -> (3, H, W) float32 in 0..1, resized as diffusers does."""
     pixels: Tensor = _control_processor().preprocess(image, height=size[0], width=size[1])
     return pixels[0]
@@ -162,9 +184,8 @@ def _control_processor() -> Any:
     return VaeImageProcessor(do_normalize=False)
 
 
-def _latent_shape(pipeline: Pipeline, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    factor = pipeline.scale_factor
-    return (1, pipeline.latent_channels, size[0] // factor, size[1] // factor)
+def _latent_shape(family: Family, size: Size) -> tuple[int, int, int, int]:
+    return (1, family.traits.latent_channels, *family.traits.latents_of(size))
 
 
 def _mix(table: SamplerTable, image_latents: Tensor | None, noise: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
-"""Stable Diffusion 1.x and 2.x: one CLIP text encoder (arXiv:2112.10752)."""
+"""Stable Diffusion 1.x and 2.x: a UNet with one CLIP text encoder (arXiv:2112.10752)."""
 
 from __future__ import annotations
 
-from runnables.families.base import Pipeline
+from runnables.families.unet import UNetFamily
 
 
-class StableDiffusion(Pipeline):
-    """Epsilon or v-prediction alike: what the UNet predicts is the sampler's affair."""
+class StableDiffusion(UNetFamily):
+    """Models that predict epsilon or v: the sampler's table holds the difference."""

@@ -5,21 +5,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from runnables.families.base import Conditioning, Pipeline
-from runnables.families.text.clip import Embedding
+from runnables.families.base import Conditioning, Size
+from runnables.families.text.prompts import Embedding
+from runnables.families.unet import UNetFamily
 
 AESTHETIC_SCORE = 6.0  # what diffusers' refiner pipeline asks for ...
 NEGATIVE_AESTHETIC_SCORE = 2.5  # ... and steers away from
 
 
-class StableDiffusionXL(Pipeline):
-    """Base, turbo and inpaint models."""
+class StableDiffusionXL(UNetFamily):
+    """Base, turbo, inpaint and refiner models."""
 
     normed_text = False
     pooled_text = True
 
     def condition(
-        self, embedding: Embedding, size: tuple[int, int], guidance_scale: float, *, negative: bool
+        self, embedding: Embedding, size: Size, guidance_scale: float, *, negative: bool
     ) -> Conditioning:
         return Conditioning(
             embedding.hidden_states,
@@ -39,7 +40,7 @@ class StableDiffusionXL(Pipeline):
         assert like.pooled is not None
         return Embedding(torch.zeros_like(like.hidden_states), torch.zeros_like(like.pooled))
 
-    def _time_ids(self, size: tuple[int, int], negative: bool) -> list[float]:
+    def _time_ids(self, size: Size, negative: bool) -> list[float]:
         """Original size, crop corner, and target size or aesthetic score."""
         if self.checkpoint.config.get("requires_aesthetics_score", False):
             return [*size, 0, 0, NEGATIVE_AESTHETIC_SCORE if negative else AESTHETIC_SCORE]

@@ -16,7 +16,7 @@ from PIL import Image
 
 from runnables.errors import GenerationFailed
 
-Turns = Generator[None, None, Image.Image]
+Tiles = Generator[None, None, Image.Image]
 
 
 class Cut(NamedTuple):
@@ -51,7 +51,7 @@ class Upscaler(Protocol):
         """How many times `enlarge` yields for an image of (height, width)."""
         ...
 
-    def enlarge(self, image: Image.Image, size: tuple[int, int]) -> Turns:
+    def enlarge(self, image: Image.Image, size: tuple[int, int]) -> Tiles:
         """An RGB image at another size, (height, width)."""
         ...
 
@@ -65,7 +65,7 @@ class Lanczos:
     def turns(self, size: tuple[int, int]) -> int:
         return 1
 
-    def enlarge(self, image: Image.Image, size: tuple[int, int]) -> Turns:
+    def enlarge(self, image: Image.Image, size: tuple[int, int]) -> Tiles:
         larger = _resized(image, size)
         yield
         return larger
@@ -92,7 +92,7 @@ class Swin2SR:
     def turns(self, size: tuple[int, int]) -> int:
         return len(spans(size[0], self._cut)) * len(spans(size[1], self._cut))
 
-    def enlarge(self, image: Image.Image, size: tuple[int, int]) -> Turns:
+    def enlarge(self, image: Image.Image, size: tuple[int, int]) -> Tiles:
         pixels, scale = np.asarray(image.convert("RGB")), self.scale
         canvas = Image.new("RGB", (image.width * scale, image.height * scale))
         for rows, columns in _tiles(image, self._cut):

@@ -1,4 +1,4 @@
-"""Drawing on the CPU: fp32 (parity with diffusers) or bf16 (where the CPU has AMX or AVX512)."""
+"""The CPU: fp32 (parity with diffusers) or bf16 (where the CPU has AMX or AVX512)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from runnables.accelerators.base import DTYPES, Accelerator, T
 from runnables.accelerators.cpu.allocator import keep_freed_memory
 from runnables.accelerators.cpu.packed import pack
 from runnables.errors import ConfigurationError
-from runnables.families.base import Pipeline
+from runnables.families.base import Family
 
 if TYPE_CHECKING:
     from runnables.settings import Settings
@@ -38,12 +38,12 @@ class Cpu(Accelerator):
         dtype = DTYPES.get(settings.precision, torch.float32)
         super().__init__(torch.device("cpu"), dtype, settings)
 
-    def prepare(self, pipeline: Pipeline) -> None:
+    def prepare(self, family: Family) -> None:
         keep_freed_memory()
         torch.set_num_threads(self.settings.threads or _cores())
-        super().prepare(pipeline)
-        pack(pipeline.unet, pipeline.latent_size)
-        pack(pipeline.vae, pipeline.native_size)
+        super().prepare(family)
+        pack(family.denoiser, family.traits.latent_size)
+        pack(family.vae, family.traits.native_size)
 
     def adopt(self, module: nn.Module, size: tuple[int, int]) -> None:
         super().adopt(module, size)

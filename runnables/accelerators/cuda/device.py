@@ -1,4 +1,4 @@
-"""Drawing on an NVIDIA GPU, in fp32, fp16 or bf16."""
+"""An NVIDIA GPU, in fp32, fp16 or bf16."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 from runnables.accelerators.base import DTYPES, Accelerator, T
 from runnables.errors import ConfigurationError
-from runnables.families.base import Pipeline
+from runnables.families.base import Family
 
 if TYPE_CHECKING:
     from runnables.settings import Settings
@@ -33,16 +33,16 @@ class Cuda(Accelerator):
         if settings.compile:  # compiled graphs want few batch sizes
             self.buckets = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64)
 
-    def prepare(self, pipeline: Pipeline) -> None:
-        super().prepare(pipeline)
+    def prepare(self, family: Family) -> None:
+        super().prepare(family)
         if self.dtype == torch.float32:
             torch.backends.cuda.matmul.allow_tf32 = False  # parity before speed in fp32
             torch.backends.cudnn.allow_tf32 = False
-        pipeline.unet.to(memory_format=torch.channels_last)
-        pipeline.unet.fuse_qkv_projections()
-        pipeline.vae.to(memory_format=torch.channels_last)
+        family.denoiser.to(memory_format=torch.channels_last)
+        family.denoiser.fuse_qkv_projections()
+        family.vae.to(memory_format=torch.channels_last)
         if self.settings.compile:
-            pipeline.unet.compile(mode="max-autotune-no-cudagraphs", dynamic=False)
+            family.denoiser.compile(mode="max-autotune-no-cudagraphs", dynamic=False)
 
     def adopt(self, module: nn.Module, size: tuple[int, int]) -> None:
         super().adopt(module, size)

@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 
 from runnables.accelerators.neuron.compilation import MANIFEST
-from runnables.checkpoints.checkpoint import Checkpoint, Compiled, family_of, profile_of
+from runnables.checkpoints.checkpoint import Checkpoint, Compiled, profile_of
 from runnables.checkpoints.components import refusal
+from runnables.checkpoints.families import family_of
 
 Size = tuple[int, int]
-ROWS_A_BATCH = 2  # the UNet is loaded on both cores of a device, half of the rows on each
+ROWS_PER_BATCH = 2  # the UNet is loaded on both cores of a device, half of the rows on each
 
 
 def load_compiled(source: str) -> Checkpoint:
@@ -36,29 +37,32 @@ def load_compiled(source: str) -> Checkpoint:
     family = family_of(index)
     scheduler_config = dict(first.scheduler.config)
     profile = _shapes(folder)[0] / "profile.json"
-    encoders = [first.text_encoder, getattr(first, "text_encoder_2", None)]
-    tokenizers = [first.tokenizer, getattr(first, "tokenizer_2", None)]
     return Checkpoint(
         name=folder.name,
         family=family,
-        tokenizers=tuple(one for one in tokenizers if one is not None),
-        text_encoders=tuple(
-            CompiledTextEncoder(one, family != "stable-diffusion")
-            for one in encoders
-            if one is not None
-        ),
-        unet=CompiledUnet({_latent_size(one): one.unet for one in pipelines}),
-        vae=CompiledVae({_latent_size(one): one for one in pipelines}),
+        components={
+            **_text_parts(first, xl=family != "stable-diffusion"),
+            "unet": CompiledUnet({_latent_size(one): one.unet for one in pipelines}),
+            "vae": CompiledVae({_latent_size(one): one for one in pipelines}),
+        },
         scheduler_config=scheduler_config,
-        safety_checker=None,
-        feature_extractor=None,
         profile=profile_of(family, scheduler_config, _read(profile) if profile.is_file() else {}),
         config=index,
         compiled=Compiled(
             tuple(_image_size(one) for one in pipelines),
-            min(ROWS_A_BATCH * _static(one.unet, "batch_size") for one in pipelines),
+            min(ROWS_PER_BATCH * _static(one.unet, "batch_size") for one in pipelines),
         ),
     )
+
+
+def _text_parts(pipeline: Any, *, xl: bool) -> dict[str, Any]:
+    """The tokenizers as they are, and the text encoders with their static shapes hidden."""
+    parts: dict[str, Any] = {}
+    for number in ("", "_2"):
+        if encoder := getattr(pipeline, f"text_encoder{number}", None):
+            parts[f"text_encoder{number}"] = CompiledTextEncoder(encoder, xl)
+            parts[f"tokenizer{number}"] = getattr(pipeline, f"tokenizer{number}")
+    return parts
 
 
 class CompiledUnet:

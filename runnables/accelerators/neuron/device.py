@@ -17,7 +17,7 @@ from runnables.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from runnables.checkpoints.checkpoint import Checkpoint
-    from runnables.families.base import Pipeline
+    from runnables.families.base import Family
     from runnables.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ CORES = "NEURON_RT_VISIBLE_CORES"
 
 
 class Neuron(Accelerator):
-    """Every UNet call has the compiled number of rows: the engine fills up what is missing."""
+    """Every denoiser call has the compiled number of rows: the engine fills up what is missing."""
 
     def __init__(self, settings: Settings) -> None:
         if settings.precision != "auto":
@@ -50,9 +50,9 @@ class Neuron(Accelerator):
 
         return load_compiled(source)
 
-    def prepare(self, pipeline: Pipeline) -> None:
+    def prepare(self, family: Family) -> None:
         """The parts are on the device since they were loaded."""
-        compiled = pipeline.checkpoint.compiled
+        compiled = family.checkpoint.compiled
         assert compiled is not None
         self.buckets = (compiled.rows,)
 

@@ -16,7 +16,7 @@ from runnables.errors import InvalidInput, OverCapacity
 from runnables.extensions.controlnet.residuals import ControlNet
 
 if TYPE_CHECKING:
-    from runnables.families.base import Pipeline
+    from runnables.families.base import Family
 
 logger = logging.getLogger(__name__)
 
@@ -32,10 +32,8 @@ SHARED = (
 )
 
 
-def load(
-    name: str, folder: Path, pipeline: Pipeline, adopt: Callable[[nn.Module], None]
-) -> ControlNet:
-    """A ControlNet for this pipeline.
+def load(name: str, folder: Path, family: Family, adopt: Callable[[nn.Module], None]) -> ControlNet:
+    """A ControlNet for this model.
 
     Args:
         adopt: brings a module to the accelerator.
@@ -54,11 +52,11 @@ def load(
     if kind != "ControlNetModel":
         raise _refusal(name, f"is a {kind}; supported are ControlNetModel")
     try:
-        model: Any = load_module(ControlNetModel, folder, pipeline.dtype)
+        model: Any = load_module(ControlNetModel, folder, family.dtype)
     except Exception as error:  # whatever foreign files make the libraries raise
         logger.warning("the ControlNet %s cannot be loaded: %s", folder, error)
         raise _refusal(name, "is broken or incomplete: the server's log says how") from error
-    if different := _difference(model.config, pipeline):
+    if different := _difference(model.config, family):
         raise _refusal(name, f"is for another model: its {different}")
     nbytes = sum(weights.nbytes for weights in model.parameters())
     try:
@@ -68,17 +66,17 @@ def load(
     return ControlNet(name, model, nbytes)
 
 
-def _difference(config: Mapping[str, Any], pipeline: Pipeline) -> str | None:
-    """Where it does not fit the pipeline, in words."""
-    unet = pipeline.unet.config
+def _difference(config: Mapping[str, Any], family: Family) -> str | None:
+    """Where it does not fit the model, in words."""
+    unet = family.denoiser.config
     wanted = {name: unet[name] for name in SHARED}
-    wanted |= {"in_channels": pipeline.latent_channels, "conditioning_channels": 3}
+    wanted |= {"in_channels": family.traits.latent_channels, "conditioning_channels": 3}
     for name, value in wanted.items():
         if _plain(config[name]) != _plain(value):
             return f"{name} is {config[name]}, not {value}"
     shrinks = 2 ** (len(config["conditioning_embedding_out_channels"]) - 1)
-    if shrinks != pipeline.scale_factor:
-        return f"images are shrunk {shrinks} times, not {pipeline.scale_factor}"
+    if shrinks != family.traits.scale_factor:
+        return f"images are shrunk {shrinks} times, not {family.traits.scale_factor}"
     return None
 
 

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from runnables.families.unet import Residuals, UNetFamily
+
 if TYPE_CHECKING:
-    from runnables.families.base import Conditioning, Pipeline
+    from runnables.families.base import Conditioning
 
 #: what one adds to a UNet row's work: 0.35 of SD 1's arithmetic, 0.45 of SDXL's
 COST = 0.4
@@ -22,7 +24,7 @@ COST = 0.4
 
 @dataclass(frozen=True, eq=False)
 class ControlNet:
-    """A loaded diffusers ControlNetModel, on the pipeline's device and in its dtype."""
+    """A loaded diffusers ControlNetModel, on the model's device and in its dtype."""
 
     name: str
     model: Any
@@ -58,17 +60,7 @@ class Control:
 ControlSet = tuple[Control, ...]
 
 
-class Residuals(NamedTuple):
-    """What is added inside the UNet: `down` to its skip connections, `mid` to its middle block.
-
-    Each (U, channels, height, width), or (U, channels, 1, 1) from pooled conditions.
-    """
-
-    down: tuple[Tensor, ...]
-    mid: Tensor
-
-
-class Call(NamedTuple):
+class Run(NamedTuple):
     """One ControlNet's rows of a batch.
 
     Attributes:
@@ -90,7 +82,7 @@ def kept(start: float, end: float, steps: int) -> tuple[bool, ...]:
     return tuple(not (i / steps < start or (i + 1) / steps > end) for i in range(steps))
 
 
-def calls(sets: Sequence[ControlSet], guided: int, conditioning: Conditioning) -> list[Call]:
+def calls(sets: Sequence[ControlSet], guided: int, conditioning: Conditioning) -> list[Run]:
     """The ControlNet calls of a batch.
 
     Args:
@@ -105,13 +97,13 @@ def calls(sets: Sequence[ControlSet], guided: int, conditioning: Conditioning) -
     return [_call(net, pairs, conditioning) for net, pairs in wanted.items()]
 
 
-def _call(net: ControlNet, pairs: list[tuple[int, Control]], conditioning: Conditioning) -> Call:
+def _call(net: ControlNet, pairs: list[tuple[int, Control]], conditioning: Conditioning) -> Run:
     text = conditioning.hidden_states
     indices = [index for index, _ in pairs]
     rows = torch.tensor(indices, device=text.device)
     images = torch.stack([control.image for _, control in pairs])
     weights = torch.tensor([control.weight for _, control in pairs])
-    return Call(
+    return Run(
         net,
         None if indices == list(range(len(text))) else rows,
         images,
@@ -121,7 +113,7 @@ def _call(net: ControlNet, pairs: list[tuple[int, Control]], conditioning: Condi
 
 
 def residuals(
-    pipeline: Pipeline, calls: Sequence[Call], sample: Tensor, timesteps: Tensor
+    family: UNetFamily, calls: Sequence[Run], sample: Tensor, timesteps: Tensor
 ) -> Residuals | None:
     """Run a batch's ControlNets. None where it has none.
 
@@ -131,22 +123,22 @@ def residuals(
     """
     total: Residuals | None = None
     for call in calls:
-        given = _run(pipeline, call, sample, timesteps)
+        given = _run(family, call, sample, timesteps)
         total = given if total is None else _sum(total, given)
     return total
 
 
-def _run(pipeline: Pipeline, call: Call, sample: Tensor, timesteps: Tensor) -> Residuals:
+def _run(family: UNetFamily, call: Run, sample: Tensor, timesteps: Tensor) -> Residuals:
     rows, total = call.rows, len(sample)
     if rows is not None:
         sample, timesteps = sample[rows], timesteps[rows]
     down, mid = call.net.model(
-        sample.to(pipeline.dtype),
+        sample.to(family.dtype),
         timesteps,
         encoder_hidden_states=call.conditioning.hidden_states,
         controlnet_cond=call.images,
         conditioning_scale=call.weights,
-        added_cond_kwargs=pipeline.added_conditions(call.conditioning),
+        added_cond_kwargs=family.added_conditions(call.conditioning),
         return_dict=False,
     )
     return Residuals(tuple(_spread(one, rows, total) for one in down), _spread(mid, rows, total))

@@ -12,17 +12,18 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from runnables.checkpoints.families import FAMILIES
 from runnables.errors import InvalidInput
 from runnables.extensions.lora.layers import Factors, Lora
 
 if TYPE_CHECKING:
-    from runnables.families.base import Pipeline
+    from runnables.families.base import Family
 
 Weights = dict[str, Tensor]
 
 
-def read(name: str, path: Path, pipeline: Pipeline) -> Lora:
-    """A LoRA made for this pipeline.
+def read(name: str, path: Path, family: Family) -> Lora:
+    """A LoRA made for this model.
 
     Raises:
         InvalidInput: the file is no LoRA, of an unknown kind, or for another model.
@@ -31,10 +32,10 @@ def read(name: str, path: Path, pipeline: Pipeline) -> Lora:
         with safe_open(path, framework="pt") as file:
             weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             metadata = json.loads((file.metadata() or {}).get("lora_adapter_metadata", "{}"))
-        weights = _named_as_in_diffusers(weights, pipeline)
+        weights = _named_as_in_diffusers(weights, family)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise _refusal(name, f"cannot be read: {error}") from error
-    modules = {"unet": pipeline.unet, **_text_encoders(pipeline)}
+    modules = {family.denoiser_name: family.denoiser, **_text_encoders(family)}
     parts = {}
     for component, module in modules.items():
         own = {
@@ -42,32 +43,30 @@ def read(name: str, path: Path, pipeline: Pipeline) -> Lora:
             for key, value in weights.items()
             if key.startswith(f"{component}.")
         }
-        told = {
+        alphas = {
             key.removeprefix(f"{component}."): value
             for key, value in metadata.items()
             if key.startswith(f"{component}.")
         }
-        parts[component] = _factors(name, _as_peft(own, component), told, module)
+        parts[component] = _factors(name, _as_peft(own, component), alphas, module)
     if not any(parts.values()):
         raise _refusal(name, "is for another model")
-    return Lora(name, {part: _moved(factors, pipeline) for part, factors in parts.items()})
+    return Lora(name, {part: _moved(factors, family) for part, factors in parts.items()})
 
 
-def _text_encoders(pipeline: Pipeline) -> dict[str, nn.Module]:
-    names = ("text_encoder", "text_encoder_2")
-    return dict(zip(names, pipeline.checkpoint.text_encoders, strict=False))
+def _text_encoders(family: Family) -> dict[str, nn.Module]:
+    parts = family.checkpoint.components.items()
+    return {name: part for name, part in parts if name.startswith("text_encoder")}
 
 
-def _named_as_in_diffusers(weights: Weights, pipeline: Pipeline) -> Weights:
+def _named_as_in_diffusers(weights: Weights, family: Family) -> Weights:
     """kohya's names changed to diffusers', and its alphas multiplied into the `up` weights."""
     from diffusers import loaders
 
-    large = pipeline.checkpoint.family.startswith("stable-diffusion-xl")
-    kind = "StableDiffusionXL" if large else "StableDiffusion"
-    loader = getattr(loaders, f"{kind}LoraLoaderMixin")
+    loader = getattr(loaders, FAMILIES[family.checkpoint.family].lora_loader)
     if any("dora_scale" in key for key in weights):
         raise ValueError("DoRA is not supported")
-    converted, alphas = loader.lora_state_dict(weights, unet_config=pipeline.unet.config)
+    converted, alphas = loader.lora_state_dict(weights, unet_config=family.denoiser.config)
     for key, alpha in (alphas or {}).items():
         stem = key.removesuffix(".alpha")
         down = stem if stem in converted else f"{stem}.lora.down.weight"
@@ -134,9 +133,9 @@ def _fitted(name: str, path: str, down: Tensor, up: Tensor, layer: nn.Module) ->
     return Factors(down, up)
 
 
-def _moved(factors: Mapping[str, Factors], pipeline: Pipeline) -> dict[str, Factors]:
+def _moved(factors: Mapping[str, Factors], family: Family) -> dict[str, Factors]:
     def move(weight: Tensor) -> Tensor:
-        return weight.to(pipeline.device, pipeline.dtype).contiguous()
+        return weight.to(family.device, family.dtype).contiguous()
 
     with torch.inference_mode():
         return {path: Factors(move(f.down), move(f.up)) for path, f in factors.items()}

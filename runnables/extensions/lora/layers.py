@@ -38,7 +38,7 @@ class Factors:
 
 @dataclass(frozen=True, eq=False)
 class Lora:
-    """A LoRA for one pipeline, on its device and in its dtype.
+    """A LoRA for one model, on its device and in its dtype.
 
     Attributes:
         parts: component ("unet", "text_encoder", "text_encoder_2") -> layer's path -> factors.

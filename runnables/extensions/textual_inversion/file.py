@@ -13,48 +13,48 @@ from runnables.errors import InvalidInput
 from runnables.extensions.textual_inversion.vocabulary import Concept, words
 
 if TYPE_CHECKING:
-    from runnables.families.base import Pipeline
     from runnables.families.text.clip import ClipEncoder
+    from runnables.families.unet import UNetFamily
 
-PAIR = ("clip_l", "clip_g")  # SDXL's encoders, in the pipeline's order
+PAIR = ("clip_l", "clip_g")  # SDXL's encoders, in the model's order
 
 
-def read(name: str, path: Path, pipeline: Pipeline) -> Concept:
-    """An embedding made for this pipeline's text encoders.
+def read(name: str, path: Path, family: UNetFamily) -> Concept:
+    """An embedding made for this model's text encoders.
 
     Raises:
         InvalidInput: the file is no embedding, is for another model, or its name is no new word.
     """
     try:
-        tensors = _tensors(name, path, pipeline)
+        tensors = _tensors(name, path, family)
     except (OSError, ValueError, SafetensorError) as error:
         raise _refusal(name, f"cannot be read: {error}") from error
-    pairs = zip(tensors, pipeline.encoders, strict=True)
+    pairs = zip(tensors, family.encoders, strict=True)
     vectors = tuple(_fitted(name, tensor, encoder) for tensor, encoder in pairs)
     if len({len(each) for each in vectors}) > 1:
         raise _refusal(name, f"has not as many vectors in {PAIR[0]} as in {PAIR[1]}")
-    _check_words(name, len(vectors[0]), pipeline)
+    _check_words(name, len(vectors[0]), family)
     return Concept(name, vectors)
 
 
-def _tensors(name: str, path: Path, pipeline: Pipeline) -> list[Tensor]:
+def _tensors(name: str, path: Path, family: UNetFamily) -> list[Tensor]:
     """One for each text encoder. What is no embedding may be large, and is not read."""
     with safe_open(path, framework="pt") as file:
         keys = list(file.keys())
         if len(keys) > len(PAIR) or not keys:
             raise _refusal(name, f"is no embedding: the file holds {len(keys)} tensors")
-        wanted = _wanted(keys, pipeline)
-        if len(wanted) != len(pipeline.encoders):
+        wanted = _wanted(keys, family)
+        if len(wanted) != len(family.encoders):
             raise _refusal(name, f"is for another model: the file holds {', '.join(keys)}")
         return [file.get_tensor(key) for key in wanted]
 
 
-def _wanted(keys: list[str], pipeline: Pipeline) -> list[str]:
+def _wanted(keys: list[str], family: UNetFamily) -> list[str]:
     """The refiner has only the second of SDXL's encoders."""
     if set(keys) != set(PAIR):
         return keys
-    large = pipeline.checkpoint.family.startswith("stable-diffusion-xl")
-    return list(PAIR[-len(pipeline.encoders) :] if large else PAIR)
+    large = "text_encoder_2" in family.checkpoint.components
+    return list(PAIR[-len(family.encoders) :] if large else PAIR)
 
 
 def _fitted(name: str, tensor: Tensor, encoder: ClipEncoder) -> Tensor:
@@ -73,11 +73,11 @@ def _fitted(name: str, tensor: Tensor, encoder: ClipEncoder) -> Tensor:
     return vectors
 
 
-def _check_words(name: str, vectors: int, pipeline: Pipeline) -> None:
+def _check_words(name: str, vectors: int, family: UNetFamily) -> None:
     """No word may be a token already: it would mean something else for this request."""
     if name != name.strip():
         raise _refusal(name, "cannot be a word: rename the file")
-    for encoder in pipeline.encoders:
+    for encoder in family.encoders:
         for word in words(name, vectors):
             if encoder.tokenizer.backend_tokenizer.token_to_id(word) is not None:
                 raise _refusal(name, f"cannot be a word: {word!r} is a token of this model already")

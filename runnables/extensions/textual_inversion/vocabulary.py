@@ -23,10 +23,10 @@ MAX_VECTORS = 1000  # that one prompt may stand for: each 75 of them are a call 
 
 @dataclass(frozen=True, eq=False)
 class Concept:
-    """What a word stands for, on a pipeline's device and in its dtype.
+    """What a word stands for, on a model's device and in its dtype.
 
     Attributes:
-        vectors: for each text encoder (n, hidden), in the pipeline's order.
+        vectors: for each text encoder (n, hidden), in the model's order.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Vocabulary:
     """A text encoder's tokens and those of concepts, whose ids begin where its own end.
 
     Args:
-        index: which of the pipeline's text encoders it is.
+        index: which of the model's text encoders it is.
     """
 
     def __init__(self, tokenizer: Any, concepts: Concepts, index: int) -> None:

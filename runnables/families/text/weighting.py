@@ -24,8 +24,8 @@ from runnables.errors import InvalidInput
 from runnables.parameters import Syntax
 
 if TYPE_CHECKING:
-    from runnables.extensions.textual_inversion.vocabulary import Vocabulary
     from runnables.families.text.clip import ClipEncoder
+    from runnables.families.text.prompts import Vocabulary
 
 pyparsing.ParserElement.enable_packrat()  # else time is exponential in the parentheses' depth
 DEEPEST = 10

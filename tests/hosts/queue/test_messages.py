@@ -149,6 +149,8 @@ def test_a_field_that_is_left_out_is_the_same_as_its_default() -> None:
         (tasks.newer("../x"), "id"),
         (tasks.newer("x", override_settings={"clip": 2}), "override_settings"),
         (tasks.older("x", cfg_scale=99), "cfg_scale"),
+        (tasks.newer("x", sampler_name="DPM adaptive", scheduler="Karras"), "sampler_name"),
+        (tasks.older("x", sampler_index="DPM adaptive"), "sampler_index"),
         (scripts(id_task=None), "id_task"),
         (scripts(save_dir="../../etc"), "save_dir"),
         (scripts(sd_model_checkpoint="../x"), "sd_model_checkpoint"),

@@ -18,7 +18,7 @@ import pytest
 from runnables.checkpoints import manifest
 from tests import hub
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 TinyModel = Callable[[str], Path]
 LOAD = """
 import sys, torch

@@ -175,7 +175,7 @@ def test_files_that_are_no_checkpoint(tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError, match=message):
             load(str(tmp_path / name), dtype=torch.float32, config=str(tmp_path))
     save_file({"weight": torch.ones(2)}, tmp_path / "lora.safetensors")
-    with pytest.raises(ConfigurationError, match="it has no UNet"):
+    with pytest.raises(ConfigurationError, match="it has no denoiser"):
         load(str(tmp_path / "lora.safetensors"), dtype=torch.float32)
 
 

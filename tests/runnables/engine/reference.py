@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from runnables.parameters import ImageToImage, Inpaint, TextToImage
+from runnables.parameters import ImageToImage, TextToImage
 from runnables.samplers.names import DEFAULT
 from runnables.samplers.scheduler import make_scheduler
+
+#: what pipelines for flow matching read from the scheduler's config, whatever its class
+SHIFT = ("base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len")
 
 
 def draw(
@@ -45,11 +50,20 @@ def draw(
     if parameters.guidance_rescale:
         call["guidance_rescale"] = parameters.guidance_rescale
     with _shown_text_model(diffuser):
+        _pass_generator(diffuser, call["generator"])
         if parameters.hires:
             call = second_pass(diffuser, parameters, call)
             diffuser = _with_sampler(folder, ImageToImage, parameters)
+            _pass_generator(diffuser, call["generator"])
         pixels = diffuser(**call).images[0]
     return (pixels * 255).round().astype(np.uint8)
+
+
+def _pass_generator(diffuser: Any, generator: torch.Generator) -> None:
+    """The pipelines for flow matching forget to: a stochastic sampler would ignore the seed."""
+    step = diffuser.scheduler.step
+    if hasattr(diffuser, "transformer") and "generator" in inspect.signature(step).parameters:
+        diffuser.scheduler.step = partial(step, generator=generator)
 
 
 @contextmanager
@@ -82,6 +96,8 @@ def second_pass(diffuser: Any, parameters: TextToImage, first: dict[str, Any]) -
         picture = diffuser(**first | {"output_type": "pil"}).images[0]
         larger = picture.resize((width, height), Image.Resampling.LANCZOS)
     rest = {name: value for name, value in first.items() if name not in ("height", "width")}
+    if hasattr(diffuser, "transformer"):  # its size is not that of the image unless one says so
+        rest |= {"height": height, "width": width}
     return {
         **rest,
         "image": larger,
@@ -90,32 +106,46 @@ def second_pass(diffuser: Any, parameters: TextToImage, first: dict[str, Any]) -
     }
 
 
-def pipeline(folder: Path, task: type) -> Any:
+def pipeline(folder: Path, task: type[TextToImage]) -> Any:
     """diffusers' pipeline of this folder for this task, with its own sampler, as just loaded.
 
     It is shared, so leave the rest of it as it was.
     """
-    loaded, name, config = _loaded(folder, task)
+    loaded, name, config = _loaded(folder, task.task)
     loaded.scheduler = make_scheduler(DEFAULT, {**config, "_class_name": name})
     return loaded
 
 
-def _with_sampler(folder: Path, task: type, parameters: TextToImage) -> Any:
-    loaded, name, config = _loaded(folder, task)
+def _with_sampler(folder: Path, task: type[TextToImage], parameters: TextToImage) -> Any:
+    loaded, name, config = _loaded(folder, task.task)
     sampler = parameters.scheduler or DEFAULT
     loaded.scheduler = make_scheduler(sampler, {**config, "_class_name": name})
+    hidden = {key: config[key] for key in SHIFT if key in config}
+    loaded.scheduler.register_to_config(**hidden)  # as `from_config` keeps them
+    if not hasattr(loaded.scheduler, "scale_noise"):  # pipelines for flow matching look for it
+        add_noise = loaded.scheduler.add_noise
+        loaded.scheduler.scale_noise = lambda sample, step, noise: add_noise(sample, noise, step)
     return loaded
 
 
+def _family(folder: Path) -> str:
+    """What the names of diffusers' pipelines for this folder begin with."""
+    if (folder / "transformer").exists():
+        return "StableDiffusion3"
+    return "StableDiffusionXL" if (folder / "text_encoder_2").exists() else "StableDiffusion"
+
+
 @cache
-def _loaded(folder: Path, task: type) -> tuple[Any, str, dict[str, Any]]:
+def _loaded(folder: Path, task: str) -> tuple[Any, str, dict[str, Any]]:
     """With the class and the config of its own sampler."""
     import diffusers
 
-    family = "StableDiffusionXL" if (folder / "text_encoder_2").exists() else "StableDiffusion"
-    suffix = {TextToImage: "", ImageToImage: "Img2Img", Inpaint: "Inpaint"}[task]
+    family = _family(folder)
+    suffix = {"txt2img": "", "img2img": "Img2Img", "inpaint": "Inpaint"}[task]
+    index = json.loads((folder / "model_index.json").read_text())
+    absent = {name: None for name, value in index.items() if value == [None, None]}
     loaded = getattr(diffusers, f"{family}{suffix}Pipeline").from_pretrained(
-        folder, dtype=torch.float32
+        folder, dtype=torch.float32, **absent
     )
     loaded.set_progress_bar_config(disable=True)
     return loaded, type(loaded.scheduler).__name__, dict(loaded.scheduler.config)

@@ -23,7 +23,7 @@ def test_observations_pull_the_model() -> None:
 
 def test_alone_counts_steps_rows_and_decoding() -> None:
     cost = CostModel(overhead=1.0, rate=0.5, decode_rate=2.0)
-    assert cost.alone(steps=3, unet_rows=2, images=2, area=10) == 3 * (1 + 0.5 * 4 * 10) + 40
+    assert cost.alone(steps=3, rows=2, images=2, area=10) == 3 * (1 + 0.5 * 4 * 10) + 40
 
 
 def test_an_upscaler_is_known_from_its_first_turn_on() -> None:

@@ -6,12 +6,13 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from runnables.engine.engine import Engine
+from runnables.engine.memory import RECOVERY
 from runnables.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -21,17 +22,13 @@ from runnables.errors import (
     OverCapacity,
     StableDiffusionError,
 )
-from runnables.families.base import Pipeline
+from runnables.families.unet import UNetFamily
 from runnables.parameters import TextToImage
 from runnables.runnable import StableDiffusionRunnable
 from runnables.ticket import Progress, Result, Ticket
+from tests.insides import engine_of
 
 Start = Callable[..., StableDiffusionRunnable]
-
-
-def engine_of(runnable: StableDiffusionRunnable) -> Engine:
-    assert runnable._engine is not None
-    return runnable._engine
 
 
 def wanted(steps: int = 6, **options: object) -> TextToImage:
@@ -137,20 +134,26 @@ def test_out_of_memory_shrinks_the_batch(start: Start, failing: Callable[..., No
     failing(torch.cuda.OutOfMemoryError("too much"), 7.5, largest=1)
     tickets = [runnable.submit(wanted(guidance_scale=7.5)) for _ in range(4)]
     assert all(ticket.future.result(timeout=60).images for ticket in tickets)
-    assert engine_of(runnable)._shrink < 1
+    headroom = engine_of(runnable).headroom
+    assert headroom.share < 1
+    while headroom.share < 1:  # it recovers with calls that go well
+        before = headroom.share
+        for _ in range(RECOVERY):
+            headroom.succeeded()
+        assert headroom.share > before
 
 
 def test_not_a_number_ends_one_request(
     runnable: StableDiffusionRunnable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = Pipeline.predict
+    original = UNetFamily.denoise
 
-    def predict(self: Pipeline, sample: torch.Tensor, *rest: object) -> torch.Tensor:
-        output = original(self, sample, *rest)  # type: ignore[arg-type]
+    def denoise(self: UNetFamily, sample: torch.Tensor, *rest: Any) -> torch.Tensor:
+        output = original(self, sample, *rest)
         output[0] = torch.nan
         return output
 
-    monkeypatch.setattr(Pipeline, "predict", predict)
+    monkeypatch.setattr(UNetFamily, "denoise", denoise)
     tickets = [runnable.submit(wanted(seed=seed, guidance_scale=1.0)) for seed in range(3)]
     outcomes = [ticket.future.exception(timeout=60) for ticket in tickets]
     assert any(isinstance(outcome, GenerationFailed) for outcome in outcomes)
@@ -206,13 +209,13 @@ def test_guidance_interval_skips_unconditional_rows(
     runnable: StableDiffusionRunnable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows: list[int] = []
-    original = Pipeline.predict
+    original = UNetFamily.denoise
 
-    def predict(self: Pipeline, sample: torch.Tensor, *rest: object) -> torch.Tensor:
+    def denoise(self: UNetFamily, sample: torch.Tensor, *rest: Any) -> torch.Tensor:
         rows.append(len(sample))
-        return original(self, sample, *rest)  # type: ignore[arg-type]
+        return original(self, sample, *rest)
 
-    monkeypatch.setattr(Pipeline, "predict", predict)
+    monkeypatch.setattr(UNetFamily, "denoise", denoise)
     runnable.txt2img(wanted(10, scheduler="ddim", guidance_interval=(0.2, 0.6)))
     assert rows == [1, 1, 2, 2, 2, 2, 1, 1, 1, 1]
 

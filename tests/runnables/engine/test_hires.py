@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,11 +13,11 @@ from PIL import Image
 
 from runnables.checkpoints.checkpoint import Compiled
 from runnables.errors import Cancelled, InvalidInput, PayloadTooLarge
-from runnables.families.base import Pipeline
+from runnables.families.unet import UNetFamily
 from runnables.parameters import Hires, ImageToImage, TextToImage
 from runnables.runnable import StableDiffusionRunnable
 from runnables.ticket import Progress
-from tests.insides import base_of, planner_of
+from tests.insides import base_of, model_of
 from tests.runnables.engine import reference
 from tests.runnables.engine.test_parity import BOUND, Start, TinyModel
 
@@ -75,14 +76,14 @@ def test_second_passes_share_calls_with_whoever_draws_that_size(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shapes: list[tuple[int, ...]] = []
-    original = Pipeline.predict
+    original = UNetFamily.denoise
 
-    def predict(self: Pipeline, sample: torch.Tensor, *rest: object) -> torch.Tensor:
+    def denoise(self: UNetFamily, sample: torch.Tensor, *rest: Any) -> torch.Tensor:
         shapes.append((len(sample), *sample.shape[2:]))
-        return original(self, sample, *rest)  # type: ignore[arg-type]
+        return original(self, sample, *rest)
 
     runnable = start("sd1")
-    monkeypatch.setattr(Pipeline, "predict", predict)
+    monkeypatch.setattr(UNetFamily, "denoise", denoise)
     large = TextToImage(prompt="x", height=128, width=128, num_inference_steps=60, seed=0)
     tickets = [
         runnable.submit(one) for one in (large, wanted(2, {"num_inference_steps": 20}, seed=4))
@@ -165,8 +166,9 @@ def test_what_cannot_be_drawn_is_refused(
 def test_compiled_models_have_none(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     runnable = start("sd1")
     base = base_of(runnable)
-    compiled = replace(base.checkpoint, compiled=Compiled(((64, 64),), 4))
-    monkeypatch.setattr(base, "checkpoint", compiled)
+    checkpoint = replace(base.checkpoint, compiled=Compiled(((64, 64),), 4))
+    compiled = type(base)(checkpoint, base.device, base.dtype)
+    monkeypatch.setattr(base, "traits", compiled.traits)
     with pytest.raises(InvalidInput, match="not compiled") as caught:
         runnable.submit(wanted(4))
     assert caught.value.loc == ("hires",)
@@ -176,7 +178,7 @@ def test_memory_is_counted_at_the_larger_size(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runnable = start("sd1")
-    memory = planner_of(runnable).memory
+    memory = model_of(runnable).memory
     monkeypatch.setattr(memory, "row_rate", 1.0)
     monkeypatch.setattr(memory, "decode_rate", 1.0)
     monkeypatch.setattr(memory, "budget", 2.0 * 8 * 8)  # a guided 64x64 image, and no more

@@ -11,7 +11,7 @@ from runnables.engine.memory import MemoryModel
 from runnables.errors import PayloadTooLarge
 from runnables.parameters import TextToImage
 from runnables.runnable import StableDiffusionRunnable
-from tests.insides import planner_of
+from tests.insides import model_of
 
 Start = Callable[..., StableDiffusionRunnable]
 
@@ -46,7 +46,7 @@ def test_where_nothing_is_known_everything_fits() -> None:
 
 def test_the_engine_keeps_to_it(start: Start) -> None:
     runnable = start("sd1", max_pixels=10**7)
-    memory = planner_of(runnable).memory
+    memory = model_of(runnable).memory
     memory.budget, memory.row_rate, memory.decode_rate = 1000.0, 4.0, 1.0
     request = TextToImage(prompt="x", num_inference_steps=2, num_images_per_prompt=4, seed=1)
     assert len(runnable.txt2img(request).images) == 4
@@ -59,6 +59,6 @@ def test_the_engine_keeps_to_it(start: Start) -> None:
 
 def test_warm_up_measures_the_device(start: Start) -> None:
     runnable = start("sd1")
-    memory = planner_of(runnable).memory
+    memory = model_of(runnable).memory
     assert memory.budget > 0
     assert memory.row_rate >= 0 and memory.decode_rate >= 0

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from runnables.engine.model_pool import MOST_PARKED, Shelf
+from runnables.engine.model_pool import MOST_WAITING, ModelPool
 from runnables.errors import (
     Cancelled,
     ConfigurationError,
@@ -64,10 +64,10 @@ def several(
 
 def sizes(runnable: StableDiffusionRunnable) -> float:
     """GB of the default and of the largest further model."""
-    assert runnable._shelf is not None
-    planners = runnable._shelf.loaded
-    others = [one.nbytes for name, one in planners.items() if name != "sd1"]
-    return (planners["sd1"].nbytes + max(others)) / 1e9
+    assert runnable._pool is not None
+    models = runnable._pool.loaded
+    others = [one.nbytes for name, one in models.items() if name != "sd1"]
+    return (models["sd1"].nbytes + max(others)) / 1e9
 
 
 def test_each_model_draws_its_own_requests_in_whatever_mix(
@@ -115,8 +115,8 @@ def test_what_is_put_away_is_freed(several: Callable[..., StableDiffusionRunnabl
     runnable = several(models_memory_gb=sizes(probe) * 1.001)
     kept = runnable.submit(wanted("sd2"))  # clients keep their tickets for a while
     pixels(kept)
-    assert runnable._shelf is not None
-    unet = weakref.ref(runnable._shelf.loaded["sd2"].base.unet)
+    assert runnable._pool is not None
+    unet = weakref.ref(runnable._pool.loaded["sd2"].base.unet)
     pixels(runnable.submit(wanted("sdxl")))
     gc.collect()
     assert unet() is None
@@ -154,16 +154,16 @@ def test_a_broken_source_fails_its_requests_alone(start: Start, tmp_path: Path) 
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Further models are read only once this is set."""
-    go, call = threading.Event(), Shelf._call_for
+    go, begin = threading.Event(), ModelPool._begin_reading
 
-    def call_slowly(shelf: Shelf, name: str) -> None:
-        read = shelf._read
+    def read_slowly(pool: ModelPool, name: str) -> None:
+        read = pool._read
         assert read is not None
-        shelf._read = lambda *given: (go.wait(60), read(*given))[1]
-        call(shelf, name)
-        shelf._read = read
+        pool._read = lambda *given: (go.wait(60), read(*given))[1]
+        begin(pool, name)
+        pool._read = read
 
-    monkeypatch.setattr(Shelf, "_call_for", call_slowly)
+    monkeypatch.setattr(ModelPool, "_begin_reading", read_slowly)
     yield go
     go.set()
 
@@ -203,7 +203,7 @@ def test_only_so_many_wait_for_models(
     several: Callable[..., StableDiffusionRunnable], slow: threading.Event
 ) -> None:
     runnable = several()
-    tickets = [runnable.submit(wanted("sd2", steps=1)) for _ in range(MOST_PARKED)]
+    tickets = [runnable.submit(wanted("sd2", steps=1)) for _ in range(MOST_WAITING)]
     with pytest.raises(OverCapacity):
         runnable.submit(wanted("sd2"))
     for ticket in tickets:

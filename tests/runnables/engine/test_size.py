@@ -9,7 +9,7 @@ from PIL import Image
 
 from runnables.engine.size import size_of
 from runnables.errors import InvalidInput, PayloadTooLarge
-from runnables.families.base import Pipeline
+from runnables.families.base import Traits
 from runnables.parameters import ImageToImage, TextToImage
 from runnables.runnable import StableDiffusionRunnable
 from tests.insides import base_of
@@ -18,32 +18,33 @@ LIMIT = 128 * 128
 
 
 @pytest.fixture(scope="module")
-def pipeline(start: Callable[..., StableDiffusionRunnable]) -> Pipeline:
+def traits(start: Callable[..., StableDiffusionRunnable]) -> Traits:
     """Native size 64x64, sides multiples of 8."""
-    return base_of(start("sd1"))
+    found: Traits = base_of(start("sd1")).traits
+    return found
 
 
-def test_as_asked_or_native(pipeline: Pipeline) -> None:
-    assert size_of(TextToImage(prompt="x"), None, pipeline, LIMIT) == (64, 64)
-    assert size_of(TextToImage(prompt="x", height=96), None, pipeline, LIMIT) == (96, 64)
+def test_as_asked_or_native(traits: Traits) -> None:
+    assert size_of(TextToImage(prompt="x"), None, traits, LIMIT) == (64, 64)
+    assert size_of(TextToImage(prompt="x", height=96), None, traits, LIMIT) == (96, 64)
 
 
 @pytest.mark.parametrize(
     ("width", "height", "expected"), [(200, 100, (48, 88)), (64, 64, (64, 64)), (30, 90, (112, 40))]
 )
 def test_an_input_keeps_its_shape(
-    width: int, height: int, expected: tuple[int, int], pipeline: Pipeline
+    width: int, height: int, expected: tuple[int, int], traits: Traits
 ) -> None:
     photo = Image.new("RGB", (width, height))
-    assert size_of(ImageToImage(prompt="x"), photo, pipeline, LIMIT) == expected
-    assert size_of(ImageToImage(prompt="x", width=72), photo, pipeline, LIMIT) == (64, 72)
+    assert size_of(ImageToImage(prompt="x"), photo, traits, LIMIT) == expected
+    assert size_of(ImageToImage(prompt="x", width=72), photo, traits, LIMIT) == (64, 72)
 
 
-def test_what_cannot_be_had_names_the_nearest(pipeline: Pipeline) -> None:
+def test_what_cannot_be_had_names_the_nearest(traits: Traits) -> None:
     with pytest.raises(InvalidInput, match="nearest is 96") as refused:
-        size_of(TextToImage(prompt="x", width=99), None, pipeline, LIMIT)
+        size_of(TextToImage(prompt="x", width=99), None, traits, LIMIT)
     assert refused.value.loc == ("width",)
     with pytest.raises(PayloadTooLarge, match="136 x 128"):
-        size_of(TextToImage(prompt="x", height=136, width=128), None, pipeline, LIMIT)
+        size_of(TextToImage(prompt="x", height=136, width=128), None, traits, LIMIT)
     with pytest.raises(InvalidInput, match="too long and thin"):
-        size_of(ImageToImage(prompt="x"), Image.new("RGB", (9000, 1)), pipeline, LIMIT)
+        size_of(ImageToImage(prompt="x"), Image.new("RGB", (9000, 1)), traits, LIMIT)

@@ -22,8 +22,8 @@ from runnables.errors import (
 from runnables.parameters import Hires, TextToImage, Upscale
 from runnables.runnable import StableDiffusionRunnable
 from runnables.ticket import Progress
-from runnables.upscalers.upscaler import Lanczos, Turns
-from tests.insides import planner_of
+from runnables.upscalers.upscaler import Lanczos, Tiles
+from tests.insides import model_of
 from tests.runnables.engine import reference
 from tests.runnables.engine.test_parity import BOUND, TinyModel
 
@@ -42,7 +42,7 @@ class Slow(Lanczos):
     def turns(self, size: tuple[int, int]) -> int:
         return 40
 
-    def enlarge(self, image: Image.Image, size: tuple[int, int]) -> Turns:
+    def enlarge(self, image: Image.Image, size: tuple[int, int]) -> Tiles:
         for turn in range(40):
             if turn == self._fails_at:
                 raise RuntimeError("broken")
@@ -58,7 +58,7 @@ def slow(start: Start, monkeypatch: pytest.MonkeyPatch) -> Make:
 
     def make(fails_at: int = -1) -> tuple[StableDiffusionRunnable, list[str]]:
         runnable, told = start("sd1"), []
-        upscalers = planner_of(runnable).upscalers
+        upscalers = model_of(runnable).upscalers
         monkeypatch.setattr(upscalers, "get", lambda name, loc: Slow(told, fails_at))
         return runnable, told
 

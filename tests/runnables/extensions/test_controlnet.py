@@ -20,13 +20,13 @@ from runnables.extensions.controlnet.residuals import kept
 from runnables.parameters import ControlNetUse, ImageToImage, Inpaint, TextToImage
 from runnables.runnable import StableDiffusionRunnable
 from tests import tiny
-from tests.insides import base_of, planner_of
+from tests.insides import base_of, extension_of, model_of
 from tests.runnables.engine import reference
 
 Start = Callable[..., StableDiffusionRunnable]
 TinyModel = Callable[[str], Path]
 Nets = Callable[..., Path]
-SUFFIX: dict[type, str] = {TextToImage: "", ImageToImage: "Img2Img", Inpaint: "Inpaint"}
+SUFFIX = {"txt2img": "", "img2img": "Img2Img", "inpaint": "Inpaint"}
 BOUND = 2
 
 
@@ -83,12 +83,13 @@ def diffuser_of(
 
     plain = reference.pipeline(model, task)
     models = [diffusers.ControlNetModel.from_pretrained(folder / u.name) for u in uses]
-    family = type(plain).__name__.removesuffix(f"{SUFFIX[task]}Pipeline")
+    suffix = SUFFIX[task.task]
+    family = type(plain).__name__.removesuffix(f"{suffix}Pipeline")
     components = {**plain.components, "controlnet": models if len(models) > 1 else models[0]}
     if "safety_checker" in components:
         components["requires_safety_checker"] = False
     scheduler = plain.scheduler.from_config(plain.scheduler.config)
-    diffuser = getattr(diffusers, f"{family}ControlNet{SUFFIX[task]}Pipeline")(
+    diffuser = getattr(diffusers, f"{family}ControlNet{suffix}Pipeline")(
         **{**components, "scheduler": scheduler}
     )
     diffuser.set_progress_bar_config(disable=True)
@@ -267,7 +268,7 @@ def sd1(start: Start, controlnets: Nets) -> StableDiffusionRunnable:
 def test_it_is_run_only_where_it_acts(
     sd1: StableDiffusionRunnable, edges: list[Image.Image]
 ) -> None:
-    net = planner_of(sd1).adapters.controlnets.get("one").model
+    net = extension_of(sd1, "controlnets").load(wanted(use("one")))[0].model
     rows: list[int] = []
     net.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
     one = wanted(use("one", start=0.25, end=0.75), scheduler="ddim")
@@ -303,7 +304,7 @@ def test_a_request_with_controlnets_costs_more(
 def test_one_that_fails_ends_its_own_request_only(
     sd1: StableDiffusionRunnable, edges: list[Image.Image], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    net = planner_of(sd1).adapters.controlnets.get("one").model
+    net = extension_of(sd1, "controlnets").load(wanted(use("one")))[0].model
 
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("broken")
@@ -322,7 +323,7 @@ def test_one_that_fails_ends_its_own_request_only(
 
 
 def test_its_convolutions_are_packed(sd1: StableDiffusionRunnable) -> None:
-    net = planner_of(sd1).adapters.controlnets.get("one")
+    net = extension_of(sd1, "controlnets").load(wanted(use("one")))[0]
     convolutions = [m for m in net.model.modules() if isinstance(m, torch.nn.Conv2d)]
     assert all(isinstance(one, PackedConv2d) for one in convolutions)
     assert net.nbytes > 1000
@@ -348,8 +349,10 @@ def test_deep_cache_is_refused(sd1: StableDiffusionRunnable, edges: list[Image.I
 def test_compiled_models_take_none(
     sd1: StableDiffusionRunnable, edges: list[Image.Image], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compiled = replace(base_of(sd1).checkpoint, compiled=Compiled(sizes=((64, 64),), rows=2))
-    monkeypatch.setattr(base_of(sd1), "checkpoint", compiled)
+    base = base_of(sd1)
+    checkpoint = replace(base.checkpoint, compiled=Compiled(sizes=((64, 64),), rows=2))
+    compiled = type(base)(checkpoint, base.device, base.dtype)
+    monkeypatch.setattr(base, "traits", compiled.traits)
     with pytest.raises(InvalidInput, match="not compiled") as caught:
         sd1.submit(wanted(use("one")), controls=edges[:1])
     assert caught.value.loc == ("controlnets",)
@@ -414,11 +417,11 @@ def test_the_oldest_is_let_go(
     start: Start, tiny_model: TinyModel, controlnets: Nets, edges: list[Image.Image]
 ) -> None:
     runnable = start("sd1", controlnet_dir=str(controlnets("sd1")), adapters_memory_mb=0)
-    planner = planner_of(runnable)
+    nets, memory = extension_of(runnable, "controlnets"), model_of(runnable).memory
     one = runnable.submit(wanted(use("one")), controls=edges[:1])
-    size = planner.adapters.nbytes
+    size = nets.nbytes
     two = runnable.submit(wanted(use("two")), controls=edges[:1])
-    assert planner.adapters.nbytes == planner.memory.adapters == size, "one at a time"
+    assert nets.nbytes == memory.adapters == size, "one at a time"
     for name, ticket in (("one", one), ("two", two)):
         image = ticket.future.result(timeout=60).images[0].image
         parameters = ticket.future.result().parameters

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from runnables.engine import batch as batch_module
+from runnables.extensions import deep_cache
 from runnables.extensions.deep_cache import kept_features, predict_shallow
 from runnables.families.base import Conditioning
-from runnables.families.text.clip import Text
+from runnables.families.text.prompts import Text
 from runnables.parameters import TextToImage
 from runnables.runnable import StableDiffusionRunnable
 from tests.insides import base_of
@@ -23,17 +23,17 @@ Start = Callable[..., StableDiffusionRunnable]
 @pytest.mark.parametrize("kind", ["sd1", "sdxl", "lcm"])
 @torch.inference_mode()
 def test_a_shallow_call_on_the_same_input_equals_the_whole(kind: str, start: Start) -> None:
-    pipeline = base_of(start(kind))
-    text = pipeline.encode_prompts([Text("a cat"), Text("a dog")])
+    family = base_of(start(kind))
+    text = family.encode([Text("a cat"), Text("a dog")])
     rows = Conditioning.stack(
-        [pipeline.condition(one, (64, 64), 5.0, negative=False) for one in text]
+        [family.condition(one, (64, 64), 5.0, negative=False) for one in text]
     )
     sample, timesteps = torch.randn(2, 4, 8, 8), torch.tensor([10.0, 700.0])
-    with kept_features(pipeline) as kept:
-        whole = pipeline.predict(sample, timesteps, rows)
-    shallow = predict_shallow(pipeline, sample, timesteps, rows, kept[0])
+    with kept_features(family) as kept:
+        whole = family.denoise(sample, timesteps, rows)
+    shallow = predict_shallow(family, sample, timesteps, rows, kept[0])
     assert torch.allclose(shallow, whole, atol=1e-6)
-    moved = predict_shallow(pipeline, sample + 1, timesteps, rows, kept[0])
+    moved = predict_shallow(family, sample + 1, timesteps, rows, kept[0])
     assert not torch.allclose(moved, whole, atol=1e-3)
 
 
@@ -47,7 +47,7 @@ def test_mixed_intervals_share_steps_and_change_only_who_asked(
         calls.append(len(given[1]))
         return predict_shallow(*given)
 
-    monkeypatch.setattr(batch_module, "predict_shallow", counted)
+    monkeypatch.setattr(deep_cache, "predict_shallow", counted)
 
     def drawn(interval: int, **options: Any) -> TextToImage:
         return TextToImage(

@@ -16,22 +16,24 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from runnables.checkpoints.checkpoint import Compiled
-from runnables.engine.cost import CostModel
-from runnables.engine.plan import Planner
+from runnables.engine import denoise
+from runnables.engine.loaded_model import LoadedModel
 from runnables.errors import ConfigurationError, InvalidInput, UnknownName
-from runnables.extensions.adapters import Adapters
+from runnables.extensions import extensions_of
+from runnables.extensions.base import Context
+from runnables.extensions.textual_inversion.extension import TextualInversions
 from runnables.extensions.textual_inversion.vocabulary import (
     MAX_VECTORS,
     Concept,
     Vocabulary,
     _twin,
 )
-from runnables.families.base import Pipeline
-from runnables.families.text.clip import Text
+from runnables.families.text.prompts import Text
 from runnables.parameters import LoraUse, TextToImage
 from runnables.runnable import StableDiffusionRunnable
 from runnables.settings import EMBEDDED_MODEL, Settings
-from runnables.ticket import Ticket
+from runnables.ticket import Inputs, Ticket
+from runnables.upscalers.library import Upscalers
 from tests.insides import base_of
 from tests.runnables.engine import reference
 from tests.runnables.extensions import test_lora
@@ -94,14 +96,15 @@ def drawn(runnable: StableDiffusionRunnable, one: TextToImage) -> np.ndarray:
     return np.asarray(runnable.txt2img(one).images[0].image)
 
 
-def encoded(pipeline: Pipeline, folder: Path, prompts: list[str], **options: Any) -> list[Any]:
+def encoded(family: Any, folder: Path, prompts: list[str], **options: Any) -> list[Any]:
     """The prompts with all embeddings of the folder."""
-    adapters = Adapters(Settings(embeddings_dir=str(folder)), pipeline)
-    concepts = adapters.concepts(wanted(*VECTORS))
+    extension = TextualInversions(family, Context(Settings(embeddings_dir=str(folder))))
+    words = extension.text(extension.load(wanted(*VECTORS)))
     with torch.inference_mode():
-        return pipeline.encode_prompts(
-            [Text(prompt, concepts=concepts, **options) for prompt in prompts]
+        encoded: list[Any] = family.encode(
+            [Text(prompt, additions=(words,), **options) for prompt in prompts]
         )
+        return encoded
 
 
 def _encode(diffuser: Any, prompt: str) -> Any:
@@ -257,8 +260,8 @@ def test_one_encoder_of_sdxl_reads_its_part_of_the_pair(
     write(tmp_path, "sdxl")
     refiner = base_of(start("sdxl-refiner", embeddings_dir=str(tmp_path)))
     assert refiner is not None
-    adapters = Adapters(Settings(embeddings_dir=str(tmp_path)), refiner)
-    (concept,) = adapters.concepts(wanted("<toy>"))
+    extension = TextualInversions(refiner, Context(Settings(embeddings_dir=str(tmp_path))))
+    (concept,) = extension.load(wanted("<toy>"))
     own = load_file(tmp_path / "<toy>.safetensors")["clip_g"]
     assert torch.equal(concept.vectors[0], own)
 
@@ -393,11 +396,13 @@ def test_what_does_not_go_together_is_refused(start: Start, tmp_path: Path) -> N
 def test_a_compiled_model_takes_none(start: Start, tmp_path: Path) -> None:
     write(tmp_path, "sd1")
     base = base_of(start("sd1"))
-    pipeline = type(base)(base.checkpoint, base.device, base.dtype)
-    pipeline.checkpoint = replace(base.checkpoint, compiled=Compiled(((64, 64),), 2))
-    planner = Planner(pipeline, None, Settings(embeddings_dir=str(tmp_path)), CostModel())
+    checkpoint = replace(base.checkpoint, compiled=Compiled(((64, 64),), 2))
+    family = type(base)(checkpoint, base.device, base.dtype)
+    settings = Settings(embeddings_dir=str(tmp_path))
+    extensions = extensions_of(family, Context(settings))
+    model = LoadedModel("x", family, settings, Upscalers(settings, base.device), None, extensions)
     with pytest.raises(InvalidInput, match="not compiled") as refused:
-        planner.plan(Ticket(wanted("<toy>")))
+        denoise.plan(model, Ticket(wanted("<toy>")), Inputs())
     assert refused.value.loc == ("embeddings",)
 
 

@@ -225,3 +225,8 @@ def test_a_strength_that_leaves_no_step(strength: float) -> None:
     with pytest.raises(InvalidInput, match=f"strength {strength} of 4 steps") as caught:
         compile_table(resolve("euler"), {"_class_name": "DDIMScheduler"}, 4, strength=strength)
     assert caught.value.loc == ("strength",)
+
+
+def test_more_steps_than_a_scheduler_can_run_are_a_value_error() -> None:
+    with pytest.raises(ValueError, match="too close"):
+        compile_table(resolve("unipc_karras"), {**EULER, "shift": 3.0}, 150)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from runnables.errors import ConfigurationError, GenerationFailed, InvalidInput, UnknownName
 from runnables.settings import Settings
 from runnables.upscalers.library import Upscalers, describe
-from runnables.upscalers.upscaler import CPU_CUT, Cut, Lanczos, Swin2SR, Turns, Upscaler, spans
+from runnables.upscalers.upscaler import CPU_CUT, Cut, Lanczos, Swin2SR, Tiles, Upscaler, spans
 from tests import upscalers
 
 CPU = torch.device("cpu")
@@ -44,7 +44,7 @@ def enlarged(upscaler: Upscaler, image: Image.Image, scale: float | None = None)
     return np.asarray(ended(turns, upscaler.turns((image.height, image.width)))).astype(int)
 
 
-def ended(turns: Turns, count: int) -> Image.Image:
+def ended(turns: Tiles, count: int) -> Image.Image:
     for _ in range(count):
         next(turns)
     with pytest.raises(StopIteration) as stopped:

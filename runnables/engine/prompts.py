@@ -1,0 +1,60 @@
+"""The cache of encoded prompts, which a batch of requests fills in few calls."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+
+from runnables.families.base import Family
+from runnables.families.text.prompts import Embedding, Text
+
+Key = tuple[int, Text]  # the family's number
+
+
+class Prompts:
+    """The last `size` encodings that were used, of all loaded models."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._embeddings: OrderedDict[Key, Embedding] = OrderedDict()
+
+    def encode(self, wanted: Iterable[tuple[Family, Text]]) -> None:
+        """Encode the prompts that the cache lacks, in one call per model."""
+        missing: dict[int, tuple[Family, dict[Text, None]]] = {}
+        for family, text in wanted:
+            if (family.number, text) not in self._embeddings:
+                missing.setdefault(family.number, (family, {}))[1][text] = None
+        for number, (family, texts) in missing.items():
+            for text, embedding in zip(texts, family.encode(list(texts)), strict=True):
+                self._embeddings[number, text] = embedding
+
+    def pair(
+        self, family: Family, prompt: Text, negative: Text | None
+    ) -> tuple[Embedding, Embedding | None]:
+        """The prompt and, where it is guided, the negative prompt, of one length."""
+        text = self._one(family, prompt)
+        if negative is None:
+            return text, None
+        empty = None if negative.prompt else family.empty(text)
+        if empty is not None:
+            return text, empty
+        other = self._one(family, negative)
+        tokens = max(len(text.hidden_states), len(other.hidden_states))
+        if len(text.hidden_states) == len(other.hidden_states):
+            return text, other
+        return (
+            family.lengthen(text, tokens, self._one(family, prompt.emptied())),
+            family.lengthen(other, tokens, self._one(family, negative.emptied())),
+        )
+
+    def trim(self) -> None:
+        """Forget those that were used longest ago."""
+        while len(self._embeddings) > self._size:
+            self._embeddings.popitem(last=False)
+
+    def _one(self, family: Family, text: Text) -> Embedding:
+        key = (family.number, text)
+        if key not in self._embeddings:
+            (self._embeddings[key],) = family.encode([text])
+        self._embeddings.move_to_end(key)
+        return self._embeddings[key]

@@ -1,0 +1,108 @@
+"""ControlNets as an extension: loaded by name, each run on the rows that ask for it."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any, cast
+
+from torch import Tensor
+
+from runnables.checkpoints.library import Library
+from runnables.extensions.base import Call, Context, Denoise, Extension, Pass, RowState, Stacked
+from runnables.extensions.controlnet import folder
+from runnables.extensions.controlnet.residuals import (
+    COST,
+    Control,
+    ControlNet,
+    ControlSet,
+    Run,
+    calls,
+    kept,
+    residuals,
+)
+from runnables.families.base import Family
+from runnables.families.latents import control_to_pixels
+from runnables.families.unet import UNetFamily
+from runnables.parameters import Parameters
+
+
+class ControlNets(Extension):
+    """The ControlNets of the operator's folder, for one model."""
+
+    name = "controlnets"
+
+    def __init__(self, family: Family, context: Context) -> None:
+        super().__init__(family, context)
+        settings = context.settings
+        self._library: Library[ControlNet] = Library(
+            settings.controlnet_dir,
+            "*/config.json",
+            lambda name, path: folder.load(name, path.parent, family, context.adopt),
+            field=("controlnets", "SD_CONTROLNET_DIR"),
+            budget=settings.adapters_memory_mb * 1e6,
+        )
+
+    def check(self, parameters: Parameters) -> None:
+        for use in parameters.controlnets:
+            self._library.find(use.name)
+
+    def cost(self, parameters: Parameters) -> float:
+        return COST * len(parameters.controlnets)
+
+    def beside(self, parameters: Parameters) -> float:
+        """One at a time: they are run one after the other."""
+        return COST
+
+    def load(self, parameters: Parameters) -> tuple[ControlNet, ...]:
+        return tuple(self._library.get(use.name) for use in parameters.controlnets)
+
+    @property
+    def nbytes(self) -> int:
+        return self._library.nbytes
+
+    def part(self, loaded: tuple[ControlNet, ...], run: Pass) -> ControlSet:
+        device, dtype = self.family.device, self.family.dtype
+        return tuple(
+            Control(
+                net,
+                control_to_pixels(image, run.size).to(device, dtype),
+                use.weight,
+                kept(use.start, use.end, run.steps),
+            )
+            for net, use, image in zip(
+                loaded, run.parameters.controlnets, run.controls, strict=True
+            )
+        )
+
+    def acts(self, part: ControlSet, row: RowState) -> Hashable:
+        return _acting(part, row)
+
+    def load_of(self, part: ControlSet, row: RowState) -> float:
+        return COST * len(_acting(part, row))
+
+    def stack(self, stacked: Stacked, parts: Sequence[ControlSet | None]) -> Call:
+        sets = [_acting(part or (), row) for part, row in zip(parts, stacked.rows, strict=True)]
+        family = cast(UNetFamily, self.family)
+        return ControlCall(family, calls(sets, stacked.guided, stacked.conditioning))
+
+
+class ControlCall(Call):
+    """The ControlNets that act in a batch."""
+
+    def __init__(self, family: UNetFamily, runs: Sequence[Run]) -> None:
+        self._family = family
+        self._runs = runs
+
+    def around(self, denoise: Denoise) -> Denoise:
+        channels = self._family.traits.latent_channels
+
+        def controlled(sample: Tensor, timesteps: Tensor, **extra: Any) -> Tensor:
+            given = residuals(self._family, self._runs, sample[:, :channels], timesteps)
+            return denoise(sample, timesteps, residuals=given, **extra)
+
+        return controlled
+
+
+def _acting(part: ControlSet, row: RowState) -> ControlSet:
+    """Those that are run at the row's next step."""
+    return tuple(control for control in part if control.acts(row.step))

@@ -1,0 +1,86 @@
+"""LoRAs as an extension: loaded by name, added to text encoders and to the rows that ask."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from runnables.checkpoints.library import Library
+from runnables.extensions.base import Call, Context, Denoise, Extension, Stacked
+from runnables.extensions.lora.file import read
+from runnables.extensions.lora.layers import Lora, LoraSet, Use, applied, everywhere, uses
+from runnables.families.base import Family
+from runnables.parameters import Parameters
+
+
+class Loras(Extension):
+    """The LoRAs of the operator's folder, for one model."""
+
+    name = "loras"
+
+    def __init__(self, family: Family, context: Context) -> None:
+        super().__init__(family, context)
+        settings = context.settings
+        self._library: Library[Lora] = Library(
+            settings.lora_dir,
+            "*.safetensors",
+            lambda name, path: read(name, path, family),
+            field=("loras", "SD_LORA_DIR"),
+            budget=settings.adapters_memory_mb * 1e6,
+        )
+
+    def check(self, parameters: Parameters) -> None:
+        for use in parameters.loras:
+            self._library.find(use.name)
+
+    def load(self, parameters: Parameters) -> LoraSet:
+        weights: dict[Lora, float] = {}
+        for use in parameters.loras:
+            lora = self._library.get(use.name)
+            weights[lora] = weights.get(lora, 0.0) + use.weight
+        return tuple(weights.items())
+
+    @property
+    def nbytes(self) -> int:
+        return self._library.nbytes
+
+    def text(self, loaded: LoraSet) -> LoraText:
+        return LoraText(loaded)
+
+    def stack(self, stacked: Stacked, parts: Sequence[LoraSet | None]) -> Call:
+        sets = [parts[index] or () for index in stacked.order]
+        return LoraCall(self.family, uses(sets, self.family.device))
+
+
+@dataclass(frozen=True)
+class LoraText:
+    """The LoRAs of a request in its text encoders."""
+
+    loras: LoraSet
+
+    def around(self, component: str, model: Any) -> AbstractContextManager[None]:
+        return applied(model, component, everywhere(self.loras, model.device))
+
+    def vocabulary(self, tokenizer: Any, index: int) -> None:
+        return None
+
+
+class LoraCall(Call):
+    """The LoRAs of a batch, each on its rows."""
+
+    def __init__(self, family: Family, active: Sequence[Use]) -> None:
+        self._family = family
+        self._active = active
+
+    def around(self, denoise: Denoise) -> Denoise:
+        family = self._family
+
+        def adapted(sample: Tensor, timesteps: Tensor, **extra: Any) -> Tensor:
+            with applied(family.denoiser, family.denoiser_name, self._active):
+                return denoise(sample, timesteps, **extra)
+
+        return adapted

@@ -1,0 +1,63 @@
+"""Textual inversions as an extension: words of one request, known while its prompts are encoded."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, cast
+
+from runnables.checkpoints.library import Library
+from runnables.extensions.base import Context, Extension
+from runnables.extensions.textual_inversion import file, vocabulary
+from runnables.extensions.textual_inversion.vocabulary import Concept, Concepts, Vocabulary
+from runnables.families.base import Family
+from runnables.families.unet import UNetFamily
+from runnables.parameters import Parameters
+
+
+class TextualInversions(Extension):
+    """The textual inversions of the operator's folder, for one model."""
+
+    name = "embeddings"
+
+    def __init__(self, family: Family, context: Context) -> None:
+        super().__init__(family, context)
+        settings = context.settings
+        clip = cast(UNetFamily, family)
+        self._library: Library[Concept] = Library(
+            settings.embeddings_dir,
+            "*.safetensors",
+            lambda name, path: file.read(name, path, clip),
+            field=("embeddings", "SD_EMBEDDINGS_DIR"),
+            budget=settings.adapters_memory_mb * 1e6,
+        )
+
+    def check(self, parameters: Parameters) -> None:
+        for name in parameters.embeddings:
+            self._library.find(name)
+
+    def load(self, parameters: Parameters) -> Concepts:
+        concepts = tuple(self._library.get(name) for name in dict.fromkeys(parameters.embeddings))
+        prompts = {name: getattr(parameters, name) for name in ("prompt", "negative_prompt")}
+        vocabulary.check(concepts, **prompts)
+        return concepts
+
+    @property
+    def nbytes(self) -> int:
+        return self._library.nbytes
+
+    def text(self, loaded: Concepts) -> ConceptText:
+        return ConceptText(loaded)
+
+
+@dataclass(frozen=True)
+class ConceptText:
+    """The words of a request in its text encoders."""
+
+    concepts: Concepts
+
+    def around(self, component: str, model: Any) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def vocabulary(self, tokenizer: Any, index: int) -> Vocabulary:
+        return Vocabulary(tokenizer, self.concepts, index)

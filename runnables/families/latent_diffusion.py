@@ -1,0 +1,108 @@
+"""What all families share that denoise the latents of an AutoencoderKL."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from runnables.checkpoints.checkpoint import Checkpoint
+from runnables.checkpoints.families import FAMILIES
+from runnables.families.base import Levels, Size, Traits
+from runnables.families.text.prompts import Embedding
+
+
+class LatentDiffusion:
+    """The base of the families here: the VAE's side of `Family`, and defaults for the rest."""
+
+    traits: Traits
+    _numbers = itertools.count()
+
+    def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
+        self.checkpoint = checkpoint
+        self.device = device
+        self.dtype = dtype
+        self.number = next(self._numbers)
+        self.denoiser_name = FAMILIES[checkpoint.family].denoiser
+        self.denoiser: Any = checkpoint.denoiser
+        self.vae: Any = checkpoint.components["vae"]
+
+    # -- defaults ---------------------------------------------------------------------------
+
+    def empty(self, like: Embedding) -> Embedding | None:
+        return None
+
+    def levels(self, size: Size, steps: int) -> Levels:
+        return Levels()
+
+    def finished(self, latents: Tensor, *, inpainted: bool) -> Tensor:
+        return latents
+
+    # -- the VAE ----------------------------------------------------------------------------
+
+    @property
+    def latent_channels(self) -> int:
+        return int(self.vae.config.latent_channels)
+
+    @property
+    def scale_factor(self) -> int:
+        """Pixels that a latent covers along each side."""
+        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+
+    def native_size(self, sample_size: int | Sequence[int]) -> Size:
+        """(height, width) in pixels: the profile's, else that of the denoiser's `sample_size`."""
+        profile, factor = self.checkpoint.profile, self.scale_factor
+        sides = (sample_size, sample_size) if isinstance(sample_size, int) else tuple(sample_size)
+        return profile.height or sides[0] * factor, profile.width or sides[1] * factor
+
+    def to_latents(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
+        posterior = self.vae.encode(pixels.to(self.device, self._vae_dtype())).latent_dist
+        latents: Tensor = posterior.sample(generator)
+        return self._scale(latents.to(self.dtype))
+
+    def to_pixels(self, latents: Tensor, *, fp32: bool = False) -> Tensor:
+        before = self._vae_dtype()
+        if fp32:
+            self.vae.to(torch.float32)
+        try:
+            latents = self._unscale(latents.to(self._vae_dtype()))
+            pixels: Tensor = self.vae.decode(latents, return_dict=False)[0].float()
+            return (pixels / 2 + 0.5).clamp(0, 1)
+        finally:
+            if fp32:
+                self.vae.to(before)
+
+    @property
+    def _scaling_factor(self) -> float:
+        return float(self.vae.config.scaling_factor)
+
+    @property
+    def _shift_factor(self) -> float:
+        return float(getattr(self.vae.config, "shift_factor", None) or 0.0)
+
+    def _vae_dtype(self) -> torch.dtype:
+        dtype: torch.dtype = self.vae.dtype
+        return dtype
+
+    def _scale(self, latents: Tensor) -> Tensor:
+        mean, std = self._statistics(latents)
+        return (latents - mean - self._shift_factor) * self._scaling_factor / std
+
+    def _unscale(self, latents: Tensor) -> Tensor:
+        mean, std = self._statistics(latents)
+        return latents * std / self._scaling_factor + mean + self._shift_factor
+
+    def _statistics(self, latents: Tensor) -> tuple[Tensor | float, Tensor | float]:
+        """The VAE's latent mean and deviation, (1, C, 1, 1), where its config has them."""
+        mean = getattr(self.vae.config, "latents_mean", None)
+        std = getattr(self.vae.config, "latents_std", None)
+        if mean is None or std is None:
+            return 0.0, 1.0
+        return _as_channels(mean, latents), _as_channels(std, latents)
+
+
+def _as_channels(values: Sequence[float], like: Tensor) -> Tensor:
+    return torch.tensor(values, device=like.device, dtype=like.dtype).view(1, -1, 1, 1)

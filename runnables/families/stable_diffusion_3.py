@@ -1,0 +1,135 @@
+"""Stable Diffusion 3 and 3.5 (arXiv:2403.03206): a multimodal transformer for flow matching.
+
+CLIP-L and CLIP-G stand side by side along the features, T5 behind them along the tokens. T5 may be
+left out; zeros stand for it then, as in diffusers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from runnables.checkpoints.checkpoint import Checkpoint
+from runnables.errors import InvalidInput
+from runnables.families.base import Conditioning, Levels, Size, Traits
+from runnables.families.latent_diffusion import LatentDiffusion
+from runnables.families.text.clip import ClipEncoder, added, clip_encoders
+from runnables.families.text.prompts import Embedding, Text
+from runnables.families.text.t5 import T5Encoder, no_text
+from runnables.samplers.names import prediction_of
+
+T5_TOKENS = 256  # diffusers' max_sequence_length
+FEATURES = frozenset({"loras", "controlnets", "clip_skip", "hires"})
+
+
+class StableDiffusion3(LatentDiffusion):
+    """Medium, Large and Large Turbo."""
+
+    def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
+        super().__init__(checkpoint, device, dtype)
+        self.encoders: tuple[ClipEncoder, ...] = clip_encoders(checkpoint, normed=False)
+        parts, config = checkpoint.components, self.denoiser.config
+        self._t5: T5Encoder | None = None
+        if "text_encoder_3" in parts:
+            self._t5 = T5Encoder(parts["tokenizer_3"], parts["text_encoder_3"], T5_TOKENS)
+        self._text_width = int(config.joint_attention_dim)
+        self._patch = int(config.patch_size)
+        self.traits = Traits(
+            family=checkpoint.family,
+            latent_channels=self.latent_channels,
+            scale_factor=self.scale_factor,
+            size_multiple=self.scale_factor * self._patch,
+            native_size=self.native_size(config.sample_size),
+            largest_side=int(config.pos_embed_max_size) * self._patch * self.scale_factor,
+            prediction=prediction_of(checkpoint.scheduler_config),
+            features=FEATURES,
+            inpaints_only=bool(config.in_channels != self.latent_channels),
+            deepest_clip_skip=min(encoder.deepest_skip for encoder in self.encoders),
+        )
+
+    # -- text -------------------------------------------------------------------------------
+
+    def check(self, prompts: dict[str, Text]) -> None:
+        """A prompt that no text encoder reads to its end is refused: the rest would be ignored."""
+        for field, text in prompts.items():
+            if all(encoder.fits(text.prompt) for encoder in self.encoders):
+                continue
+            room = T5_TOKENS if self._t5 else self.encoders[0].room + 2
+            if self._t5 is None or self._t5.count(text.prompt) > room:
+                raise InvalidInput(
+                    f"{field} is longer than the {room} tokens that this model reads", loc=(field,)
+                )
+
+    def encode(self, texts: Sequence[Text]) -> list[Embedding]:
+        done: dict[Text, Embedding] = {}
+        for additions, skip in {(text.additions, text.clip_skip): None for text in texts}:
+            alike = [t for t in texts if (t.additions, t.clip_skip) == (additions, skip)]
+            with added(self.encoders, additions):
+                done |= self._encoded(alike, skip)
+        return [done[text] for text in texts]
+
+    def _encoded(self, texts: Sequence[Text], clip_skip: int) -> dict[Text, Embedding]:
+        prompts = [text.prompt for text in texts]
+        outputs = [encoder.encode(prompts, clip_skip) for encoder in self.encoders]
+        clip = torch.cat([hidden for hidden, _ in outputs], dim=-1).to(self.dtype)
+        clip = torch.nn.functional.pad(clip, (0, self._text_width - clip.shape[-1]))
+        pooled = torch.cat([pooled for _, pooled in outputs], dim=-1).to(self.dtype)
+        t5 = self._t5.encode(prompts).to(self.dtype) if self._t5 else self._no_t5(clip)
+        rows = torch.cat([clip, t5], dim=-2)
+        return {text: Embedding(rows[i], pooled[i]) for i, text in enumerate(texts)}
+
+    def _no_t5(self, clip: Tensor) -> Tensor:
+        return no_text(len(clip), T5_TOKENS, self._text_width, clip)
+
+    def lengthen(self, embedding: Embedding, tokens: int, filler: Embedding) -> Embedding:
+        return embedding  # all have one length
+
+    def condition(
+        self, embedding: Embedding, size: Size, guidance_scale: float, *, negative: bool
+    ) -> Conditioning:
+        return Conditioning(embedding.hidden_states, embedding.pooled)
+
+    # -- the transformer --------------------------------------------------------------------
+
+    def levels(self, size: Size, steps: int) -> Levels:
+        """A shift by the image's tokens, where the scheduler's config asks for it."""
+        config = self.checkpoint.scheduler_config
+        if not config.get("use_dynamic_shifting"):
+            return Levels()
+        tokens = self.traits.area(size) // self._patch**2
+        return Levels(mu=shift_of(tokens, config))
+
+    def denoise(
+        self,
+        sample: Tensor,
+        timesteps: Tensor,
+        conditioning: Conditioning,
+        *,
+        residuals: Sequence[Tensor] | None = None,
+        **extra: Any,
+    ) -> Tensor:
+        """One transformer call; `residuals` are what ControlNets add to its blocks."""
+        output: Tensor = self.denoiser(
+            hidden_states=sample.to(self.dtype),
+            timestep=timesteps,
+            encoder_hidden_states=conditioning.hidden_states,
+            pooled_projections=conditioning.pooled,
+            block_controlnet_hidden_states=residuals,
+            return_dict=False,
+        )[0]
+        return output
+
+    def finished(self, latents: Tensor, *, inpainted: bool) -> Tensor:
+        """Inpainted latents without the VAE's shift: diffusers' pipeline for it adds none."""
+        return latents - self._shift_factor * self._scaling_factor if inpainted else latents
+
+
+def shift_of(tokens: int, config: dict[str, Any]) -> float:
+    """The shift of the noise levels of so many image tokens: linear between two anchors."""
+    few, many = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+    low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.16)
+    slope = (high - low) / (many - few)
+    return float(tokens * slope + low - slope * few)
