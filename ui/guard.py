@@ -27,6 +27,8 @@ Asgi = Callable[..., Any]
 #: the cookie in which the page keeps the key that the visitor has entered
 COOKIE = "sd_page_key"
 MAX_SIDE = 16_384
+#: scans of a progressive JPEG, each of which costs as much as a whole picture, and what begins one
+MAX_SCANS, SCAN = 100, b"\xff\xda"
 MAX_PLAIN = 4_000_000  # bytes of a request without files
 UPLOADS_AT_ONCE = 4
 
@@ -90,11 +92,13 @@ class Guard:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-                width, height = Image.open(io.BytesIO(data)).size
+                image = Image.open(io.BytesIO(data))
         except Image.DecompressionBombError as error:
             raise Refused(413, "this picture has too many pixels") from error
         except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
             return  # no picture: the service says so when it gets it
+        if image.format in ("JPEG", "MPO") and data.count(SCAN) > MAX_SCANS:
+            raise Refused(413, f"this picture has more than {MAX_SCANS} scans")
         if width * height > self._max_pixels or max(width, height) > MAX_SIDE:
             raise Refused(
                 413,

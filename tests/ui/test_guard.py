@@ -104,6 +104,13 @@ def test_pictures_of_too_many_pixels_never_reach_gradio(page: Page, size: tuple[
     assert page.reached == []
 
 
+def test_scans_of_a_progressive_jpeg_are_bounded(page: Page) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (50, 50)).save(buffer, "JPEG", progressive=True)
+    assert page.post(buffer.getvalue()).status_code == 200
+    assert page.post(buffer.getvalue() + b"\xff\xda" * 200).status_code == 413
+
+
 def test_what_is_no_picture_goes_on(page: Page) -> None:
     assert page.post(b"hello").status_code == 200
 
