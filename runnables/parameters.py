@@ -39,6 +39,7 @@ FEATURES = frozenset(
         "prompt_syntax",
         "clip_skip",
         "hires",
+        "skip_layer_guidance",
     }
 )
 
@@ -122,6 +123,19 @@ class ControlNetUse(BaseModel):
         if self.start >= self.end:
             raise ValueError("start must be smaller than end")
         return self
+
+
+class SkipLayerGuidance(BaseModel):
+    """Guidance away from what the model generates without some of its layers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    layers: tuple[Annotated[int, Field(ge=0, le=200)], ...] = Field(
+        (7, 8, 9), min_length=1, max_length=32, description="diffusers' skip_guidance_layers."
+    )
+    scale: float = Field(2.8, ge=0, le=20, description="diffusers' skip_layer_guidance_scale.")
+    start: float = Field(0.01, ge=0, le=1, description="diffusers' skip_layer_guidance_start.")
+    stop: float = Field(0.2, ge=0, le=1, description="diffusers' skip_layer_guidance_stop.")
 
 
 class Hires(BaseModel):
@@ -238,6 +252,12 @@ class Parameters(BaseModel):
         le=10,
         description="Run the whole UNet at every n-th step only, and its outermost blocks between "
         "(DeepCache, arXiv:2312.00858): faster, and the image changes a little. 1: every step.",
+    )
+    skip_layer_guidance: SkipLayerGuidance | None = Field(
+        None,
+        description="For Stable Diffusion 3.5 Medium: guide away from what the transformer "
+        "predicts without some of its layers, between two fractions of the steps (a third row "
+        "there). Its authors suggest the defaults. Default: none.",
     )
     num_inference_steps: int | None = Field(
         None, ge=1, le=150, description="Denoising steps. Default: the model's profile."

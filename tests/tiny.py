@@ -279,3 +279,19 @@ def _scheduler(options: dict[str, Any]) -> Any:
     if scheduler is diffusers.PNDMScheduler:
         config |= {"skip_prk_steps": True, "set_alpha_to_one": False}
     return scheduler(**config)
+
+
+def build_sd3_controlnet(folder: Path, model: Path, *, seed: int = 0, **options: Any) -> Path:
+    """Write a tiny ControlNet for the Stable Diffusion 3 model in `model`."""
+    from diffusers import SD3ControlNetModel
+
+    shared = json.loads((model / "transformer" / "config.json").read_text())
+    known = inspect.signature(SD3ControlNetModel.__init__).parameters
+    given = {name: value for name, value in shared.items() if name in known}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net = SD3ControlNetModel(**{**given, "num_layers": 2, **options})
+        for layer in [*net.controlnet_blocks, net.pos_embed_input.proj]:
+            torch.nn.init.normal_(layer.weight, std=0.2)
+    net.save_pretrained(folder)
+    return folder

@@ -8,6 +8,7 @@ from runnables.extensions.deep_cache import DeepCache
 from runnables.extensions.lora.extension import Loras
 from runnables.extensions.previews import Previews
 from runnables.extensions.safety import SafetyCheck
+from runnables.extensions.skip_layers import SkipLayers
 from runnables.extensions.textual_inversion.extension import TextualInversions
 from runnables.families.base import Family
 
@@ -16,6 +17,7 @@ EXTENSIONS: tuple[type[Extension], ...] = (
     ControlNets,
     TextualInversions,
     DeepCache,
+    SkipLayers,
     SafetyCheck,
     Previews,
 )

@@ -22,7 +22,7 @@ from runnables.families.text.t5 import T5Encoder, no_text
 from runnables.samplers.names import prediction_of
 
 T5_TOKENS = 256  # diffusers' max_sequence_length
-FEATURES = frozenset({"loras", "controlnets", "clip_skip", "hires"})
+FEATURES = frozenset({"loras", "controlnets", "clip_skip", "hires", "skip_layer_guidance"})
 
 
 class StableDiffusion3(LatentDiffusion):

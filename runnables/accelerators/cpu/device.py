@@ -42,7 +42,8 @@ class Cpu(Accelerator):
         keep_freed_memory()
         torch.set_num_threads(self.settings.threads or _cores())
         super().prepare(family)
-        pack(family.denoiser, family.traits.latent_size)
+        if family.denoiser_name == "unet":  # a transformer has one convolution, others copy it
+            pack(family.denoiser, family.traits.latent_size)
         pack(family.vae, family.traits.native_size)
 
     def adopt(self, module: nn.Module, size: tuple[int, int]) -> None:

@@ -38,8 +38,9 @@ class Cuda(Accelerator):
         if self.dtype == torch.float32:
             torch.backends.cuda.matmul.allow_tf32 = False  # parity before speed in fp32
             torch.backends.cudnn.allow_tf32 = False
-        family.denoiser.to(memory_format=torch.channels_last)
-        family.denoiser.fuse_qkv_projections()
+        if family.denoiser_name == "unet":  # a transformer has no convolutions to speak of
+            family.denoiser.to(memory_format=torch.channels_last)
+            family.denoiser.fuse_qkv_projections()
         family.vae.to(memory_format=torch.channels_last)
         if self.settings.compile:
             family.denoiser.compile(mode="max-autotune-no-cudagraphs", dynamic=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor
 
@@ -21,8 +21,6 @@ from runnables.extensions.controlnet.residuals import (
     residuals,
 )
 from runnables.families.base import Family
-from runnables.families.latents import control_to_pixels
-from runnables.families.unet import UNetFamily
 from runnables.parameters import Parameters
 
 
@@ -61,11 +59,10 @@ class ControlNets(Extension):
         return self._library.nbytes
 
     def part(self, loaded: tuple[ControlNet, ...], run: Pass) -> ControlSet:
-        device, dtype = self.family.device, self.family.dtype
         return tuple(
             Control(
                 net,
-                control_to_pixels(image, run.size).to(device, dtype),
+                net.prepare(image, run.size),
                 use.weight,
                 kept(use.start, use.end, run.steps),
             )
@@ -82,22 +79,20 @@ class ControlNets(Extension):
 
     def stack(self, stacked: Stacked, parts: Sequence[ControlSet | None]) -> Call:
         sets = [_acting(part or (), row) for part, row in zip(parts, stacked.rows, strict=True)]
-        family = cast(UNetFamily, self.family)
-        return ControlCall(family, calls(sets, stacked.guided, stacked.conditioning))
+        channels = self.family.traits.latent_channels
+        return ControlCall(channels, calls(sets, stacked.guided, stacked.conditioning))
 
 
 class ControlCall(Call):
     """The ControlNets that act in a batch."""
 
-    def __init__(self, family: UNetFamily, runs: Sequence[Run]) -> None:
-        self._family = family
+    def __init__(self, channels: int, runs: Sequence[Run]) -> None:
+        self._channels = channels
         self._runs = runs
 
     def around(self, denoise: Denoise) -> Denoise:
-        channels = self._family.traits.latent_channels
-
         def controlled(sample: Tensor, timesteps: Tensor, **extra: Any) -> Tensor:
-            given = residuals(self._family, self._runs, sample[:, :channels], timesteps)
+            given = residuals(self._runs, sample[:, : self._channels], timesteps)
             return denoise(sample, timesteps, residuals=given, **extra)
 
         return controlled

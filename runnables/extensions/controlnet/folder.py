@@ -6,30 +6,41 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from runnables.checkpoints.components import load_module
 from runnables.errors import InvalidInput, OverCapacity
+from runnables.extensions.controlnet import transformer, unet
 from runnables.extensions.controlnet.residuals import ControlNet
-
-if TYPE_CHECKING:
-    from runnables.families.base import Family
+from runnables.families.base import Family
 
 logger = logging.getLogger(__name__)
 
-#: what a ControlNet and the UNet it acts on have in common
-SHARED = (
-    "cross_attention_dim",
-    "block_out_channels",
-    "layers_per_block",
-    "addition_embed_type",
-    "addition_time_embed_dim",
-    "projection_class_embeddings_input_dim",
-    "class_embed_type",
-)
+
+class Kind(NamedTuple):
+    """The ControlNets of one kind of denoiser.
+
+    Attributes:
+        class_name: diffusers' class.
+        code: ours around it, made with (name, model, family).
+        difference: says where a config does not fit a family's model.
+    """
+
+    class_name: str
+    code: Callable[[str, Any, Family], ControlNet]
+    difference: Callable[[Mapping[str, Any], Family], str | None]
+
+
+#: by the denoiser's name
+KINDS = {
+    "unet": Kind("ControlNetModel", unet.UNetControlNet, unet.difference),
+    "transformer": Kind(
+        "SD3ControlNetModel", transformer.TransformerControlNet, transformer.difference
+    ),
+}
 
 
 def load(name: str, folder: Path, family: Family, adopt: Callable[[nn.Module], None]) -> ControlNet:
@@ -42,47 +53,28 @@ def load(name: str, folder: Path, family: Family, adopt: Callable[[nn.Module], N
         InvalidInput: the folder is broken, holds something else, or is for another model.
         OverCapacity: the accelerator's memory is full.
     """
-    from diffusers import ControlNetModel
+    import diffusers
 
+    own = KINDS[family.denoiser_name]
     try:
         config = json.loads((folder / "config.json").read_text())
         kind = config["_class_name"]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise _refusal(name, "has a config.json that cannot be read") from error
-    if kind != "ControlNetModel":
-        raise _refusal(name, f"is a {kind}; supported are ControlNetModel")
+    if kind != own.class_name:
+        raise _refusal(name, f"is a {kind}; this model takes {own.class_name}")
     try:
-        model: Any = load_module(ControlNetModel, folder, family.dtype)
+        model: Any = load_module(getattr(diffusers, own.class_name), folder, family.dtype)
     except Exception as error:  # whatever foreign files make the libraries raise
         logger.warning("the ControlNet %s cannot be loaded: %s", folder, error)
         raise _refusal(name, "is broken or incomplete: the server's log says how") from error
-    if different := _difference(model.config, family):
+    if different := own.difference(model.config, family):
         raise _refusal(name, f"is for another model: its {different}")
-    nbytes = sum(weights.nbytes for weights in model.parameters())
     try:
         adopt(model)
     except (torch.cuda.OutOfMemoryError, MemoryError) as error:
         raise OverCapacity(f"no memory is left for the ControlNet {name!r}") from error
-    return ControlNet(name, model, nbytes)
-
-
-def _difference(config: Mapping[str, Any], family: Family) -> str | None:
-    """Where it does not fit the model, in words."""
-    unet = family.denoiser.config
-    wanted = {name: unet[name] for name in SHARED}
-    wanted |= {"in_channels": family.traits.latent_channels, "conditioning_channels": 3}
-    for name, value in wanted.items():
-        if _plain(config[name]) != _plain(value):
-            return f"{name} is {config[name]}, not {value}"
-    shrinks = 2 ** (len(config["conditioning_embedding_out_channels"]) - 1)
-    if shrinks != family.traits.scale_factor:
-        return f"images are shrunk {shrinks} times, not {family.traits.scale_factor}"
-    return None
-
-
-def _plain(value: Any) -> Any:
-    """Lists in JSON are tuples in code."""
-    return list(value) if isinstance(value, tuple | list) else value
+    return own.code(name, model, family)
 
 
 def _refusal(name: str, why: str) -> InvalidInput:

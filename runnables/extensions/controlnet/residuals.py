@@ -1,39 +1,68 @@
-"""ControlNet (arXiv:2302.05543), row by row: rows with different ControlNets share a UNet call.
+"""ControlNet (arXiv:2302.05543), row by row: rows with different ControlNets share a call.
 
-Each ControlNet of a batch is run once, on the UNet rows that ask for it at this step. What it gives
-is scaled row by row and added to the UNet's skip connections and middle; other rows get zeros.
+Each ControlNet of a batch is run once, on the rows that ask for it at this step. What it gives
+is scaled row by row and added inside the denoiser; other rows get zeros.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from runnables.families.unet import Residuals, UNetFamily
+from runnables.families.base import Conditioning, Size
 
 if TYPE_CHECKING:
-    from runnables.families.base import Conditioning
+    from PIL.Image import Image
 
-#: what one adds to a UNet row's work: 0.35 of SD 1's arithmetic, 0.45 of SDXL's
+#: what one adds to a denoiser row's work: 0.35 of SD 1's arithmetic, 0.45 of SDXL's
 COST = 0.4
 
 
-@dataclass(frozen=True, eq=False)
-class ControlNet:
-    """A loaded diffusers ControlNetModel, on the model's device and in its dtype."""
+class ControlNet(Protocol):
+    """A loaded ControlNet, on the model's device and in its dtype.
+
+    Attributes:
+        nbytes: of its weights.
+        conditional_only: whether it is kept from unconditional rows.
+    """
 
     name: str
     model: Any
-    nbytes: int
 
     @property
-    def conditional_only(self) -> bool:
-        """Trained on pooled conditions: diffusers keeps such ones from unconditional rows."""
-        return bool(self.model.config.global_pool_conditions)
+    def nbytes(self) -> int: ...
+    @property
+    def conditional_only(self) -> bool: ...
+
+    def prepare(self, picture: Image, size: Size) -> Tensor:
+        """A control image of (height, width) pixels as the ControlNet takes it, without a batch."""
+        ...
+
+    def run(
+        self,
+        sample: Tensor,
+        timesteps: Tensor,
+        conditioning: Conditioning,
+        images: Tensor,
+        weights: Tensor,
+    ) -> tuple[Tensor, ...]:
+        """What it adds inside the denoiser, each (n, ...) of n rows.
+
+        Args:
+            sample: (n, latent_channels, h, w), scaled as the sampler asks.
+            timesteps: (n,) float32.
+            images: (n, ...) as `prepare` makes them.
+            weights: (n,) in the model's dtype.
+        """
+        ...
+
+    def packed(self, residuals: Sequence[Tensor]) -> Any:
+        """The sum of what several ControlNets add, as the family's `denoise` takes it."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,9 +70,9 @@ class Control:
     """One ControlNet of one request.
 
     Attributes:
-        image: (3, H, W) in 0..1.
+        image: as the ControlNet takes it.
         weight: diffusers' controlnet_conditioning_scale.
-        keep: by UNet call, whether it acts.
+        keep: by denoiser call, whether it acts.
     """
 
     net: ControlNet
@@ -52,7 +81,7 @@ class Control:
     keep: tuple[bool, ...]
 
     def acts(self, step: int) -> bool:
-        """Whether it is run at this UNet call."""
+        """Whether it is run at this call."""
         return self.weight > 0 and step < len(self.keep) and self.keep[step]
 
 
@@ -64,9 +93,9 @@ class Run(NamedTuple):
     """One ControlNet's rows of a batch.
 
     Attributes:
-        rows: (n,) their numbers among the UNet's U; None: these are all, in order.
-        images: (n, 3, H, W).
-        weights: (n, 1, 1, 1) in the model's dtype.
+        rows: (n,) their numbers among the denoiser's U; None: these are all, in order.
+        images: (n, ...).
+        weights: (n,) in the model's dtype.
         conditioning: stacked, n rows.
     """
 
@@ -78,7 +107,7 @@ class Run(NamedTuple):
 
 
 def kept(start: float, end: float, steps: int) -> tuple[bool, ...]:
-    """At which of so many UNet calls a ControlNet acts: the rule of diffusers' pipelines."""
+    """At which of so many calls a ControlNet acts: the rule of diffusers' pipelines."""
     return tuple(not (i / steps < start or (i + 1) / steps > end) for i in range(steps))
 
 
@@ -87,7 +116,7 @@ def calls(sets: Sequence[ControlSet], guided: int, conditioning: Conditioning) -
 
     Args:
         sets: of its R rows, those of the `guided` rows first.
-        conditioning: of the U UNet rows: R conditional, `guided` unconditional, then padding.
+        conditioning: of the U denoiser rows: R conditional, `guided` unconditional, then padding.
     """
     wanted: dict[ControlNet, list[tuple[int, Control]]] = {}
     for index, controls in enumerate([*sets, *sets[:guided]]):
@@ -107,41 +136,31 @@ def _call(net: ControlNet, pairs: list[tuple[int, Control]], conditioning: Condi
         net,
         None if indices == list(range(len(text))) else rows,
         images,
-        weights.view(-1, 1, 1, 1).to(images),
+        weights.to(images),
         conditioning.select(rows),
     )
 
 
-def residuals(
-    family: UNetFamily, calls: Sequence[Run], sample: Tensor, timesteps: Tensor
-) -> Residuals | None:
+def residuals(runs: Sequence[Run], sample: Tensor, timesteps: Tensor) -> Any:
     """Run a batch's ControlNets. None where it has none.
 
     Args:
         sample: (U, latent_channels, h, w), scaled as the sampler asks.
-        timesteps: (U,) float32, a timestep a row.
+        timesteps: (U,) float32, one timestep per row.
     """
-    total: Residuals | None = None
-    for call in calls:
-        given = _run(family, call, sample, timesteps)
-        total = given if total is None else _sum(total, given)
-    return total
+    total: tuple[Tensor, ...] = ()
+    for run in runs:
+        given = _run(run, sample, timesteps)
+        total = tuple(a + b for a, b in zip(total, given, strict=True)) if total else given
+    return runs[0].net.packed(total) if runs else None
 
 
-def _run(family: UNetFamily, call: Run, sample: Tensor, timesteps: Tensor) -> Residuals:
-    rows, total = call.rows, len(sample)
+def _run(run: Run, sample: Tensor, timesteps: Tensor) -> tuple[Tensor, ...]:
+    rows, total = run.rows, len(sample)
     if rows is not None:
         sample, timesteps = sample[rows], timesteps[rows]
-    down, mid = call.net.model(
-        sample.to(family.dtype),
-        timesteps,
-        encoder_hidden_states=call.conditioning.hidden_states,
-        controlnet_cond=call.images,
-        conditioning_scale=call.weights,
-        added_cond_kwargs=family.added_conditions(call.conditioning),
-        return_dict=False,
-    )
-    return Residuals(tuple(_spread(one, rows, total) for one in down), _spread(mid, rows, total))
+    given = run.net.run(sample, timesteps, run.conditioning, run.images, run.weights)
+    return tuple(_spread(one, rows, total) for one in given)
 
 
 def _spread(residual: Tensor, rows: Tensor | None, total: int) -> Tensor:
@@ -149,8 +168,3 @@ def _spread(residual: Tensor, rows: Tensor | None, total: int) -> Tensor:
     if rows is None:
         return residual
     return residual.new_zeros(total, *residual.shape[1:]).index_add_(0, rows, residual)
-
-
-def _sum(one: Residuals, other: Residuals) -> Residuals:
-    pairs = zip(one.down, other.down, strict=True)
-    return Residuals(tuple(a + b for a, b in pairs), one.mid + other.mid)

@@ -14,12 +14,14 @@ from torch import Tensor, nn
 
 from runnables.checkpoints.families import FAMILIES
 from runnables.errors import InvalidInput
+from runnables.extensions.lora import mmdit
 from runnables.extensions.lora.layers import Factors, Lora
 
 if TYPE_CHECKING:
     from runnables.families.base import Family
 
 Weights = dict[str, Tensor]
+PEFT = "base_model.model."  # what names begin with in files that peft saved
 
 
 def read(name: str, path: Path, family: Family) -> Lora:
@@ -66,6 +68,14 @@ def _named_as_in_diffusers(weights: Weights, family: Family) -> Weights:
     loader = getattr(loaders, FAMILIES[family.checkpoint.family].lora_loader)
     if any("dora_scale" in key for key in weights):
         raise ValueError("DoRA is not supported")
+    weights = {_without_peft(key, family): value for key, value in weights.items()}
+    if any(key.startswith(mmdit.MARK) for key in weights):
+        encoders = _text_encoders(family).items()
+        layers = {name: [path for path, _ in one.named_modules()] for name, one in encoders}
+        blocks = len(getattr(family.denoiser, "transformer_blocks", ()))
+        return mmdit.from_kohya(weights, blocks, layers)
+    if family.denoiser_name != "unet":  # diffusers has no other names for these
+        return dict(loader.lora_state_dict(weights))
     converted, alphas = loader.lora_state_dict(weights, unet_config=family.denoiser.config)
     for key, alpha in (alphas or {}).items():
         stem = key.removesuffix(".alpha")
@@ -73,6 +83,22 @@ def _named_as_in_diffusers(weights: Weights, family: Family) -> Weights:
         up = down.replace(".down.", ".up.")
         converted[up] = converted[up] * (float(alpha) / converted[down].shape[0])
     return dict(converted)
+
+
+def _without_peft(key: str, family: Family) -> str:
+    """A name in a file that peft itself wrote: it does not say whose layer it is."""
+    if not key.startswith(PEFT):
+        return key
+    path = key.removeprefix(PEFT)
+    layer = path.partition(".lora_")[0]
+    for component, module in {
+        family.denoiser_name: family.denoiser,
+        **_text_encoders(family),
+    }.items():
+        paths = (name.removeprefix("text_model.") for name, _ in module.named_modules())
+        if layer.removeprefix("text_model.") in paths:
+            return f"{component}.{path}"
+    return f"{family.denoiser_name}.{path}"
 
 
 def _as_peft(weights: Weights, component: str) -> Weights:
@@ -85,7 +111,7 @@ def _as_peft(weights: Weights, component: str) -> Weights:
 
     if not weights:
         return {}
-    if component != "unet":
+    if component.startswith("text_encoder"):
         weights = convert_state_dict_to_peft(convert_state_dict_to_diffusers(weights))
         return {key.removeprefix("text_model."): value for key, value in weights.items()}
     if not any("lora_A" in key for key in weights):

@@ -1,0 +1,124 @@
+"""Skip-layer guidance, which Stable Diffusion 3.5 Medium was published with.
+
+Beside its conditional and its unconditional row, an image has a third one whose hidden states pass
+some of the transformer's blocks unchanged. The image is guided away from what that row predicts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from runnables.errors import InvalidInput
+from runnables.extensions.base import Call, Denoise, Extension, RowState, Stacked
+from runnables.parameters import Parameters, SkipLayerGuidance
+
+
+class SkipLayers(Extension):
+    """A third row in the calls between two fractions of the steps, where a row is guided."""
+
+    name = "skip_layer_guidance"
+
+    def check(self, parameters: Parameters) -> None:
+        wanted, blocks = (
+            parameters.skip_layer_guidance,
+            len(self.family.denoiser.transformer_blocks),
+        )
+        if wanted and max(wanted.layers) >= blocks:
+            raise InvalidInput(
+                f"skip_layer_guidance.layers: this model has layers 0 to {blocks - 1}",
+                loc=(self.name, "layers"),
+            )
+
+    def extra_rows(self, parameters: Parameters) -> float:
+        wanted = parameters.skip_layer_guidance
+        return max(0.0, wanted.stop - wanted.start) if wanted else 0.0
+
+    def load(self, parameters: Parameters) -> SkipLayerGuidance | None:
+        return parameters.skip_layer_guidance
+
+    def acts(self, part: SkipLayerGuidance, row: RowState) -> bool:
+        """diffusers' rule, which leaves out both ends."""
+        within = row.steps * part.start < row.step < row.steps * part.stop
+        return row.guided and within
+
+    def rows(self, part: SkipLayerGuidance, row: RowState) -> int:
+        return int(self.acts(part, row))
+
+    def stack(self, stacked: Stacked, parts: Sequence[SkipLayerGuidance | None]) -> Call | None:
+        numbers = stacked.further.get(self.name, ())
+        if not numbers:
+            return None
+        images = [stacked.order[number] for number in numbers]
+        return SkipCall(self.family.denoiser, numbers, images, [parts[i] for i in images])
+
+
+class SkipCall(Call):
+    """The third rows of a batch.
+
+    Args:
+        numbers: of these rows among the U denoiser rows.
+        images: for each, the index of its image among the R rows.
+    """
+
+    def __init__(
+        self,
+        transformer: Any,
+        numbers: Sequence[int],
+        images: Sequence[int],
+        parts: Sequence[SkipLayerGuidance | None],
+    ) -> None:
+        device = next(transformer.parameters()).device
+        known = [part for part in parts if part is not None]
+        self._numbers = torch.tensor(numbers, device=device)
+        self._images = torch.tensor(images, device=device)
+        scales = torch.tensor([part.scale for part in known], device=device)
+        self._scales = scales.view(-1, 1, 1, 1)
+        layers = sorted({layer for part in known for layer in part.layers})
+        self._hooks: list[tuple[nn.Module, Callable[..., Any]]] = []
+        for layer in layers:
+            rows = [n for n, part in zip(numbers, known, strict=True) if layer in part.layers]
+            passing = partial(_pass_unchanged, torch.tensor(rows, device=device))
+            self._hooks.append((transformer.transformer_blocks[layer], passing))
+
+    def around(self, denoise: Denoise) -> Denoise:
+        def skipping(sample: Tensor, timesteps: Tensor, **extra: Any) -> Tensor:
+            with self._skipped():
+                return denoise(sample, timesteps, **extra)
+
+        return skipping
+
+    def guide(self, guided: Tensor, output: Tensor) -> Tensor:
+        away = (output[self._images] - output[self._numbers]) * self._scales
+        return guided.index_add(0, self._images, away)
+
+    @contextmanager
+    def _skipped(self) -> Iterator[None]:
+        handles = [
+            block.register_forward_hook(hook, with_kwargs=True) for block, hook in self._hooks
+        ]
+        try:
+            with torch.compiler.set_stance("force_eager"):  # compiled code knows no hooks
+                yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _pass_unchanged(
+    rows: Tensor,
+    _block: nn.Module,
+    _given: tuple[Any, ...],
+    named: dict[str, Tensor],
+    output: tuple[Tensor | None, Tensor],
+) -> tuple[Tensor | None, Tensor]:
+    """A block's hook: what comes out of it for these rows is what went in."""
+    text, image = output
+    if text is not None:
+        text = text.index_copy(0, rows, named["encoder_hidden_states"][rows].to(text.dtype))
+    return text, image.index_copy(0, rows, named["hidden_states"][rows].to(image.dtype))
