@@ -99,11 +99,10 @@ class Guard:
             return  # no picture: the service says so when it gets it
         if image.format in ("JPEG", "MPO") and data.count(SCAN) > MAX_SCANS:
             raise Refused(413, f"this picture has more than {MAX_SCANS} scans")
-        if width * height > self._max_pixels or max(width, height) > MAX_SIDE:
-            raise Refused(
-                413,
-                f"this picture is {width}x{height}, over the limit of {self._max_pixels} pixels",
-            )
+        if image.width * image.height > self._max_pixels or max(image.size) > MAX_SIDE:
+            size = f"{image.width}x{image.height}"
+            limit = f"{self._max_pixels} pixels, or {MAX_SIDE} a side"
+            raise Refused(413, f"this picture is {size}, over the limit of {limit}")
 
 
 class Refused(Exception):
