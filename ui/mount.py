@@ -58,6 +58,7 @@ class Mounted:
         return path == self._path or path.startswith(self._path + "/")
 
     async def __call__(self, scope: Scope, receive: Asgi, send: Asgi) -> None:
+        """Answer a request."""
         if scope["path"] == scope.get("root_path", "") + self._path:
             # a relative address holds behind every proxy
             await _answer(send, 307, {"location": self._path.rpartition("/")[2] + "/"})

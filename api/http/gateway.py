@@ -39,7 +39,8 @@ class Page(Protocol):
     def owns(self, path: str) -> bool:
         """Return whether the page answers this path."""
 
-    async def __call__(self, scope: Scope, receive: Asgi, send: Asgi) -> None: ...
+    async def __call__(self, scope: Scope, receive: Asgi, send: Asgi) -> None:
+        """Answer a request."""
 
 
 class Gateway:
