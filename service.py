@@ -39,7 +39,12 @@ class StableDiffusion:
             settings, gateway, lambda watch: StableDiffusionRunnable(settings, observe=watch)
         )
         if settings.ui:
-            page = Mounted(self.host.app, max_upload_mb=settings.max_body_mb, stopping=stopping)
+            page = Mounted(
+                self.host.app,
+                max_upload_mb=settings.max_body_mb,
+                max_pixels=settings.max_pixels,
+                stopping=stopping,
+            )
             gateway.page = page
         self.host.start()
 

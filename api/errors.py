@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import secrets
 from collections.abc import Mapping
@@ -18,6 +19,15 @@ from runnables.errors import StableDiffusionError, error_body
 
 logger = logging.getLogger(__name__)
 
+
+class _Json(JSONResponse):
+    """JSON that repeats whatever a caller has sent: half surrogates become question marks."""
+
+    def render(self, content: Any) -> bytes:
+        """Return the body."""
+        return json.dumps(content, ensure_ascii=False).encode("utf-8", "replace")
+
+
 #: beginning of a path -> how its API writes an error
 FORMS = {"/v1/": openai.body, "/sdapi/": webui.body, "/controlnet/": webui.body}
 
@@ -27,7 +37,7 @@ def response(
 ) -> JSONResponse:
     """Return an error with its status, in the form of the API that has this path."""
     every = {**retry_headers(error), **(headers or {})}
-    return JSONResponse(body(path, error), error.status, headers=every)
+    return _Json(body(path, error), error.status, headers=every)
 
 
 def body(path: str, error: StableDiffusionError) -> dict[str, Any]:

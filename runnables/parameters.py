@@ -98,6 +98,14 @@ class LoraUse(BaseModel):
 
     name: str = Field(min_length=1, max_length=200, description="A name from `GET /loras`.")
     weight: float = Field(1.0, ge=-4, le=4)
+    text_weight: float | None = Field(
+        None, ge=-4, le=4, description="In the text encoders. Default: `weight`."
+    )
+
+    @property
+    def in_text(self) -> float:
+        """The weight in the text encoders."""
+        return self.weight if self.text_weight is None else self.text_weight
 
 
 class ControlNetUse(BaseModel):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
+import time
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +19,7 @@ NOT_THERE = (0, 502, 503, 504)
 #: seconds; events and images come when they come
 TIMEOUT = httpx.Timeout(30, read=180)
 Files = Mapping[str, bytes]
+KEY_S = 60.0  # how long a key that was good is not checked again
 
 
 class ServiceError(Exception):
@@ -57,6 +60,15 @@ class Service:
 
     def __init__(self, http: httpx.AsyncClient, key: str = "") -> None:
         self._http, self._key = http, key
+        self._checked: dict[bytes, float] = {}  # hashes of good keys -> when they were checked
+
+    async def check_key(self, key: str = "") -> None:
+        """Raise ServiceError if this key is not good. A good one is known for a minute."""
+        known = hashlib.sha256((key or self._key).encode()).digest()
+        if time.monotonic() - self._checked.get(known, -KEY_S) < KEY_S:
+            return
+        await self._send("GET", "/loras", key)
+        self._checked[known] = time.monotonic()
 
     async def catalog(self, key: str = "") -> Catalog:
         """Return models, samplers and limits. Raise ServiceError."""

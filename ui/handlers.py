@@ -54,7 +54,7 @@ class Handlers:
         preview = None
         try:
             parameters = form.to_parameters(task, fields, more)
-            files = pictures.files(task, picture, painted)
+            files = await asyncio.to_thread(pictures.files, task, picture, painted)
             jobs = generation.run(self._service, task, parameters, files, key)
             async with aclosing(jobs):
                 async for final in jobs:
@@ -69,7 +69,7 @@ class Handlers:
         if job["state"] == "cancelled":
             return _stopped(stage.message("Cancelled."))
         images = await generation.collect(self._service, job, key)
-        entries = [_entry(image) for image in images]
+        entries = await asyncio.to_thread(lambda: [_entry(image) for image in images])
         shown = [*entries, *shown][:GALLERY]
         paths = [entry["path"] for entry in shown]
         return [*_idle(), *view(shown, 0), shown, gr.update(value=paths, visible=True)]

@@ -31,7 +31,8 @@ class Mounted:
     Args:
         api: The service's application; the page calls it in this process.
         path: The path of the page, such as `/ui`.
-        max_upload_mb: The size of the largest picture that a visitor may upload.
+        max_upload_mb: The size of the largest file that a visitor may upload.
+        max_pixels: The most pixels of a picture.
         stopping: Returns whether the host has to stop.
     """
 
@@ -41,9 +42,11 @@ class Mounted:
         *,
         path: str = "/ui",
         max_upload_mb: float = 25.0,
+        max_pixels: int = 2048 * 2048,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._api, self._path, self._max_upload_mb = api, path, max_upload_mb
+        self._api, self._path = api, path
+        self._max_upload_mb, self._max_pixels = max_upload_mb, max_pixels
         self._stopping = stopping
         self._app: Asgi | None = None
         self._building = asyncio.Lock()
@@ -55,6 +58,7 @@ class Mounted:
         return path == self._path or path.startswith(self._path + "/")
 
     async def __call__(self, scope: Scope, receive: Asgi, send: Asgi) -> None:
+        """Answer a request."""
         if scope["path"] == scope.get("root_path", "") + self._path:
             # a relative address holds behind every proxy
             await _answer(send, 307, {"location": self._path.rpartition("/")[2] + "/"})
@@ -99,7 +103,7 @@ class Mounted:
 
         transport = InProcess(self._api)
         http = httpx.AsyncClient(transport=transport, base_url="http://service", timeout=TIMEOUT)
-        return build(Service(http), max_upload_mb=self._max_upload_mb)
+        return build(Service(http), max_upload_mb=self._max_upload_mb, max_pixels=self._max_pixels)
 
 
 async def _answer(send: Asgi, status: int, headers: Mapping[str, str], body: bytes = b"") -> None:

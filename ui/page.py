@@ -11,6 +11,7 @@ import gradio as gr
 from ui import controls, handlers, stage
 from ui.client import Service
 from ui.form import NOT_OF
+from ui.guard import COOKIE
 
 TASKS = {"txt2img": "From text", "img2img": "From image", "inpaint": "Inpaint"}
 STYLE = Path(__file__).with_name("style.css")
@@ -20,6 +21,12 @@ KEEP_S = 6 * 3600
 RETRY_S = 2.0
 #: settings lie open where there is room for them
 ROOM = """() => ({open: window.innerWidth > 900, __type__: "update"})"""
+#: uploads carry no fields of the page: the key goes with them as a cookie of this page alone
+KEEP_KEY = f"""(key) => {{
+  const kept = `{COOKIE}=${{encodeURIComponent(key)}}`;
+  document.cookie = `${{kept}}; path=${{location.pathname}}; SameSite=Strict`;
+  return key;
+}}"""
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
@@ -160,8 +167,9 @@ class Page:
 
     def _wire_catalog(self, fields: list[Any]) -> None:
         outputs = [self._title, self._key, self._timer, *fields]
-        for event in (self.blocks.load, self._timer.tick, self._key.change):
+        for event in (self.blocks.load, self._timer.tick):
             event(self._handlers.load, self._key, outputs, **PRIVATE)
+        self._key.change(self._handlers.load, self._key, outputs, js=KEEP_KEY, **PRIVATE)
         self.blocks.load(None, None, self._settings, js=ROOM, **PRIVATE)
 
     def _wire_generation(self, fields: list[Any]) -> None:

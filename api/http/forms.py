@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from email.message import Message
 from typing import Any
 
 from PIL.Image import Image
@@ -113,6 +114,9 @@ async def _read_parts(request: Request, model: type[AnyParameters], settings: Se
 @asynccontextmanager
 async def parts(request: Request, fields: int = 8) -> AsyncIterator[FormData]:
     """Yield the parts of a multipart body; the parser's errors become ours."""
+    charset = _charset(request)
+    if charset not in ("", "utf-8", "utf8", "us-ascii"):
+        raise InvalidInput(f"charset must be utf-8, not {charset[:100]}", loc=("content-type",))
     try:
         async with request.form(max_files=8, max_fields=fields, max_part_size=MAX_DATA) as form:
             yield form
@@ -120,6 +124,12 @@ async def parts(request: Request, fields: int = 8) -> AsyncIterator[FormData]:
         if "exceeded maximum size" in str(error.detail):
             raise PayloadTooLarge(f"data: {error.detail}", loc=("data",)) from error
         raise InvalidInput(f"body: {error.detail}", loc=("body",)) from error
+
+
+def _charset(request: Request) -> str:
+    message = Message()
+    message["content-type"] = request.headers.get("content-type", "")
+    return str(message.get_param("charset", "")).lower()
 
 
 def check_names(form: FormData, wanted: set[str]) -> None:

@@ -13,10 +13,12 @@ from collections.abc import Callable, MutableMapping
 from typing import Any, Protocol
 
 from starlette.datastructures import MutableHeaders
+from starlette.responses import JSONResponse
 
 from api.http import request_id
+from api.http.bodies import Bodies
 from api.http.host_errors import errors_as_json
-from runnables.errors import PayloadTooLarge
+from runnables.errors import StableDiffusionError, error_body
 from runnables.settings import Settings
 
 logger = logging.getLogger("stable_diffusion.access")
@@ -28,20 +30,24 @@ SWAGGER = ("swagger-ui.css", "swagger-ui-bundle.js")
 HOST_PATHS = {"/metrics", "/schema.json", *(f"/static_content/{name}" for name in SWAGGER)}
 
 
+MAX_HEADERS = 64 * 1024  # bytes
+
+
 class Page(Protocol):
     """A web page with paths of its own; see `ui.mount`."""
 
     def owns(self, path: str) -> bool:
         """Return whether the page answers this path."""
 
-    async def __call__(self, scope: Scope, receive: Asgi, send: Asgi) -> None: ...
+    async def __call__(self, scope: Scope, receive: Asgi, send: Asgi) -> None:
+        """Answer a request."""
 
 
 class Gateway:
     """A switch between the network and three applications: ours, the web page, and the host's."""
 
     def __init__(self, settings: Settings) -> None:
-        self.max_body = round(settings.max_body_mb * 1e6)
+        self._bodies = Bodies(round(settings.max_body_mb * 1e6))
         self.log_format = settings.log_format
         self.app: Asgi | None = None
         self.page: Page | None = None
@@ -91,31 +97,26 @@ class Gateway:
             await send(message)
 
         try:
-            await self.app(scope, self._limited(receive), watched)
+            with self._bodies.reading(receive) as limited:
+                await self._answer(scope, limited, watched)
         except Exception:
             logger.exception("a response could not be sent")
         self._log(scope, seen, time.perf_counter() - started)
 
-    def _limited(self, receive: Asgi) -> Asgi:
-        total = 0
-
-        async def limited() -> Any:
-            nonlocal total
-            event = await receive()
-            total += len(event.get("body", b""))
-            if total > self.max_body:
-                message = f"the body is larger than {self.max_body / 1e6:.0f} MB"
-                raise PayloadTooLarge(message, loc=("body",))
-            return event
-
-        return limited
+    async def _answer(self, scope: Scope, receive: Asgi, send: Asgi) -> None:
+        assert self.app is not None
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADERS:
+            error = StableDiffusionError(f"the headers are larger than {MAX_HEADERS} bytes")
+            await JSONResponse(error_body(error), 431)(scope, receive, send)
+            return
+        await self.app(scope, receive, send)
 
     def _log(self, scope: Scope, seen: dict[str, Any], seconds: float) -> None:
         if scope["path"] in ("/readyz", "/livez", "/healthz") and seen["status"] == 200:
             return
         entry = {
             "method": scope["method"],
-            "path": scope["path"],
+            "path": _one_line(scope["path"]),
             "status": seen["status"],
             "ms": round(1000 * seconds, 1),
             "id": seen["id"],
@@ -124,3 +125,8 @@ class Gateway:
             logger.info(json.dumps(entry))
         else:
             logger.info("%(method)s %(path)s %(status)d %(ms).1f ms %(id)s", entry)
+
+
+def _one_line(path: str) -> str:
+    """Return a path in which line breaks and control characters are escaped."""
+    return path.encode("unicode_escape").decode("ascii")

@@ -15,6 +15,7 @@ ERRORS = {
     400: "A field is wrong, and named",
     401: "No API key, or a wrong one",
     404: "No such model, sampler or job",
+    408: "The body did not arrive in time",
     409: "It does not fit the state of what is there",
     413: "Too many bytes or pixels",
     415: "Not an image",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from api.http import tracing
 from runnables.errors import InvalidInput, NotReady, OverCapacity, StableDiffusionError
@@ -88,6 +89,11 @@ async def image_response(
     timings = {**result.timings, "format": time.perf_counter() - started}
     kind = "application/json" if chosen == "json" else f"image/{chosen}"
     return Response(data, media_type=kind, headers=_headers(result, timings, request_id))
+
+
+async def in_thread(make: Callable[..., object], *arguments: Any) -> Response:
+    """Return what a function makes as JSON. Images in it are large: all happens in a thread."""
+    return await run_in_threadpool(lambda: JSONResponse(make(*arguments)))
 
 
 def retry_headers(error: StableDiffusionError) -> dict[str, str]:

@@ -34,7 +34,7 @@ _XRAY = AwsXRayPropagator()
 
 
 def configure(environment: Mapping[str, str] = os.environ) -> bool:
-    """Export spans where the environment says so. True when it does."""
+    """Export spans where the environment says so. Return whether it does."""
     off = environment.get("OTEL_SDK_DISABLED", "").lower() == "true"
     if off or environment.get("OTEL_TRACES_EXPORTER", "otlp") == "none":
         return False
@@ -53,7 +53,7 @@ def configure(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def flush() -> None:
-    """Send what is waiting; before a stop."""
+    """Send what is waiting, before a stop."""
     provider: Any = trace.get_tracer_provider()
     if hasattr(provider, "force_flush"):
         provider.force_flush(5000)
@@ -69,17 +69,17 @@ def context_of(carrier: Mapping[str, str]) -> Context:
 def span(
     name: str, carrier: Mapping[str, str], kind: SpanKind, attributes: Attributes
 ) -> Iterator[Span]:
-    """Around a piece of work that began elsewhere: a child of the span that `carrier` names.
+    """Trace a piece of work that began elsewhere, as a child of the span that `carrier` names.
 
     Args:
-        carrier: headers that carry the trace, by their names in lower case; empty: none.
+        carrier: The headers that carry the trace, by their names in lower case, or none.
     """
     with _tracer().start_as_current_span(
         name,
         context=context_of(carrier),
         kind=kind,
         attributes=dict(attributes),
-        record_exception=False,  # most are the client's mistakes: `failed` tells which are ours
+        record_exception=False,  # most are mistakes of clients; `server_span` marks ours
         set_status_on_exception=False,
     ) as current:
         yield current
@@ -87,7 +87,7 @@ def span(
 
 @contextmanager
 def server_span(request: Request) -> Iterator[None]:
-    """Around the answer to a request that draws, or that asks for a job."""
+    """Trace the answer to a request that generates, or that submits a job."""
     about = {"http.request.method": request.method, "url.path": request.url.path}
     about["request.id"] = request_id.of(request)
     name = f"{request.method} {request.url.path}"
@@ -105,7 +105,7 @@ def server_span(request: Request) -> Iterator[None]:
 
 @contextmanager
 def stage(name: str) -> Iterator[None]:
-    """Around a piece of work inside the current span."""
+    """Trace a piece of work inside the current span."""
     if not trace.get_current_span().is_recording():
         yield
         return
@@ -114,12 +114,12 @@ def stage(name: str) -> Iterator[None]:
 
 
 def stages(timings: Mapping[str, float], seconds_ago: float, parent: Context | None = None) -> None:
-    """Spans of the stages that a result tells of, one after the other.
+    """Trace the stages of a result, one after the other.
 
     Args:
-        timings: seconds by stage, in their order.
-        seconds_ago: when the first one began.
-        parent: default: the current span, if there is one.
+        timings: Seconds by stage, in their order.
+        seconds_ago: The time since the first one began.
+        parent: The span around them; by default the current one, if there is one.
     """
     if parent is None and not trace.get_current_span().is_recording():
         return
@@ -139,10 +139,10 @@ def finished(
     timings: Mapping[str, float],
     error: str | None = None,
 ) -> None:
-    """A span of work that has ended, with its stages; its parent may be of another process.
+    """Trace work that has ended, with its stages; its parent may be of another process.
 
     Args:
-        started: Unix time.
+        started: The Unix time of its start.
     """
     context = propagate.extract({"traceparent": traceparent} if traceparent else {})
     whole = _tracer().start_span(
@@ -159,7 +159,7 @@ def finished(
 
 
 def traceparent() -> str | None:
-    """The current span's, to be carried elsewhere."""
+    """Return the `traceparent` of the current span, which may go elsewhere."""
     carrier: dict[str, str] = {}
     propagate.inject(carrier)
     return carrier.get("traceparent")

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 
 class Lease:
-    """This process's lock in a folder, and a look at the locks of others.
+    """The lock of this process in a folder, and a look at the locks of others.
 
     Attributes:
         id: The name of this process.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -13,6 +12,7 @@ from starlette.routing import Route
 from api.generation import Generation
 from api.http import forms, request_id
 from api.http.forms import Form
+from api.http.responses import in_thread
 from api.openai import answers, edits, stream, translate
 from api.openai.translate import ImagesBody
 from api.progress.live import Hub
@@ -74,8 +74,7 @@ class OpenAIRoutes:
                 events = stream.events(generation, ticket, listener, body, kind)
                 return stream.Events(events, stack.pop_all())
             result = await generation.run(request, owner, form)
-            answer = await run_in_threadpool(answers.images, result, body, generation)
-            return JSONResponse(answer)
+            return await in_thread(answers.images, result, body, generation)
 
     # -- models -----------------------------------------------------------------------------
 

@@ -55,6 +55,7 @@ class Events(StreamingResponse):
         self._resources = resources
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events, and release the resources."""
         with self._resources:
             await super().__call__(scope, receive, send)
 

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field
 from api.http.validation import NullIsAbsent
 
 MAX_IMAGES = 8
+MAX_PROMPT = 10_000  # characters with tags; without them they are limited as on all endpoints
 
 
 class GenerationBody(NullIsAbsent):
@@ -16,8 +17,8 @@ class GenerationBody(NullIsAbsent):
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
-    prompt: str = ""
-    negative_prompt: str = ""
+    prompt: str = Field("", max_length=MAX_PROMPT)
+    negative_prompt: str = Field("", max_length=MAX_PROMPT)
     seed: int = Field(-1, lt=2**64 - MAX_IMAGES**2)
     steps: int | None = None
     cfg_scale: float | None = None

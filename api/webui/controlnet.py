@@ -54,9 +54,9 @@ class Unit(BaseModel):
 
     @property
     def acts(self) -> bool:
-        """Whether the unit is switched on: one with neither model nor preprocessor does nothing."""
+        """Whether the unit is on; one without model, preprocessor and image is only a default."""
         named = self.model not in ("", "None") or (self.module or "none").lower() != "none"
-        return self.enabled and named
+        return self.enabled and (named or bool(self.source()))
 
     def source(self) -> str | None:
         """Return its image: base64, or an address."""

@@ -88,9 +88,7 @@ def _lora(kind: str, content: str) -> dict[str, Any]:
         unet = float(named.get("unet", positional[1] if len(positional) > 1 else text))
     except ValueError as error:
         raise _unavailable(f"{tag[:200]}: a weight must be a number") from error
-    if text != unet:
-        raise _unavailable(f"{tag[:200]}: both weights must be the same")
-    return {"name": name, "weight": unet}
+    return {"name": name, "weight": unet, **({"text_weight": text} if text != unet else {})}
 
 
 def _pieces(text: str, field: str) -> list[attention.Piece]:

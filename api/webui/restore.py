@@ -8,6 +8,7 @@ from typing import Any
 
 from runnables.errors import InvalidInput
 from runnables.images.codec import JSON_TEXT
+from runnables.images.infotext import MAX_TEXT
 from runnables.parameters import ImageToImage, Parameters, TextToImage
 
 #: field of the WebUI's API -> setting in its infotext
@@ -31,8 +32,11 @@ Translate = Callable[[dict[str, Any], type[Parameters]], Parameters]
 
 def ours(texts: Mapping[str, str]) -> dict[str, Any] | None:
     """Return the parameters that this service wrote into the file; None where it did not."""
+    text = texts.get(JSON_TEXT, "")
+    if len(text) > MAX_TEXT:
+        return None
     try:
-        content = json.loads(texts.get(JSON_TEXT, ""))
+        content = json.loads(text)
     except (ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) and "prompt" in content else None

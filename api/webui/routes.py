@@ -17,6 +17,7 @@ from api.generation import Generation
 from api.http import forms, request_id
 from api.http.decoding import decoded
 from api.http.forms import Form
+from api.http.responses import in_thread
 from api.http.validation import validated
 from api.progress.live import Hub
 from api.webui import (
@@ -121,7 +122,7 @@ class WebUIRoutes:
                         raise
                     generation.count(form.parameters.task, Cancelled.status)
                     return JSONResponse(answers.interrupted(body, sent))
-        return JSONResponse(await run_in_threadpool(answers.images, result, body, sent, generation))
+        return await in_thread(answers.images, result, body, sent, generation)
 
     async def _form(self, owner: str, body: GenerationBody, image: bool) -> Form:
         model = translate.task_of(body, image)
@@ -153,7 +154,7 @@ class WebUIRoutes:
         with self._generation.admitted(request, "upscale") as owner:
             body = forms.parse(enlarge.Single, await request.body())
             larger = await self._enlarge(request, owner, body, body.image, "image")
-            return JSONResponse({"html_info": "", "image": larger})
+            return await in_thread(lambda: {"html_info": "", "image": larger})
 
     async def _extra_batch(self, request: Request) -> Response:
         with self._generation.admitted(request, "upscale") as owner:
@@ -162,7 +163,7 @@ class WebUIRoutes:
                 await self._enlarge(request, owner, body, one.data, "imageList")
                 for one in body.imageList
             ]
-            return JSONResponse({"html_info": "", "images": larger})
+            return await in_thread(lambda: {"html_info": "", "images": larger})
 
     async def _enlarge(
         self, request: Request, owner: str, body: enlarge.Extras, text: str, field: str
@@ -181,7 +182,7 @@ class WebUIRoutes:
         running = self._tickets.of(owner)
         skip = request.query_params.get("skip_current_image", "").lower() in ("true", "1")
         preview = running[0].look() if running and not skip else None
-        return JSONResponse(await run_in_threadpool(answers.progress, running, preview))
+        return await in_thread(answers.progress, running, preview)
 
     async def _interrupt(self, request: Request) -> Response:
         self._tickets.interrupt(self._generation.keys.check(request.headers))

@@ -64,14 +64,14 @@ def resolve(
     prediction: Prediction = "epsilon",
     loc: Loc = ("sampler_name",),
 ) -> Sampler:
-    """The sampler that a client of the WebUI means by its two names.
+    """Return the sampler that a client of the WebUI means by its two names.
 
     Args:
-        prediction: the kind of model that is asked for the image.
-        loc: the field of the sampler's name.
+        prediction: The kind of the model that generates the image.
+        loc: The field of the sampler's name.
 
     Raises:
-        UnknownName: there is no such sampler.
+        UnknownName: There is no such sampler.
     """
     wanted = plain(sampler)
     for suffix in (*_SUFFIXES, ""):  # as in "Euler a Karras": such an ending wins over `schedule`
@@ -81,7 +81,7 @@ def resolve(
 
 
 def sampler_list() -> list[dict[str, Any]]:
-    """`GET /samplers` there: samplers without their spacings, which are schedules."""
+    """Return the answer of `samplers`: those without spacings, which are schedules there."""
     return [
         {"name": one.label, "aliases": _aliases(one), "options": {}}
         for one in samplers().values()
@@ -90,7 +90,7 @@ def sampler_list() -> list[dict[str, Any]]:
 
 
 def schedule_list() -> list[dict[str, Any]]:
-    """`GET /schedulers` there."""
+    """Return the answer of `schedulers`."""
     labels = {"automatic": "Automatic", **{name: label for name, (label, _) in SCHEDULES.items()}}
     unknown = {"aliases": None, "default_rho": -1.0, "need_inner_model": False}
     return [{"name": name, "label": label, **unknown} for name, label in labels.items()]
@@ -104,7 +104,7 @@ def _known(name: str) -> Sampler | None:
 
 
 def _spaced(sampler: Sampler, schedule: str, prediction: Prediction) -> Sampler:
-    """The sampler with a schedule, or with its own where it does not have that one."""
+    """Return the sampler with a schedule, or with its own where it does not have that one."""
     own = AUTOMATIC.get(sampler.name, "")
     _, spacing = SCHEDULES.get(schedule.replace("sgmuniform", "sgm_uniform"), ("", own))
     for suffix in (spacing, own):

@@ -65,7 +65,13 @@ def _prompt(text: str, syntax: str) -> str:
 
 def _tags(parameters: Mapping[str, Any]) -> list[str]:
     """Return the LoRAs as tags of the prompt."""
-    return [f"<lora:{one['name']}:{one['weight']:g}>" for one in parameters.get("loras") or ()]
+    return [f"<lora:{one['name']}:{_weights(one)}>" for one in parameters.get("loras") or ()]
+
+
+def _weights(lora: Mapping[str, Any]) -> str:
+    """Return a LoRA's weight, or its weights in text encoders and UNet where they differ."""
+    text = lora.get("text_weight")
+    return f"{lora['weight']:g}" if text is None else f"{text:g}:{lora['weight']:g}"
 
 
 def _sampler(name: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""C2PA manifests (Content Credentials): who made an image, and that a model did, signed.
+"""C2PA manifests (Content Credentials), which say, signed, that a model made an image.
 
 The manifest says `c2pa.created` with the IPTC source type for images of generative models (C2PA
 specification 2.1, section 18.15.2). Signing is the last step: any later change breaks it.
@@ -32,7 +32,7 @@ def check(settings: Settings) -> None:
     """Sign a tiny image, so that a wrong certificate stops the start.
 
     Raises:
-        ConfigurationError: what is wrong with SD_C2PA_CERT and SD_C2PA_KEY.
+        ConfigurationError: Something is wrong with SD_C2PA_CERT or SD_C2PA_KEY.
     """
     if bool(settings.c2pa_cert) != bool(settings.c2pa_key):
         raise ConfigurationError(
@@ -47,7 +47,7 @@ def check(settings: Settings) -> None:
 
 
 def sign(data: bytes, kind: codec.Format, settings: Settings) -> bytes:
-    """The image's file with a signed manifest inside; as it was where no certificate is set."""
+    """Return the image's file with a signed manifest inside, or as it was without a certificate."""
     if not settings.c2pa_cert or not settings.c2pa_key:
         return data
     import c2pa

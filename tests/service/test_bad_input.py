@@ -160,6 +160,25 @@ CASES: dict[str, tuple[Send, int, list[object]]] = {
     "mask that is no image": (form(path="/inpaint", mask=b"x"), 415, ["mask"]),
     "not multipart inside": (raw(b"x", "multipart/form-data", "/img2img"), 400, ["body"]),
     "wrong path": (raw("{}", path="/txt3img"), 404, ["path"]),
+    **{
+        f"multipart in {charset}": (
+            raw(b"--b\r\n", f"multipart/form-data; boundary=b; charset={charset}", "/img2img"),
+            400,
+            ["content-type"],
+        )
+        for charset in ("utf-16", "nonsense", "base64", "idna", "punycode")
+    },
+    "a surrogate in a name": (raw('{"prompt": "x", "\\ud800": 1}'), 400, ["body"]),
+    "200,000 unknown fields": (
+        raw("{" + ",".join(f'"a{i}":1' for i in range(200_000)) + "}"),
+        400,
+        ["body"],
+    ),
+    "5,000 unknown fields": (
+        raw("{" + ",".join(f'"a{i}":1' for i in range(5000)) + "}"),
+        400,
+        ["prompt"],
+    ),
 }
 ACCEPTED: dict[str, Send] = {
     "a file name of 300 characters": form(name="x" * 300 + ".png"),

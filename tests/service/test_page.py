@@ -25,7 +25,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
 from tests.service.browser import chromium, hosts, needs_chromium, resize
-from tests.service.server import Server
+from tests.service.server import Server, serve
 
 pytestmark = needs_chromium
 
@@ -268,3 +268,29 @@ def test_it_fits_a_phone(page: Page) -> None:
     button = page.find("#generate")
     assert button.size["height"] >= 44 and button.size["width"] >= 300
     assert page.find("#result img").size["width"] >= 300
+
+
+def test_a_key_comes_before_an_upload(
+    browser: Chrome, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    log = tmp_path_factory.mktemp("keys") / "log"
+    with serve(log, SD_API_KEYS="secret") as server:
+        page = Page(browser, server)
+        page.driver.get(f"{server.url}/ui/")
+        page.until(lambda: page.shown("#key input"))
+        upload = f"{server.url}/ui/gradio_api/upload"
+        files = {"files": ("a.png", png(), "image/png")}
+        assert httpx.post(upload, files=files).status_code == 401
+        page.fill("#key input", "secret")
+        page.find("#key input").send_keys(Keys.TAB)
+        page.until(lambda: page.find("#title p").text == "embedded")
+        given = {"prompt": "two hills", "num_inference_steps": 1, "width": 64}
+        headers = {"accept": "image/png", "x-api-key": "secret"}
+        image = httpx.post(f"{server.url}/txt2img", json=given, headers=headers).content
+        page.drop("#restore button", image)
+        page.until(lambda: page.value(PROMPT) == "two hills")
+        too_large = io.BytesIO()
+        Image.new("1", (3000, 3000)).save(too_large, "PNG")
+        cookie = {"cookie": "sd_page_key=secret"}
+        files = {"files": ("a.png", too_large.getvalue(), "image/png")}
+        assert httpx.post(upload, files=files, headers=cookie).status_code == 413

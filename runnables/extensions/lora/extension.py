@@ -17,6 +17,14 @@ from runnables.families.base import Family
 from runnables.parameters import Parameters
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """The LoRAs of a request, with their weights in the denoiser and in the text encoders."""
+
+    denoiser: LoraSet
+    text: LoraSet
+
+
 class Loras(Extension):
     """The LoRAs of the operator's folder, for one model."""
 
@@ -37,22 +45,25 @@ class Loras(Extension):
         for use in parameters.loras:
             self._library.find(use.name)
 
-    def load(self, parameters: Parameters) -> LoraSet:
-        weights: dict[Lora, float] = {}
+    def load(self, parameters: Parameters) -> Loaded:
+        denoiser: dict[Lora, float] = {}
+        text: dict[Lora, float] = {}
         for use in parameters.loras:
             lora = self._library.get(use.name)
-            weights[lora] = weights.get(lora, 0.0) + use.weight
-        return tuple(weights.items())
+            denoiser[lora] = denoiser.get(lora, 0.0) + use.weight
+            text[lora] = text.get(lora, 0.0) + use.in_text
+        return Loaded(tuple(denoiser.items()), tuple(text.items()))
 
     @property
     def nbytes(self) -> int:
         return self._library.nbytes
 
-    def text(self, loaded: LoraSet) -> LoraText:
-        return LoraText(loaded)
+    def text(self, loaded: Loaded) -> LoraText:
+        return LoraText(loaded.text)
 
-    def stack(self, stacked: Stacked, parts: Sequence[LoraSet | None]) -> Call:
-        sets = [parts[index] or () for index in stacked.order]
+    def stack(self, stacked: Stacked, parts: Sequence[Loaded | None]) -> Call:
+        every = [parts[index] for index in stacked.order]
+        sets = [part.denoiser if part else () for part in every]
         return LoraCall(self.family, uses(sets, self.family.device))
 
 

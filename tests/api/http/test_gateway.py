@@ -111,3 +111,19 @@ def test_every_response_carries_the_id_of_its_log_line(
         first, second = (client.post("/ours").headers["x-request-id"] for _ in range(2))
     assert first != second
     assert f'"id": "{first}"' in caplog.text
+
+
+def test_headers_are_limited(client: TestClient) -> None:
+    assert client.post("/ours", headers={"x": "y" * 60_000}).status_code == 200
+    answer = client.post("/ours", headers={"x": "y" * 70_000})
+    assert answer.status_code == 431
+    assert set(answer.json()) == {"error", "detail"}
+
+
+def test_a_path_cannot_forge_a_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    gateway = Gateway(Settings())
+    gateway.serve(Starlette())
+    with caplog.at_level(logging.INFO, "stable_diffusion.access"):
+        TestClient(gateway.around(Starlette())).get("/a%0aINFO forged%1b[31m")
+    assert len(caplog.messages) == 1 and "\n" not in caplog.messages[0]
+    assert "\x1b" not in caplog.messages[0]

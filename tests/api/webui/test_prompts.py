@@ -41,6 +41,9 @@ def test_prompts_with_weights_stay_as_they_were_sent() -> None:
         ("<lora:x:0.5>", {"name": "x", "weight": 0.5}),
         ("<lyco:x y:-1>", {"name": "x y", "weight": -1}),
         ("<lora:x:0.5:0.5>", {"name": "x", "weight": 0.5}),
+        ("<lora:x:0:1>", {"name": "x", "weight": 1, "text_weight": 0}),
+        ("<lora:x:0.5:te=0>", {"name": "x", "weight": 0}),
+        ("<lora:x:1:unet=0.2>", {"name": "x", "weight": 0.2, "text_weight": 1}),
         ("<lora:x:te=0.5:unet=0.5>", {"name": "x", "weight": 0.5}),
     ],
 )

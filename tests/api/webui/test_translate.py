@@ -85,6 +85,14 @@ def test_the_second_pass_may_repeat_the_first() -> None:
     assert repeated == parameters(**first, enable_hr=True)
 
 
+def test_the_length_of_a_prompt_is_that_of_what_was_sent() -> None:
+    for prompt in ("+" * 4000, "(" * 10 + "+" * 3980 + ")" * 10, r"\(" * 2000):
+        assert parameters(prompt=prompt).prompt in (prompt, prompt.replace("\\", ""))
+    with pytest.raises(InvalidInput) as caught:
+        parameters(prompt="x" * 4001)
+    assert caught.value.loc == ("prompt",)
+
+
 def test_sizes_are_rounded_down() -> None:
     found = parameters(width=990, height=316)
     assert (found.width, found.height) == (984, 312)

@@ -77,8 +77,14 @@ def expected(model: Path, folder: Path, one: TextToImage) -> np.ndarray:
             file = f"{use.name}.safetensors"
             pipeline.load_lora_weights(str(folder), weight_name=file, adapter_name=use.name)
         if one.loras:
-            names, weights = zip(*((use.name, use.weight) for use in one.loras), strict=True)
-            pipeline.set_adapters(list(names), list(weights))
+            weights = [
+                {
+                    part: use.weight if part == "unet" else use.in_text
+                    for part in pipeline.get_list_adapters()
+                }
+                for use in one.loras
+            ]
+            pipeline.set_adapters([use.name for use in one.loras], weights)
         return reference.draw(model, one).astype(int)
     finally:
         pipeline.unload_lora_weights()
@@ -102,6 +108,9 @@ def test_mixed_loras_in_one_batch_equal_diffusers(
         wanted(("one", -0.4), ("two", 1.0), seed=2),
         wanted(("two", 0.5), guidance_scale=1.0),
         wanted(("one", 0.8), prompt_syntax="plain", deep_cache_interval=1, seed=3),
+        wanted(("one", 0.9)).model_copy(
+            update={"loras": (LoraUse(name="one", weight=0.9, text_weight=0),)}
+        ),
     ]
     tickets = [runnable.submit(one) for one in every]
     for one, ticket in zip(every, tickets, strict=True):

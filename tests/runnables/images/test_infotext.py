@@ -47,6 +47,7 @@ def test_the_text_is_in_the_webuis_form() -> None:
         ({"prompt": "a (cat)"}, r"a \(cat\)"),
         ({"prompt": "a (cat:1.2)", "prompt_syntax": "webui"}, "a (cat:1.2)"),
         ({"loras": [{"name": "ink", "weight": 0.8}]}, "lines <lora:ink:0.8>"),
+        ({"loras": [{"name": "ink", "weight": 1, "text_weight": 0}]}, "lines <lora:ink:0:1>"),
         ({"negative_prompt": "[x]"}, r"Negative prompt: \[x\]"),
         ({"model": "a, b"}, 'Model: "a, b"'),
     ],
