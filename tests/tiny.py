@@ -40,6 +40,8 @@ KINDS: dict[str, dict[str, Any]] = {
         "unet": {"in_channels": 9},
         "pipeline": "StableDiffusionXLInpaintPipeline",
     },
+    "flux-dev": {"flux": {"guidance_embeds": True}, "shift": {"use_dynamic_shifting": True}},
+    "flux-schnell": {"flux": {"guidance_embeds": False}, "shift": {"shift": 1.0}},
     "sd3": {"mmdit": {}},
     "sd3-no-t5": {"mmdit": {}, "t5": False},
     "sd3.5": {
@@ -57,7 +59,8 @@ def build(folder: Path, kind: str) -> Path:
     options = KINDS[kind]
     with torch.random.fork_rng():
         torch.manual_seed(7)
-        make = _sd3 if "mmdit" in options else _xl if options.get("xl") else _sd
+        kinds = {"flux": _flux, "mmdit": _sd3, "xl": _xl}
+        make = next((make for name, make in kinds.items() if name in options), _sd)
         pipeline = make(options)
     pipeline.save_pretrained(folder)
     return folder
@@ -144,19 +147,49 @@ def _sd3(options: dict[str, Any]) -> Any:
     return StableDiffusion3Pipeline(
         transformer=_mmdit(**options["mmdit"]),
         scheduler=FlowMatchEulerDiscreteScheduler(**shift),
-        vae=_vae(
-            latent_channels=16,
-            scaling_factor=1.5305,
-            shift_factor=0.0609,
-            use_quant_conv=False,
-            use_post_quant_conv=False,
-        ),
+        vae=_sd3_vae(),
         text_encoder=first,
         tokenizer=_tokenizer(),
         text_encoder_2=_text_encoder(projected=True),
         tokenizer_2=_tokenizer(),
         text_encoder_3=_t5() if t5 else None,
         tokenizer_3=_t5_tokenizer() if t5 else None,
+    )
+
+
+def _flux(options: dict[str, Any]) -> Any:
+    from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+
+    transformer = FluxTransformer2DModel(
+        patch_size=1,
+        in_channels=64,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=T5_WIDTH,
+        pooled_projection_dim=TEXT_WIDTH,
+        axes_dims_rope=(4, 4, 8),
+        **options["flux"],
+    )
+    return FluxPipeline(
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(**options["shift"]),
+        vae=_sd3_vae(),
+        text_encoder=_text_encoder(),
+        tokenizer=_tokenizer(),
+        text_encoder_2=_t5(),
+        tokenizer_2=_t5_tokenizer(),
+    )
+
+
+def _sd3_vae() -> Any:
+    return _vae(
+        latent_channels=16,
+        scaling_factor=1.5305,
+        shift_factor=0.0609,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
     )
 
 

@@ -121,6 +121,21 @@ CATALOG: dict[str, Entry] = {
         MappingProxyType({"num_inference_steps": 4, "guidance_scale": 0.0}),  # its card
         "ec07796fc06b096cc56de9762974a28f4c632eda",
     ),
+    "flux.1-dev": Entry(
+        "black-forest-labs/FLUX.1-dev",
+        "flux",
+        67.4,
+        "FLUX.1 [dev] Non-Commercial",
+        revision="01aa605f2c300568dd6515476f04565a954fcb59",
+    ),
+    "flux.1-schnell": Entry(
+        "black-forest-labs/FLUX.1-schnell",
+        "flux",
+        67.4,
+        "Apache-2.0",
+        MappingProxyType({"num_inference_steps": 4, "guidance_scale": 0.0}),  # its card
+        "768d12a373ed5cc9ef9a9dea7504dc09fcc14842",
+    ),
     "lcm-dreamshaper-v7": Entry(
         "SimianLuo/LCM_Dreamshaper_v7",
         "stable-diffusion",

@@ -17,6 +17,8 @@ _SAFETY = "diffusers.pipelines.stable_diffusion.safety_checker"
 _CLIP_TOKENIZERS = dict.fromkeys(
     ("CLIPTokenizer", "CLIPTokenizerFast"), "transformers:CLIPTokenizer"
 )
+_T5 = {"T5EncoderModel": "transformers:T5EncoderModel"}
+_T5_TOKENIZERS = dict.fromkeys(("T5Tokenizer", "T5TokenizerFast"), "transformers:T5TokenizerFast")
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,11 @@ class Component:
 COMPONENTS: dict[str, Component] = {
     "unet": Component({"UNet2DConditionModel": "diffusers:UNet2DConditionModel"}, weights=True),
     "transformer": Component(
-        {"SD3Transformer2DModel": "diffusers:SD3Transformer2DModel"}, weights=True
+        {
+            "SD3Transformer2DModel": "diffusers:SD3Transformer2DModel",
+            "FluxTransformer2DModel": "diffusers:FluxTransformer2DModel",
+        },
+        weights=True,
     ),
     "vae": Component({"AutoencoderKL": "diffusers:AutoencoderKL"}, weights=True),
     "text_encoder": Component(
@@ -47,14 +53,16 @@ COMPONENTS: dict[str, Component] = {
         weights=True,
     ),
     "text_encoder_2": Component(
-        {"CLIPTextModelWithProjection": "transformers:CLIPTextModelWithProjection"}, weights=True
+        {
+            "CLIPTextModelWithProjection": "transformers:CLIPTextModelWithProjection",
+            **_T5,
+        },
+        weights=True,
     ),
-    "text_encoder_3": Component({"T5EncoderModel": "transformers:T5EncoderModel"}, weights=True),
+    "text_encoder_3": Component(_T5, weights=True),
     "tokenizer": Component(_CLIP_TOKENIZERS),
-    "tokenizer_2": Component(_CLIP_TOKENIZERS),
-    "tokenizer_3": Component(
-        dict.fromkeys(("T5Tokenizer", "T5TokenizerFast"), "transformers:T5TokenizerFast")
-    ),
+    "tokenizer_2": Component({**_CLIP_TOKENIZERS, **_T5_TOKENIZERS}),
+    "tokenizer_3": Component(_T5_TOKENIZERS),
     "scheduler": Component(),
     "feature_extractor": Component(
         {
@@ -161,6 +169,13 @@ FAMILIES: dict[str, FamilyLayout] = {
         },
         lora_loader="SD3LoraLoaderMixin",
         defaults=MappingProxyType({"num_inference_steps": 28, "guidance_scale": 7.0}),
+    ),
+    "flux": FamilyLayout(
+        code="runnables.families.flux:Flux",
+        pipelines=("FluxPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline"),
+        denoiser="transformer",
+        lora_loader="FluxLoraLoaderMixin",
+        defaults=MappingProxyType({"num_inference_steps": 28, "guidance_scale": 3.5}),
     ),
 }
 #: models distilled to few steps with guidance as an input; source: card of LCM_Dreamshaper_v7

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -102,6 +102,19 @@ class LatentDiffusion:
         if mean is None or std is None:
             return 0.0, 1.0
         return _as_channels(mean, latents), _as_channels(std, latents)
+
+
+def shift_of(tokens: int, config: Mapping[str, Any], most: float = 1.16) -> float:
+    """The shift of the noise levels of so many image tokens: linear between two anchors.
+
+    Args:
+        config: of the model's scheduler.
+        most: the larger anchor's shift where the config has none.
+    """
+    few, many = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+    low, high = config.get("base_shift", 0.5), config.get("max_shift", most)
+    slope = (high - low) / (many - few)
+    return float(tokens * slope + low - slope * few)
 
 
 def _as_channels(values: Sequence[float], like: Tensor) -> Tensor:

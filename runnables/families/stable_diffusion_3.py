@@ -15,7 +15,7 @@ from torch import Tensor
 from runnables.checkpoints.checkpoint import Checkpoint
 from runnables.errors import InvalidInput
 from runnables.families.base import Conditioning, Levels, Size, Traits
-from runnables.families.latent_diffusion import LatentDiffusion
+from runnables.families.latent_diffusion import LatentDiffusion, shift_of
 from runnables.families.text.clip import ClipEncoder, added, clip_encoders
 from runnables.families.text.prompts import Embedding, Text
 from runnables.families.text.t5 import T5Encoder, no_text
@@ -125,11 +125,3 @@ class StableDiffusion3(LatentDiffusion):
     def finished(self, latents: Tensor, *, inpainted: bool) -> Tensor:
         """Inpainted latents without the VAE's shift: diffusers' pipeline for it adds none."""
         return latents - self._shift_factor * self._scaling_factor if inpainted else latents
-
-
-def shift_of(tokens: int, config: dict[str, Any]) -> float:
-    """The shift of the noise levels of so many image tokens: linear between two anchors."""
-    few, many = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
-    low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.16)
-    slope = (high - low) / (many - few)
-    return float(tokens * slope + low - slope * few)

@@ -93,6 +93,18 @@ class ClipEncoder:
         inner = getattr(self.model, "text_model", self.model)  # nested before transformers 5
         return inner.final_layer_norm(output.hidden_states[-(clip_skip + 1)]), output[0]
 
+    def pooled(self, prompts: Sequence[str]) -> Tensor:
+        """(N, features): the state at the end of each prompt; what is too long is cut."""
+        tokens = self.tokenizer(
+            list(prompts),
+            padding="max_length",
+            max_length=self.tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        ).to(self.model.device)
+        states: Tensor = self.model(tokens.input_ids).pooler_output
+        return states
+
     def _converted(self, prompt: str) -> str:
         return self.vocabulary.convert(prompt) if self.vocabulary else prompt
 

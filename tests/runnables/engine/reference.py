@@ -43,7 +43,8 @@ def draw(
         call |= {"image": image, "strength": parameters.strength}
     if mask is not None:
         call["mask_image"] = mask
-    if not isinstance(parameters, ImageToImage) or mask is not None:
+    sized = hasattr(diffuser, "transformer")  # those take no size from the image
+    if sized or not isinstance(parameters, ImageToImage) or mask is not None:
         call |= {"height": parameters.height, "width": parameters.width}
     if parameters.clip_skip:
         call["clip_skip"] = parameters.clip_skip
@@ -130,9 +131,11 @@ def _with_sampler(folder: Path, task: type[TextToImage], parameters: TextToImage
 
 def _family(folder: Path) -> str:
     """What the names of diffusers' pipelines for this folder begin with."""
-    if (folder / "transformer").exists():
-        return "StableDiffusion3"
-    return "StableDiffusionXL" if (folder / "text_encoder_2").exists() else "StableDiffusion"
+    name: str = json.loads((folder / "model_index.json").read_text())["_class_name"]
+    named = name.removesuffix("Pipeline")
+    for suffix in ("Img2Img", "Inpaint"):
+        named = named.removesuffix(suffix)
+    return "StableDiffusion" if named == "LatentConsistencyModel" else named
 
 
 @cache

@@ -1,0 +1,125 @@
+"""FLUX.1 (dev and schnell, by Black Forest Labs): a transformer on packed latents of 2x2 patches.
+
+The guidance scale is an input of dev and unknown to schnell, so there is no unconditional row, and
+a negative prompt has no effect. T5 encodes the prompt; CLIP gives one pooled vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from runnables.checkpoints.checkpoint import Checkpoint
+from runnables.errors import InvalidInput
+from runnables.families.base import Conditioning, Levels, Size, Traits
+from runnables.families.latent_diffusion import LatentDiffusion, shift_of
+from runnables.families.text.clip import ClipEncoder, added
+from runnables.families.text.prompts import Embedding, Text
+from runnables.families.text.t5 import T5Encoder
+from runnables.samplers.names import prediction_of
+
+T5_TOKENS = 512  # diffusers' max_sequence_length
+SAMPLE_SIZE = 128  # latents along a side of the native size
+FEATURES = frozenset({"loras", "hires"})
+
+
+class Flux(LatentDiffusion):
+    """Models with and without an embedding of the guidance scale."""
+
+    def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
+        super().__init__(checkpoint, device, dtype)
+        parts = checkpoint.components
+        self._clip = ClipEncoder(
+            "text_encoder", parts["tokenizer"], parts["text_encoder"], normed=True
+        )
+        self._t5 = T5Encoder(parts["tokenizer_2"], parts["text_encoder_2"], T5_TOKENS)
+        self.traits = Traits(
+            family=checkpoint.family,
+            latent_channels=self.latent_channels,
+            scale_factor=self.scale_factor,
+            size_multiple=2 * self.scale_factor,
+            native_size=self.native_size(SAMPLE_SIZE),
+            prediction=prediction_of(checkpoint.scheduler_config),
+            features=FEATURES,
+            distilled_guidance=True,
+        )
+
+    # -- text -------------------------------------------------------------------------------
+
+    def check(self, prompts: dict[str, Text]) -> None:
+        """A prompt that T5 does not read to its end is refused: the rest would be ignored."""
+        if self._t5.count(prompts["prompt"].prompt) > T5_TOKENS:
+            raise InvalidInput(
+                f"prompt is longer than the {T5_TOKENS} tokens that this model reads",
+                loc=("prompt",),
+            )
+
+    def encode(self, texts: Sequence[Text]) -> list[Embedding]:
+        done: dict[Text, Embedding] = {}
+        for additions in {text.additions: None for text in texts}:
+            alike = [text for text in texts if text.additions == additions]
+            prompts = [text.prompt for text in alike]
+            with added([self._clip], additions):
+                pooled = self._clip.pooled(prompts).to(self.dtype)
+            rows = self._t5.encode(prompts).to(self.dtype)
+            done |= {text: Embedding(rows[i], pooled[i]) for i, text in enumerate(alike)}
+        return [done[text] for text in texts]
+
+    def lengthen(self, embedding: Embedding, tokens: int, filler: Embedding) -> Embedding:
+        return embedding  # all have one length
+
+    def condition(
+        self, embedding: Embedding, size: Size, guidance_scale: float, *, negative: bool
+    ) -> Conditioning:
+        scale = torch.tensor(guidance_scale, device=self.device, dtype=torch.float32)
+        return Conditioning(embedding.hidden_states, embedding.pooled, guidance=scale)
+
+    # -- the transformer --------------------------------------------------------------------
+
+    def levels(self, size: Size, steps: int) -> Levels:
+        """Evenly spaced down to one step's share, and shifted by the image's tokens."""
+        sigmas = torch.linspace(1.0, 1 / steps, steps, dtype=torch.float64).tolist()
+        tokens = self.traits.area(size) // 4
+        return Levels(shift_of(tokens, self.checkpoint.scheduler_config, most=1.15), tuple(sigmas))
+
+    def denoise(
+        self, sample: Tensor, timesteps: Tensor, conditioning: Conditioning, **extra: Any
+    ) -> Tensor:
+        """One transformer call on the packed latents."""
+        height, width = sample.shape[2:]
+        text = conditioning.hidden_states
+        output: Tensor = self.denoiser(
+            hidden_states=pack(sample.to(self.dtype)),
+            timestep=timesteps.to(self.dtype) / 1000,
+            guidance=conditioning.guidance if self.denoiser.config.guidance_embeds else None,
+            pooled_projections=conditioning.pooled,
+            encoder_hidden_states=text,
+            txt_ids=torch.zeros(text.shape[1], 3, device=text.device, dtype=text.dtype),
+            img_ids=positions(height // 2, width // 2, text),
+            return_dict=False,
+        )[0]
+        return unpack(output, height, width)
+
+
+def pack(latents: Tensor) -> Tensor:
+    """(N, C, h, w) -> (N, h / 2 * w / 2, 4 * C): a token for each patch of 2x2 latents."""
+    n, channels, height, width = latents.shape
+    patches = latents.view(n, channels, height // 2, 2, width // 2, 2)
+    return patches.permute(0, 2, 4, 1, 3, 5).reshape(n, height * width // 4, 4 * channels)
+
+
+def unpack(tokens: Tensor, height: int, width: int) -> Tensor:
+    """(N, h / 2 * w / 2, 4 * C) -> (N, C, h, w)."""
+    patches = tokens.view(len(tokens), height // 2, width // 2, -1, 2, 2)
+    return patches.permute(0, 3, 1, 4, 2, 5).reshape(len(tokens), -1, height, width)
+
+
+def positions(height: int, width: int, like: Tensor) -> Tensor:
+    """(height * width, 3): for each patch 0, its row and its column."""
+    ids = torch.zeros(height, width, 3, device=like.device, dtype=like.dtype)
+    ids[..., 1] = torch.arange(height, device=like.device)[:, None]
+    ids[..., 2] = torch.arange(width, device=like.device)
+    return ids.view(-1, 3)
