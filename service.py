@@ -21,6 +21,7 @@ from runnables.images import codec, files
 from runnables.parameters import AnyParameters, ImageToImage, Inpaint, TextToImage, Upscale
 from runnables.runnable import StableDiffusionRunnable
 from runnables.settings import Settings
+from runnables.ticket import Inputs
 from ui.mount import Mounted
 
 settings = Settings.from_environment()
@@ -80,10 +81,12 @@ class StableDiffusion:
     def _open(self, path: Path) -> Image:
         return codec.decode(path.read_bytes(), max_pixels=settings.max_pixels, field="img")
 
-    def _generate(self, parameters: AnyParameters, *inputs: Image) -> bytes:
+    def _generate(
+        self, parameters: AnyParameters, image: Image | None = None, mask: Image | None = None
+    ) -> bytes:
         """Return a file, or JSON for several images, as HTTP does without `Accept`."""
         chosen = choose_format(parameters, accept="")
-        result = self.host.runnable.submit(parameters, *inputs).future.result()
+        result = self.host.runnable.submit(parameters, Inputs(image, mask)).future.result()
         return files.encode(result, chosen, settings)
 
 

@@ -91,9 +91,7 @@ class Generation:
         ticket = await asyncio.to_thread(
             self.runnable.submit,
             form.parameters,
-            form.image,
-            form.mask,
-            controls=form.controls,
+            form.inputs,
             on_step=live.on_step,
         )
         self._requests.follow(live, ticket)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,7 +18,7 @@ from runnables.errors import InvalidInput, NotReady
 from runnables.parameters import AnyParameters, ImageToImage, Inpaint, TextToImage, Upscale
 from runnables.samplers import names
 from runnables.settings import Settings
-from runnables.ticket import Inputs, OnStep, Plan, Result, Ticket
+from runnables.ticket import NOTHING, Inputs, OnStep, Plan, Result, Ticket
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -53,23 +53,14 @@ class Runnable(Protocol):
     def submit(
         self,
         parameters: AnyParameters,
-        image: Image | None = None,
-        mask: Image | None = None,
+        inputs: Inputs = NOTHING,
         *,
-        controls: Sequence[Image] = (),
         id: str | None = None,
         on_step: OnStep | None = None,
         preview_every: int = 0,
     ) -> Ticket: ...
 
-    def plan(
-        self,
-        parameters: AnyParameters,
-        image: Image | None = None,
-        mask: Image | None = None,
-        *,
-        controls: Sequence[Image] = (),
-    ) -> Plan: ...
+    def plan(self, parameters: AnyParameters, inputs: Inputs = NOTHING) -> Plan: ...
 
     def models(self) -> Descriptions: ...
 
@@ -148,10 +139,8 @@ class StableDiffusionRunnable:
     def submit(
         self,
         parameters: AnyParameters,
-        image: Image | None = None,
-        mask: Image | None = None,
+        inputs: Inputs = NOTHING,
         *,
-        controls: Sequence[Image] = (),
         id: str | None = None,
         on_step: OnStep | None = None,
         preview_every: int = 0,
@@ -159,9 +148,7 @@ class StableDiffusionRunnable:
         """Hand in a request and return at once; `ticket.future` ends with a Result or an error.
 
         Args:
-            image: RGB, for img2img, inpaint and upscale.
-            mask: for inpaint; white is redrawn.
-            controls: an RGB image for each of the parameters' `controlnets`.
+            inputs: the pictures that the task needs.
             id: the ticket's; default: a new one.
             on_step: called with the Progress after every step, on the engine's thread: be quick.
             preview_every: every so many steps the Progress carries a preview; 0: never.
@@ -171,21 +158,14 @@ class StableDiffusionRunnable:
         """
         if self._engine is None:
             raise NotReady("the model is still loading")
-        _check_inputs(parameters, image, mask, controls)
+        _check_inputs(parameters, inputs)
         ticket = Ticket(
             parameters, id or uuid.uuid4().hex, on_step=on_step, preview_every=preview_every
         )
-        self._engine.submit(ticket, Inputs(image, mask, tuple(controls)))
+        self._engine.submit(ticket, inputs)
         return ticket
 
-    def plan(
-        self,
-        parameters: AnyParameters,
-        image: Image | None = None,
-        mask: Image | None = None,
-        *,
-        controls: Sequence[Image] = (),
-    ) -> Plan:
+    def plan(self, parameters: AnyParameters, inputs: Inputs = NOTHING) -> Plan:
         """What drawing this would be, without drawing it.
 
         Raises:
@@ -193,8 +173,8 @@ class StableDiffusionRunnable:
         """
         if self._engine is None:
             raise NotReady("the model is still loading")
-        _check_inputs(parameters, image, mask, controls)
-        return self._engine.plan(Ticket(parameters), Inputs(image, mask, tuple(controls)))
+        _check_inputs(parameters, inputs)
+        return self._engine.plan(Ticket(parameters), inputs)
 
     def txt2img(self, parameters: TextToImage) -> Result:
         """Draw what the prompt says; blocks."""
@@ -202,15 +182,15 @@ class StableDiffusionRunnable:
 
     def img2img(self, parameters: ImageToImage, image: Image) -> Result:
         """Redraw an RGB image; blocks."""
-        return self.submit(parameters, image).future.result()
+        return self.submit(parameters, Inputs(image)).future.result()
 
     def inpaint(self, parameters: Inpaint, image: Image, mask: Image) -> Result:
         """Redraw the white area of the mask; blocks."""
-        return self.submit(parameters, image, mask).future.result()
+        return self.submit(parameters, Inputs(image, mask)).future.result()
 
     def upscale(self, parameters: Upscale, image: Image) -> Result:
         """Enlarge an RGB image; blocks."""
-        return self.submit(parameters, image).future.result()
+        return self.submit(parameters, Inputs(image)).future.result()
 
     # -- what there is ----------------------------------------------------------------------
 
@@ -291,16 +271,14 @@ def _described(model: LoadedModel) -> dict[str, Any]:
     }
 
 
-def _check_inputs(
-    parameters: AnyParameters, image: Image | None, mask: Image | None, controls: Sequence[Image]
-) -> None:
-    if isinstance(parameters, ImageToImage | Upscale) and image is None:
+def _check_inputs(parameters: AnyParameters, inputs: Inputs) -> None:
+    if isinstance(parameters, ImageToImage | Upscale) and inputs.image is None:
         raise InvalidInput("an image is needed", loc=("img",))
-    if isinstance(parameters, Inpaint) and mask is None:
-        raise InvalidInput("a mask is needed: white is redrawn", loc=("mask",))
-    if len(controls) != len(parameters.controlnets):
+    if isinstance(parameters, Inpaint) and inputs.mask is None:
+        raise InvalidInput("a mask is needed: white is repainted", loc=("mask",))
+    if len(inputs.controls) != len(parameters.controlnets):
         raise InvalidInput(
             f"controlnets names {len(parameters.controlnets)}, so as many control images are "
-            f"needed, not {len(controls)}",
+            f"needed, not {len(inputs.controls)}",
             loc=("control",),
         )

@@ -34,6 +34,10 @@ class Inputs:
     controls: tuple[Image, ...] = ()
 
 
+#: the inputs of a request from text alone
+NOTHING = Inputs()
+
+
 @dataclass(frozen=True)
 class Progress:
     """Where a request is.

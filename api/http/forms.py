@@ -21,6 +21,7 @@ from runnables.errors import InvalidInput, PayloadTooLarge
 from runnables.images import codec
 from runnables.parameters import AnyParameters, Inpaint, TextToImage
 from runnables.settings import Settings
+from runnables.ticket import NOTHING, Inputs
 
 MAX_DATA = 64 * 1024  # bytes of the `data` part; the longest valid one has about 33 KB
 #: commas in JSON, so values and those in texts: more take too long to parse
@@ -34,9 +35,7 @@ class Form:
     """A request: its parameters and its images."""
 
     parameters: AnyParameters
-    image: Image | None = None
-    mask: Image | None = None
-    controls: tuple[Image, ...] = ()
+    inputs: Inputs = NOTHING
 
 
 async def read(request: Request, model: type[AnyParameters], settings: Settings) -> Form:
@@ -108,7 +107,7 @@ async def _read_parts(request: Request, model: type[AnyParameters], settings: Se
         parameters = parse(model, await text(form.get("data")), "data")
         files = {name: await image(form.get(name), name, settings) for name in wanted}
         controls = await control_images(form, settings)
-        return Form(parameters, files.get("img"), files.get("mask"), controls)
+        return Form(parameters, Inputs(files.get("img"), files.get("mask"), controls))
 
 
 @asynccontextmanager

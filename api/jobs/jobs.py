@@ -30,6 +30,7 @@ from runnables.errors import Conflict, InvalidInput, NotReady, OverCapacity
 from runnables.metrics import Metrics
 from runnables.runnable import Runnable
 from runnables.settings import Settings
+from runnables.ticket import Inputs
 
 logger = logging.getLogger(__name__)
 
@@ -185,9 +186,8 @@ class Jobs:
 
     def _planned(self, owner: str, id: str, wanted: Submission, fingerprint: str) -> Job:
         images = wanted.images
-        plan = self._runnable.plan(
-            wanted.parameters, images.get("img"), images.get("mask"), controls=wanted.controls
-        )
+        inputs = Inputs(images.get("img"), images.get("mask"), tuple(wanted.controls))
+        plan = self._runnable.plan(wanted.parameters, inputs)
         now = time.time()
         expires = now + wanted.deadline_s if wanted.deadline_s else None
         return Job(

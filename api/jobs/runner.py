@@ -33,7 +33,7 @@ from runnables.images import files
 from runnables.images.codec import Format
 from runnables.parameters import MODELS, AnyParameters, OutputFormat, Priority
 from runnables.runnable import Runnable
-from runnables.ticket import Result, Ticket
+from runnables.ticket import Inputs, Result, Ticket
 
 logger = logging.getLogger(__name__)
 
@@ -149,11 +149,15 @@ class Runner:
         assert job.number is not None
         live = Live(self._hub, (job.owner, job.id))
         try:
-            live.ticket = self._runnable.submit(
-                parameters := _parameters(job),
+            parameters = _parameters(job)
+            inputs = Inputs(
                 self._files.input(job.folder, "img"),
                 self._files.input(job.folder, "mask"),
-                controls=self._controls(job, len(parameters.controlnets)),
+                tuple(self._controls(job, len(parameters.controlnets))),
+            )
+            live.ticket = self._runnable.submit(
+                parameters,
+                inputs,
                 on_step=live.on_step,
                 preview_every=self._hub.every(live.key),
             )

@@ -18,6 +18,7 @@ from runnables.errors import InvalidInput
 from runnables.images import codec
 from runnables.parameters import ImageToImage, Inpaint
 from runnables.settings import Settings
+from runnables.ticket import Inputs
 
 IMAGE = ("image", "image[]")  # the SDK names it so where it has a list
 
@@ -43,10 +44,10 @@ async def read(request: Request, settings: Settings) -> tuple[ImagesBody, Form]:
                     "mask has no transparency: what is transparent is repainted", loc=("mask",)
                 )
         if alpha is None:
-            return body, Form(translate.parameters(body, ImageToImage), pixels)
+            return body, Form(translate.parameters(body, ImageToImage), Inputs(pixels))
         if alpha.size != pixels.size:
             raise InvalidInput("mask must have the size of image", loc=("mask",))
-        return body, Form(translate.parameters(body, Inpaint), pixels, alpha)
+        return body, Form(translate.parameters(body, Inpaint), Inputs(pixels, alpha))
 
 
 def _fields(form: FormData) -> dict[str, Any]:

@@ -36,6 +36,7 @@ from api.webui.tickets import Tickets
 from runnables.errors import Cancelled
 from runnables.images import codec, infotext
 from runnables.parameters import Inpaint, Parameters
+from runnables.ticket import Inputs
 
 ROOT = "/sdapi/v1"
 EXTENSION = "/controlnet"  # where the WebUI's ControlNet extension answers
@@ -136,7 +137,7 @@ class WebUIRoutes:
         sent = await uploads.image(body.init_images[0], "init_images", settings) if image else None
         mask = await uploads.mask(body.mask or "", settings) if model is Inpaint else None
         inputs = await run_in_threadpool(pictures.prepared, body, sent, mask, units, controls)
-        return Form(parameters, inputs.image, inputs.mask, inputs.controls)
+        return Form(parameters, inputs)
 
     def _parameters(self, owner: str, body: GenerationBody, model: type[Parameters]) -> Parameters:
         runnable = self._generation.runnable
@@ -171,7 +172,7 @@ class WebUIRoutes:
         """Return an image in base64, enlarged."""
         parameters = enlarge.parameters(body)
         picture = await uploads.image(text, field, self._generation.settings)
-        form = Form(parameters, picture)
+        form = Form(parameters, Inputs(picture))
         result = await self._generation.run(request, owner, form)
         return await run_in_threadpool(answers.file, result, result.images[0], self._generation)
 

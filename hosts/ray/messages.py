@@ -8,7 +8,7 @@ from typing import Any
 
 from runnables.errors import StableDiffusionError
 from runnables.parameters import AnyParameters
-from runnables.ticket import Progress, Result
+from runnables.ticket import Inputs, Progress, Result
 
 Description = dict[str, Any]
 #: (stage, seconds, rows) of one piece of work, as the runnable's `observe` hook gets it
@@ -22,14 +22,14 @@ class Order:
     """A request on its way to a replica.
 
     Attributes:
-        inputs: what `submit` takes after the parameters: image, mask.
-        options: what `submit` takes by name, beside its callbacks: control images too.
+        inputs: the request's pictures.
+        options: what `submit` takes by name, beside its callbacks.
         every_step: send Progress after every step; else only when the state changes.
         submitted: seconds since the epoch, so that waiting for a replica counts against deadlines.
     """
 
     parameters: AnyParameters
-    inputs: tuple[Any, ...]
+    inputs: Inputs
     options: Mapping[str, Any]
     every_step: bool
     submitted: float

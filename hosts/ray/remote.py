@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -25,10 +25,10 @@ from runnables.errors import Cancelled, NotReady, OverCapacity, StableDiffusionE
 from runnables.parameters import AnyParameters
 from runnables.runnable import Observe
 from runnables.settings import Settings
-from runnables.ticket import OnStep, Plan, Progress, Result, Ticket
+from runnables.ticket import NOTHING, Inputs, OnStep, Plan, Progress, Result, Ticket
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    pass
 
 T = TypeVar("T")
 logger = logging.getLogger("ray.serve")
@@ -103,10 +103,8 @@ class RemoteRunnable:
     def submit(
         self,
         parameters: AnyParameters,
-        image: Image | None = None,
-        mask: Image | None = None,
+        inputs: Inputs = NOTHING,
         *,
-        controls: Sequence[Image] = (),
         id: str | None = None,
         on_step: OnStep | None = None,
         preview_every: int = 0,
@@ -116,24 +114,17 @@ class RemoteRunnable:
         ticket = RemoteTicket(
             parameters, id or uuid.uuid4().hex, on_step=on_step, preview_every=preview_every
         )
-        options = {"id": ticket.id, "preview_every": preview_every, "controls": controls}
-        order = Order(parameters, (image, mask), options, on_step is not None, time.time())
+        options = {"id": ticket.id, "preview_every": preview_every}
+        order = Order(parameters, inputs, options, on_step is not None, time.time())
         ticket.future.set_running_or_notify_cancel()  # from here on only `_follow` ends it
         self._tickets.add(ticket)
         self._loop.call_soon_threadsafe(self._begin, ticket, order)
         return ticket
 
-    def plan(
-        self,
-        parameters: AnyParameters,
-        image: Image | None = None,
-        mask: Image | None = None,
-        *,
-        controls: Sequence[Image] = (),
-    ) -> Plan:
+    def plan(self, parameters: AnyParameters, inputs: Inputs = NOTHING) -> Plan:
         if not self.ready:
             raise NotReady("the model is loading, or the service is stopping")
-        order = Order(parameters, (image, mask), {"controls": controls}, False, time.time())
+        order = Order(parameters, inputs, {}, False, time.time())
         asking = self._persist("a plan", partial(self._ask_for_plan, order))
         planned = asyncio.run_coroutine_threadsafe(asking, self._loop).result()
         if isinstance(planned, StableDiffusionError):

@@ -59,7 +59,7 @@ class Replica:
 
     async def plan(self, order: Order) -> Plan | StableDiffusionError:
         """What an order would be, or why it is refused."""
-        plan = partial(self._runnable.plan, order.parameters, *order.inputs, **order.options)
+        plan = partial(self._runnable.plan, order.parameters, order.inputs, **order.options)
         try:
             return await asyncio.to_thread(plan)
         except StableDiffusionError as error:
@@ -98,7 +98,7 @@ class Replica:
         loop, changed = asyncio.get_running_loop(), asyncio.Event()
         submit = partial(self._runnable.submit, on_step=lambda progress: _wake(loop, changed))
         ticket: Ticket = await asyncio.to_thread(
-            partial(submit, _less_waiting(order), *order.inputs, **order.options)
+            partial(submit, _less_waiting(order), order.inputs, **order.options)
         )
         if order.parameters.model is not None:
             await self._remember(order.parameters.model)

@@ -260,7 +260,7 @@ def _submit(
     """
     while not current.handed_back:
         try:
-            return runnable.submit(parameters, inputs.image, inputs.mask, controls=inputs.controls)
+            return runnable.submit(parameters, inputs)
         except OverCapacity:
             time.sleep(RETRY_S)
     raise Cancelled("handed back")

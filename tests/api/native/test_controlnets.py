@@ -20,6 +20,7 @@ from api.webui.controlnet import Unit
 from api.webui.pictures import controlled
 from runnables.parameters import ImageToImage, Inpaint, TextToImage
 from runnables.runnable import StableDiffusionRunnable
+from runnables.ticket import Inputs
 
 Start = Callable[..., StableDiffusionRunnable]
 ASK: dict[str, Any] = {
@@ -92,7 +93,7 @@ def test_control_images_go_beside_the_data(
     ask = {**ASK, "controlnets": USES}
     answer = client.post(f"/{task.task}", files=form(ask, edges, **inputs))
     assert answer.status_code == 200, answer.text
-    ticket = runnable.submit(task(**ask), *inputs.values(), controls=edges)
+    ticket = runnable.submit(task(**ask), Inputs(*inputs.values(), controls=tuple(edges)))
     expected = np.asarray(ticket.future.result(timeout=60).images[0].image)
     assert (pixels(answer.content) == expected).all()
     turned = client.post(f"/{task.task}", files=form(ask, edges[::-1], **inputs))

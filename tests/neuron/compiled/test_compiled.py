@@ -18,6 +18,7 @@ from runnables.errors import ConfigurationError, InvalidInput
 from runnables.parameters import ImageToImage, Inpaint, TextToImage
 from runnables.runnable import StableDiffusionRunnable
 from runnables.settings import Settings
+from runnables.ticket import Inputs
 from tests.runnables.engine import reference
 from tests.runnables.engine.test_parity import BOUND, inputs, requests
 
@@ -52,7 +53,7 @@ def test_a_mixed_padded_batch_equals_diffusers(
     source, runnable = compiled
     wanted = [one.model_copy(update={"height": 64, "width": 64}) for one in requests(MIXED, task)]
     given = inputs(task, photo, mask)
-    tickets = [runnable.submit(one, *given) for one in wanted]
+    tickets = [runnable.submit(one, Inputs(*given)) for one in wanted]
     for one, ticket in zip(wanted, tickets, strict=True):
         (drawn,) = ticket.future.result(timeout=120).images
         expected = reference.draw(source, one, *given)

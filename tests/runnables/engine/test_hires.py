@@ -16,7 +16,7 @@ from runnables.errors import Cancelled, InvalidInput, PayloadTooLarge
 from runnables.families.unet import UNetFamily
 from runnables.parameters import Hires, ImageToImage, TextToImage
 from runnables.runnable import StableDiffusionRunnable
-from runnables.ticket import Progress
+from runnables.ticket import Inputs, Progress
 from tests.insides import base_of, model_of
 from tests.runnables.engine import reference
 from tests.runnables.engine.test_parity import BOUND, Start, TinyModel
@@ -51,7 +51,7 @@ def test_equals_diffusers_alone_and_mixed(
     redrawn = ImageToImage(prompt="a dog", seed=2, num_inference_steps=6, hires=Hires())
     alone = runnable.txt2img(REQUESTS[0])
     tickets = [runnable.submit(one) for one in [*REQUESTS, *others]]
-    tickets.append(runnable.submit(redrawn, photo))
+    tickets.append(runnable.submit(redrawn, Inputs(photo)))
     results = [alone, *(ticket.future.result(timeout=100) for ticket in tickets)]
     for result in results:
         asked = result.parameters

@@ -12,6 +12,7 @@ from PIL import Image
 from runnables.parameters import ImageToImage, Inpaint, TextToImage
 from runnables.runnable import StableDiffusionRunnable
 from runnables.samplers.names import samplers
+from runnables.ticket import Inputs
 from tests.runnables.engine import reference
 
 BOUND = 2
@@ -59,7 +60,7 @@ def check(
     mask: Image.Image,
 ) -> None:
     """Draw all at once, and compare each with diffusers."""
-    tickets = [runnable.submit(one, *inputs(type(one), photo, mask)) for one in wanted]
+    tickets = [runnable.submit(one, Inputs(*inputs(type(one), photo, mask))) for one in wanted]
     for one, ticket in zip(wanted, tickets, strict=True):
         result = ticket.future.result(timeout=300)
         expected = reference.draw(folder, result.parameters, *inputs(type(one), photo, mask))

@@ -21,7 +21,7 @@ from runnables.errors import (
 )
 from runnables.parameters import Hires, TextToImage, Upscale
 from runnables.runnable import StableDiffusionRunnable
-from runnables.ticket import Progress
+from runnables.ticket import Inputs, Progress
 from runnables.upscalers.upscaler import Lanczos, Tiles
 from tests.insides import model_of
 from tests.runnables.engine import reference
@@ -95,19 +95,19 @@ def test_lanczos_is_pillows(start: Start, photo: Image.Image) -> None:
 def test_turns_are_told_as_progress(slow: Make, photo: Image.Image) -> None:
     runnable, _ = slow()
     seen: list[Progress] = []
-    ticket = runnable.submit(Upscale(), photo, on_step=seen.append)
+    ticket = runnable.submit(Upscale(), Inputs(photo), on_step=seen.append)
     ticket.future.result(timeout=30)
     assert [(one.step, one.steps) for one in seen] == [(turn, 40) for turn in range(1, 41)]
     assert ticket.progress == Progress("done", 40, 40)
-    assert runnable.plan(Upscale(), photo).steps == 40
-    assert runnable.plan(Upscale(), photo).seconds > 0.1
+    assert runnable.plan(Upscale(), Inputs(photo)).steps == 40
+    assert runnable.plan(Upscale(), Inputs(photo)).seconds > 0.1
 
 
 def test_steps_and_turns_alternate(slow: Make, photo: Image.Image) -> None:
     """Neither waits until the other is through: a short drawing ends in the middle of a long
     enlargement, and a long one does not keep it from ending."""
     runnable, told = slow()
-    enlarging = runnable.submit(Upscale(), photo)
+    enlarging = runnable.submit(Upscale(), Inputs(photo))
     short = runnable.submit(drawing(4, scheduler="ddim"), on_step=lambda _: told.append("step"))
     long = runnable.submit(drawing(150, num_images_per_prompt=8))
     short.future.result(timeout=60)
@@ -121,7 +121,7 @@ def test_steps_and_turns_alternate(slow: Make, photo: Image.Image) -> None:
 
 def test_cancelled_and_late(slow: Make, photo: Image.Image) -> None:
     runnable, told = slow()
-    ticket = runnable.submit(Upscale(), photo, on_step=lambda _: ticket.cancel())
+    ticket = runnable.submit(Upscale(), Inputs(photo), on_step=lambda _: ticket.cancel())
     with pytest.raises(Cancelled):
         ticket.future.result(timeout=30)
     assert len(told) == 1
@@ -143,13 +143,13 @@ def test_a_failure_ends_alone(slow: Make, photo: Image.Image) -> None:
 
 def test_drained_and_closed(slow: Make, photo: Image.Image) -> None:
     runnable, _ = slow()
-    accepted = runnable.submit(Upscale(), photo)
+    accepted = runnable.submit(Upscale(), Inputs(photo))
     assert runnable.drain(30)
     assert accepted.future.result(timeout=1).images
     with pytest.raises(NotReady):
-        runnable.submit(Upscale(), photo)
+        runnable.submit(Upscale(), Inputs(photo))
     runnable, _ = slow()
-    left = [runnable.submit(Upscale(), photo) for _ in range(5)]
+    left = [runnable.submit(Upscale(), Inputs(photo)) for _ in range(5)]
     left.append(runnable.submit(drawing(2, hires=Hires(upscaler="slow"))))
     runnable.close()
     assert {type(ticket.future.exception(timeout=5)) for ticket in left} == {NotReady}
@@ -169,7 +169,7 @@ def test_what_cannot_be_enlarged_is_refused(
     side = asked.pop("side", 8)
     image = Image.new("RGB", side if isinstance(side, tuple) else (side, side))  # type: ignore[arg-type]
     with pytest.raises(error) as caught:
-        start("sd1").submit(Upscale(**asked), image)  # type: ignore[arg-type]
+        start("sd1").submit(Upscale(**asked), Inputs(image))  # type: ignore[arg-type]
     assert caught.value.loc == (field,)
 
 

@@ -19,6 +19,7 @@ from runnables.errors import ConfigurationError, GenerationFailed, InvalidInput,
 from runnables.extensions.controlnet.residuals import kept
 from runnables.parameters import ControlNetUse, ImageToImage, Inpaint, TextToImage
 from runnables.runnable import StableDiffusionRunnable
+from runnables.ticket import Inputs
 from tests import tiny
 from tests.insides import base_of, extension_of, model_of
 from tests.runnables.engine import reference
@@ -35,6 +36,10 @@ def edges() -> list[Image.Image]:
     """Two control images, neither of the size that is drawn."""
     pixels = np.random.default_rng(3).integers(0, 2, (2, 24, 40, 3), dtype=np.uint8) * 255
     return [Image.fromarray(one) for one in pixels]
+
+
+def steered(pictures: Sequence[Image.Image]) -> Inputs:
+    return Inputs(controls=tuple(pictures))
 
 
 def wanted(
@@ -149,7 +154,9 @@ def test_mixed_controlnets_in_one_batch_equal_diffusers(
     tickets = []
     for one in MIXED:
         controls = edges[: len(one.controlnets)]
-        tickets.append(runnable.submit(one, *inputs(one, photo, mask), controls=controls))
+        tickets.append(
+            runnable.submit(one, Inputs(*inputs(one, photo, mask), controls=tuple(controls)))
+        )
     for one, ticket in zip(MIXED, tickets, strict=True):
         result = ticket.future.result(timeout=300)
         given = inputs(one, photo, mask)
@@ -158,7 +165,7 @@ def test_mixed_controlnets_in_one_batch_equal_diffusers(
         assert difference(result.images[0].image, pixels) <= BOUND, (one.task, one.controlnets)
         if one.controlnets:
             without = one.model_copy(update={"controlnets": ()})
-            plain = runnable.submit(without, *given).future.result().images[0].image
+            plain = runnable.submit(without, Inputs(*given)).future.result().images[0].image
             assert difference(plain, pixels) > 2 * BOUND, "the ControlNet acts"
 
 
@@ -167,7 +174,7 @@ def test_alone_as_in_company(
 ) -> None:
     runnable = start("sd1", controlnet_dir=str(controlnets("sd1")), max_batch=2)
     one = wanted(use("two"), use("one", 0.5), num_images_per_prompt=2)
-    drawn = runnable.submit(one, controls=edges).future.result(timeout=60).images
+    drawn = runnable.submit(one, steered(edges)).future.result(timeout=60).images
     for image, seed in zip(drawn, (1, 2), strict=True):
         alone = one.model_copy(update={"num_images_per_prompt": 1, "seed": seed})
         pixels = expected(tiny_model("sd1"), controlnets("sd1"), alone, edges)
@@ -186,7 +193,7 @@ def test_both_passes_are_controlled(
     uses = (use("one"), use("two", 0.6, end=0.5))
     hires = {"scale": 2, "strength": 0.6, "num_inference_steps": 5}
     asked = wanted(*uses, hires=hires)
-    drawn = start(kind, controlnet_dir=str(folder)).submit(asked, controls=edges).future.result()
+    drawn = start(kind, controlnet_dir=str(folder)).submit(asked, steered(edges)).future.result()
     call = call_of(asked)
     first = diffuser_of(model, folder, TextToImage, uses)
     latents = first(**call | {"image": edges, "output_type": "latent"}).images
@@ -214,7 +221,9 @@ def test_an_inpainting_unet_of_nine_channels(
     kind = "sd1-inpaint"
     one = wanted(use("one"), task=Inpaint, strength=1.0)
     runnable = start(kind, controlnet_dir=str(controlnets(kind)))
-    drawn = runnable.submit(one, photo, mask, controls=edges[:1]).future.result(timeout=60)
+    drawn = runnable.submit(one, Inputs(photo, mask, controls=tuple(edges[:1]))).future.result(
+        timeout=60
+    )
     pixels = expected(tiny_model(kind), controlnets(kind), one, edges[:1], photo, mask)
     assert difference(drawn.images[0].image, pixels) <= BOUND
 
@@ -227,7 +236,7 @@ def test_a_refiner_has_none_and_leaves_the_fractions_as_they_are(
     folder, refiner = controlnets("sdxl"), tiny_model("sdxl-refiner")
     runnable = start("sdxl", refiner=str(refiner), controlnet_dir=str(folder))
     one = wanted(use("one", end=0.5), num_inference_steps=10)
-    drawn = runnable.submit(one, controls=edges[:1]).future.result(timeout=60)
+    drawn = runnable.submit(one, steered(edges[:1])).future.result(timeout=60)
     plain = reference.pipeline(tiny_model("sdxl"), TextToImage)
     first = diffusers.StableDiffusionXLControlNetPipeline(
         **{**plain.components, "scheduler": plain.scheduler.from_config(plain.scheduler.config)},
@@ -272,9 +281,9 @@ def test_it_is_run_only_where_it_acts(
     rows: list[int] = []
     net.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
     one = wanted(use("one", start=0.25, end=0.75), scheduler="ddim")
-    sd1.submit(one, controls=edges[:1]).future.result(timeout=60)
+    sd1.submit(one, steered(edges[:1])).future.result(timeout=60)
     assert rows == [2, 2], "two of four steps, conditional and unconditional"
-    sd1.submit(wanted(use("one", 0.0)), controls=edges[:1]).future.result(timeout=60)
+    sd1.submit(wanted(use("one", 0.0)), steered(edges[:1])).future.result(timeout=60)
     assert rows == [2, 2], "never with weight 0"
 
 
@@ -285,7 +294,7 @@ def test_rows_with_and_without_share_a_call(
     base_of(sd1).unet.conv_in.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
     every = [wanted(), wanted(use("one")), wanted(use("two")), wanted(use("two"), use("one"))]
     long = [one.model_copy(update={"num_inference_steps": 40}) for one in every]
-    tickets = [sd1.submit(one, controls=edges[: len(one.controlnets)]) for one in long]
+    tickets = [sd1.submit(one, steered(edges[: len(one.controlnets)])) for one in long]
     for ticket in tickets:
         ticket.future.result(timeout=120)
     assert max(rows) == 8
@@ -295,8 +304,8 @@ def test_a_request_with_controlnets_costs_more(
     sd1: StableDiffusionRunnable, edges: list[Image.Image]
 ) -> None:
     plain = sd1.submit(wanted()).future.result(timeout=60)
-    one = sd1.submit(wanted(use("one")), controls=edges[:1]).future.result(timeout=60)
-    two = sd1.submit(wanted(use("one"), use("two")), controls=edges).future.result(timeout=60)
+    one = sd1.submit(wanted(use("one")), steered(edges[:1])).future.result(timeout=60)
+    two = sd1.submit(wanted(use("one"), use("two")), steered(edges)).future.result(timeout=60)
     assert one.cost_units == pytest.approx(1.4 * plain.cost_units)
     assert two.cost_units == pytest.approx(1.8 * plain.cost_units)
 
@@ -311,13 +320,13 @@ def test_one_that_fails_ends_its_own_request_only(
 
     monkeypatch.setattr(net, "forward", fail)
     every = [wanted(seed=2), wanted(use("one")), wanted(use("two"), seed=3)]
-    tickets = [sd1.submit(one, controls=edges[: len(one.controlnets)]) for one in every]
+    tickets = [sd1.submit(one, steered(edges[: len(one.controlnets)])) for one in every]
     with pytest.raises(GenerationFailed):
         tickets[1].future.result(timeout=60)
     monkeypatch.undo()
     for i in (0, 2):
         drawn = tickets[i].future.result(timeout=60).images[0].image
-        again = sd1.submit(every[i], controls=edges[: len(every[i].controlnets)])
+        again = sd1.submit(every[i], steered(edges[: len(every[i].controlnets)]))
         pixels = np.asarray(again.future.result(timeout=60).images[0].image).astype(int)
         assert difference(drawn, pixels) <= BOUND
 
@@ -336,13 +345,13 @@ def test_images_and_controlnets_come_in_equal_numbers(
     for one, controls in cases:
         for refuse in (sd1.submit, sd1.plan):
             with pytest.raises(InvalidInput, match="controlnets") as caught:
-                refuse(one, controls=controls)
+                refuse(one, steered(controls))
             assert caught.value.loc == ("control",)
 
 
 def test_deep_cache_is_refused(sd1: StableDiffusionRunnable, edges: list[Image.Image]) -> None:
     with pytest.raises(InvalidInput) as caught:
-        sd1.submit(wanted(use("one"), deep_cache_interval=2), controls=edges[:1])
+        sd1.submit(wanted(use("one"), deep_cache_interval=2), steered(edges[:1]))
     assert caught.value.loc == ("deep_cache_interval",)
 
 
@@ -354,7 +363,7 @@ def test_compiled_models_take_none(
     compiled = type(base)(checkpoint, base.device, base.dtype)
     monkeypatch.setattr(base, "traits", compiled.traits)
     with pytest.raises(InvalidInput, match="not compiled") as caught:
-        sd1.submit(wanted(use("one")), controls=edges[:1])
+        sd1.submit(wanted(use("one")), steered(edges[:1]))
     assert caught.value.loc == ("controlnets",)
 
 
@@ -367,7 +376,7 @@ def test_compiled_code_is_not_run_with_them(
         raise RuntimeError("the compiled graph")
 
     monkeypatch.setattr(base_of(sd1).unet, "_compiled_call_impl", fail)
-    assert sd1.submit(wanted(use("one")), controls=edges[:1]).future.result(timeout=60)
+    assert sd1.submit(wanted(use("one")), steered(edges[:1])).future.result(timeout=60)
     with pytest.raises(GenerationFailed):
         sd1.submit(wanted()).future.result(timeout=60)
 
@@ -398,14 +407,14 @@ def test_what_is_not_there_or_does_not_fit_is_refused(
     assert listed == sorted(broken | {"one"})
     for name in ("oen", "../one", str(tmp_path / "one")):
         with pytest.raises(UnknownName, match="no controlnet") as caught:
-            runnable.submit(wanted(use(name)), controls=edges[:1])
+            runnable.submit(wanted(use(name)), steered(edges[:1]))
         assert caught.value.loc == ("controlnets",)
     for name in broken:
         with pytest.raises(InvalidInput, match=name) as refused:
-            runnable.submit(wanted(use(name)), controls=edges[:1])
+            runnable.submit(wanted(use(name)), steered(edges[:1]))
         assert refused.value.loc == ("controlnets",)
         assert str(tmp_path) not in refused.value.message
-    assert runnable.submit(wanted(use("one")), controls=edges[:1]).future.result(timeout=60)
+    assert runnable.submit(wanted(use("one")), steered(edges[:1])).future.result(timeout=60)
 
 
 def test_a_folder_that_is_not_there_stops_the_start(start: Start) -> None:
@@ -418,9 +427,9 @@ def test_the_oldest_is_let_go(
 ) -> None:
     runnable = start("sd1", controlnet_dir=str(controlnets("sd1")), adapters_memory_mb=0)
     nets, memory = extension_of(runnable, "controlnets"), model_of(runnable).memory
-    one = runnable.submit(wanted(use("one")), controls=edges[:1])
+    one = runnable.submit(wanted(use("one")), steered(edges[:1]))
     size = nets.nbytes
-    two = runnable.submit(wanted(use("two")), controls=edges[:1])
+    two = runnable.submit(wanted(use("two")), steered(edges[:1]))
     assert nets.nbytes == memory.adapters == size, "one at a time"
     for name, ticket in (("one", one), ("two", two)):
         image = ticket.future.result(timeout=60).images[0].image

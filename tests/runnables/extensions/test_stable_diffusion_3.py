@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from runnables.parameters import (
     TextToImage,
 )
 from runnables.runnable import StableDiffusionRunnable
+from runnables.ticket import Inputs
 from tests import tiny
 from tests.runnables.engine import reference
 
@@ -32,6 +33,10 @@ RANK = 3
 BLOCK = ("to_q", "to_k", "to_v", "add_q_proj", "add_k_proj", "add_v_proj", "to_out.0", "to_add_out")
 LAYERS = (*BLOCK, "ff.net.2", "ff_context.net.0.proj", "norm1.linear", "norm1_context.linear")
 TEXT = ("q_proj", "out_proj", "fc1")
+
+
+def steered(pictures: Sequence[Image.Image]) -> Inputs:
+    return Inputs(controls=tuple(pictures))
 
 
 def wanted(*loras: tuple[str, float], task: type = TextToImage, **options: Any) -> Any:
@@ -304,7 +309,7 @@ def test_mixed_controlnets_in_one_batch_equal_diffusers(
         wanted(controlnets=(ControlNetUse(name="large", start=0.3),), num_inference_steps=6),
         wanted(controlnets=(ControlNetUse(name="one", weight=0.5), ControlNetUse(name="one"))),
     ]
-    tickets = [runnable.submit(one, controls=pictures[: len(one.controlnets)]) for one in every]
+    tickets = [runnable.submit(one, steered(pictures[: len(one.controlnets)])) for one in every]
     free = runnable.submit(wanted(seed=8))
     for one, ticket in zip(every, tickets, strict=True):
         image = ticket.future.result(timeout=120).images[0].image
@@ -323,9 +328,9 @@ def test_a_controlnet_of_another_family_is_refused(
     use = (ControlNetUse(name="one"),)
     runnable = start("sd3", controlnet_dir=str(controlnets("sd1")))
     with pytest.raises(InvalidInput, match="this model takes SD3ControlNetModel"):
-        runnable.submit(wanted(controlnets=use), controls=[photo])
+        runnable.submit(wanted(controlnets=use), steered([photo]))
     with pytest.raises(InvalidInput, match="this model takes ControlNetModel"):
-        start("sd1", controlnet_dir=str(nets)).submit(wanted(controlnets=use), controls=[photo])
+        start("sd1", controlnet_dir=str(nets)).submit(wanted(controlnets=use), steered([photo]))
 
 
 def test_all_at_once_on_an_input_image(
@@ -338,8 +343,8 @@ def test_all_at_once_on_an_input_image(
     use = (ControlNetUse(name="one"),)
     full = wanted(("one", 1.0), task=ImageToImage, controlnets=use, skip_layer_guidance=SKIP)
     tickets = [
-        runnable.submit(full, photo, controls=[photo]),
-        runnable.submit(wanted(task=ImageToImage), photo),
+        runnable.submit(full, Inputs(photo, controls=(photo,))),
+        runnable.submit(wanted(task=ImageToImage), Inputs(photo)),
     ]
     changed, same = (ticket.future.result(timeout=120).images[0].image for ticket in tickets)
     assert difference(same, alone) <= BOUND
