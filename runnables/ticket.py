@@ -55,7 +55,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class GeneratedImage:
     """One finished image (RGB); `seed` is None where none was drawn with."""
 
     image: Image
@@ -72,7 +72,7 @@ class Result:
         cost_units: UNet rows run, in units of 64x64 latents (512x512 pixels).
     """
 
-    images: tuple[Drawn, ...]
+    images: tuple[GeneratedImage, ...]
     parameters: AnyParameters
     timings: Mapping[str, float]
     cost_units: float = 0.0

@@ -12,7 +12,7 @@ from runnables.engine.loaded_model import LoadedModel
 from runnables.engine.scheduling import Task, Tasks, urgency
 from runnables.errors import InvalidInput, PayloadTooLarge
 from runnables.parameters import Upscale
-from runnables.ticket import Drawn, Inputs, Progress, Result, Ticket
+from runnables.ticket import GeneratedImage, Inputs, Progress, Result, Ticket
 from runnables.upscalers.upscaler import Upscaler
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Enlarge:
     def _end(self, larger: Image) -> None:
         begun = self.clock["taken"]
         timings = {"queue": begun - self.ticket.submitted, "upscale": time.monotonic() - begun}
-        settle(self.ticket, Result((Drawn(larger, None),), self.parameters, timings))
+        settle(self.ticket, Result((GeneratedImage(larger, None),), self.parameters, timings))
         self.release()
 
     def release(self) -> None:

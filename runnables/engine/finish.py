@@ -15,7 +15,7 @@ from runnables.engine.row import Row
 from runnables.errors import Cancelled, GenerationFailed, StableDiffusionError
 from runnables.extensions.safety import Policy, filtered
 from runnables.families.base import Family
-from runnables.ticket import Drawn, Progress, Result, State, Ticket
+from runnables.ticket import GeneratedImage, Progress, Result, State, Ticket
 
 logger = logging.getLogger(__name__)
 
@@ -96,9 +96,9 @@ def deliver(work: Denoise, timings: dict[str, float], flagged: set[int], policy:
         for seed, pixels in sorted(work.finished.items()):
             image = to_image(pixels)
             if seed in flagged:
-                images.append(Drawn(filtered(image, policy), seed, "content_filtered"))
+                images.append(GeneratedImage(filtered(image, policy), seed, "content_filtered"))
             else:
-                images.append(Drawn(image, seed))
+                images.append(GeneratedImage(image, seed))
         settle(work.ticket, Result(tuple(images), work.parameters, timings, work.cost_units))
     except Exception as error:
         logger.exception("an image could not be made")
