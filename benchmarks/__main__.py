@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: the engine against bare diffusers and static batches, in one run."""
+"""`python -m benchmarks` compares the engine with bare diffusers and static batches."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from runnables.settings import EMBEDDED_MODEL
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--model", type=Path, default=Path(EMBEDDED_MODEL))
-    parser.add_argument("--requests", type=int, default=60, help="images a workload")
+    parser.add_argument("--requests", type=int, default=60, help="images per workload")
     parser.add_argument(
         "--loads",
         type=float,

@@ -1,4 +1,4 @@
-"""What hosts and APIs see of the engine: the protocol `Runnable`, and the one in this process.
+"""Hosts and APIs see the engine by the protocol `Runnable`; the one in this process is here.
 
 Importing this module imports no torch, so that a host's supervising processes stay small and quick
 to start; `StableDiffusionRunnable.start` does.
@@ -34,7 +34,7 @@ Descriptions = list[dict[str, Any]]
 
 
 class Runnable(Protocol):
-    """Something that generates images: in this process, or elsewhere as Ray's replicas do.
+    """A runnable generates images: in this process, or elsewhere as Ray's replicas do.
 
     Methods without a comment do what those of `StableDiffusionRunnable` do.
     """
@@ -92,7 +92,7 @@ class Runnable(Protocol):
 
 
 class StableDiffusionRunnable:
-    """Models, each loaded once, drawing all requests in shared steps.
+    """This runnable loads each model once, and generates all requests in shared steps.
 
     Args:
         settings: default: the environment's `SD_*` variables.
@@ -109,7 +109,7 @@ class StableDiffusionRunnable:
     # -- life -------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Load the model, warm up, and begin to draw. Blocks; further calls do nothing.
+        """Load the model, warm up, and begin to serve; this blocks, and further calls do nothing.
 
         Raises:
             ConfigurationError: the settings or the model folder are wrong.
@@ -129,21 +129,24 @@ class StableDiffusionRunnable:
 
     @property
     def ready(self) -> bool:
-        """Loaded, warmed up, and taking requests."""
+        """Return whether it is loaded, warmed up, and accepting requests."""
         return self._engine is not None and self._engine.accepting
 
     def drain(self, timeout_s: float | None = None) -> bool:
-        """Take no new requests and finish the accepted ones. True when none was left over."""
+        """Accept no new requests and finish the accepted ones.
+
+        Return whether none was left over.
+        """
         if self._engine is None:
             return True
         return self._engine.drain(self.settings.drain_s if timeout_s is None else timeout_s)
 
     def close(self) -> None:
-        """Stop drawing. What is not finished ends with NotReady."""
+        """Stop generating; what is not finished ends with NotReady."""
         if self._engine is not None:
             self._engine.close()
 
-    # -- drawing ----------------------------------------------------------------------------
+    # -- generating -------------------------------------------------------------------------
 
     def submit(
         self,
@@ -156,11 +159,11 @@ class StableDiffusionRunnable:
         on_step: OnStep | None = None,
         preview_every: int = 0,
     ) -> Ticket:
-        """Hand in a request and return at once; `ticket.future` ends with a Result or an error.
+        """Submit a request and return at once; `ticket.future` ends with a Result or an error.
 
         Args:
             image: RGB, for img2img, inpaint and upscale.
-            mask: for inpaint; white is redrawn.
+            mask: for inpaint; white is repainted.
             controls: an RGB image for each of the parameters' `controlnets`.
             id: the ticket's; default: a new one.
             on_step: called with the Progress after every step, on the engine's thread: be quick.
@@ -186,7 +189,7 @@ class StableDiffusionRunnable:
         *,
         controls: Sequence[Image] = (),
     ) -> Plan:
-        """What drawing this would be, without drawing it.
+        """Return what generating this would take, without generating it.
 
         Raises:
             NotReady, InvalidInput: as `submit`.
@@ -197,55 +200,55 @@ class StableDiffusionRunnable:
         return self._engine.plan(Ticket(parameters), Inputs(image, mask, tuple(controls)))
 
     def txt2img(self, parameters: TextToImage) -> Result:
-        """Draw what the prompt says; blocks."""
+        """Generate what the prompt says, and block until it is done."""
         return self.submit(parameters).future.result()
 
     def img2img(self, parameters: ImageToImage, image: Image) -> Result:
-        """Redraw an RGB image; blocks."""
+        """Generate an RGB image again, and block until it is done."""
         return self.submit(parameters, image).future.result()
 
     def inpaint(self, parameters: Inpaint, image: Image, mask: Image) -> Result:
-        """Redraw the white area of the mask; blocks."""
+        """Repaint the white area of the mask, and block until it is done."""
         return self.submit(parameters, image, mask).future.result()
 
     def upscale(self, parameters: Upscale, image: Image) -> Result:
-        """Enlarge an RGB image; blocks."""
+        """Enlarge an RGB image, and block until it is done."""
         return self.submit(parameters, image).future.result()
 
     # -- what there is ----------------------------------------------------------------------
 
     def loras(self) -> list[dict[str, Any]]:
-        """Every LoRA a request may name; some may be for other models."""
+        """Return every LoRA a request may name; some may be for other models."""
         return _names(self.settings.lora_dir)
 
     def embeddings(self) -> list[dict[str, Any]]:
-        """Every textual inversion a request may name; some may be for other models."""
+        """Return every textual inversion a request may name; some may be for other models."""
         return _names(self.settings.embeddings_dir)
 
     def controlnets(self) -> list[dict[str, Any]]:
-        """Every ControlNet a request may name; some may be for other models."""
+        """Return every ControlNet a request may name; some may be for other models."""
         folder = self.settings.controlnet_dir
         found = sorted(Path(folder).expanduser().glob("*/config.json")) if folder else []
         return [{"name": path.parent.name} for path in found]
 
     def upscalers(self) -> list[dict[str, Any]]:
-        """Every upscaler a request may name, and how many times it enlarges by itself."""
+        """Return every upscaler a request may name, and how many times it enlarges by itself."""
         from runnables.upscalers.library import describe
 
         return describe(self.settings.upscaler_dir)
 
     def samplers(self) -> list[dict[str, Any]]:
-        """Every sampler a request may name, and the kinds of models that it fits."""
+        """Return every sampler a request may name, and the kinds of models that it fits."""
         return names.describe()
 
     def describe(self) -> dict[str, Any]:
-        """The default model: its name, family, native size and defaults."""
+        """Return the default model: its name, family, native size and defaults."""
         if self._pool is None:
             raise NotReady("the model is still loading")
         return _described(self._pool.first)
 
     def models(self) -> list[dict[str, Any]]:
-        """Every model a request may name, the default first; of those not loaded only the name."""
+        """Return every model a request may name, the default first; others may have only a name."""
         if self._pool is None:
             raise NotReady("the model is still loading")
         loaded = self._pool.loaded
@@ -256,13 +259,13 @@ class StableDiffusionRunnable:
 
     @property
     def capacity(self) -> int:
-        """Images of native size in flight that keep the engine's steps full."""
+        """Return how many images of native size in flight keep the engine's steps full."""
         if self._engine is None:
             raise NotReady("the model is still loading")
         return self._engine.capacity
 
     def load(self) -> dict[str, int]:
-        """How busy it is: requests waiting, images being drawn."""
+        """Return how busy it is: requests waiting, images being generated."""
         if self._engine is None:
             return {"waiting": 0, "active": 0}
         return {"waiting": self._engine.waiting, "active": self._engine.active}
@@ -297,7 +300,7 @@ def _check_inputs(
     if isinstance(parameters, ImageToImage | Upscale) and image is None:
         raise InvalidInput("an image is needed", loc=("img",))
     if isinstance(parameters, Inpaint) and mask is None:
-        raise InvalidInput("a mask is needed: white is redrawn", loc=("mask",))
+        raise InvalidInput("a mask is needed: white is repainted", loc=("mask",))
     if len(controls) != len(parameters.controlnets):
         raise InvalidInput(
             f"controlnets names {len(parameters.controlnets)}, so as many control images are "

@@ -1,6 +1,6 @@
-"""Fetches from the Hub only the files a pipeline is loaded from, at one commit.
+"""This module fetches from the Hub only the files a pipeline is loaded from, at one commit.
 
-Where the Hub is, and with which token, is huggingface_hub's affair: HF_ENDPOINT, HF_TOKEN, HF_HOME,
+The Hub's address and token are settings of huggingface_hub: HF_ENDPOINT, HF_TOKEN, HF_HOME,
 HF_HUB_OFFLINE.
 """
 
@@ -17,12 +17,12 @@ from runnables.checkpoints import layout
 
 
 class Unreachable(Exception):
-    """No network, no such repository or revision, or no permission; the message says which."""
+    """The Hub, the repository or the revision cannot be reached, as the message says."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be fetched.
+    """A plan says what will be fetched.
 
     Attributes:
         commit: 40 hexadecimal digits.
@@ -64,7 +64,7 @@ def plan(repository: str, revision: str | None = None, variant: str = "") -> Pla
 
 
 def fetch(planned: Plan, folder: Path | None = None) -> Path:
-    """Fetch into a folder, or into huggingface_hub's cache; what is there already is not fetched.
+    """Fetch into a folder, or into huggingface_hub's cache; skip what is there already.
 
     Raises:
         Unreachable: see there.
@@ -82,7 +82,7 @@ def fetch(planned: Plan, folder: Path | None = None) -> Path:
 
 
 def cached(repository: str, revision: str | None = None) -> Path | None:
-    """The folder in huggingface_hub's cache of what was fetched before; asks nobody."""
+    """Return the cached folder of what was fetched before, without using a network."""
     from huggingface_hub import try_to_load_from_cache
 
     path = try_to_load_from_cache(repository, layout.INDEX, revision=revision)

@@ -1,4 +1,4 @@
-"""A folder of files that requests name: loaded at first use, evicted by least recent use."""
+"""A library is a folder of files that requests name; the least recently used are evicted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from runnables.errors import ConfigurationError, UnknownName
 
 
 class Sized(Protocol):
-    """What can be kept within a budget."""
+    """An object of this protocol can be kept within a budget."""
 
     @property
     def nbytes(self) -> int: ...
@@ -24,7 +24,7 @@ Key = tuple[str, float]
 
 
 class Library(Generic[T]):
-    """Thread-safe. What was evicted stays alive for as long as a request still uses it.
+    """A library is thread-safe; what was evicted stays alive while a request still uses it.
 
     Args:
         folder: None: there is nothing in it.
@@ -54,12 +54,12 @@ class Library(Generic[T]):
         self._lock = threading.Lock()
 
     def paths(self) -> dict[str, Path]:
-        """Every name with its path, as the folder is now."""
+        """Return every name with its path, as the folder is now."""
         found = sorted(self._folder.glob(self._pattern)) if self._folder else []
         return {_name(path): path for path in found}
 
     def find(self, name: str) -> Path:
-        """Where it lies; loads nothing.
+        """Return the path of a name, and load nothing.
 
         Raises:
             UnknownName: with the names that there are.
@@ -70,7 +70,7 @@ class Library(Generic[T]):
         return path
 
     def get(self, name: str) -> T:
-        """Load it, or take it as it was loaded before.
+        """Load it, or return it as it was loaded before.
 
         Raises:
             UnknownName: as `find`. What loading raises goes to the caller.
@@ -86,7 +86,7 @@ class Library(Generic[T]):
 
     @property
     def nbytes(self) -> int:
-        """Of what is loaded."""
+        """Return the bytes of what is loaded."""
         return sum(one.nbytes for one in list(self._loaded.values()))
 
     def _trim(self) -> None:

@@ -1,4 +1,4 @@
-"""Uploads to RGB images, and images to PNG, JPEG or WebP with their parameters inside.
+"""Uploads become RGB images, and images become PNG, JPEG or WebP with their parameters inside.
 
 What an upload costs is bounded before it is decoded: by its header's number of pixels, its longest
 side, the scans of a progressive JPEG, and the texts of a PNG.

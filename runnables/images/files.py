@@ -1,4 +1,4 @@
-"""Results to image files, with what the operator's policy lets them tell, and signed."""
+"""Results become image files, with the information that the operator's policy allows, signed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The text about an image that the Stable Diffusion WebUI writes into its file, and reads back.
+"""The Stable Diffusion WebUI writes this text about an image into its file, and reads it back.
 
 It is the prompt, a line with the negative prompt, and a last line of settings:
 

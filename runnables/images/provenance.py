@@ -1,4 +1,4 @@
-"""C2PA manifests (Content Credentials): who made an image, and that a model did, signed.
+"""Signed C2PA manifests (Content Credentials) say who made an image, and that a model did.
 
 The manifest says `c2pa.created` with the IPTC source type for images of generative models (C2PA
 specification 2.1, section 18.15.2). Signing is the last step: any later change breaks it.
@@ -47,7 +47,7 @@ def check(settings: Settings) -> None:
 
 
 def sign(data: bytes, kind: codec.Format, settings: Settings) -> bytes:
-    """The image's file with a signed manifest inside; as it was where no certificate is set."""
+    """Return the image's file with a signed manifest inside; unchanged without a certificate."""
     if not settings.c2pa_cert or not settings.c2pa_key:
         return data
     import c2pa

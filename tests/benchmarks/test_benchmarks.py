@@ -29,9 +29,9 @@ def test_static_batches_draw_what_single_calls_draw() -> None:
 
     single, batched = Diffusers(EMBEDDED_MODEL), Diffusers(EMBEDDED_MODEL, largest=4)
     try:
-        asked = [one.model_copy(update={"num_inference_steps": 2}) for one in serving.equal(3)]
-        futures = [batched.submit(one) for one in asked]
-        for one, future in zip(asked, futures, strict=True):
+        requested = [one.model_copy(update={"num_inference_steps": 2}) for one in serving.equal(3)]
+        futures = [batched.submit(one) for one in requested]
+        for one, future in zip(requested, futures, strict=True):
             alone = np.asarray(single.submit(one).result()).astype(int)
             assert np.abs(alone - np.asarray(future.result()).astype(int)).max() <= 2
     finally:

@@ -1,4 +1,4 @@
-"""What a pipeline needs of a folder, and whether a weights file is whole."""
+"""A folder's needed files are chosen, and weights files are checked for their length."""
 
 from __future__ import annotations
 

@@ -267,7 +267,7 @@ def test_half_precision_weights_are_taken_where_they_suit(bare: Path) -> None:
 
 
 def test_weights_under_the_names_of_older_libraries(bare: Path) -> None:
-    """As Stable Diffusion 1.5 lies on the Hub."""
+    """Stable Diffusion 1.5 lies on the Hub with such names."""
     expected = load(str(bare), dtype=torch.float32)
     text = bare / "text_encoder" / "model.safetensors"
     prefixed = {f"text_model.{name}": value for name, value in load_file(text).items()}

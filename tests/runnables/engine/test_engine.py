@@ -1,4 +1,4 @@
-"""Joining, leaving, failing: every accepted ticket ends exactly once, and alone."""
+"""Every accepted ticket ends exactly once, and alone, however others join, leave or fail."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ Start = Callable[..., StableDiffusionRunnable]
 
 
 def wanted(steps: int = 6, **options: object) -> TextToImage:
-    given = {"prompt": "a cat", "num_inference_steps": steps, "seed": 1, **options}
-    return TextToImage(**given)  # type: ignore[arg-type]
+    arguments = {"prompt": "a cat", "num_inference_steps": steps, "seed": 1, **options}
+    return TextToImage(**arguments)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def runnable(start: Start) -> StableDiffusionRunnable:
 
 @pytest.fixture
 def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """failing(error, marker): UNet calls that hold a row with this guidance scale raise."""
+    """Return failing(error, marker): UNet calls that hold a row with this guidance scale raise."""
     from runnables.engine.batch import Batch
 
     original = Batch.step
@@ -223,7 +223,7 @@ def test_guidance_interval_skips_unconditional_rows(
 def test_random_joins_cancels_and_failures(
     runnable: StableDiffusionRunnable, failing: Callable[..., None]
 ) -> None:
-    """500 requests of every kind: each ends once, with a faithful image or with its own error."""
+    """Each of 500 requests of every kind ends once, with a faithful image or with its own error."""
     rng = random.Random(0)
     samplers = ["ddim", "euler_a", "dpmpp_2m", "unipc", "heun", "lms"]
     kinds = [
@@ -253,8 +253,8 @@ def test_random_joins_cancels_and_failures(
             assert isinstance(error, StableDiffusionError)
             assert isinstance(error, Cancelled) if ticket.cancelled else index == -1
         elif index >= 0:
-            drawn = np.asarray(ticket.future.result().images[0].image).astype(int)
-            assert np.abs(drawn - alone[index]).max() <= 2
+            generated = np.asarray(ticket.future.result().images[0].image).astype(int)
+            assert np.abs(generated - alone[index]).max() <= 2
     assert set(ends.values()) == {1}
     assert len(ends) == 500
     assert runnable.load() == {"waiting": 0, "active": 0}

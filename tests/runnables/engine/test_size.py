@@ -1,4 +1,4 @@
-"""Sizes are taken as asked, or refused with the nearest that can be had; never changed silently."""
+"""A size is taken as requested, or refused with the nearest one; it never changes silently."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LIMIT = 128 * 128
 
 @pytest.fixture(scope="module")
 def traits(start: Callable[..., StableDiffusionRunnable]) -> Traits:
-    """Native size 64x64, sides multiples of 8."""
+    """Return traits of native size 64x64, sides multiples of 8."""
     found: Traits = base_of(start("sd1")).traits
     return found
 

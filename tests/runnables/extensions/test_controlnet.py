@@ -1,4 +1,4 @@
-"""ControlNets a request: as diffusers' ControlNet pipelines draw them, in mixed batches."""
+"""ControlNets act per request as in diffusers' ControlNet pipelines, in mixed batches."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ BOUND = 2
 
 @pytest.fixture(scope="module")
 def edges() -> list[Image.Image]:
-    """Two control images, neither of the size that is drawn."""
+    """Return two control images, neither of the size that is generated."""
     pixels = np.random.default_rng(3).integers(0, 2, (2, 24, 40, 3), dtype=np.uint8) * 255
     return [Image.fromarray(one) for one in pixels]
 
@@ -40,8 +40,8 @@ def edges() -> list[Image.Image]:
 def wanted(
     *uses: ControlNetUse, task: type[TextToImage] = TextToImage, seed: int = 1, **options: Any
 ) -> TextToImage:
-    given = {"prompt": "a cat", "num_inference_steps": 4, "guidance_scale": 5.0, "seed": seed}
-    return task(**(given | {"height": 64, "width": 64} | options), controlnets=uses)
+    arguments = {"prompt": "a cat", "num_inference_steps": 4, "guidance_scale": 5.0, "seed": seed}
+    return task(**(arguments | {"height": 64, "width": 64} | options), controlnets=uses)
 
 
 def use(name: str, weight: float = 1.0, start: float = 0.0, end: float = 1.0) -> ControlNetUse:
@@ -63,9 +63,9 @@ def expected(
     image: Image.Image | None = None,
     mask: Image.Image | None = None,
 ) -> np.ndarray:
-    """diffusers' own image, (H, W, 3)."""
+    """Return diffusers' own image, (H, W, 3)."""
     if not one.controlnets:
-        return reference.draw(model, one, image, mask).astype(int)
+        return reference.generate(model, one, image, mask).astype(int)
     diffuser, call = diffuser_of(model, folder, type(one), one.controlnets), call_of(one)
     call["image" if image is None else "control_image"] = listed(controls)
     if isinstance(one, ImageToImage):
@@ -78,7 +78,7 @@ def expected(
 def diffuser_of(
     model: Path, folder: Path, task: type[TextToImage], uses: Sequence[ControlNetUse]
 ) -> Any:
-    """diffusers' pipeline with these ControlNets."""
+    """Return diffusers' pipeline with these ControlNets."""
     import diffusers
 
     plain = reference.pipeline(model, task)
@@ -152,13 +152,15 @@ def test_mixed_controlnets_in_one_batch_equal_diffusers(
         tickets.append(runnable.submit(one, *inputs(one, photo, mask), controls=controls))
     for one, ticket in zip(MIXED, tickets, strict=True):
         result = ticket.future.result(timeout=300)
-        given = inputs(one, photo, mask)
+        arguments = inputs(one, photo, mask)
         controls = edges[: len(one.controlnets)]
-        pixels = expected(tiny_model(kind), controlnets(kind), result.parameters, controls, *given)
+        pixels = expected(
+            tiny_model(kind), controlnets(kind), result.parameters, controls, *arguments
+        )
         assert difference(result.images[0].image, pixels) <= BOUND, (one.task, one.controlnets)
         if one.controlnets:
             without = one.model_copy(update={"controlnets": ()})
-            plain = runnable.submit(without, *given).future.result().images[0].image
+            plain = runnable.submit(without, *arguments).future.result().images[0].image
             assert difference(plain, pixels) > 2 * BOUND, "the ControlNet acts"
 
 
@@ -167,8 +169,8 @@ def test_alone_as_in_company(
 ) -> None:
     runnable = start("sd1", controlnet_dir=str(controlnets("sd1")), max_batch=2)
     one = wanted(use("two"), use("one", 0.5), num_images_per_prompt=2)
-    drawn = runnable.submit(one, controls=edges).future.result(timeout=60).images
-    for image, seed in zip(drawn, (1, 2), strict=True):
+    generated = runnable.submit(one, controls=edges).future.result(timeout=60).images
+    for image, seed in zip(generated, (1, 2), strict=True):
         alone = one.model_copy(update={"num_images_per_prompt": 1, "seed": seed})
         pixels = expected(tiny_model("sd1"), controlnets("sd1"), alone, edges)
         assert difference(image.image, pixels) <= BOUND
@@ -185,9 +187,11 @@ def test_both_passes_are_controlled(
     folder, model = controlnets(kind), tiny_model(kind)
     uses = (use("one"), use("two", 0.6, end=0.5))
     hires = {"scale": 2, "strength": 0.6, "num_inference_steps": 5}
-    asked = wanted(*uses, hires=hires)
-    drawn = start(kind, controlnet_dir=str(folder)).submit(asked, controls=edges).future.result()
-    call = call_of(asked)
+    requested = wanted(*uses, hires=hires)
+    generated = (
+        start(kind, controlnet_dir=str(folder)).submit(requested, controls=edges).future.result()
+    )
+    call = call_of(requested)
     first = diffuser_of(model, folder, TextToImage, uses)
     latents = first(**call | {"image": edges, "output_type": "latent"}).images
     larger = {"height": 128, "width": 128, "num_inference_steps": 5, "strength": 0.6}
@@ -200,7 +204,7 @@ def test_both_passes_are_controlled(
             "control_image": edges,
         }
     ).images[0]
-    assert difference(drawn.images[0].image, (pixels * 255).round().astype(int)) <= BOUND
+    assert difference(generated.images[0].image, (pixels * 255).round().astype(int)) <= BOUND
 
 
 def test_an_inpainting_unet_of_nine_channels(
@@ -214,9 +218,9 @@ def test_an_inpainting_unet_of_nine_channels(
     kind = "sd1-inpaint"
     one = wanted(use("one"), task=Inpaint, strength=1.0)
     runnable = start(kind, controlnet_dir=str(controlnets(kind)))
-    drawn = runnable.submit(one, photo, mask, controls=edges[:1]).future.result(timeout=60)
+    generated = runnable.submit(one, photo, mask, controls=edges[:1]).future.result(timeout=60)
     pixels = expected(tiny_model(kind), controlnets(kind), one, edges[:1], photo, mask)
-    assert difference(drawn.images[0].image, pixels) <= BOUND
+    assert difference(generated.images[0].image, pixels) <= BOUND
 
 
 def test_a_refiner_has_none_and_leaves_the_fractions_as_they_are(
@@ -227,7 +231,7 @@ def test_a_refiner_has_none_and_leaves_the_fractions_as_they_are(
     folder, refiner = controlnets("sdxl"), tiny_model("sdxl-refiner")
     runnable = start("sdxl", refiner=str(refiner), controlnet_dir=str(folder))
     one = wanted(use("one", end=0.5), num_inference_steps=10)
-    drawn = runnable.submit(one, controls=edges[:1]).future.result(timeout=60)
+    generated = runnable.submit(one, controls=edges[:1]).future.result(timeout=60)
     plain = reference.pipeline(tiny_model("sdxl"), TextToImage)
     first = diffusers.StableDiffusionXLControlNetPipeline(
         **{**plain.components, "scheduler": plain.scheduler.from_config(plain.scheduler.config)},
@@ -250,7 +254,7 @@ def test_a_refiner_has_none_and_leaves_the_fractions_as_they_are(
         output_type="latent",
     ).images
     pixels = second(**options, image=latents, denoising_start=0.8, output_type="np").images[0]
-    assert difference(drawn.images[0].image, (pixels * 255).round().astype(int)) <= BOUND
+    assert difference(generated.images[0].image, (pixels * 255).round().astype(int)) <= BOUND
 
 
 @pytest.mark.parametrize(("start", "end"), [(0.0, 1.0), (0.25, 1.0), (0.0, 0.5), (0.3, 0.35)])
@@ -270,7 +274,7 @@ def test_it_is_run_only_where_it_acts(
 ) -> None:
     net = extension_of(sd1, "controlnets").load(wanted(use("one")))[0].model
     rows: list[int] = []
-    net.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
+    net.register_forward_pre_hook(lambda _, arguments: rows.append(len(arguments[0])))
     one = wanted(use("one", start=0.25, end=0.75), scheduler="ddim")
     sd1.submit(one, controls=edges[:1]).future.result(timeout=60)
     assert rows == [2, 2], "two of four steps, conditional and unconditional"
@@ -282,7 +286,9 @@ def test_rows_with_and_without_share_a_call(
     sd1: StableDiffusionRunnable, edges: list[Image.Image]
 ) -> None:
     rows: list[int] = []
-    base_of(sd1).unet.conv_in.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
+    base_of(sd1).unet.conv_in.register_forward_pre_hook(
+        lambda _, arguments: rows.append(len(arguments[0]))
+    )
     every = [wanted(), wanted(use("one")), wanted(use("two")), wanted(use("two"), use("one"))]
     long = [one.model_copy(update={"num_inference_steps": 40}) for one in every]
     tickets = [sd1.submit(one, controls=edges[: len(one.controlnets)]) for one in long]
@@ -316,10 +322,10 @@ def test_one_that_fails_ends_its_own_request_only(
         tickets[1].future.result(timeout=60)
     monkeypatch.undo()
     for i in (0, 2):
-        drawn = tickets[i].future.result(timeout=60).images[0].image
+        generated = tickets[i].future.result(timeout=60).images[0].image
         again = sd1.submit(every[i], controls=edges[: len(every[i].controlnets)])
         pixels = np.asarray(again.future.result(timeout=60).images[0].image).astype(int)
-        assert difference(drawn, pixels) <= BOUND
+        assert difference(generated, pixels) <= BOUND
 
 
 def test_its_convolutions_are_packed(sd1: StableDiffusionRunnable) -> None:
@@ -361,7 +367,7 @@ def test_compiled_models_take_none(
 def test_compiled_code_is_not_run_with_them(
     sd1: StableDiffusionRunnable, edges: list[Image.Image], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As torch.compile leaves the UNet with SD_COMPILE: another graph would take minutes."""
+    """SD_COMPILE leaves the UNet compiled like this; another graph would take minutes."""
 
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("the compiled graph")

@@ -1,4 +1,4 @@
-"""Uploads and files."""
+"""Uploads are decoded and files encoded as their formats say."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_number_formats_without_a_range_are_refused_by_name(mode: str, word: str
 
 
 def strokes() -> Image.Image:
-    """White strokes on transparent white, as an editor's layer."""
+    """Return white strokes on transparent white, as an editor's layer."""
     layer = Image.new("RGBA", (20, 20), (255, 255, 255, 0))
     layer.paste((255, 255, 255, 255), (5, 5, 10, 10))
     return layer
