@@ -11,6 +11,7 @@ from runnables.settings import EMBEDDED_MODEL
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--model", type=Path, default=Path(EMBEDDED_MODEL))
     parser.add_argument("--requests", type=int, default=60, help="images per workload")

@@ -102,6 +102,7 @@ def _line(name: str, seconds: dict[str, list[float]], images: dict[str, Pixels])
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.accelerations", description=__doc__)
     parser.add_argument("--model", type=Path, default=Path(EMBEDDED_MODEL))
     parser.add_argument("--steps", type=int, default=30)

@@ -68,6 +68,7 @@ def matmul_rate(device: torch.device, dtype: torch.dtype, size: int) -> float:
 
 
 def request(name: str, seed: int) -> TextToImage:
+    """Return the request of this seed at the architecture's native size."""
     return TextToImage(
         prompt=f"a cat {seed}",
         seed=seed,
@@ -211,6 +212,7 @@ def _wait(device: torch.device) -> None:
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("--models", nargs="*", default=["sd15", "sdxl"], choices=list(SIZE))
     parser.add_argument("--precisions", nargs="*", default=["fp32", "fp16"])

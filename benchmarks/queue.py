@@ -2,8 +2,8 @@
 
 Two real worker processes each have a local replacement of AWS. One takes as many tasks as fill the
 engine; the other takes one task at a time, as the agents of the reference system do. Rounds
-alternate, so that other work on the machine slows both. A round's time is from the first task sent to the
-last completion message.
+alternate, so that other work on the machine slows both. A round's time is from the first task sent
+to the last completion message.
 """
 
 from __future__ import annotations
@@ -89,6 +89,7 @@ def run(kind: str, *, rounds: int, tasks: int, steps: int, size: int, **worker: 
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.queue", description=__doc__)
     parser.add_argument("--aws", choices=stand_in.KINDS, default="moto")
     parser.add_argument("--rounds", type=int, default=3)

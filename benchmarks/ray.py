@@ -1,8 +1,8 @@
 """`python -m benchmarks.ray` compares a request through BentoML with one through Ray Serve.
 
-Rounds alternate between the hosts, which all run; the report has medians and their ratios. A request
-is one step of the embedded model, so that a host's own share is visible. On a machine with other
-work compare CPU time, because Linux shares cores between sessions, and each Ray replica is one.
+Rounds alternate between the hosts, which all run; the report has medians and their ratios. Each
+request is one step of the embedded model, so that a host's own share is visible. On a machine with
+other work compare CPU time: Linux shares cores between sessions, and each Ray replica is one.
 """
 
 from __future__ import annotations
@@ -135,6 +135,7 @@ def _print_load() -> None:
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ray", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--requests", type=int, default=48, help="images per round")

@@ -1,8 +1,8 @@
 """`python -m benchmarks.simulation` simulates the queue beyond one machine, event by event.
 
 Arrivals, KEDA's polling, starting nodes, loading images and models, spot interruptions and the
-engine's batches are simulated with SimPy; no AWS is called. The figures depend on `Assumptions`, each
-of which names its source; measure your own and pass them in.
+engine's batches are simulated with SimPy; no AWS is called. The figures depend on `Assumptions`,
+each of which names its source; measure your own and pass them in.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Assumptions:
         interruptions: of a spot node, per hour.
         noticed: share of them with a notice, whose tasks are returned at once; the tasks of the
             others come back after visibility_s.
-        price: on-demand dollars per hour (g5.xlarge); spot_price is what spot costs of it (reference
-            system: 64 to 70% saved).
+        price: on-demand dollars per hour (g5.xlarge); spot_price is the share of it that spot costs
+            (reference system: 64 to 70% saved).
     """
 
     steps: int = 16
@@ -261,6 +261,7 @@ def plot(folder: Path) -> None:
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.simulation", description=__doc__)
     parser.add_argument(
         "--rate", type=float, default=20, help="tasks per second in the table's burst"

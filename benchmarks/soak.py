@@ -86,6 +86,7 @@ async def soak(url: str, process: psutil.Process, arguments: argparse.Namespace)
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
     parser.add_argument("--model", default=EMBEDDED_MODEL)
     parser.add_argument("--requests", type=int, default=10_000)

@@ -66,6 +66,7 @@ def peak_memory(pid: int) -> float:
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default=EMBEDDED_MODEL)
     parser.add_argument("--runs", type=int, default=5)

@@ -26,7 +26,7 @@ class Metrics:
 
         self.stages: Any = Histogram(
             "sd_stage_seconds",
-            "Seconds of one piece of work: text encode, denoiser call (one step), VAE decode, safety",
+            "Seconds of one piece of work: text encode, denoiser call (a step), VAE decode, safety",
             ["stage"],
             buckets=STEP_BUCKETS,
         )

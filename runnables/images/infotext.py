@@ -95,11 +95,11 @@ def _quoted(value: object) -> str:
 
 
 def parse(text: str) -> dict[str, str]:
-    """Return prompts and settings by the WebUI's names; nothing where there is no such text.
+    r"""Return prompts and settings by the WebUI's names; nothing where there is no such text.
 
     It takes time in proportion to the length of the text.
 
-    >>> parse("a cat\\nNegative prompt: dog\\nSteps: 4, Size: 64x32")["Negative prompt"]
+    >>> parse("a cat\nNegative prompt: dog\nSteps: 4, Size: 64x32")["Negative prompt"]
     'dog'
     """
     if len(text) > MAX_TEXT:

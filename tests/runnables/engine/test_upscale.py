@@ -106,8 +106,11 @@ def test_turns_are_told_as_progress(slow: Make, photo: Image.Image) -> None:
 
 
 def test_steps_and_turns_alternate(slow: Make, photo: Image.Image) -> None:
-    """Neither waits until the other is through: a short request ends in the middle of a long
-    enlargement, and a long one does not keep it from ending."""
+    """Neither waits until the other is finished.
+
+    A short request ends in the middle of a long enlargement, and a long request does not keep the
+    enlargement from ending.
+    """
     runnable, reported = slow()
     enlarging = runnable.submit(Upscale(), photo)
     short = runnable.submit(
