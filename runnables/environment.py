@@ -1,7 +1,7 @@
 """All settings are environment variables, and each is declared once.
 
-A variable with the prefix that is not declared stops the start with a suggestion, so that a typing
-mistake is never silently the default.
+A variable with the prefix that is not declared stops the start with a suggestion, so that no typing
+mistake leaves a setting at its default unnoticed.
 """
 
 from __future__ import annotations

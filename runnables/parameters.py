@@ -379,7 +379,7 @@ class Upscale(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     task: ClassVar[Task] = "upscale"
     num_images_per_prompt: ClassVar[int] = 1
-    #: what only drawings have
+    #: what only generated images have
     model: ClassVar[str | None] = None
     controlnets: ClassVar[tuple[ControlNetUse, ...]] = ()
 

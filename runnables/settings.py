@@ -1,7 +1,7 @@
 """The operator's settings are the `SD_*` environment variables, each declared once.
 
 `python -m runnables` prints them. An `SD_*` variable that is not declared here stops the start with
-a suggestion, so that a typing mistake is never silently the default.
+a suggestion, so that no typing mistake leaves a setting at its default unnoticed.
 """
 
 from __future__ import annotations

@@ -44,12 +44,12 @@ def plan(repository: str, revision: str | None = None, variant: str = "") -> Pla
         variant: such as "fp16", where the repository has it.
 
     Raises:
-        Unreachable: see there.
+        Unreachable: the Hub, the repository or the revision cannot be reached.
         layout.Incomplete: the repository is no diffusers model, or holds no safetensors.
     """
     from huggingface_hub import HfApi
 
-    with _told(repository):
+    with _as_unreachable(repository):
         info = HfApi().model_info(repository, revision=revision, files_metadata=True)
     files = {file.rfilename: file for file in info.siblings or []}
     if info.sha is None or layout.INDEX not in files:
@@ -67,11 +67,11 @@ def fetch(planned: Plan, folder: Path | None = None) -> Path:
     """Fetch into a folder, or into huggingface_hub's cache; skip what is there already.
 
     Raises:
-        Unreachable: see there.
+        Unreachable: the Hub, the repository or the revision cannot be reached.
     """
     from huggingface_hub import snapshot_download
 
-    with _told(planned.repository):
+    with _as_unreachable(planned.repository):
         path = snapshot_download(
             planned.repository,
             revision=planned.commit,
@@ -92,14 +92,16 @@ def cached(repository: str, revision: str | None = None) -> Path | None:
 def _index(repository: str, revision: str | None) -> dict[str, Any]:
     from huggingface_hub import hf_hub_download
 
-    with _told(repository):  # by its revision, so that `cached` finds it by that name again
+    with _as_unreachable(
+        repository
+    ):  # by its revision, so that `cached` finds it by that name again
         path = Path(hf_hub_download(repository, layout.INDEX, revision=revision))
     index: dict[str, Any] = json.loads(path.read_text())
     return index
 
 
 @contextmanager
-def _told(repository: str) -> Iterator[None]:
+def _as_unreachable(repository: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # the client raises a dozen kinds; all mean the same here

@@ -27,7 +27,7 @@ class Library(Generic[T]):
     """A library is thread-safe; what was evicted stays alive while a request still uses it.
 
     Args:
-        folder: None: there is nothing in it.
+        folder: None stands for an empty folder.
         pattern: of the files or folders that count; the name is the path's stem.
         load: called as load(name, path); its errors go to the request that asks first.
         field: the parameter that names it, and the setting of its folder, for messages.
@@ -62,7 +62,7 @@ class Library(Generic[T]):
         """Return the path of a name, and load nothing.
 
         Raises:
-            UnknownName: with the names that there are.
+            UnknownName: the message lists the names that there are.
         """
         path = self.paths().get(name)
         if path is None:
@@ -73,7 +73,7 @@ class Library(Generic[T]):
         """Load it, or return it as it was loaded before.
 
         Raises:
-            UnknownName: as `find`. What loading raises goes to the caller.
+            UnknownName: the message lists the names that there are. Errors of `load` are passed on.
         """
         path = self.find(name)
         key = (name, path.stat().st_mtime)

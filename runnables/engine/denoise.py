@@ -79,7 +79,7 @@ class Denoise:
 
     @property
     def area(self) -> int:
-        """Return latent positions of one image."""
+        """Return the latent positions of one image."""
         return self.model.base.traits.area(self.size)
 
     @property
@@ -90,7 +90,7 @@ class Denoise:
 
     @property
     def steps(self) -> int:
-        """Return denoiser calls of one image."""
+        """Return the denoiser calls of one image."""
         return sum(steps for steps, _ in self.passes)
 
     @property
@@ -114,7 +114,7 @@ class Denoise:
 
     @property
     def passes(self) -> list[tuple[int, int]]:
-        """Return denoiser calls and latent positions of each pass of one image."""
+        """Return the denoiser calls and latent positions of each pass of one image."""
         first = [(sum(len(table) for _, table in self.stages), self.area)]
         second = self.second_pass
         return [*first, (len(second.table), second.area)] if second else first

@@ -418,7 +418,7 @@ class Engine:
         for left in _works(self._rows, self._tasks):
             self._fail(left, NotReady(STOPPED))
 
-    # -- accounts ---------------------------------------------------------------------------
+    # -- estimates and progress -------------------------------------------------------------
 
     def _row_limit(self, model: LoadedModel, area: int) -> float:
         return min(self._accelerator.row_limit(area), model.memory.rows(area))

@@ -35,7 +35,7 @@ class SecondPass:
 
     @property
     def area(self) -> int:
-        """Return latent positions."""
+        """Return the latent positions."""
         return self.family.traits.area(self.size)
 
     def from_latents(self, latents: Tensor, generator: torch.Generator) -> Tensor:

@@ -49,7 +49,7 @@ class MemoryModel:
         if fits < 1:
             raise PayloadTooLarge(
                 "the memory left on this device holds an image of about "
-                f"{fits:.0%} of these pixels: ask for a smaller one",
+                f"{fits:.0%} of these pixels: request a smaller one",
                 loc=loc,
             )
 

@@ -97,7 +97,7 @@ class ModelPool:
         """Return the model of this name, kept until `leave`; None where it has to be waited for.
 
         Raises:
-            UnknownName: with the names that there are.
+            UnknownName: the message lists the names that there are.
         """
         name = self._name(named)
         with self._lock:

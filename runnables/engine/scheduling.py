@@ -1,7 +1,8 @@
 """This module has all policy of the engine: who is admitted, who waits, who takes the next step.
 
 Urgency is an absolute time: a request may wait a multiple of its own time before others of its
-class overtake it. So one that waits only gains on those that come after it, and nobody starves.
+class overtake it. So a waiting request goes before those that come much later, and every request is
+served in the end.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class BatchKey:
 
     @property
     def area(self) -> int:
-        """Return latent positions of one row."""
+        """Return the latent positions of one row."""
         return self.height * self.width
 
 

@@ -1,6 +1,6 @@
 """Previews show an image while it is generated, small, and at almost no cost.
 
-The sampler's state is noisy; what the model takes the finished latents to be is not. A linear map
+The sampler's state is noisy; the model's own estimate of the finished latents is not. A linear map
 from latents to colours, fitted once to the model's own VAE, shows them; a tiny VAE (TAESD and its
 kin, diffusers' AutoencoderTiny) shows them sharp where the operator has one.
 """

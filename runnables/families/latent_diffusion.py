@@ -1,4 +1,4 @@
-"""All families share this that denoise the latents of an AutoencoderKL."""
+"""The families that denoise the latents of an AutoencoderKL share this code."""
 
 from __future__ import annotations
 

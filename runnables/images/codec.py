@@ -23,7 +23,7 @@ from runnables.images import infotext
 
 Format = Literal["png", "jpeg", "webp"]
 
-#: what an upload may be; the rest of Pillow's readers stay shut
+#: what an upload may be; Pillow's other readers are not used
 READABLE = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_SIDE = 16_384
 MAX_SCANS = 100  # of a progressive JPEG: each costs as much as a whole image; usual are 10

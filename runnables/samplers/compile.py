@@ -3,7 +3,7 @@
 A scheduler is linear in the sample, the model output and the noise; what it remembers between steps
 are tensors in its attributes. So before each step the sample, every remembered tensor and the model
 output are replaced by unit vectors, the real `step` is run, and what comes out is its matrix.
-Nothing of any sampler is written again, and parity holds by construction.
+No sampler is implemented a second time, so all give the results of diffusers'.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ out: diffusers' DPM-Solver classes fail with it at 50 steps.)
 
 A sampler has one form for diffusion models and another one for flow matching models; a sampler
 without the form that a model needs does not fit that model. This module imports neither torch nor
-diffusers, so that every door can resolve a name; `tests/runnables/samplers/test_names.py` compares
+diffusers, so that every API can resolve a name; `tests/runnables/samplers/test_names.py` compares
 its data with diffusers' classes.
 """
 

@@ -27,12 +27,12 @@ def make_scheduler(sampler: Sampler, config: Mapping[str, Any]) -> Any:
 
     Raises:
         InvalidInput: the sampler does not fit the model's kind of prediction.
-        ValueError: the config asks for dynamic thresholding, which no table can hold (it is not
+        ValueError: the config sets dynamic thresholding, which no table can hold (it is not
             linear, and made for models that work on pixels).
     """
     if config.get("thresholding"):
         raise ValueError(
-            "scheduler_config.json asks for dynamic thresholding, which is not for latent models"
+            "scheduler_config.json sets dynamic thresholding, which is not for latent models"
         )
     prediction = prediction_of(config)
     check_fits(sampler, prediction)

@@ -24,7 +24,7 @@ def test_gpu_benchmark_on_the_cpu_with_a_tiny_model() -> None:
     ]
 
 
-def test_static_batches_draw_what_single_calls_draw() -> None:
+def test_static_batches_generate_what_single_calls_generate() -> None:
     import numpy as np
 
     single, batched = Diffusers(EMBEDDED_MODEL), Diffusers(EMBEDDED_MODEL, largest=4)

@@ -63,7 +63,7 @@ def test_images(locust: Locust, server: Server, kind: str, row: str) -> None:
     assert counted[row] >= 1
 
 
-def test_an_error_is_told_in_the_services_words(locust: Locust, server: Server) -> None:
+def test_an_error_is_reported_in_the_services_words(locust: Locust, server: Server) -> None:
     code, reported, counted = locust("locust_images.py", server.url, "-T", "txt2img", STEPS="1000")
     assert code == 1 and counted["POST /txt2img"] >= 1
     assert "400: " in reported and "num_inference_steps" in reported

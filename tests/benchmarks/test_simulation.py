@@ -28,6 +28,6 @@ def test_a_task_alone_takes_a_cold_start_and_its_steps() -> None:
     assert low <= start <= high + BASE.poll_s + 1
 
 
-def test_batching_draws_a_burst_sooner() -> None:
+def test_batching_ends_a_burst_sooner() -> None:
     alone = simulate(replace(BASE, batch=1, in_flight=1), rate=20)
     assert simulate(BASE, rate=20).percentile(0.95) < 0.7 * alone.percentile(0.95)

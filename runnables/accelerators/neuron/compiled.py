@@ -176,7 +176,9 @@ def _folder(source: str) -> Path:
     try:
         return Path(snapshot_download(name, revision=revision or None))
     except Exception as error:
-        raise refusal(f"SD_MODEL={source}: no folder, and not to be had from the Hub") from error
+        raise refusal(
+            f"SD_MODEL={source}: there is no such folder, and the Hub does not have it"
+        ) from error
 
 
 def _shapes(folder: Path) -> list[Path]:

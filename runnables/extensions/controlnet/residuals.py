@@ -1,6 +1,6 @@
 """ControlNets (arXiv:2302.05543) act row by row: rows with different ones share a call.
 
-Each ControlNet of a batch is run once, on the rows that ask for it at this step. What it gives
+Each ControlNet of a batch is run once, on the rows that ask for it at this step. Its output
 is scaled row by row and added inside the denoiser; other rows get zeros.
 """
 

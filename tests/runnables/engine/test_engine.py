@@ -69,7 +69,9 @@ def test_progress_counts_every_step(runnable: StableDiffusionRunnable) -> None:
     assert ticket.progress.state == "done"
 
 
-def test_cancelled_request_ends_and_the_next_is_drawn(runnable: StableDiffusionRunnable) -> None:
+def test_cancelled_request_ends_and_the_next_is_generated(
+    runnable: StableDiffusionRunnable,
+) -> None:
     started = threading.Event()
     ticket = runnable.submit(wanted(150), on_step=lambda progress: started.set())
     assert started.wait(30)
@@ -101,7 +103,7 @@ def test_over_capacity_is_refused_with_a_time_to_come_back(start: Start) -> None
             ticket.future.result(timeout=30)
 
 
-def test_urgent_requests_are_drawn_first(start: Start) -> None:
+def test_urgent_requests_are_generated_first(start: Start) -> None:
     runnable = start("sd1", max_batch=2)
     order: list[str] = []
     tickets = []
@@ -197,7 +199,7 @@ def test_close_ends_what_is_left(start: Start) -> None:
         ({"guidance_interval": (0.7, 0.2)}, "guidance_interval"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(
+def test_what_cannot_be_generated_is_refused(
     runnable: StableDiffusionRunnable, options: dict[str, object], field: str
 ) -> None:
     with pytest.raises(InvalidInput) as caught:

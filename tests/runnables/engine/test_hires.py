@@ -72,7 +72,7 @@ def test_refiner_ends_the_first_pass(start: Start, tiny_model: TinyModel) -> Non
     assert generated.cost_units == pytest.approx(unrefined.cost_units)
 
 
-def test_second_passes_share_calls_with_whoever_draws_that_size(
+def test_second_passes_share_calls_with_whoever_generates_that_size(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shapes: list[tuple[int, ...]] = []
@@ -156,7 +156,7 @@ def test_cancelled_in_the_second_pass(start: Start) -> None:
         ({"strength": 0.1}, InvalidInput, ("hires", "strength")),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(
+def test_what_cannot_be_generated_is_refused(
     start: Start, options: dict[str, object], error: type[InvalidInput], loc: tuple[str, ...]
 ) -> None:
     side = options.pop("size", 64)

@@ -70,7 +70,7 @@ def sizes(runnable: StableDiffusionRunnable) -> float:
     return (models["sd1"].nbytes + max(others)) / 1e9
 
 
-def test_each_model_draws_its_own_requests_in_whatever_mix(
+def test_each_model_generates_its_own_requests_in_whatever_mix(
     several: Callable[..., StableDiffusionRunnable], start: Start
 ) -> None:
     runnable = several()

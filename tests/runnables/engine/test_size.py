@@ -24,7 +24,7 @@ def traits(start: Callable[..., StableDiffusionRunnable]) -> Traits:
     return found
 
 
-def test_as_asked_or_native(traits: Traits) -> None:
+def test_as_requested_or_native(traits: Traits) -> None:
     assert size_of(TextToImage(prompt="x"), None, traits, LIMIT) == (64, 64)
     assert size_of(TextToImage(prompt="x", height=96), None, traits, LIMIT) == (96, 64)
 

@@ -37,7 +37,7 @@ class Slow(Lanczos):
     name = "slow"
 
     def __init__(self, reported: list[str], fails_at: int = -1) -> None:
-        self._told, self._fails_at = reported, fails_at
+        self._reported, self._fails_at = reported, fails_at
 
     def turns(self, size: tuple[int, int]) -> int:
         return 40
@@ -47,7 +47,7 @@ class Slow(Lanczos):
             if turn == self._fails_at:
                 raise RuntimeError("broken")
             time.sleep(0.005)
-            self._told.append("turn")
+            self._reported.append("turn")
             yield
         return image.resize((size[1], size[0]))
 
@@ -94,7 +94,7 @@ def test_lanczos_is_pillows(start: Start, photo: Image.Image) -> None:
     assert runnable.load() == {"waiting": 0, "active": 0}
 
 
-def test_turns_are_told_as_progress(slow: Make, photo: Image.Image) -> None:
+def test_turns_are_reported_as_progress(slow: Make, photo: Image.Image) -> None:
     runnable, _ = slow()
     seen: list[Progress] = []
     ticket = runnable.submit(Upscale(), photo, on_step=seen.append)

@@ -37,7 +37,7 @@ def test_a_shallow_call_on_the_same_input_equals_the_whole(kind: str, start: Sta
     assert not torch.allclose(moved, whole, atol=1e-3)
 
 
-def test_mixed_intervals_share_steps_and_change_only_who_asked(
+def test_mixed_intervals_share_steps_and_change_only_who_requested(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runnable = start("sd1")

@@ -60,12 +60,12 @@ def test_previews_come_nearer_to_the_image(start: Start) -> None:
     assert distances[-1] < 20  # of 255
 
 
-def test_none_is_drawn_unasked(start: Start) -> None:
+def test_none_is_generated_without_request(start: Start) -> None:
     _, reported = generated(start("sd1"), every=0)
     assert reported and all(progress.preview is None for progress in reported)
 
 
-def test_a_tiny_vae_draws_them_in_full_size(start: Start, tmp_path: Path) -> None:
+def test_a_tiny_vae_shows_them_in_full_size(start: Start, tmp_path: Path) -> None:
     from diffusers import AutoencoderTiny
 
     torch.manual_seed(0)

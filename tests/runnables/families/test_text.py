@@ -97,7 +97,7 @@ def test_what_is_beyond_77_tokens_matters(start: Start) -> None:
     assert difference(first, np.asarray(second).astype(int)) > 2
 
 
-def test_weights_are_plain_characters_unless_asked_for(start: Start, tiny_model: TinyModel) -> None:
+def test_weights_are_plain_characters_unless_requested(start: Start, tiny_model: TinyModel) -> None:
     one = wanted(prompt="a (cat)1.5++")
     generated = start("sd1").txt2img(one)
     assert difference(generated.images[0].image, reference.generate(tiny_model("sd1"), one)) <= 2

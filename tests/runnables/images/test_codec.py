@@ -106,7 +106,7 @@ def test_png_is_lossless_and_carries_parameters() -> None:
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "webp"])
-def test_prompts_too_long_for_exif_are_told_once(kind: codec.Format) -> None:
+def test_prompts_too_long_for_exif_are_reported_once(kind: codec.Format) -> None:
     long = {**PARAMETERS, "prompt": "\u65e5" * 4000, "negative_prompt": "\U0001f600" * 4000}
     exif = Image.open(io.BytesIO(codec.encode(Image.new("RGB", (8, 8)), kind, long))).getexif()
     text = exif.get_ifd(0x8769)[0x9286][8:].decode("utf-16-be")
