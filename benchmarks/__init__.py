@@ -1,1 +1,1 @@
-"""Comparisons with what people run today, all arms in one run, printed as ratios."""
+"""The benchmarks compare with what people run today, in one run, and print ratios."""

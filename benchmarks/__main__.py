@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: the engine against bare diffusers and static batches, in one run."""
+"""`python -m benchmarks` compares the engine with bare diffusers and static batches."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from runnables.settings import EMBEDDED_MODEL
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--model", type=Path, default=Path(EMBEDDED_MODEL))
-    parser.add_argument("--requests", type=int, default=60, help="images a workload")
+    parser.add_argument("--requests", type=int, default=60, help="images per workload")
     parser.add_argument(
         "--loads",
         type=float,

@@ -1,8 +1,8 @@
-"""`python -m benchmarks.accelerations`: what each opt-in gains, and how it changes the images.
+"""`python -m benchmarks.accelerations` shows what each option gains, and how it changes images.
 
-All variants draw the same prompts and seeds in one shared batch, in turn; printed are the median
-ratio of the seconds to those of the plain request in the same round, and the distance of the images
-from the plain ones.
+All variants generate the same prompts and seeds in one shared batch, in turn. The report has the
+median ratio of the seconds to those of the plain request in the same round, and the distance of the
+images from the plain ones.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 Pixels = np.ndarray[Any, np.dtype[np.float64]]
 
 
-def draw(runnable: StableDiffusionRunnable, steps: int, options: dict[str, Any]) -> Pixels:
-    """Two images of each prompt, all in one batch: (N, H, W, 3), 0 to 255."""
+def generate(runnable: StableDiffusionRunnable, steps: int, options: dict[str, Any]) -> Pixels:
+    """Generate two images of each prompt, all in one batch: (N, H, W, 3), 0 to 255."""
     tickets = [
         runnable.submit(
             TextToImage(
@@ -61,11 +61,13 @@ def draw(runnable: StableDiffusionRunnable, steps: int, options: dict[str, Any])
 
 
 def run(model: Path, *, steps: int, rounds: int) -> list[str]:
-    """The report's lines."""
+    """Return the report's lines."""
     plain = StableDiffusionRunnable(Settings(model=str(model), max_queue_s=1e6))
     half = StableDiffusionRunnable(Settings(model=str(model), precision="bf16", max_queue_s=1e6))
-    variants = {name: partial(draw, plain, steps, options) for name, options in VARIANTS.items()}
-    variants["SD_PRECISION=bf16"] = partial(draw, half, steps, {})
+    variants = {
+        name: partial(generate, plain, steps, options) for name, options in VARIANTS.items()
+    }
+    variants["SD_PRECISION=bf16"] = partial(generate, half, steps, {})
     for runnable in (plain, half):
         runnable.start()
     try:
@@ -100,6 +102,7 @@ def _line(name: str, seconds: dict[str, list[float]], images: dict[str, Pixels])
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.accelerations", description=__doc__)
     parser.add_argument("--model", type=Path, default=Path(EMBEDDED_MODEL))
     parser.add_argument("--steps", type=int, default=30)

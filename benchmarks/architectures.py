@@ -1,4 +1,4 @@
-"""Models with random weights at full or tiny size: speed does not depend on the weights.
+"""Models with random weights have the speed of trained ones, at full or tiny size.
 
 Sizes are those of the published configs of Stable Diffusion 1.5 and Stable Diffusion XL base 1.0.
 """
@@ -65,7 +65,7 @@ SCHEDULER = {
 
 
 def build(name: str, device: torch.device, dtype: torch.dtype) -> Checkpoint:
-    """A checkpoint of this architecture with random weights, on the device."""
+    """Return a checkpoint of this architecture with random weights, on the device."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
     torch.manual_seed(0)
@@ -100,7 +100,7 @@ def _text_parts(encoders: list[Any]) -> dict[str, Any]:
 
 
 def bare_pipeline(checkpoint: Checkpoint) -> Any:
-    """diffusers' own pipeline around the same modules."""
+    """Return diffusers' own pipeline around the same modules."""
     import diffusers
 
     shared = {

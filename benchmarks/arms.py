@@ -1,4 +1,4 @@
-"""Three ways to serve the same model: one at a time, static batches, and the engine."""
+"""Three arms serve the same model: one at a time, static batches, and the engine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Job = tuple[TextToImage, "Future[Any]"]
 
 
 class Arm(Protocol):
-    """Anything that draws; parameters come with nothing left open."""
+    """An arm generates images of complete parameters."""
 
     name: str
 
@@ -30,10 +30,10 @@ class Arm(Protocol):
 
 
 class Diffusers:
-    """diffusers' pipeline behind a lock, as the first Stable Diffusion services were written.
+    """This arm is diffusers' pipeline behind a lock, as the first such services were written.
 
-    With `largest` over 1, requests that wait and are equal in steps, sampler, guidance and size are
-    drawn in one call: what adaptive batching (BentoML's, say) makes of such a service.
+    With `largest` over 1, waiting requests of equal steps, sampler, guidance and size are generated
+    in one call, as adaptive batching (BentoML's, for example) does.
     """
 
     def __init__(self, model: Path | str, largest: int = 1) -> None:
@@ -101,7 +101,7 @@ class Diffusers:
 
 
 class Engine:
-    """This project's runnable."""
+    """This arm is the project's runnable."""
 
     def __init__(self, model: Path, precision: Precision = "auto") -> None:
         self.name = "engine" if precision == "auto" else f"engine, {precision}"

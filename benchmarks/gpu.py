@@ -1,9 +1,9 @@
-"""`python -m benchmarks.gpu`: correctness and speed on a GPU, at full size with random weights.
+"""`python -m benchmarks.gpu` measures correctness and speed on a GPU, with random weights.
 
-Needs only torch, diffusers, transformers, pillow and pydantic. For each architecture: images of the
-engine against diffusers' own in fp32 and in half precision, then images a second of the engine at
-1, 4 and 16 clients against bare diffusers one at a time, same GPU, same run, and the share of the
-measured matrix-product rate (MFU).
+It needs only torch, diffusers, transformers, pillow and pydantic. For each architecture it compares
+the engine's images with diffusers' own in fp32 and in half precision. Then it reports images per
+second of the engine at 1, 4 and 16 clients, and of bare diffusers one at a time, on the same GPU in
+the same run, and the share of the measured matrix-product rate (MFU).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ STEPS = 20
 
 
 def settings(device: str, precision: str, compile: bool) -> Any:
-    """The settings the engine reads, without the environment."""
+    """Return the settings the engine reads, without the environment."""
     return SimpleNamespace(
         device=device,
         precision=precision,
@@ -55,7 +55,7 @@ def settings(device: str, precision: str, compile: bool) -> Any:
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype, size: int) -> float:
-    """FLOP a second of a size x size matrix product on random data: the peak to compare with."""
+    """Return the FLOP per second of a size x size matrix product on random data, the peak."""
     left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     for _ in range(3):
         left @ right
@@ -68,6 +68,7 @@ def matmul_rate(device: torch.device, dtype: torch.dtype, size: int) -> float:
 
 
 def request(name: str, seed: int) -> TextToImage:
+    """Return the request of this seed at the architecture's native size."""
     return TextToImage(
         prompt=f"a cat {seed}",
         seed=seed,
@@ -80,7 +81,7 @@ def request(name: str, seed: int) -> TextToImage:
 
 
 class Arm:
-    """One architecture in one precision: the engine, and diffusers around the same modules."""
+    """An arm is one architecture in one precision: the engine, and diffusers around its modules."""
 
     def __init__(self, name: str, device: str, precision: str, compile: bool) -> None:
         options = settings(device, precision, compile)
@@ -98,17 +99,17 @@ class Arm:
         self.engine.start()
 
     def difference(self) -> int:
-        """The largest difference of a pixel, of 255, between the engine's images and diffusers'."""
+        """Return the largest difference of a pixel, of 255, from diffusers' images."""
         tickets = [self._submit(seed) for seed in range(3)]
         worst = 0
         for seed, ticket in enumerate(tickets):
-            drawn = np.asarray(ticket.future.result().images[0].image).astype(int)
+            generated = np.asarray(ticket.future.result().images[0].image).astype(int)
             expected = (self._bare(seed) * 255).round().astype(int)
-            worst = max(worst, int(np.abs(drawn - expected).max()))
+            worst = max(worst, int(np.abs(generated - expected).max()))
         return worst
 
     def bare_rate(self, images: int) -> float:
-        """Images a second of diffusers, one at a time."""
+        """Return the images per second of diffusers, one at a time."""
         self._bare(0)
         started = time.perf_counter()
         for seed in range(images):
@@ -116,7 +117,7 @@ class Arm:
         return images / (time.perf_counter() - started)
 
     def engine_rate(self, clients: int, images: int) -> tuple[float, float]:
-        """Images a second, and median latency, with so many clients."""
+        """Return images per second, and median latency, with so many clients."""
         self._submit(0).future.result()
         latencies: list[float] = []
         seeds = iter(range(images))
@@ -163,7 +164,10 @@ class Arm:
 
     @torch.inference_mode()
     def _flop(self) -> float:
-        """FLOP of one image: all guided UNet calls and the decode, counted on the real modules."""
+        """Return the FLOP of one image.
+
+        It is counted on the real modules: all guided denoiser calls, and the decode.
+        """
         counter = FlopCounterMode(display=False)
         with counter:
             self.bare(
@@ -182,7 +186,7 @@ class Arm:
 
 
 def report(name: str, device: str, precision: str, compile: bool, images: int) -> list[str]:
-    """Rows of the table for one architecture and precision."""
+    """Return the rows of the table for one architecture and precision."""
     arm = Arm(name, device, precision, compile)
     try:
         size = 256 if name == "tiny" else 8192
@@ -208,11 +212,12 @@ def _wait(device: torch.device) -> None:
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("--models", nargs="*", default=["sd15", "sdxl"], choices=list(SIZE))
     parser.add_argument("--precisions", nargs="*", default=["fp32", "fp16"])
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
-    parser.add_argument("--compile", action="store_true", help="torch.compile the UNet")
+    parser.add_argument("--compile", action="store_true", help="torch.compile the denoiser")
     parser.add_argument("--images", type=int, default=8)
     chosen = parser.parse_args()
     on_gpu = chosen.device == "cuda" and torch.cuda.is_available()

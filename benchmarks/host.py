@@ -1,4 +1,4 @@
-"""The service as its users start it: `bentoml serve` in its own process."""
+"""`bentoml serve` runs here in its own process, as users start it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def free_port() -> int:
-    """Of the loopback interface, at this moment."""
+    """Return a port of the loopback interface that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -28,7 +28,7 @@ def free_port() -> int:
 
 @contextmanager
 def served(model: str) -> Iterator[tuple[str, psutil.Process]]:
-    """The address of a ready service, and its process; nothing of it is left afterwards."""
+    """Yield the address of a ready service, and its process; end all its processes afterwards."""
     port = str(free_port())
     command = [sys.executable, "-m", "bentoml", "serve", "service:svc", "--host", "127.0.0.1"]
     settings = {"SD_MODEL": model, "BENTOML_CONFIG": str(ROOT / "configuration.yaml")}

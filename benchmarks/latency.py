@@ -1,7 +1,7 @@
-"""`python -m benchmarks.latency`: what one client waits, HTTP included, and the engine's own share.
+"""`python -m benchmarks.latency` measures one client's wait over HTTP, and the engine's share.
 
-The bare pipeline and the service draw the same image in turn; printed is the median ratio of the
-pairs. Then the share of a step that is not the UNet, by batch size.
+The bare pipeline and the service generate the same image in turn; the report has the median ratio
+of the pairs. A second table has the share of a step that is not the denoiser, by batch size.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ STEPS = 15
 
 
 def one_client(model: str, pairs: int) -> str:
-    """Seconds of the bare pipeline (image in memory), and of the service (JPEG received)."""
+    """Report the seconds of the bare pipeline (image in memory) and the service (JPEG received)."""
     import diffusers
 
     pipeline = diffusers.StableDiffusionPipeline.from_pretrained(model, dtype=torch.float32)
@@ -45,13 +45,13 @@ def one_client(model: str, pairs: int) -> str:
     ratio = statistics.median(b / a for a, b in zip(bare, http, strict=True))
     return (
         "| | bare pipeline | service over HTTP | ratio |\n|---|---|---|---|\n"
-        f"| median seconds an image | {statistics.median(bare):.3f} "
+        f"| median seconds per image | {statistics.median(bare):.3f} "
         f"| {statistics.median(http):.3f} | {ratio:.2f} |"
     )
 
 
 def own_share(model: str) -> str:
-    """Per batch size, milliseconds of a step and the share spent outside the denoiser."""
+    """Report, per batch size, milliseconds of a step and the share spent outside the denoiser."""
     settings = Settings(model=model)
     accelerator = accelerators.choose(settings)
     family: Any = load_family(model, accelerator)
@@ -66,9 +66,9 @@ def own_share(model: str) -> str:
             inside: list[float] = []
             call = family.denoise
 
-            def timed(*given: Any, call: Any = call, inside: Any = inside) -> Any:
+            def timed(*arguments: Any, call: Any = call, inside: Any = inside) -> Any:
                 started = time.perf_counter()
-                output = call(*given)
+                output = call(*arguments)
                 inside.append(time.perf_counter() - started)
                 return output
 
@@ -88,8 +88,8 @@ def _draw(pipeline: Any) -> None:
 
 def _post(url: str) -> None:
     body = json.dumps({**REQUEST, "guidance_scale": 4.0}).encode()
-    asked = urllib.request.Request(url, body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(asked, timeout=600) as response:
+    requested = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(requested, timeout=600) as response:
         response.read()
 
 
@@ -100,6 +100,7 @@ def _seconds(call: Any) -> float:
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.latency", description=__doc__)
     parser.add_argument("--model", default=EMBEDDED_MODEL)
     parser.add_argument("--pairs", type=int, default=15)

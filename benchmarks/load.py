@@ -1,4 +1,4 @@
-"""A closed load over HTTP: each client sends its next request when it has the last answer."""
+"""In a closed load over HTTP, each client sends its next request after its last answer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BODY = {"prompt": "sea", "num_inference_steps": 4}
 
 @dataclass(frozen=True)
 class Answer:
-    """One request's end. `status` 0: no HTTP answer came; `sent` on time.monotonic's clock."""
+    """An answer ends a request; `status` 0 stands for no HTTP answer; `sent` is time.monotonic."""
 
     status: int
     sent: float
@@ -28,7 +28,7 @@ class Answer:
 
 @dataclass
 class Load:
-    """What `clients` clients have got so far."""
+    """A load collects the answers that its clients have received so far."""
 
     url: str
     body: dict[str, Any]
@@ -39,7 +39,7 @@ class Load:
         return dict(Counter(answer.status for answer in self.answers))
 
     def wait_for(self, count: int, timeout: float = 120, *, drawn: bool = False) -> None:
-        """Until so many answers more have come.
+        """Wait until so many more answers have come.
 
         Args:
             drawn: count images only.
@@ -55,7 +55,7 @@ class Load:
             time.sleep(0.02)
 
     def client(self, number: int) -> None:
-        """Send until stopped."""
+        """Send requests until the load is stopped."""
         with httpx.Client(timeout=300) as connection:
             while not self.stopped.is_set():
                 answer = ask(connection, self.url, {**self.body, "seed": number})
@@ -65,7 +65,7 @@ class Load:
 
 
 def ask(connection: httpx.Client, url: str, body: dict[str, Any]) -> Answer:
-    """One request, timed."""
+    """Send one request and time it."""
     sent = time.monotonic()
     try:
         response = connection.post(f"{url}/txt2img", json=body)
@@ -78,7 +78,7 @@ def ask(connection: httpx.Client, url: str, body: dict[str, Any]) -> Answer:
 
 @contextmanager
 def load(url: str, clients: int, body: dict[str, Any] | None = None) -> Iterator[Load]:
-    """Clients that send for as long as the block runs; all have their last answer afterwards."""
+    """Run clients for as long as the block runs; wait for their last answers afterwards."""
     running = Load(url, body or BODY)
     threads = [threading.Thread(target=running.client, args=(i,)) for i in range(clients)]
     for thread in threads:

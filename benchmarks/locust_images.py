@@ -1,4 +1,4 @@
-"""Load on either host of the service, with locust.
+"""This locust file puts a load on either host of the service.
 
     make load-tools
     .venv-load/bin/locust -f benchmarks/locust_images.py --host http://127.0.0.1:3000 \
@@ -23,7 +23,7 @@ KEY = os.environ.get("API_KEY", "")
 
 
 class Artist(HttpUser):
-    """Draws, looks, draws again."""
+    """This user requests an image, looks at it, and requests another."""
 
     wait_time = between(1, 2)
 
@@ -43,7 +43,7 @@ class Artist(HttpUser):
     @tag("imagine")
     @task(1)
     def imagine(self) -> None:
-        """As the reference architecture's own test calls it."""
+        """Request an image as the reference architecture's own test does."""
         with self.client.get(
             "/imagine",
             params={"prompt": "a red circle"},
@@ -56,7 +56,7 @@ class Artist(HttpUser):
 def _check(response: Any) -> None:
     kind = response.headers.get("content-type", "")
     if response.status_code == 429:
-        response.failure("429: over capacity")  # one row, though each answer tells another wait
+        response.failure("429: over capacity")  # one row, though each answer reports another wait
     elif response.status_code >= 400:
         response.failure(f"{response.status_code}: {response.text[:200]}")
     elif response.status_code == 200 and not kind.startswith("image/"):

@@ -1,4 +1,4 @@
-"""Load on the queue, with locust, and an account of what became of every task.
+"""This locust file puts a load on the queue, and counts how every task ended.
 
     make load-tools
     QUEUE_API_KEY=... .venv-load/bin/locust -f benchmarks/locustfile.py --host URL \
@@ -31,7 +31,7 @@ SEND, ASK, ENDED = "/v1alpha2", "/v1alpha2/tasks", "TASK"
 
 
 class Client(HttpUser):
-    """Somebody who waits for an image before asking for the next."""
+    """This user waits for an image before requesting the next."""
 
     wait_time = constant(0)
 
@@ -39,8 +39,8 @@ class Client(HttpUser):
         self.client.headers["x-api-key"] = os.environ.get("QUEUE_API_KEY", "")
 
     @task
-    def draw(self) -> None:
-        """One task, to its end."""
+    def send(self) -> None:
+        """Send one task, and wait for its end."""
         id, started = f"load-{uuid.uuid4().hex}", time.perf_counter()
         if not self.client.post("/v1alpha2", json=_body(id), name=SEND).ok:
             time.sleep(POLL_S)  # throttled, most likely
@@ -66,7 +66,7 @@ class Client(HttpUser):
 
 @events.quitting.add_listener
 def report(environment: Any, **_: Any) -> None:
-    """The account, in one line; of all processes where there are several."""
+    """Print how tasks ended, in one line for all processes."""
     if isinstance(environment.runner, WorkerRunner):
         return
     stats = environment.stats
@@ -75,8 +75,8 @@ def report(environment: Any, **_: Any) -> None:
         entry.name: entry.num_requests for entry in stats.entries.values() if entry.method == ENDED
     }
     accepted = sent.num_requests - sent.num_failures
-    told = {**ended, "refused": sent.num_failures, "unfinished": accepted - sum(ended.values())}
-    print("tasks:", ", ".join(f"{count} {status}" for status, count in told.items()))
+    reported = {**ended, "refused": sent.num_failures, "unfinished": accepted - sum(ended.values())}
+    print("tasks:", ", ".join(f"{count} {status}" for status, count in reported.items()))
 
 
 def _body(id: str) -> dict[str, Any]:

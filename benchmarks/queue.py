@@ -1,9 +1,9 @@
-"""`python -m benchmarks.queue`: what the engine's batching gives a queue worker.
+"""`python -m benchmarks.queue` measures what the engine's batching gives a queue worker.
 
-Two real worker processes, each on a stand-in of AWS of its own: one holds as many tasks as fill the
-engine, one takes a task at a time, as the agents of the reference system do. Rounds alternate, so
-that whatever else the machine does hits both. A round's time is from the first task sent to the
-last completion message.
+Two real worker processes each have a local replacement of AWS. One takes as many tasks as fill the
+engine; the other takes one task at a time, as the agents of the reference system do. Rounds
+alternate, so that other work on the machine slows both. A round's time is from the first task sent
+to the last completion message.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ARMS: dict[str, dict[str, str]] = {"one at a time": ALONE, "batched": {}}
 
 @dataclass
 class Arm:
-    """A worker, and what it has done."""
+    """An arm is a worker, and what it has done."""
 
     name: str
     client: Client
@@ -38,7 +38,7 @@ class Arm:
     sent: int = field(default=0)
 
     def round(self, count: int, steps: int, size: int) -> float:
-        """Seconds for so many tasks."""
+        """Return the seconds for so many tasks."""
         started = time.perf_counter()
         for _ in range(count):
             self.sent += 1
@@ -49,13 +49,13 @@ class Arm:
         return time.perf_counter() - started
 
     def measure(self, count: int, steps: int, size: int) -> None:
-        """As `round`, and keep the account."""
+        """Run a round, and add its seconds and images to the totals."""
         self.seconds += self.round(count, steps, size)
         self.images += count
 
     @property
     def rate(self) -> float:
-        """Images a second."""
+        """Return the images per second."""
         return self.images / self.seconds
 
     def _receive(self) -> int:
@@ -63,15 +63,15 @@ class Arm:
         got = self.sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10, WaitTimeSeconds=5)
         messages = got.get("Messages", [])
         for message in messages:
-            told = json.loads(message["Body"])
-            if not told["result"]:
-                raise RuntimeError(f"a task failed: {told}")
+            reported = json.loads(message["Body"])
+            if not reported["result"]:
+                raise RuntimeError(f"a task failed: {reported}")
             self.sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
         return len(messages)
 
 
 def run(kind: str, *, rounds: int, tasks: int, steps: int, size: int, **worker: str) -> list[Arm]:
-    """Both arms; `worker` is environment for both."""
+    """Run both arms; `worker` is environment for both."""
     with ExitStack() as stack:
         arms = []
         for name, settings in ARMS.items():
@@ -89,14 +89,15 @@ def run(kind: str, *, rounds: int, tasks: int, steps: int, size: int, **worker: 
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.queue", description=__doc__)
     parser.add_argument("--aws", choices=stand_in.KINDS, default="moto")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--tasks", type=int, default=32, help="a round")
+    parser.add_argument("--tasks", type=int, default=32, help="per round")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--size", type=int, default=128)
-    given = vars(parser.parse_args())
-    alone, batched = run(given.pop("aws"), **given)
+    arguments = vars(parser.parse_args())
+    alone, batched = run(arguments.pop("aws"), **arguments)
     print("| worker | tasks/s | ratio |\n|---|---|---|")
     for arm in (alone, batched):
         print(f"| {arm.name} | {arm.rate:.2f} | {arm.rate / alone.rate:.2f} |")

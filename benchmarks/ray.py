@@ -1,8 +1,8 @@
-"""`python -m benchmarks.ray`: a request through BentoML and through Ray Serve, side by side.
+"""`python -m benchmarks.ray` compares a request through BentoML with one through Ray Serve.
 
-Rounds alternate between the hosts, all of them up; printed are medians and their ratios. A request
-is one step of the embedded model, so that what a host adds shows. On a machine with other work look
-at CPU time: Linux shares cores between sessions, and each of Ray's replicas is one.
+Rounds alternate between the hosts, which all run; the report has medians and their ratios. Each
+request is one step of the embedded model, so that a host's own share is visible. On a machine with
+other work compare CPU time: Linux shares cores between sessions, and each Ray replica is one.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BODY = {"prompt": "sea", "num_inference_steps": 1, "guidance_scale": 1}
 
 @contextmanager
 def on_ray(replicas: int) -> Iterator[tuple[str, psutil.Process]]:
-    """The address of a Ray Serve application with so many replicas, and its process."""
+    """Yield the address of a Ray Serve application with so many replicas, and its process."""
     port = free_port()
     with TemporaryDirectory() as folder:
         config = _config(Path(folder), replicas)
@@ -80,7 +80,7 @@ def _wait(url: str, process: subprocess.Popen[bytes]) -> None:
 
 @dataclass
 class Host:
-    """Where it answers, its processes, and a figure a round of each kind."""
+    """A host has an address, processes, and per round one figure of each kind."""
 
     url: str
     process: psutil.Process
@@ -89,13 +89,13 @@ class Host:
     cpu: list[float] = field(default_factory=list)
 
     def spent(self) -> float:
-        """CPU seconds of all its processes so far; other work on the machine adds little."""
+        """Return the CPU seconds of all its processes so far; other work adds little to them."""
         alive = [self.process, *self.process.children(recursive=True)]
         times = [one.cpu_times() for one in alive]
         return float(sum(one.user + one.system for one in times))
 
     def round(self, clients: int, requests: int) -> None:
-        """Draw so many images."""
+        """Request so many images."""
         started, before = time.monotonic(), self.spent()
         with load(self.url, clients, BODY) as running:
             running.wait_for(requests, timeout=300)
@@ -106,7 +106,7 @@ class Host:
 
 
 def compare(hosts: dict[str, Host], clients: int, rounds: int, requests: int) -> Iterator[str]:
-    """A line a host: medians of the rounds, each with its ratio to the first host's."""
+    """Yield one line per host: medians of the rounds, each with its ratio to the first host's."""
     for host in hosts.values():
         host.seconds, host.rates, host.cpu = [], [], []
     for _ in range(rounds + 1):
@@ -124,20 +124,21 @@ def compare(hosts: dict[str, Host], clients: int, rounds: int, requests: int) ->
 
 
 def _against(base: list[float], own: list[float]) -> tuple[float, float]:
-    """The median, and the median of the ratios; the first round warms up."""
+    """Return the median, and the median of the ratios; the first round warms up."""
     ratios = [b / a for a, b in zip(base[1:], own[1:], strict=True)]
     return statistics.median(own[1:]), statistics.median(ratios)
 
 
-def _tell_load() -> None:
-    """What else the machine does decides what these figures are worth."""
+def _print_load() -> None:
+    """Print the machine's load, because other work makes these figures less reliable."""
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ray", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--requests", type=int, default=48, help="images a round")
+    parser.add_argument("--requests", type=int, default=48, help="images per round")
     parser.add_argument("--replicas", type=int, nargs="*", default=[1])
     chosen = parser.parse_args()
     os.environ["SD_THREADS"] = "1"
@@ -146,13 +147,13 @@ def main() -> None:
         for replicas in chosen.replicas:
             name = f"Ray, {replicas} replica{'s'[: replicas > 1]}"
             hosts[name] = Host(*stack.enter_context(on_ray(replicas)))
-        _tell_load()
+        _print_load()
         for clients in (1, 16):
             print("\n| clients | host | median ms | ratio | images/s | ratio | CPU ms | ratio |")
             print("|---|---|---|---|---|---|---|---|")
             for line in compare(hosts, clients, chosen.rounds, chosen.requests):
                 print(line, flush=True)
-            _tell_load()
+            _print_load()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Throughput and latency of the three arms under one client, equal clients, and mixed load."""
+"""Throughput and latency are measured under one client, equal clients, and mixed load."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BASELINE = "one at a time"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one arm did with one workload; seconds."""
+    """An outcome is what one arm did with one workload, in seconds."""
 
     seconds: float
     latencies: tuple[float, ...]
@@ -38,12 +38,12 @@ class Outcome:
 
 
 def equal(count: int) -> list[TextToImage]:
-    """The same request with different seeds."""
+    """Return the same request with different seeds."""
     return [_request(seed, 20, "dpmpp_2m", 4.0, (128, 128)) for seed in range(count)]
 
 
 def mixed(count: int, seed: int = 0) -> list[TextToImage]:
-    """4 to 50 steps, six samplers, with and without guidance, three sizes."""
+    """Return requests of 4 to 50 steps, six samplers, three sizes, with and without guidance."""
     rng = random.Random(seed)
     sizes = [(128, 128)] * 4 + [(96, 128), (128, 96)]
     return [
@@ -73,7 +73,7 @@ def _request(
 
 
 def closed(arm: Arm, requests: list[TextToImage], clients: int) -> Outcome:
-    """Each client sends its next request when it has the image of the last."""
+    """Run clients that each send their next request when they have the image of the last."""
     waiting, latencies, lock = iter(requests), [], threading.Lock()
 
     def client() -> None:
@@ -96,7 +96,7 @@ def closed(arm: Arm, requests: list[TextToImage], clients: int) -> Outcome:
 
 
 def poisson(arm: Arm, requests: list[TextToImage], rate: float, seed: int = 1) -> Outcome:
-    """Requests arrive at random, `rate` a second, whether or not the last ones are done."""
+    """Send requests at random times, `rate` per second, whether or not the last ones are done."""
     rng, pending, latencies = random.Random(seed), [], []
     started = time.perf_counter()
     due = started
@@ -116,7 +116,7 @@ def poisson(arm: Arm, requests: list[TextToImage], rate: float, seed: int = 1) -
 def run(
     model: Path, *, requests: int, loads: tuple[float, ...], arms: Sequence[str]
 ) -> Iterator[str]:
-    """All workloads on the named arms. Yields the report's lines as they are known."""
+    """Run all workloads on the named arms, and yield the report's lines as they are known."""
     yield from _run([ARMS[name](model) for name in arms], requests, loads)
 
 

@@ -1,8 +1,8 @@
-"""`python -m benchmarks.simulation`: the queue past one machine, as a discrete-event simulation.
+"""`python -m benchmarks.simulation` simulates the queue beyond one machine, event by event.
 
 Arrivals, KEDA's polling, starting nodes, loading images and models, spot interruptions and the
-engine's batches are simulated with SimPy; no AWS is called. What the figures rest on is in
-`Assumptions`, each with its source; measure your own and pass them in.
+engine's batches are simulated with SimPy; no AWS is called. The figures depend on `Assumptions`,
+each of which names its source; measure your own and pass them in.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ IMAGES = ROOT / "docs" / "images"
 
 @dataclass(frozen=True)
 class Assumptions:
-    """Seconds, dollars, counts.
+    """The simulation assumes these seconds, dollars and counts.
 
     Attributes:
         steps: denoising steps of a task.
         step_s, row_s: a step of b images takes step_s + b * row_s. The default is 1.5 s for 16
             steps of one image (reference system, 512x512 on a g5.xlarge) and twice the throughput
             in batches of 8 (this engine's ratio on a CPU; not measured on a GPU).
-        batch: images a step at most; 1 is one task at a time.
-        in_flight: tasks a worker holds.
+        batch: images per step at most; 1 is one task at a time.
+        in_flight: tasks that a worker takes at once.
         node_s: a new node, uniform between the two (reference system: 20 to 40 s).
         image_s: container image on a new node: from a snapshot, or some 60 s of pulling.
         model_s: model load and warm-up.
         poll_s, per_replica, most, cooldown_s: KEDA's pollingInterval, queueLength, maxReplicaCount,
             cooldownPeriod.
-        interruptions: of a spot node, an hour.
-        noticed: share of them with a notice, whose tasks are handed back at once; the tasks of the
+        interruptions: of a spot node, per hour.
+        noticed: share of them with a notice, whose tasks are returned at once; the tasks of the
             others come back after visibility_s.
-        price: on-demand dollars an hour (g5.xlarge); spot_price is what spot costs of it (reference
-            system: 64 to 70% saved).
+        price: on-demand dollars per hour (g5.xlarge); spot_price is the share of it that spot costs
+            (reference system: 64 to 70% saved).
     """
 
     steps: int = 16
@@ -67,7 +67,7 @@ class Assumptions:
 
 @dataclass(eq=False)
 class Task:
-    """One task: when it came, how many steps are left, when it ended."""
+    """A task has the time when it came, the steps that are left, and the time when it ended."""
 
     arrived: float
     left: int
@@ -76,7 +76,7 @@ class Task:
 
 @dataclass
 class Outcome:
-    """Latencies in seconds, in the order of completion; node-seconds; interruptions."""
+    """An outcome has latencies in seconds, in the order of completion, and node-seconds."""
 
     latencies: list[float] = field(default_factory=list)
     node_s: float = 0.0
@@ -85,19 +85,19 @@ class Outcome:
     assumed: Assumptions = field(default_factory=Assumptions)
 
     def percentile(self, share: float) -> float:
-        """Of the latencies; share from 0 to 1."""
+        """Return a percentile of the latencies; `share` is from 0 to 1."""
         ordered = sorted(self.latencies)
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
 
     @property
     def dollars(self) -> float:
-        """A thousand images, all on spot."""
+        """Return the dollars of a thousand images, all on spot."""
         price = self.assumed.price * self.assumed.spot_price / 3600
         return 1000 * self.node_s * price / max(1, len(self.latencies))
 
 
 class Cluster:
-    """The queue, and the workers that KEDA and Karpenter start for it."""
+    """A cluster has the queue, and the workers that KEDA and Karpenter start for it."""
 
     def __init__(self, assumed: Assumptions, seed: int) -> None:
         self.a = assumed
@@ -112,7 +112,7 @@ class Cluster:
         self.arriving = True
 
     def run(self, rate: float, burst_s: float) -> Outcome:
-        """A burst of so many tasks a second, until all is done and the cluster is empty."""
+        """Run a burst of so many tasks per second, until the cluster is empty again."""
         self.env.process(self._arrive(rate, burst_s))
         self.env.process(self._scale())
         self.env.run()
@@ -120,7 +120,7 @@ class Cluster:
 
     @property
     def done(self) -> bool:
-        """Nothing comes, waits or is drawn any more."""
+        """Return whether no task comes, waits or is generated any more."""
         return not self.arriving and self.open == 0
 
     def _arrive(self, rate: float, burst_s: float) -> Iterator[Any]:
@@ -131,7 +131,10 @@ class Cluster:
         self.arriving = False
 
     def _scale(self) -> Iterator[Any]:
-        """KEDA: replicas = tasks, those in flight included, over the target; up at once."""
+        """Scale as KEDA does: replicas = tasks, those in flight included, over the target.
+
+        Replicas are added at once.
+        """
         quiet = 0.0
         while True:
             tasks = len(self.waiting) + self.held
@@ -154,7 +157,7 @@ class Cluster:
         self.env.process(self._worker())
 
     def _worker(self) -> Iterator[Any]:
-        """A node's life: start, work, and its end by idleness or by an interruption."""
+        """Start a node, work, and end it when it is idle or interrupted."""
         begun = self.env.now
         yield self.env.timeout(self.rng.uniform(*self.a.node_s) + self.a.image_s + self.a.model_s)
         rate = self.a.interruptions / 3600
@@ -178,18 +181,18 @@ class Cluster:
             self.held += 1
 
     def _step(self, batch: list[Task]) -> Iterator[Any]:
-        drawn = batch[: self.a.batch]
-        yield self.env.timeout(self.a.step_s + self.a.row_s * len(drawn))
-        for task in drawn:
+        generated = batch[: self.a.batch]
+        yield self.env.timeout(self.a.step_s + self.a.row_s * len(generated))
+        for task in generated:
             task.left -= 1
-        for task in [task for task in drawn if task.left == 0]:
+        for task in [task for task in generated if task.left == 0]:
             batch.remove(task)
             self.held -= 1
             self.open -= 1
             self.outcome.latencies.append(self.env.now - task.arrived)
 
     def _interrupted(self, batch: list[Task]) -> Iterator[Any]:
-        """Begun tasks start anew: at once where there was a notice."""
+        """Start begun tasks again: at once where there was a notice."""
         self.outcome.interrupted += 1
         if self.rng.random() > self.a.noticed:
             yield self.env.timeout(self.a.visibility_s)
@@ -201,7 +204,7 @@ class Cluster:
 
 
 def simulate(assumed: Assumptions, rate: float, burst_s: float = 60.0, seed: int = 0) -> Outcome:
-    """A burst of `rate` tasks a second for `burst_s` on an empty cluster."""
+    """Simulate a burst of `rate` tasks per second for `burst_s` on an empty cluster."""
     return Cluster(assumed, seed).run(rate, burst_s)
 
 
@@ -212,16 +215,16 @@ VARIANTS = {
     "as in the overlay": BASE,
     "one task at a time": replace(BASE, batch=1, in_flight=1),
     "image pulled, not from a snapshot": replace(BASE, image_s=60.0),
-    "target of 2 tasks a replica": replace(BASE, per_replica=2),
-    "target of 40 tasks a replica": replace(BASE, per_replica=40),
+    "target of 2 tasks per replica": replace(BASE, per_replica=2),
+    "target of 40 tasks per replica": replace(BASE, per_replica=40),
     "KEDA polls every 30 s": replace(BASE, poll_s=30.0),
     "cooldown of 300 s": replace(BASE, cooldown_s=300.0),
-    "20 interruptions an hour and node": replace(BASE, interruptions=20.0),
+    "20 interruptions per hour and node": replace(BASE, interruptions=20.0),
 }
 
 
 def table(rate: float) -> Iterator[str]:
-    """What each setting does to a burst of this rate; lines of a table."""
+    """Yield a table of what each setting does to a burst of this rate."""
     yield "| settings | p50 s | p95 s | $ per 1,000 | most replicas | interrupted |"
     yield "|---|---|---|---|---|---|"
     for name, assumed in VARIANTS.items():
@@ -233,7 +236,7 @@ def table(rate: float) -> Iterator[str]:
 
 
 def plot(folder: Path) -> None:
-    """Latency and cost by burst rate, a line for each limit of replicas."""
+    """Plot latency and cost by burst rate, with one line per limit of replicas."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -251,23 +254,24 @@ def plot(folder: Path) -> None:
         figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
         for most, found in outcomes.items():
             axes.plot(RATES, [value(out) for out in found], "o-", label=f"{most} replicas at most")
-        axes.set(xscale="log", yscale="log", xlabel="tasks a second, for 60 s", ylabel=label)
+        axes.set(xscale="log", yscale="log", xlabel="tasks per second, for 60 s", ylabel=label)
         axes.legend()
         figure.savefig(folder / name, dpi=110)
         pyplot.close(figure)
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.simulation", description=__doc__)
     parser.add_argument(
-        "--rate", type=float, default=20, help="tasks a second in the table's burst"
+        "--rate", type=float, default=20, help="tasks per second in the table's burst"
     )
     parser.add_argument("--plots", type=Path, default=IMAGES)
-    given = parser.parse_args()
-    for line in table(given.rate):
+    arguments = parser.parse_args()
+    for line in table(arguments.rate):
         print(line, flush=True)
-    plot(given.plots)
-    print(f"plots are in {given.plots}")
+    plot(arguments.plots)
+    print(f"plots are in {arguments.plots}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""`python -m benchmarks.soak`: many small requests over HTTP, some of whose clients walk away.
+"""`python -m benchmarks.soak` sends many small requests, some of whose clients disconnect.
 
-Counts how each request ended, and the memory of the service on the way. Fails when a
-request ended in a way that nobody intended.
+It counts how each request ended, and reports the memory of the service on the way. It fails when a
+request ended in a way that is not intended.
 """
 
 from __future__ import annotations
@@ -20,25 +20,27 @@ import psutil
 from benchmarks.host import served
 from runnables.settings import EMBEDDED_MODEL
 
-INTENDED = {"drawn", "walked away"}
+INTENDED = {"generated", "walked away"}
 LONGEST_WALK_S = 0.2  # a client that walks away does so within this time
 SETTLE_S = 3.0  # for what is still being cleared away before memory is read
 
 
 def parameters(seed: int) -> dict[str, object]:
-    """Small: two steps of 64x64; every prompt is another, as in life."""
+    """Return a small request: two steps of 64x64, each with another prompt."""
     prompt = f"a red circle, number {seed}"
     return {"prompt": prompt, "seed": seed, "num_inference_steps": 2, "height": 64, "width": 64}
 
 
 def memory_mb(process: psutil.Process) -> float:
-    """Resident memory of the service's processes."""
+    """Return the resident memory of the service's processes, in MB."""
     tree = [process, *process.children(recursive=True)]
     return float(sum(one.memory_info().rss for one in tree)) / 1e6
 
 
-async def draw(session: aiohttp.ClientSession, url: str, seed: int, walk_s: float | None) -> str:
-    """One request; how it ended."""
+async def generate(
+    session: aiohttp.ClientSession, url: str, seed: int, walk_s: float | None
+) -> str:
+    """Send one request, and return how it ended."""
     try:
         async with asyncio.timeout(walk_s):
             async with session.post(f"{url}/txt2img", json=parameters(seed)) as answer:
@@ -49,23 +51,25 @@ async def draw(session: aiohttp.ClientSession, url: str, seed: int, walk_s: floa
         return type(error).__name__
     if answer.status != 200:
         return f"status {answer.status}"
-    return "drawn" if body[:2] == b"\xff\xd8" else "not a JPEG"
+    return "generated" if body[:2] == b"\xff\xd8" else "not a JPEG"
 
 
 async def client(
     url: str, seeds: Iterator[int], disconnect: float, ended: Callable[[str], None]
 ) -> None:
-    """Asks again as soon as it has its image."""
+    """Send the next request as soon as the last one has ended."""
     timeout = aiohttp.ClientTimeout(total=600)
     async with aiohttp.ClientSession(timeout=timeout) as session:
         for seed in seeds:
             rng = random.Random(seed)
             walks = rng.random() < disconnect
-            ended(await draw(session, url, seed, rng.random() * LONGEST_WALK_S if walks else None))
+            ended(
+                await generate(session, url, seed, rng.random() * LONGEST_WALK_S if walks else None)
+            )
 
 
 async def soak(url: str, process: psutil.Process, arguments: argparse.Namespace) -> Counter[str]:
-    """All requests. Prints a line at every tenth of them."""
+    """Send all requests, and print a line at every tenth of them."""
     counts: Counter[str] = Counter()
     tenth, started = max(1, arguments.requests // 10), time.monotonic()
 
@@ -82,6 +86,7 @@ async def soak(url: str, process: psutil.Process, arguments: argparse.Namespace)
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
     parser.add_argument("--model", default=EMBEDDED_MODEL)
     parser.add_argument("--requests", type=int, default=10_000)
@@ -95,7 +100,7 @@ def main() -> None:
         print(f"| idle again | | {memory_mb(process):.0f} |")
     print(", ".join(f"{how}: {count}" for how, count in sorted(counts.items())))
     if set(counts) - INTENDED:
-        sys.exit("some requests ended in a way nobody intended")
+        sys.exit("some requests ended in a way that is not intended")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""`python -m benchmarks.startup`: seconds from start to ready, and peak memory, of the service.
+"""`python -m benchmarks.startup` measures the seconds until the service is ready, and memory.
 
-Beside it a bare script that imports diffusers, loads the same model and draws one image. Both run
-in turn; printed are medians and the median ratio of the pairs.
+It compares with a bare script that imports diffusers, loads the same model and generates one image.
+Both run in turn; the report has medians and the median ratio of the pairs.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Measured = tuple[float, float]  # seconds, MB
 
 
 def bare(model: str) -> Measured:
-    """Until the first image is drawn."""
+    """Measure until the first image is generated."""
     started = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-c", BARE, model],
@@ -49,14 +49,14 @@ def bare(model: str) -> Measured:
 
 
 def service(model: str) -> Measured:
-    """Until /readyz says so."""
+    """Measure until /readyz answers 200."""
     started = time.perf_counter()
     with served(model) as (_, process):
         return time.perf_counter() - started, peak_memory(process.pid)
 
 
 def peak_memory(pid: int) -> float:
-    """Peak resident memory of a process and all its children, summed, in MB (Linux)."""
+    """Return the peak memory of a process and all its children, in MB (Linux)."""
     root = psutil.Process(pid)
     total = 0
     for process in [root, *root.children(recursive=True)]:
@@ -66,6 +66,7 @@ def peak_memory(pid: int) -> float:
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default=EMBEDDED_MODEL)
     parser.add_argument("--runs", type=int, default=5)

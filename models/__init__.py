@@ -1,1 +1,1 @@
-"""The models that can be served: the embedded one, a catalog of others, and what guards them."""
+"""Models are served from this folder: the embedded one, and those that are imported."""

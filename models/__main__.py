@@ -1,4 +1,4 @@
-"""`python -m models`: import, list and verify models."""
+"""`python -m models` imports, lists and verifies models."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from runnables.checkpoints.importing import ImportFailed, import_model
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command. Returns the exit code: 0, or 1 with a message on standard error."""
+    """Run one command. Return the exit code: 0, or 1 with a message on standard error."""
     chosen = _parser().parse_args(arguments)
     try:
         COMMANDS[chosen.command](chosen)
@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     compiling.add_argument(
         "--size", type=_size, action="append", help="such as 512x512; may repeat"
     )
-    compiling.add_argument("--rows", type=int, default=4, help="UNet rows a step, even")
+    compiling.add_argument("--rows", type=int, default=4, help="denoiser rows per step, even")
     compiling.add_argument("--cast", choices=("none", "matmul", "all"), default="matmul")
     compiling.add_argument("--instance", choices=("inf2", "trn1", "trn1n", "trn2"), default="inf2")
     return parser

@@ -1,1 +1,1 @@
-"""Stable Diffusion as a runnable: images, tensors and time, nothing of HTTP."""
+"""This package runs Stable Diffusion: it knows images, tensors and time, but nothing of HTTP."""

@@ -1,4 +1,4 @@
-"""`python -m runnables`: every setting, its default and its meaning."""
+"""`python -m runnables` prints every setting, its default and its meaning."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""Puts the engine together: accelerator, checkpoints, models, warm-up."""
+"""The engine is put together here from accelerator, checkpoints and models, and warmed up."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ WARM_UP_S = 2.0  # calibrate with larger batches only while calls are shorter th
 def assemble(
     settings: Settings, observe: Callable[[str, float, int], None]
 ) -> tuple[Engine, ModelPool]:
-    """A warmed-up engine, not started yet, and the models that it serves."""
+    """Return a warmed-up engine, not started yet, and the models that it serves."""
     accelerator = accelerators.choose(settings)
     base = load_family(settings.model, accelerator, settings.checkpoint_config)
     refiner = load_family(settings.refiner, accelerator) if settings.refiner else None
@@ -60,7 +60,7 @@ def assemble(
 
 
 class Models:
-    """Makes loaded models for one accelerator.
+    """This class makes loaded models for one accelerator.
 
     Args:
         primary: the family of the model that SD_MODEL names.
@@ -75,7 +75,7 @@ class Models:
     def make(
         self, base: Family, *, refiner: Family | None = None, name: str | None = None
     ) -> LoadedModel:
-        """A model with its extensions.
+        """Return a model with its extensions.
 
         Raises:
             ConfigurationError: a folder that a setting names is not there.
@@ -87,7 +87,7 @@ class Models:
         return LoadedModel(name, base, self._settings, self._upscalers, refiner, extensions)
 
     def pool(self, first: LoadedModel) -> ModelPool:
-        """The first model, and those that are loaded when a request names them."""
+        """Return the pool with the first model and those that requests may name."""
         settings, accelerator = self._settings, self._accelerator
         sources = Sources(settings.further_models, settings.models_dir, first.name)
         if first.name in settings.further_models:
@@ -134,7 +134,7 @@ def load_family(source: str, accelerator: Accelerator, config: str | None = None
 
 
 def family_of(checkpoint: Checkpoint, accelerator: Accelerator) -> Family:
-    """A checkpoint with its family's code around it."""
+    """Return a checkpoint with its family's code around it."""
     module, _, name = FAMILIES[checkpoint.family].code.partition(":")
     code = getattr(importlib.import_module(module), name)
     return cast(Family, code(checkpoint, accelerator.device, accelerator.dtype))
@@ -183,7 +183,7 @@ def _parameters(model: LoadedModel, images: int) -> Parameters:
 
 
 def _timed_step(rows: list[Row], accelerator: Accelerator) -> tuple[int, int, float]:
-    """(denoiser rows, area, seconds) of one call."""
+    """Return (denoiser rows, area, seconds) of one call."""
     calls, area = sum(row.denoiser_rows for row in rows), rows[0].key.area
     batch = Batch(rows, accelerator)
     started = time.perf_counter()

@@ -1,4 +1,4 @@
-r"""The weights in the Stable Diffusion WebUI's prompts.
+r"""This module reads and writes the weights in the Stable Diffusion WebUI's prompts.
 
 There `(cat)` weighs 1.1, `[cat]` 1 / 1.1, `(cat:1.4)` 1.4, brackets inside each other multiply, and
 a backslash takes a bracket's meaning away.

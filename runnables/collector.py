@@ -1,4 +1,4 @@
-"""Python's garbage collector, kept out of a start and of what the start has made.
+"""Python's garbage collector is kept out of a start, and of the objects that the start has made.
 
 Importing PyTorch and loading a model make half a million objects that all stay. By default the
 collector looks through the growing heap a dozen times meanwhile, a tenth of the start's time; later
@@ -17,7 +17,7 @@ RARELY = (100_000, 50, 100)  # young objects often enough to free what imports t
 
 @contextmanager
 def lasting() -> Iterator[None]:
-    """Collect rarely inside; what the first one in a process has made is never looked at again."""
+    """Collect rarely inside; objects made inside the first one are never examined again."""
     gc.set_threshold(*RARELY)
     try:
         yield

@@ -1,7 +1,7 @@
-"""What all settings have in common: they are environment variables, and each is declared once.
+"""All settings are environment variables, and each is declared once.
 
-A variable with the prefix that is not declared stops the start with a suggestion, so that a typing
-mistake is never silently the default.
+A variable with the prefix that is not declared stops the start with a suggestion, so that no typing
+mistake leaves a setting at its default unnoticed.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class EnvironmentSettings(BaseSettings):
-    """Settings read from variables with a prefix (`env_prefix`), or passed by name in tests."""
+    """Settings are read from variables with a prefix (`env_prefix`), or passed by name in tests."""
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid")
 
     @classmethod
     def from_environment(cls) -> Self:
-        """Read the variables. Raises ConfigurationError naming the one that is unknown or wrong."""
+        """Read the variables. Raise ConfigurationError naming the one that is unknown or wrong."""
         cls._refuse_unknown()
         try:
             return cls()
@@ -38,12 +38,12 @@ class EnvironmentSettings(BaseSettings):
 
     @classmethod
     def describe(cls) -> str:
-        """A table of every variable, its default and its meaning."""
+        """Return a table of every variable, its default and its meaning."""
         return "\n".join(f"{name:26} {default:12} {text}" for name, default, text in cls.rows())
 
     @classmethod
     def rows(cls) -> list[tuple[str, str, str]]:
-        """Every variable with its default and its meaning."""
+        """Return every variable with its default and its meaning."""
         return [
             (cls._variable(name), _shown(field), field.description or "")
             for name, field in cls.model_fields.items()

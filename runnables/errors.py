@@ -1,4 +1,4 @@
-"""What can go wrong, and the HTTP status each host answers with.
+"""Every error that callers see is declared here, with the HTTP status each host answers with.
 
     StableDiffusionError            500
     +-- InvalidInput                400   a parameter is wrong; `loc` names the field
@@ -27,7 +27,7 @@ Loc = Sequence[str | int]
 
 
 class StableDiffusionError(Exception):
-    """Base of all errors; `status` is the HTTP status a host answers with."""
+    """This is the base of all errors; `status` is the HTTP status a host answers with."""
 
     status = 500
 
@@ -38,7 +38,7 @@ class StableDiffusionError(Exception):
 
     @property
     def problems(self) -> list[dict[str, object]]:
-        """The wrong fields and what is wrong with each; most errors have one."""
+        """Return the wrong fields and what is wrong with each; most errors have one."""
         return [{"loc": list(self.loc), "msg": self.message}]
 
     def below(self, prefix: Loc) -> Self:
@@ -66,19 +66,19 @@ class UnsupportedImage(InvalidInput):
 
 
 class UnknownName(InvalidInput):
-    """No model, sampler or job of this name."""
+    """There is no model, sampler or job of this name."""
 
     status = 404
 
 
 class Conflict(InvalidInput):
-    """What is asked for does not fit the state of what is there."""
+    """The request does not fit the present state of what it names."""
 
     status = 409
 
 
 class Unauthorized(StableDiffusionError):
-    """No API key, or one that is not known."""
+    """The API key is missing, or is not known."""
 
     status = 401
 
@@ -90,7 +90,7 @@ class Cancelled(StableDiffusionError):
 
 
 class OverCapacity(StableDiffusionError):
-    """Refused at admission. `retry_after` is the estimated wait in whole seconds, at least 1."""
+    """The request was refused; `retry_after` is the estimated wait in whole seconds, at least 1."""
 
     status = 429
 
@@ -112,7 +112,7 @@ class DeadlineExceeded(StableDiffusionError):
 
 
 class GenerationFailed(StableDiffusionError):
-    """This request failed while drawing; the others of its batch go on."""
+    """This request failed while it was generated; the others of its batch go on."""
 
 
 class ConfigurationError(StableDiffusionError):

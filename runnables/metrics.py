@@ -1,4 +1,4 @@
-"""What the service counts, for Prometheus. docs/observability.md says how to read it."""
+"""The service counts these for Prometheus; docs/observability.md says how to read them."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ WEBHOOK_OUTCOMES = ("delivered", "retried", "given_up")
 
 
 class Metrics:
-    """Counters of one process. Made after the host has set up its Prometheus directory."""
+    """These are one process's counters, made after the host has set up its Prometheus directory."""
 
     def __init__(self) -> None:
         from prometheus_client import Counter, Gauge, Histogram
 
         self.stages: Any = Histogram(
             "sd_stage_seconds",
-            "Seconds of one piece of work: text encode, UNet call (one step), VAE decode, safety",
+            "Seconds of one piece of work: text encode, denoiser call (a step), VAE decode, safety",
             ["stage"],
             buckets=STEP_BUCKETS,
         )
-        self.rows: Any = Histogram("sd_batch_rows", "UNet rows in a call", buckets=ROW_BUCKETS)
+        self.rows: Any = Histogram("sd_batch_rows", "Denoiser rows in a call", buckets=ROW_BUCKETS)
         self.queue: Any = Gauge("sd_queue_depth", "Requests waiting", multiprocess_mode="livesum")
         self.active: Any = Gauge(
-            "sd_active_rows", "Images being drawn", multiprocess_mode="livesum"
+            "sd_active_rows", "Images being generated", multiprocess_mode="livesum"
         )
         self.requests: Any = Counter(
             "sd_requests", "Requests ended, refusals included", ["task", "status"]
@@ -44,10 +44,10 @@ class Metrics:
             ["stage"],
             buckets=REQUEST_BUCKETS,
         )
-        self.images: Any = Counter("sd_images", "Images drawn", ["finish_reason"])
+        self.images: Any = Counter("sd_images", "Images generated", ["finish_reason"])
         self.units: Any = Counter(
             "sd_cost_units",
-            "UNet rows run for finished requests, in units of 512x512 pixels",
+            "Denoiser rows run for finished requests, in units of 512x512 pixels",
             ["task"],
         )
         self._add_jobs()
@@ -67,45 +67,45 @@ class Metrics:
             self.webhooks.labels(outcome)
 
     def observe(self, stage: str, seconds: float, rows: int) -> None:
-        """The runnable's `observe` hook."""
+        """Count work, as the runnable's `observe` hook."""
         self.stages.labels(stage).observe(seconds)
         if stage == "denoise":
             self.rows.observe(rows)
 
     def ended(self, task: str, status: int, finish_reasons: Sequence[str] = ()) -> None:
-        """A request's end: the HTTP status it maps to, and its images' finish reasons."""
+        """Count a request's end: the HTTP status it maps to, and its images' finish reasons."""
         self.requests.labels(task, str(status)).inc()
         for reason in finish_reasons:
             self.images.labels(reason).inc()
 
     def spent(self, result: Result) -> None:
-        """What a finished request took."""
+        """Count what a finished request took."""
         for stage, seconds in result.timings.items():
             self.request_stages.labels(stage).observe(seconds)
         self.units.labels(result.parameters.task).inc(result.cost_units)
 
     def job_ended(self, task: str, state: str, result: Result | None = None) -> None:
-        """A job's end; its images and cost count as those of synchronous requests."""
+        """Count a job's end; its images and cost count as those of synchronous requests."""
         self.jobs_ended.labels(task, state).inc()
         if result is not None:
             self.spent(result)
-            for drawn in result.images:
-                self.images.labels(drawn.finish_reason).inc()
+            for image in result.images:
+                self.images.labels(image.finish_reason).inc()
 
     def job_started(self, waited_s: float) -> None:
-        """A job goes to the engine for the first time."""
+        """Count a job that goes to the engine for the first time."""
         self.jobs_waited.observe(waited_s)
 
     def webhook(self, outcome: str) -> None:
-        """A try to deliver a webhook: one of WEBHOOK_OUTCOMES."""
+        """Count a try to deliver a webhook: one of WEBHOOK_OUTCOMES."""
         self.webhooks.labels(outcome).inc()
 
     def load(self, waiting: int, active: int) -> None:
-        """How busy the engine is now."""
+        """Set how busy the engine is now."""
         self.queue.set(waiting)
         self.active.set(active)
 
     def waiting_jobs(self, counts: Mapping[str, int]) -> None:
-        """Jobs by state now: those of JOB_STATES."""
+        """Set the jobs by state now: those of JOB_STATES."""
         for state, count in counts.items():
             self.jobs.labels(state).set(count)

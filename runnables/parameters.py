@@ -1,4 +1,4 @@
-"""The parameters of a request: every name, limit, default and description, in one place.
+"""Every parameter of a request has its name, limit, default and description here.
 
 Names are those of diffusers' pipelines. The models are frozen and refuse unknown fields, so what
 has been parsed once is trusted everywhere below. A value of `None` means "as the model's profile
@@ -68,7 +68,7 @@ Interval = Annotated[
 
 
 def _sampler(value: object) -> Sampler:
-    """The sampler of a name; a sampler is itself."""
+    """Return the sampler of a name; return a sampler unchanged."""
     if isinstance(value, Sampler):
         return value
     if not isinstance(value, str) or len(value) > MAX_SAMPLER_NAME:
@@ -92,7 +92,7 @@ SamplerByName = Annotated[
 
 
 class LoraUse(BaseModel):
-    """A LoRA and how strongly it acts."""
+    """This names a LoRA, and how strongly it acts."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -109,7 +109,7 @@ class LoraUse(BaseModel):
 
 
 class ControlNetUse(BaseModel):
-    """A ControlNet, how strongly it acts, and between which fractions of the steps."""
+    """This names a ControlNet, how strongly it acts, and between which fractions of the steps."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -126,7 +126,7 @@ class ControlNetUse(BaseModel):
 
 
 class SkipLayerGuidance(BaseModel):
-    """Guidance away from what the model generates without some of its layers."""
+    """This guides away from what the model generates without some of its layers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -139,7 +139,7 @@ class SkipLayerGuidance(BaseModel):
 
 
 class Hires(BaseModel):
-    """A second pass: what was drawn is enlarged, and redrawn at the larger size."""
+    """A second pass enlarges the generated image, and generates it again at the larger size."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -162,7 +162,7 @@ class Hires(BaseModel):
 
 
 class Profile(BaseModel):
-    """What suits one model: the defaults of the parameters a request leaves out."""
+    """A profile has one model's defaults of the parameters that a request leaves out."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -172,12 +172,12 @@ class Profile(BaseModel):
     scheduler: SamplerByName = Field(
         DEFAULT, description="'default' is the one in the model's own folder"
     )
-    height: int | None = Field(None, description="Native height; None: from the UNet's config")
-    width: int | None = Field(None, description="Native width; None: from the UNet's config")
+    height: int | None = Field(None, description="Native height; None: from the denoiser's config")
+    width: int | None = Field(None, description="Native width; None: from the denoiser's config")
 
 
 class Parameters(BaseModel):
-    """What every task takes."""
+    """Every task takes these parameters."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -187,12 +187,12 @@ class Parameters(BaseModel):
     )
     task: ClassVar[Task]
 
-    prompt: str = Field(min_length=1, max_length=4000, description="What to draw.")
+    prompt: str = Field(min_length=1, max_length=4000, description="What to generate.")
     model: str | None = Field(
         None,
         min_length=1,
         max_length=200,
-        description="Which model draws, a name from `GET /models`. Default: the first of them.",
+        description="Which model generates, a name from `GET /models`. Default: the first of them.",
     )
     negative_prompt: str = Field(
         "", max_length=4000, description="What to keep out; acts through guidance."
@@ -232,7 +232,7 @@ class Parameters(BaseModel):
         ge=0,
         le=50,
         description="How strongly the prompt pulls (classifier-free guidance, arXiv:2207.12598). "
-        "1 or less draws without guidance. Default: the model's profile.",
+        "1 or less generates without guidance. Default: the model's profile.",
     )
     guidance_rescale: float | None = Field(
         None,
@@ -267,28 +267,30 @@ class Parameters(BaseModel):
         ge=0,
         le=MAX_SEED,
         description="The same seed, parameters and model give the same image. Default: random; "
-        "the response's header `seed` tells it.",
+        "the response's header `seed` reports it.",
     )
     scheduler: SamplerByName | None = Field(
         None,
         description="The sampler, a name from `GET /samplers`. Default: the model's own.",
     )
-    num_images_per_prompt: int = Field(1, ge=1, le=8, description="Image i is drawn with seed + i.")
+    num_images_per_prompt: int = Field(
+        1, ge=1, le=8, description="Image i is generated with seed + i."
+    )
     safety_check: bool = Field(
         True, description="Honoured as far as the operator's policy allows; this request only."
     )
-    priority: Priority = Field("normal", description="Which requests are drawn first.")
+    priority: Priority = Field("normal", description="Which requests are served first.")
     deadline_s: Deadline = None
     output_format: Output = None
 
     def used(self, names: Iterable[str]) -> list[str]:
-        """Those of these parameters that are not at their defaults."""
+        """Return the names among these parameters that are not at their defaults."""
         fields = type(self).model_fields
         return [n for n in names if n in fields and getattr(self, n) != fields[n].default]
 
 
 class TextToImage(Parameters):
-    """`/txt2img`: draw what the prompt says."""
+    """`/txt2img`: generate what the prompt says."""
 
     task: ClassVar[Task] = "txt2img"
     height: Size | None = Field(
@@ -304,7 +306,7 @@ class TextToImage(Parameters):
     )
 
     def resolve(self, profile: Profile, **decided: Any) -> Resolved:
-        """The same with nothing left open: the profile's defaults, and a random seed.
+        """Return the parameters complete: with the profile's defaults, and a random seed.
 
         Args:
             decided: what the model decides: its name, height and width.
@@ -317,16 +319,16 @@ class TextToImage(Parameters):
             "guidance_interval": (0.0, 1.0),
             "seed": secrets.randbelow(MAX_SEED - self.num_images_per_prompt),
         }
-        given = {name: getattr(self, name) for name in type(self).model_fields}
-        given |= {name: value for name, value in left.items() if given[name] is None} | decided
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        values |= {name: value for name, value in left.items() if values[name] is None} | decided
         if self.hires is not None and self.hires.num_inference_steps is None:
-            steps = {"num_inference_steps": given["num_inference_steps"]}
-            given["hires"] = self.hires.model_copy(update=steps)
-        return _RESOLVED[self.task].model_construct(**given)
+            steps = {"num_inference_steps": values["num_inference_steps"]}
+            values["hires"] = self.hires.model_copy(update=steps)
+        return _RESOLVED[self.task].model_construct(**values)
 
 
 class ImageToImage(TextToImage):
-    """`/img2img`: redraw an image as the prompt says."""
+    """`/img2img`: generate an image again as the prompt says."""
 
     task: ClassVar[Task] = "img2img"
     height: Size | None = Field(
@@ -344,14 +346,14 @@ class ImageToImage(TextToImage):
 
 
 class Inpaint(ImageToImage):
-    """`/inpaint`: redraw the white area of the mask, keep the rest."""
+    """`/inpaint`: repaint the white area of the mask, keep the rest."""
 
     task: ClassVar[Task] = "inpaint"
     hires: None = Field(None, description="There is no second pass here.")
 
 
 class Resolved(TextToImage):
-    """Parameters that generate, with nothing left open: what the engine works on and reports."""
+    """These complete parameters are what the engine works on and reports."""
 
     model: str
     num_inference_steps: int
@@ -365,11 +367,11 @@ class Resolved(TextToImage):
 
 
 class ResolvedImageToImage(Resolved, ImageToImage):
-    """The same for `/img2img`."""
+    """These are the complete parameters of `/img2img`."""
 
 
 class ResolvedInpaint(ResolvedImageToImage, Inpaint):
-    """The same for `/inpaint`."""
+    """These are the complete parameters of `/inpaint`."""
 
     hires: None = None
 
@@ -385,7 +387,7 @@ class Upscale(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     task: ClassVar[Task] = "upscale"
     num_images_per_prompt: ClassVar[int] = 1
-    #: what only drawings have
+    #: what only generated images have
     model: ClassVar[str | None] = None
     controlnets: ClassVar[tuple[ControlNetUse, ...]] = ()
 

@@ -1,4 +1,4 @@
-"""What hosts and APIs see of the engine: the protocol `Runnable`, and the one in this process.
+"""Hosts and APIs see the engine by the protocol `Runnable`; the one in this process is here.
 
 Importing this module imports no torch, so that a host's supervising processes stay small and quick
 to start; `StableDiffusionRunnable.start` does.
@@ -34,7 +34,7 @@ Descriptions = list[dict[str, Any]]
 
 
 class Runnable(Protocol):
-    """Something that generates images: in this process, or elsewhere as Ray's replicas do.
+    """A runnable generates images: in this process, or elsewhere as Ray's replicas do.
 
     Methods without a comment do what those of `StableDiffusionRunnable` do.
     """
@@ -83,7 +83,7 @@ class Runnable(Protocol):
 
 
 class StableDiffusionRunnable:
-    """Models, each loaded once, drawing all requests in shared steps.
+    """This runnable loads each model once, and generates all requests in shared steps.
 
     Args:
         settings: default: the environment's `SD_*` variables.
@@ -100,7 +100,7 @@ class StableDiffusionRunnable:
     # -- life -------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Load the model, warm up, and begin to draw. Blocks; further calls do nothing.
+        """Load the model, warm up, and begin to serve; this blocks, and further calls do nothing.
 
         Raises:
             ConfigurationError: the settings or the model folder are wrong.
@@ -120,21 +120,24 @@ class StableDiffusionRunnable:
 
     @property
     def ready(self) -> bool:
-        """Loaded, warmed up, and taking requests."""
+        """Return whether it is loaded, warmed up, and accepting requests."""
         return self._engine is not None and self._engine.accepting
 
     def drain(self, timeout_s: float | None = None) -> bool:
-        """Take no new requests and finish the accepted ones. True when none was left over."""
+        """Accept no new requests and finish the accepted ones.
+
+        Return whether none was left over.
+        """
         if self._engine is None:
             return True
         return self._engine.drain(self.settings.drain_s if timeout_s is None else timeout_s)
 
     def close(self) -> None:
-        """Stop drawing. What is not finished ends with NotReady."""
+        """Stop generating; what is not finished ends with NotReady."""
         if self._engine is not None:
             self._engine.close()
 
-    # -- drawing ----------------------------------------------------------------------------
+    # -- generating -------------------------------------------------------------------------
 
     def submit(
         self,
@@ -145,7 +148,7 @@ class StableDiffusionRunnable:
         on_step: OnStep | None = None,
         preview_every: int = 0,
     ) -> Ticket:
-        """Hand in a request and return at once; `ticket.future` ends with a Result or an error.
+        """Submit a request and return at once; `ticket.future` ends with a Result or an error.
 
         Args:
             inputs: the pictures that the task needs.
@@ -177,7 +180,7 @@ class StableDiffusionRunnable:
         return self._engine.plan(Ticket(parameters), inputs)
 
     def txt2img(self, parameters: TextToImage) -> Result:
-        """Draw what the prompt says; blocks."""
+        """Generate what the prompt says, and block until it is done."""
         return self.submit(parameters).future.result()
 
     def img2img(self, parameters: ImageToImage, image: Image) -> Result:
@@ -195,37 +198,37 @@ class StableDiffusionRunnable:
     # -- what there is ----------------------------------------------------------------------
 
     def loras(self) -> list[dict[str, Any]]:
-        """Every LoRA a request may name; some may be for other models."""
+        """Return every LoRA a request may name; some may be for other models."""
         return _names(self.settings.lora_dir)
 
     def embeddings(self) -> list[dict[str, Any]]:
-        """Every textual inversion a request may name; some may be for other models."""
+        """Return every textual inversion a request may name; some may be for other models."""
         return _names(self.settings.embeddings_dir)
 
     def controlnets(self) -> list[dict[str, Any]]:
-        """Every ControlNet a request may name; some may be for other models."""
+        """Return every ControlNet a request may name; some may be for other models."""
         folder = self.settings.controlnet_dir
         found = sorted(Path(folder).expanduser().glob("*/config.json")) if folder else []
         return [{"name": path.parent.name} for path in found]
 
     def upscalers(self) -> list[dict[str, Any]]:
-        """Every upscaler a request may name, and how many times it enlarges by itself."""
+        """Return every upscaler a request may name, and how many times it enlarges by itself."""
         from runnables.upscalers.library import describe
 
         return describe(self.settings.upscaler_dir)
 
     def samplers(self) -> list[dict[str, Any]]:
-        """Every sampler a request may name, and the kinds of models that it fits."""
+        """Return every sampler a request may name, and the kinds of models that it fits."""
         return names.describe()
 
     def describe(self) -> dict[str, Any]:
-        """The default model: its name, family, native size and defaults."""
+        """Return the default model: its name, family, native size and defaults."""
         if self._pool is None:
             raise NotReady("the model is still loading")
         return _described(self._pool.first)
 
     def models(self) -> list[dict[str, Any]]:
-        """Every model a request may name, the default first; of those not loaded only the name."""
+        """Return every model a request may name, the default first; others may have only a name."""
         if self._pool is None:
             raise NotReady("the model is still loading")
         loaded = self._pool.loaded
@@ -236,13 +239,13 @@ class StableDiffusionRunnable:
 
     @property
     def capacity(self) -> int:
-        """Images of native size in flight that keep the engine's steps full."""
+        """Return how many images of native size in flight keep the engine's steps full."""
         if self._engine is None:
             raise NotReady("the model is still loading")
         return self._engine.capacity
 
     def load(self) -> dict[str, int]:
-        """How busy it is: requests waiting, images being drawn."""
+        """Return how busy it is: requests waiting, images being generated."""
         if self._engine is None:
             return {"waiting": 0, "active": 0}
         return {"waiting": self._engine.waiting, "active": self._engine.active}

@@ -1,7 +1,7 @@
-"""The operator's settings: every `SD_*` environment variable, declared once.
+"""The operator's settings are the `SD_*` environment variables, each declared once.
 
 `python -m runnables` prints them. An `SD_*` variable that is not declared here stops the start with
-a suggestion, so that a typing mistake is never silently the default.
+a suggestion, so that no typing mistake leaves a setting at its default unnoticed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Precision = Literal["auto", "fp32", "fp16", "bf16"]
 
 
 class Settings(EnvironmentSettings):
-    """Read from the environment, or given by name (tests, other hosts)."""
+    """The settings are read from the environment, or passed by name (tests, other hosts)."""
 
     model_config = SettingsConfigDict(env_prefix="SD_")
 
@@ -42,7 +42,7 @@ class Settings(EnvironmentSettings):
     models: str = Field(
         "",
         description="Comma-separated `name=source` of further models, which requests choose by "
-        "`model`; a source is what SD_MODEL takes. Each is loaded when it is first asked for",
+        "`model`; a source is what SD_MODEL takes. Each is loaded when it is first requested",
     )
     models_dir: str | None = Field(
         None,
@@ -88,16 +88,20 @@ class Settings(EnvironmentSettings):
         description="A folder with an AutoencoderTiny (TAESD) of this model's family: sharper "
         "previews; default: colours fitted to the model's own VAE",
     )
-    threads: int = Field(0, ge=0, description="CPU threads for drawing; 0: as many as cores")
-    compile: bool = Field(False, description="torch.compile the UNet (slower start, faster steps)")
+    threads: int = Field(0, ge=0, description="CPU threads for generating; 0: as many as cores")
+    compile: bool = Field(
+        False, description="torch.compile the denoiser (slower start, faster steps)"
+    )
     max_batch: int = Field(
-        0, ge=0, description="UNet rows a step at most; 0: as the accelerator suggests"
+        0, ge=0, description="Denoiser rows per step at most; 0: as the accelerator suggests"
     )
     max_queue_s: float = Field(
         120.0, gt=0, description="Refuse (429) when the estimated wait would exceed these seconds"
     )
     max_pixels: int = Field(
-        2048 * 2048, ge=64 * 64, description="Largest height x width drawn, and largest input image"
+        2048 * 2048,
+        ge=64 * 64,
+        description="Largest height x width generated, and largest input image",
     )
     max_body_mb: float = Field(25.0, gt=0, description="Largest request body")
     request_timeout_s: float = Field(
@@ -125,7 +129,7 @@ class Settings(EnvironmentSettings):
         "Default: stable-diffusion/jobs in XDG_STATE_HOME or ~/.local/state",
     )
     jobs_max: int = Field(1000, ge=1, description="Jobs waiting at most; more are refused (429)")
-    jobs_active: int = Field(16, ge=1, description="Jobs handed to the engine at once at most")
+    jobs_active: int = Field(16, ge=1, description="Jobs passed to the engine at once at most")
     jobs_retention_h: float = Field(
         24.0, gt=0, description="Hours that ended jobs and their images are kept"
     )
@@ -149,7 +153,7 @@ class Settings(EnvironmentSettings):
         "block", description="What happens to flagged images where the model ships a safety checker"
     )
     ui: bool = Field(True, description="The web page at /ui, loaded when it is first opened")
-    log_format: Literal["text", "json"] = Field("text", description="One line a request")
+    log_format: Literal["text", "json"] = Field("text", description="One line per request")
 
     @field_validator("models")
     @classmethod
@@ -165,12 +169,12 @@ class Settings(EnvironmentSettings):
 
     @property
     def further_models(self) -> dict[str, str]:
-        """Name -> source of SD_MODELS."""
+        """Return name -> source of SD_MODELS."""
         named = (entry.partition("=") for entry in self.models.split(",") if entry.strip())
         return {name.strip(): source.strip() for name, _, source in named}
 
     @classmethod
     def page(cls) -> str:
-        """The same in Markdown; docs/settings.md is this."""
+        """Return the settings in Markdown, the content of docs/settings.md."""
         rows = (f"| `{name}` | {default} | {text} |" for name, default, text in cls.rows())
         return "\n".join([PAGE, *rows])

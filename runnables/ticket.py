@@ -1,4 +1,4 @@
-"""What goes into the engine and what comes out. No torch here: hosts use these types."""
+"""These types go into the engine and come out; hosts use them, so they import no torch."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ OnStep = Callable[["Progress"], None]
 
 @dataclass(frozen=True)
 class Inputs:
-    """The pictures of a request, all RGB but the mask.
+    """Inputs are the pictures of a request, all RGB except the mask.
 
     Attributes:
-        image: what is redrawn or enlarged.
-        mask: grey; white is redrawn.
+        image: what is generated again or enlarged.
+        mask: grey; white is repainted.
         controls: in the order of the parameters' `controlnets`.
     """
 
@@ -40,14 +40,14 @@ NOTHING = Inputs()
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a request is.
+    """Progress says how far a request is.
 
     Attributes:
-        step, steps: UNet calls done, of how many.
+        step, steps: denoiser calls done, of how many.
         position: requests before this one in the queue.
-        eta_s: estimated seconds until it is drawn.
+        eta_s: estimated seconds until it is generated.
         preview: its first image as it looks now (RGB, about as many pixels as latents), where the
-            ticket asked for it at this step.
+            ticket requested it at this step.
     """
 
     state: State
@@ -59,8 +59,8 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """One finished image (RGB); `seed` is None where none was drawn with."""
+class GeneratedImage:
+    """This is one finished image (RGB); `seed` is None where no seed was used."""
 
     image: Image
     seed: int | None
@@ -69,14 +69,14 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Result:
-    """All images of a request, its parameters with nothing left open, and seconds by stage.
+    """A result has all images of a request, its complete parameters, and seconds by stage.
 
     Attributes:
         timings: by stage, in this order: queue, encode, denoise, decode.
-        cost_units: UNet rows run, in units of 64x64 latents (512x512 pixels).
+        cost_units: denoiser rows run, in units of 64x64 latents (512x512 pixels).
     """
 
-    images: tuple[Drawn, ...]
+    images: tuple[GeneratedImage, ...]
     parameters: AnyParameters
     timings: Mapping[str, float]
     cost_units: float = 0.0
@@ -84,11 +84,11 @@ class Result:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a request would be.
+    """A plan says what a request would take.
 
     Attributes:
         parameters: with nothing left open, the seed included.
-        steps: UNet calls of one image.
+        steps: denoiser calls of one image.
         seconds: what it adds to a machine that is already busy, estimated.
     """
 
@@ -99,7 +99,7 @@ class Plan:
 
 @dataclass(eq=False)
 class Ticket:
-    """A submitted request: wait on `future`, read `progress`, or `cancel`.
+    """A ticket is a submitted request: wait on `future`, read `progress`, or `cancel`.
 
     `future` ends exactly once: with a Result or with a StableDiffusionError.
 
@@ -118,5 +118,5 @@ class Ticket:
     preview_every: int = 0
 
     def cancel(self) -> None:
-        """Ask to stop: the rows are freed before the next step. Idempotent."""
+        """Ask to stop: the rows are freed before the next step. Further calls do nothing."""
         self.cancelled = True

@@ -26,7 +26,6 @@ def serve(repositories: Mapping[str, Path], *, garble: str = "") -> Iterator[str
     Args:
         garble: a file whose SHA-256 is stated wrongly.
     """
-
     handler = type("Handler", (_Handler,), {"folders": repositories, "garbled": garble})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     Thread(target=server.serve_forever, daemon=True).start()

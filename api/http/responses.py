@@ -14,7 +14,7 @@ from runnables.errors import InvalidInput, NotReady, OverCapacity, StableDiffusi
 from runnables.images import files
 from runnables.parameters import AnyParameters, OutputFormat, Parameters
 from runnables.settings import Settings
-from runnables.ticket import Drawn, Result
+from runnables.ticket import GeneratedImage, Result
 
 MEDIA: dict[str, OutputFormat] = {
     "image/png": "png",
@@ -116,7 +116,7 @@ def _headers(result: Result, timings: Mapping[str, float], request_id: str) -> d
     }
 
 
-def _generated_with(parameters: AnyParameters, image: Drawn) -> dict[str, str]:
+def _generated_with(parameters: AnyParameters, image: GeneratedImage) -> dict[str, str]:
     """Return the headers about generation; none where the image was only enlarged."""
     if not isinstance(parameters, Parameters):
         return {}

@@ -10,7 +10,7 @@ from api.generation import Generation
 from api.openai.translate import ImagesBody
 from runnables.errors import InvalidInput
 from runnables.images import files
-from runnables.ticket import Drawn, Result
+from runnables.ticket import GeneratedImage, Result
 
 
 class Moderated(InvalidInput):
@@ -32,7 +32,9 @@ def images(result: Result, body: ImagesBody, generation: Generation) -> dict[str
     }
 
 
-def image(result: Result, one: Drawn, body: ImagesBody, generation: Generation) -> dict[str, Any]:
+def image(
+    result: Result, one: GeneratedImage, body: ImagesBody, generation: Generation
+) -> dict[str, Any]:
     """Return one entry of `data`. URLs have the image itself in them: nothing is stored."""
     kind = body.output_format
     data = files.image_file(result, one, kind, generation.settings)

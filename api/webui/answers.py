@@ -15,7 +15,7 @@ from api.webui import controlnet
 from api.webui.body import GenerationBody
 from api.webui.tickets import Running
 from runnables.images import files, infotext
-from runnables.ticket import Drawn, Result
+from runnables.ticket import GeneratedImage, Result
 
 
 def images(
@@ -30,7 +30,7 @@ def images(
     }
 
 
-def file(result: Result, image: Drawn, generation: Generation) -> str:
+def file(result: Result, image: GeneratedImage, generation: Generation) -> str:
     """Return one image's file in base64."""
     return _base64(files.image_file(result, image, "png", generation.settings))
 

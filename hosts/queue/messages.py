@@ -123,8 +123,9 @@ class Task(BaseModel):
     def parameters(
         self, embeddings: Sequence[str] = (), *, prediction: Prediction = "epsilon"
     ) -> AnyParameters:
-        """Our parameters. Without a seed it follows from the task, so that a second delivery
-        generates the same image.
+        """Return our parameters.
+
+        Without a seed it follows from the task, so that a second delivery generates the same image.
 
         Args:
             embeddings: names of textual inversions that there are.

@@ -1,4 +1,4 @@
-"""Where the tensors live: one file a kind of device, one line here."""
+"""The accelerators are listed here, one line per kind of device."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ACCELERATORS: dict[str, Callable[[Settings], Accelerator]] = {
 
 
 def choose(settings: Settings) -> Accelerator:
-    """The accelerator SD_DEVICE names; `auto` takes CUDA, then Neuron, then the CPU.
+    """Return the accelerator that SD_DEVICE names; `auto` tries CUDA, then Neuron, then the CPU.
 
     Raises:
         ConfigurationError: the device is not there, or cannot run in SD_PRECISION.

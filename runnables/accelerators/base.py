@@ -1,4 +1,4 @@
-"""What the engine needs of a device. There is one folder per kind; precision is a value."""
+"""This protocol says what the engine needs of a device; there is one folder per kind of device."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class Accelerator:
-    """A device, its number format, and how much one step may hold."""
+    """An accelerator is a device with a number format and a limit on what one step may hold."""
 
     #: denoiser rows a call is padded to; empty: any number (no static shapes)
     buckets: tuple[int, ...] = ()
@@ -36,7 +36,7 @@ class Accelerator:
         self.settings = settings
 
     def load(self, source: str, config: str | None) -> Checkpoint:
-        """The model that a setting names, in this device's number format, on the CPU.
+        """Return the model that a setting names, in this device's number format, on the CPU.
 
         Raises:
             ConfigurationError: saying what is missing, damaged or not supported.
@@ -61,37 +61,37 @@ class Accelerator:
 
     @contextmanager
     def session(self) -> Iterator[None]:
-        """Held by the engine's thread for as long as it runs."""
+        """Return the context that the engine's thread holds for as long as it runs."""
         with torch.inference_mode():
             yield
 
     def row_limit(self, latent_area: int) -> int:
-        """denoiser rows a step may hold for latents of this area (h x w), at least 2."""
+        """Return how many rows a step may hold for latents of this area (h x w), at least 2."""
         if self.settings.max_batch:
             return self.settings.max_batch
         return min(max(2, round(self.efficient_rows * 64 * 64 / latent_area)), self.most_rows)
 
     def decode_limit(self, latent_area: int) -> int:
-        """Images decoded in one call: the VAE's activations are the largest of all."""
+        """Return how many images are decoded in one call; the VAE's activations are the largest."""
         return max(1, round(4 * 64 * 64 / latent_area))
 
     def pad(self, rows: int) -> int:
-        """The bucket for this many denoiser rows."""
+        """Return the bucket for this many denoiser rows."""
         return next((bucket for bucket in self.buckets if bucket >= rows), rows)
 
     def free_bytes(self) -> float:
-        """Memory that calls may use beside what is loaded now; infinite where nobody knows."""
+        """Return the bytes that calls may use beside what is loaded; infinite if unknown."""
         return math.inf
 
     def measure(self, call: Callable[[], T]) -> tuple[T, float]:
-        """What `call` returns, and the bytes it held at its peak; 0 where nobody knows."""
+        """Return what `call` returns, and the bytes it held at its peak; 0 if unknown."""
         return call(), 0.0
 
     def synchronize(self) -> None:
         """Wait for the device, where its work is asynchronous."""
 
     def is_out_of_memory(self, error: BaseException) -> bool:
-        """Whether the device ran out of memory, so that a smaller batch may succeed."""
+        """Return whether the device ran out of memory, so that a smaller batch may succeed."""
         return isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or (
             isinstance(error, RuntimeError) and "not enough memory" in str(error)
         )

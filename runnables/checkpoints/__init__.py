@@ -1,1 +1,1 @@
-"""Models on disk and on the Hub: layout, manifest, catalog, and how they are loaded."""
+"""This package finds, imports and loads models from disk and from the Hub."""

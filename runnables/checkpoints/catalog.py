@@ -1,4 +1,4 @@
-"""Models by short name: where they live, and the defaults their authors recommend.
+"""The catalog lists models by short name, with the defaults that their authors recommend.
 
 Where a revision is left open, the newest is taken: `python -m models import NAME` writes the commit
 that it fetched into the manifest, and `--revision COMMIT` pins one.
@@ -22,7 +22,7 @@ TURBO: Defaults = MappingProxyType(
 
 @dataclass(frozen=True)
 class Entry:
-    """One known model.
+    """An entry describes one known model.
 
     Attributes:
         repository: its Hub id.
@@ -147,12 +147,12 @@ CATALOG: dict[str, Entry] = {
 
 
 def folder_of(name: str) -> Path | None:
-    """The folder of a model that is imported (or embedded) under this name."""
+    """Return the folder of a model that is imported (or embedded) under this name."""
     folder = FOLDER / name
     return folder if "/" not in name and (folder / "model_index.json").is_file() else None
 
 
 def entry_of(source: str) -> Entry | None:
-    """The catalog's entry for a short name or a Hub repository."""
+    """Return the catalog's entry for a short name or a Hub repository."""
     by_repository = {entry.repository: entry for entry in CATALOG.values()}
     return CATALOG.get(source) or by_repository.get(source)

@@ -1,4 +1,4 @@
-"""What a loaded model is, whatever it was loaded from."""
+"""This module describes a loaded model, whatever it was loaded from."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from runnables.parameters import Profile
 
 @dataclass(frozen=True)
 class Compiled:
-    """What a compiled model takes.
+    """This class says what a compiled model takes.
 
     Attributes:
         sizes: (height, width) in pixels.
@@ -27,7 +27,7 @@ class Compiled:
     rows: int
 
     def check(self, size: tuple[int, int]) -> None:
-        """Raises InvalidInput where this (height, width) is not compiled, naming those that are."""
+        """Raise InvalidInput where this (height, width) is not compiled, naming those that are."""
         if size not in self.sizes:
             named = ", ".join(f"{height}x{width}" for height, width in self.sizes)
             raise InvalidInput(
@@ -38,7 +38,7 @@ class Compiled:
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A loaded model, on the CPU, in evaluation mode, without gradients.
+    """A checkpoint is a loaded model, on the CPU, in evaluation mode, without gradients.
 
     Attributes:
         name: for people and for `GET /models`; the folder's, file's or repository's last part.
@@ -60,20 +60,20 @@ class Checkpoint:
     compiled: Compiled | None = None
 
     def __getattr__(self, name: str) -> Any:
-        """A component by its name."""
+        """Return a component by its name."""
         try:
             return self.__dict__["components"][name]
         except KeyError as error:
             raise AttributeError(f"this checkpoint has no {name}") from error
 
     def all_of(self, kind: str) -> tuple[Any, ...]:
-        """The components `kind`, `kind_2`, `kind_3` that the model has, in this order."""
+        """Return the components `kind`, `kind_2`, `kind_3` that the model has, in this order."""
         names = (kind, f"{kind}_2", f"{kind}_3")
         return tuple(self.components[name] for name in names if name in self.components)
 
     @property
     def denoiser(self) -> Any:
-        """The component that predicts noise or velocity."""
+        """Return the component that predicts noise or velocity."""
         return self.components[FAMILIES[self.family].denoiser]
 
     @property
@@ -86,18 +86,18 @@ class Checkpoint:
 
     @property
     def modules(self) -> list[nn.Module]:
-        """All parts with weights; none of a compiled model, which has them on its device."""
+        """Return all parts with weights; none of a compiled model, which has them on its device."""
         return [part for part in self.components.values() if isinstance(part, nn.Module)]
 
     @property
     def nbytes(self) -> int:
-        """Of all weights."""
+        """Return the bytes of all weights."""
         weights = (weight for part in self.modules for weight in part.parameters())
         return sum(weight.numel() * weight.element_size() for weight in weights)
 
 
 def profile_of(family: str, scheduler_config: Mapping[str, Any], own: Mapping[str, Any]) -> Profile:
-    """The family's defaults, with the model's own before them.
+    """Return the family's defaults, with the model's own before them.
 
     Raises:
         ConfigurationError: `own`, the content of profile.json, is no profile.

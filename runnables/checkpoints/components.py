@@ -1,4 +1,4 @@
-"""Loads the components of a diffusers folder, each by its own class, from safetensors only."""
+"""Each component of a diffusers folder is loaded here by its own class, from safetensors only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from runnables.errors import ConfigurationError
 
 
 def load_component(folder: Path, index: Mapping[str, Any], name: str, dtype: torch.dtype) -> Any:
-    """One component, on the CPU: a module in evaluation mode without gradients, or a processor.
+    """Return one component, on the CPU: a module in evaluation mode, or a processor.
 
     Returns:
         None where model_index.json lists none.
@@ -38,12 +38,12 @@ def load_component(folder: Path, index: Mapping[str, Any], name: str, dtype: tor
 
 
 def refusal(message: str) -> ConfigurationError:
-    """What is wrong with the model that SD_MODEL names."""
+    """Return an error that says what is wrong with the model that SD_MODEL names."""
     return ConfigurationError(message, loc=("SD_MODEL",))
 
 
 def load_module(kind: Any, folder: Path, dtype: torch.dtype) -> torch.nn.Module:
-    """A diffusers or transformers module, on the CPU, in evaluation mode, without gradients.
+    """Load a diffusers or transformers module, on the CPU, in evaluation mode, without gradients.
 
     Raises:
         ConfigurationError: it has no safetensors, or lacks weights. Libraries raise as they like.

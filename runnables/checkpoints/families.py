@@ -1,4 +1,4 @@
-"""The model families as they lie on disk: adding one begins with an entry here.
+"""The model families are listed here as they lie on disk; a new one begins with an entry here.
 
 This module imports no torch, so that `python -m models` and hosts may read it. The code of a family
 is named by its import path, and is imported when a model of the family is loaded.
@@ -23,7 +23,7 @@ _T5_TOKENIZERS = dict.fromkeys(("T5Tokenizer", "T5TokenizerFast"), "transformers
 
 @dataclass(frozen=True)
 class Component:
-    """A part of a diffusers folder.
+    """A component is a part of a diffusers folder.
 
     Attributes:
         classes: class as model_index.json names it -> where the class to load it with is found.
@@ -78,7 +78,7 @@ COMPONENTS: dict[str, Component] = {
 
 @dataclass(frozen=True)
 class FamilyLayout:
-    """One family.
+    """A layout describes the files of one family.
 
     Attributes:
         code: import path of its class, `module:Class`.
@@ -106,7 +106,7 @@ class FamilyLayout:
 
     @property
     def needs(self) -> frozenset[str]:
-        """Components without which a folder is no model of the family."""
+        """Return the components without which a folder is no model of the family."""
         return frozenset({self.denoiser, "vae", "scheduler"})
 
 
@@ -183,7 +183,7 @@ LATENT_CONSISTENCY: Defaults = MappingProxyType({"num_inference_steps": 4, "guid
 
 
 def family_of(index: Mapping[str, Any]) -> str:
-    """The family of a model_index.json.
+    """Return the family of a model_index.json.
 
     Raises:
         ValueError: naming the pipeline classes that are supported.
@@ -198,7 +198,7 @@ def family_of(index: Mapping[str, Any]) -> str:
 
 
 def single_file_kinds() -> dict[str, tuple[FamilyLayout, str, str]]:
-    """Kind of single-file checkpoint -> its family, its pipeline class, the catalog's model."""
+    """Return family, pipeline class and catalog model for each kind of single-file checkpoint."""
     return {
         kind: (layout, pipeline, known)
         for layout in FAMILIES.values()

@@ -1,6 +1,6 @@
-"""Fetches from the Hub only the files a pipeline is loaded from, at one commit.
+"""This module fetches from the Hub only the files a pipeline is loaded from, at one commit.
 
-Where the Hub is, and with which token, is huggingface_hub's affair: HF_ENDPOINT, HF_TOKEN, HF_HOME,
+The Hub's address and token are settings of huggingface_hub: HF_ENDPOINT, HF_TOKEN, HF_HOME,
 HF_HUB_OFFLINE.
 """
 
@@ -17,12 +17,12 @@ from runnables.checkpoints import layout
 
 
 class Unreachable(Exception):
-    """No network, no such repository or revision, or no permission; the message says which."""
+    """The Hub, the repository or the revision cannot be reached, as the message says."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be fetched.
+    """A plan says what will be fetched.
 
     Attributes:
         commit: 40 hexadecimal digits.
@@ -44,12 +44,12 @@ def plan(repository: str, revision: str | None = None, variant: str = "") -> Pla
         variant: such as "fp16", where the repository has it.
 
     Raises:
-        Unreachable: see there.
+        Unreachable: the Hub, the repository or the revision cannot be reached.
         layout.Incomplete: the repository is no diffusers model, or holds no safetensors.
     """
     from huggingface_hub import HfApi
 
-    with _told(repository):
+    with _as_unreachable(repository):
         info = HfApi().model_info(repository, revision=revision, files_metadata=True)
     files = {file.rfilename: file for file in info.siblings or []}
     if info.sha is None or layout.INDEX not in files:
@@ -64,14 +64,14 @@ def plan(repository: str, revision: str | None = None, variant: str = "") -> Pla
 
 
 def fetch(planned: Plan, folder: Path | None = None) -> Path:
-    """Fetch into a folder, or into huggingface_hub's cache; what is there already is not fetched.
+    """Fetch into a folder, or into huggingface_hub's cache; skip what is there already.
 
     Raises:
-        Unreachable: see there.
+        Unreachable: the Hub, the repository or the revision cannot be reached.
     """
     from huggingface_hub import snapshot_download
 
-    with _told(planned.repository):
+    with _as_unreachable(planned.repository):
         path = snapshot_download(
             planned.repository,
             revision=planned.commit,
@@ -82,7 +82,7 @@ def fetch(planned: Plan, folder: Path | None = None) -> Path:
 
 
 def cached(repository: str, revision: str | None = None) -> Path | None:
-    """The folder in huggingface_hub's cache of what was fetched before; asks nobody."""
+    """Return the cached folder of what was fetched before, without using a network."""
     from huggingface_hub import try_to_load_from_cache
 
     path = try_to_load_from_cache(repository, layout.INDEX, revision=revision)
@@ -92,14 +92,16 @@ def cached(repository: str, revision: str | None = None) -> Path | None:
 def _index(repository: str, revision: str | None) -> dict[str, Any]:
     from huggingface_hub import hf_hub_download
 
-    with _told(repository):  # by its revision, so that `cached` finds it by that name again
+    with _as_unreachable(
+        repository
+    ):  # by its revision, so that `cached` finds it by that name again
         path = Path(hf_hub_download(repository, layout.INDEX, revision=revision))
     index: dict[str, Any] = json.loads(path.read_text())
     return index
 
 
 @contextmanager
-def _told(repository: str) -> Iterator[None]:
+def _as_unreachable(repository: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # the client raises a dozen kinds; all mean the same here

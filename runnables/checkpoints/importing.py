@@ -1,4 +1,4 @@
-"""Brings a model into models/: copied or fetched aside, checked, then moved into place at once."""
+"""A model is imported into models/: copied or fetched aside, checked, and then moved into place."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def import_model(
 
     Args:
         name: the new folder's name; default: the source's last part.
-        revision: a Hub commit, tag or branch; may be given as `owner/name@revision` too.
+        revision: a Hub commit, tag or branch; may be written as `owner/name@revision`, too.
         variant: such as "fp16": half the bytes, where the source has it.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What of a diffusers model folder a pipeline needs, and whether it is there in full.
+"""This module knows which files of a diffusers model folder a pipeline needs, and checks them.
 
 A folder holds model_index.json and one folder per component; the same weights often lie there
 several times: as pickles, for other frameworks, or as a *variant* such as `model.fp16.safetensors`.
@@ -27,7 +27,7 @@ class Incomplete(Exception):
 
 
 def components(index: Mapping[str, Any]) -> dict[str, str]:
-    """Component -> class name, of those a family uses and model_index.json lists as present."""
+    """Return component -> class name, for those a family uses and model_index.json has."""
     return {
         name: value[1]
         for name, value in index.items()
@@ -36,18 +36,21 @@ def components(index: Mapping[str, Any]) -> dict[str, str]:
 
 
 def variants(names: Iterable[str]) -> set[str]:
-    """The variants among one component's file names; "" stands for plain weights."""
+    """Return the variants among one component's file names; "" stands for plain weights."""
     matches = (WEIGHTS.fullmatch(PurePosixPath(name).name) for name in names)
     return {match["variant"] or "" for match in matches if match}
 
 
 def choose(available: set[str], variant: str) -> str | None:
-    """The variant to take: the one asked for, else plain, else fp16; None where nothing suits."""
+    """Return the variant to take: the requested one, else plain, else fp16.
+
+    Return None where none suits.
+    """
     return next((name for name in (variant, "", "fp16") if name in available), None)
 
 
 def needed(names: Iterable[str], index: Mapping[str, Any], variant: str = "") -> list[str]:
-    """The files a pipeline is loaded from.
+    """Return the files a pipeline is loaded from.
 
     Args:
         names: every file of the repository or folder, as paths relative to it.

@@ -1,4 +1,4 @@
-"""A folder of files that requests name: loaded at first use, evicted by least recent use."""
+"""A library is a folder of files that requests name; the least recently used are evicted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from runnables.errors import ConfigurationError, UnknownName
 
 
 class Sized(Protocol):
-    """What can be kept within a budget."""
+    """An object of this protocol can be kept within a budget."""
 
     @property
     def nbytes(self) -> int: ...
@@ -24,10 +24,10 @@ Key = tuple[str, float]
 
 
 class Library(Generic[T]):
-    """Thread-safe. What was evicted stays alive for as long as a request still uses it.
+    """A library is thread-safe; what was evicted stays alive while a request still uses it.
 
     Args:
-        folder: None: there is nothing in it.
+        folder: None stands for an empty folder.
         pattern: of the files or folders that count; the name is the path's stem.
         load: called as load(name, path); its errors go to the request that asks first.
         field: the parameter that names it, and the setting of its folder, for messages.
@@ -54,15 +54,15 @@ class Library(Generic[T]):
         self._lock = threading.Lock()
 
     def paths(self) -> dict[str, Path]:
-        """Every name with its path, as the folder is now."""
+        """Return every name with its path, as the folder is now."""
         found = sorted(self._folder.glob(self._pattern)) if self._folder else []
         return {_name(path): path for path in found}
 
     def find(self, name: str) -> Path:
-        """Where it lies; loads nothing.
+        """Return the path of a name, and load nothing.
 
         Raises:
-            UnknownName: with the names that there are.
+            UnknownName: the message lists the names that there are.
         """
         path = self.paths().get(name)
         if path is None:
@@ -70,10 +70,10 @@ class Library(Generic[T]):
         return path
 
     def get(self, name: str) -> T:
-        """Load it, or take it as it was loaded before.
+        """Load it, or return it as it was loaded before.
 
         Raises:
-            UnknownName: as `find`. What loading raises goes to the caller.
+            UnknownName: the message lists the names that there are. Errors of `load` are passed on.
         """
         path = self.find(name)
         key = (name, path.stat().st_mtime)
@@ -86,7 +86,7 @@ class Library(Generic[T]):
 
     @property
     def nbytes(self) -> int:
-        """Of what is loaded."""
+        """Return the bytes of what is loaded."""
         return sum(one.nbytes for one in list(self._loaded.values()))
 
     def _trim(self) -> None:

@@ -1,4 +1,4 @@
-"""Loads a model: a diffusers folder, a single-file checkpoint, a catalog name, or a Hub id."""
+"""This module loads a diffusers folder, a single-file checkpoint, a catalog name, or a Hub id."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _family_of(index: Mapping[str, Any]) -> str:
 
 
 def _check_whole(folder: Path, index: Mapping[str, Any], family: FamilyLayout) -> None:
-    """Every component is there, and as long as the manifest, or else its own header, says."""
+    """Check that every component is there, and as long as its manifest or header says."""
     try:
         if absent := family.needs - layout.components(index).keys():
             raise layout.Incomplete(f"{folder / layout.INDEX} lists no {', '.join(sorted(absent))}")
@@ -138,7 +138,7 @@ def _load_from_hub(source: str, dtype: torch.dtype, left_out: Collection[str]) -
 
 
 def _snapshot(source: str, repository: str, revision: str | None, dtype: torch.dtype) -> Path:
-    """The repository in huggingface_hub's cache, fetched, or without the Hub as it was fetched."""
+    """Return the repository's folder in the Hub's cache, fetched where the Hub is in reach."""
     try:
         variant = "fp16" if dtype == torch.float16 else ""
         return hub.fetch(hub.plan(repository, revision, variant))

@@ -1,4 +1,4 @@
-"""manifest.json: what a model folder must hold. A half-copied model is named, not served."""
+"""manifest.json lists what a model folder must hold, so that no half-copied model is served."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def write(folder: Path, *, source: str, revision: str | None = None) -> dict[str
 
 
 def read(folder: Path) -> dict[str, Any] | None:
-    """The manifest, or None where the folder has none.
+    """Return the manifest, or None where the folder has none.
 
     Raises:
         Damaged: it is there but cannot be read.
@@ -61,10 +61,10 @@ def read(folder: Path) -> dict[str, Any] | None:
 
 
 def verify(folder: Path, *, hashes: bool = True) -> bool:
-    """Compare a folder with its manifest. False where it has none.
+    """Compare a folder with its manifest; return False where it has none.
 
     Args:
-        hashes: also read every file and compare SHA-256 (about 1 s a GB), not sizes alone.
+        hashes: also read every file and compare SHA-256 (about 1 s per GB), not sizes alone.
 
     Raises:
         Damaged: naming the first file that is missing, short or other.
@@ -85,7 +85,7 @@ def verify(folder: Path, *, hashes: bool = True) -> bool:
 
 
 def sha256(path: Path) -> str:
-    """Hexadecimal digest of a file."""
+    """Return the hexadecimal digest of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -1,4 +1,4 @@
-"""Single-file checkpoints: one .safetensors with all weights under their original names.
+"""A single-file checkpoint is one .safetensors with all weights under their original names.
 
 Such a file has weights only. Configurations and tokenizers come from a diffusers folder of the same
 architecture; in this order: the one that is named (SD_CHECKPOINT_CONFIG), one beside the file with
@@ -74,7 +74,7 @@ def _from_folder(
     dtype: torch.dtype,
     left_out: Collection[str],
 ) -> dict[str, Any]:
-    """The text encoders that the file lacks, from the folder with the configurations."""
+    """Return the text encoders that the file lacks, from the folder with the configurations."""
     passed: dict[str, Any] = dict.fromkeys(left_out)
     for component, prefix in family.text_prefixes.items():
         if component in left_out or any(name.startswith(prefix) for name in names):
@@ -85,7 +85,7 @@ def _from_folder(
 
 
 def _kind(path: Path) -> tuple[str, list[str]]:
-    """What diffusers takes the file for, and its tensors' names; read from its header alone."""
+    """Return the kind that diffusers reads from the file's header, and the names of its tensors."""
     if path.suffix != ".safetensors":
         raise refusal(
             f"{path} is not a .safetensors file; pickled checkpoints (.ckpt, .pt) can run code "

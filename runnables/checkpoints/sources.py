@@ -1,4 +1,4 @@
-"""Where the models come from that a request may name beside the default."""
+"""This module says where the models lie that a request may name beside the default."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from runnables.errors import ConfigurationError
 
 
 class Sources(Mapping[str, str]):
-    """Name -> source of the models of SD_MODELS, and of those that lie in SD_MODELS_DIR now.
+    """Sources map names to the models of SD_MODELS, and to those that lie in SD_MODELS_DIR now.
 
     The folder is looked into each time, so that a model that arrives is served without a restart.
 

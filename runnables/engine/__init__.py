@@ -1,1 +1,1 @@
-"""Step-level continuous batching: admission, grouping, the step loop."""
+"""The engine batches continuously: requests join and leave between denoiser steps."""

@@ -1,4 +1,4 @@
-"""From a ticket to work: the kind of work that its parameters ask for."""
+"""A ticket becomes the kind of work that its parameters ask for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from runnables.ticket import Inputs, Ticket
 
 
 def plan(model: LoadedModel, ticket: Ticket, inputs: Inputs) -> Work:
-    """Decide everything about a request; loads nothing that it names.
+    """Decide everything about a request, and load nothing that it names.
 
     Raises:
         InvalidInput: (400, 404, 413) naming the field that cannot be served.

@@ -1,4 +1,4 @@
-"""The step: rows stacked into one denoiser call, guided, and advanced by their own samplers."""
+"""A step stacks rows into one denoiser call, guides them, and advances each by its own sampler."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from runnables.samplers.table import SamplerTable, advance, pad_depth
 
 
 class Batch:
-    """R rows of one BatchKey. Stacked once; stacked anew only when a row joins, leaves or changes.
+    """A batch has R rows of one BatchKey; it is stacked anew when one joins, leaves or changes.
 
     Guided rows come first, so that conditional outputs are rows 0..R-1 of the denoiser's batch and
     unconditional ones rows R..R+G-1. Rows that extensions ask for follow, and then padding up to
@@ -48,7 +48,7 @@ class Batch:
         self._blend = self._stack_blend() if self._masked else None
 
     def step(self) -> list[Row]:
-        """Advance every row by one denoiser call. Returns the rows whose image is denoised.
+        """Advance every row by one denoiser call, and return the rows whose image is denoised.
 
         Nothing is changed when the denoiser fails, so the rows can be retried in other batches.
         """
@@ -64,13 +64,13 @@ class Batch:
         return self._count_step()
 
     def output(self, row: Row) -> Tensor:
-        """(C, h, w) float32: the guided model output of the step a row has just taken."""
+        """Return the guided model output of the step a row has just taken, (C, h, w) float32."""
         return self.buffer[self.rows.index(row), self._depth]
 
     # -- one step's parts -------------------------------------------------------------------
 
     def _tables(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Each row's coefficients at its own step, brought to the device in one copy.
+        """Return each row's coefficients at its own step, brought to the device in one copy.
 
         Returns:
             coefficients (R, depth, depth + 2), input_scale (R,), timesteps (R,), renoise (R, 2).
@@ -83,7 +83,7 @@ class Batch:
         return matrix.view(-1, depth, depth + 2), rest[:, 0], rest[:, 1], rest[:, 2:]
 
     def _denoise(self, sample: Tensor, timesteps: Tensor) -> Tensor:
-        """A denoiser call, with every extension around it."""
+        """Run a denoiser call, with every extension around it."""
 
         def plain(sample: Tensor, timesteps: Tensor, **extra: Any) -> Tensor:
             return self._family.denoise(sample, timesteps, self._conditioning, **extra)
@@ -104,14 +104,14 @@ class Batch:
         return result
 
     def _draw_noise(self) -> None:
-        """Fresh noise for the rows whose sampler asks for it at this step."""
+        """Draw fresh noise for the rows whose sampler needs it at this step."""
         for i, row in enumerate(self.rows):
             if row.stage.table.draws_noise[row.step]:
                 shape = (1, *row.state.shape[1:])
                 self.buffer[i, -1] = draw_noise(shape, row.start.generator, self._family)[0]
 
     def _keep_unmasked(self, renoise: Tensor) -> None:
-        """Inpainting without further channels: outside the mask, the input at the next level."""
+        """Put the input at the next noise level outside the mask, where rows need it."""
         if self._blend is None:
             return
         mask, image_latents, noise = self._blend
@@ -186,13 +186,13 @@ class Batch:
 
 
 def signature(rows: Sequence[Row]) -> frozenset[tuple[object, ...]]:
-    """What a Batch was stacked for: it serves again as long as this is the same."""
+    """Return what a Batch was stacked for: the batch serves again as long as this is the same."""
     return frozenset((id(row), row.guided, id(row.stage), row.acting) for row in rows)
 
 
 @lru_cache(maxsize=1024)
 def _packed(table: SamplerTable, depth: int) -> Tensor:
-    """(K, depth * (depth + 2) + 4): coefficients, input scale, timestep, two renoise weights."""
+    """Pack coefficients, input scale, timestep and renoise: (K, depth * (depth + 2) + 4)."""
     padded = pad_depth(table, depth)
     return torch.cat(
         [

@@ -1,4 +1,4 @@
-"""How long things take: calibrated at warm-up, corrected by every step that is run."""
+"""The cost model estimates seconds: calibrated at warm-up, and corrected by every step."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ FIRST_TURN_S = 0.1  # of an upscaler that was never used
 
 @dataclass
 class CostModel:
-    """Seconds of a denoiser call = overhead + rate x denoiser rows x latent area.
+    """A denoiser call takes overhead + rate x denoiser rows x latent area, in seconds.
 
     Attributes:
         overhead: seconds of a call that no row adds to.
         rate: seconds per denoiser row and latent position.
         decode_rate: seconds per latent position of one decoded image.
-        turn: seconds of a turn of each upscaler that was used, by its name.
+        turn: seconds per tile of each upscaler that was used, by its name.
     """
 
     overhead: float = 0.005
@@ -26,24 +26,24 @@ class CostModel:
     turn: dict[str, float] = field(default_factory=dict)
 
     def step(self, rows: float, area: int) -> float:
-        """Seconds of one denoiser call."""
+        """Return the seconds of one denoiser call."""
         return self.overhead + self.rate * rows * area
 
     def alone(self, steps: int, rows: float, images: int, area: int) -> float:
-        """Seconds a request takes with the machine to itself."""
+        """Return the seconds that a request takes when it has the machine to itself."""
         decode = self.decode_rate * area * images
         return steps * self.step(rows * images, area) + decode
 
     def share(self, work: float) -> float:
-        """Seconds that so many denoiser rows x latent positions add to a machine already busy."""
+        """Return the seconds that rows x latent positions add to a machine already busy."""
         return self.rate * work
 
     def turns(self, upscaler: str, count: int) -> float:
-        """Seconds of so many turns of an upscaler."""
+        """Return the seconds of so many tiles of an upscaler."""
         return count * self.turn.get(upscaler, FIRST_TURN_S)
 
     def observe_turn(self, upscaler: str, seconds: float) -> None:
-        """As observe_step, for an upscaler; its first turn is the first that is known of it."""
+        """Correct an upscaler's seconds per tile; the first observation is taken as it is."""
         known = self.turn.get(upscaler, seconds)
         self.turn[upscaler] = known + TURN_GAIN * (seconds - known)
 
@@ -65,5 +65,5 @@ class CostModel:
         self.rate *= 1 + GAIN * (ratio - 1)
 
     def observe_decode(self, images: int, area: int, seconds: float) -> None:
-        """As observe_step, for the VAE."""
+        """Correct the VAE's seconds by what a decode really took."""
         self.decode_rate += GAIN * (seconds / (images * area) - self.decode_rate)

@@ -1,4 +1,4 @@
-"""Requests that generate images: planned here, prepared into rows elsewhere."""
+"""Requests that generate images are planned here; `prepare` makes their rows."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ REFINER_SHARE = 0.2  # the refiner runs the last fifth of the noise levels (arXi
 
 @dataclass(eq=False)
 class Denoise:
-    """A ticket with everything decided that needs no device; a kind of `Work`.
+    """This kind of `Work` is a ticket with everything decided that needs no device.
 
     Attributes:
         size: (height, width) in pixels.
@@ -68,44 +68,44 @@ class Denoise:
 
     @property
     def extensions(self) -> list[Extension]:
-        """Those that it asks for."""
+        """Return the extensions that the request asks for."""
         return self.model.wanted(self.parameters)
 
     @property
     def guided(self) -> bool:
-        """Whether a second, unconditional row is run."""
+        """Return whether a second, unconditional row is run."""
         traits = self.model.base.traits
         return self.parameters.guidance_scale > 1 and not traits.distilled_guidance
 
     @property
     def area(self) -> int:
-        """Latent positions of one image."""
+        """Return the latent positions of one image."""
         return self.model.base.traits.area(self.size)
 
     @property
     def seeds(self) -> range:
-        """The seed of each image."""
+        """Return the seed of each image."""
         first = self.parameters.seed
         return range(first, first + self.parameters.num_images_per_prompt)
 
     @property
     def steps(self) -> int:
-        """Denoiser calls of one image."""
+        """Return the denoiser calls of one image."""
         return sum(steps for steps, _ in self.passes)
 
     @property
     def weight(self) -> float:
-        """What extensions add to every denoiser row, in parts of one."""
+        """Return what extensions add to every denoiser row, as a fraction of the row."""
         return sum(one.cost(self.parameters) for one in self.extensions)
 
     @property
     def extra_rows(self) -> float:
-        """Denoiser rows that extensions add to an image, on average over the steps."""
+        """Return the denoiser rows that extensions add to an image, on average over the steps."""
         return sum(one.extra_rows(self.parameters) for one in self.extensions)
 
     @property
     def load(self) -> float:
-        """Denoiser rows of one image, what extensions add counted as parts of one."""
+        """Return the denoiser rows of one image; what extensions add counts as fractions of one."""
         return ((2 if self.guided else 1) + self.extra_rows) * (1 + self.weight)
 
     @property
@@ -114,19 +114,19 @@ class Denoise:
 
     @property
     def passes(self) -> list[tuple[int, int]]:
-        """Denoiser calls and latent positions of each pass of one image."""
+        """Return the denoiser calls and latent positions of each pass of one image."""
         first = [(sum(len(table) for _, table in self.stages), self.area)]
         second = self.second_pass
         return [*first, (len(second.table), second.area)] if second else first
 
     @property
     def work(self) -> float:
-        """Load of all calls x their latent positions."""
+        """Return the load of all calls x their latent positions."""
         return self.load * len(self.seeds) * sum(steps * area for steps, area in self.passes)
 
     @property
     def cost_units(self) -> float:
-        """The same in units of 64x64 latent positions."""
+        """Return the work in units of 64x64 latent positions."""
         return self.work / COST_UNIT
 
     @property
@@ -134,7 +134,7 @@ class Denoise:
         return self.model.cost.share(self.work)
 
     def text_additions(self, family: Family) -> tuple[Any, ...]:
-        """What extensions add to the prompts' encoding by a stage's model: a refiner has none."""
+        """Return what extensions add to the prompts' encoding; nothing for a refiner."""
         if family is not self.model.base:
             return ()
         added = (one.text(loaded) for one, loaded in self.loaded.items())
@@ -154,19 +154,19 @@ class Denoise:
 
 
 def plan(model: LoadedModel, ticket: Ticket, inputs: Inputs) -> Denoise:
-    """Decide everything about a request; loads nothing.
+    """Decide everything about a request, and load nothing.
 
     Raises:
         InvalidInput: (400, 404, 413) naming the field that cannot be served.
     """
-    given = ticket.parameters
-    assert isinstance(given, TextToImage)
+    requested = ticket.parameters
+    assert isinstance(requested, TextToImage)
     traits, checkpoint = model.base.traits, model.base.checkpoint
-    _check_features(model, given)
-    size = size_of(given, inputs.image, traits, model.settings.max_pixels)
+    _check_features(model, requested)
+    size = size_of(requested, inputs.image, traits, model.settings.max_pixels)
     if checkpoint.compiled is not None:
         checkpoint.compiled.check(size)
-    parameters = given.resolve(
+    parameters = requested.resolve(
         checkpoint.profile,
         model=model.name,
         height=size[0],
@@ -188,7 +188,7 @@ def plan(model: LoadedModel, ticket: Ticket, inputs: Inputs) -> Denoise:
 
 
 def _check_memory(work: Denoise) -> None:
-    """Raises PayloadTooLarge where an image cannot be generated in what is left."""
+    """Raise PayloadTooLarge where an image cannot be generated in the memory that is left."""
     model = work.model
     model.share_memory()
     beside = max((one.beside(work.parameters) for one in work.extensions), default=0.0)
@@ -273,12 +273,12 @@ def _second_pass(model: LoadedModel, parameters: Resolved, size: Size) -> Second
 
 
 def _upscaler(model: LoadedModel, name: str) -> Upscaler | None:
-    """None for what enlarges latents."""
+    """Return the upscaler of a second pass; None where it enlarges the latents."""
     return None if name == LATENT else model.upscalers.get(name, ("hires", "upscaler"))
 
 
 def _table(family: Family, parameters: Resolved, **cut: float) -> SamplerTable:
-    """The table of the first pass."""
+    """Return the table of the first pass."""
     return table_of(
         family,
         parameters.scheduler,
@@ -300,7 +300,7 @@ def table_of(
     pure_noise: bool = False,
     **cut: float,
 ) -> SamplerTable:
-    """A sampler's table for one pass of this model.
+    """Return a sampler's table for one pass of this model.
 
     Raises:
         InvalidInput: the sampler does not fit the model, cannot run so few or so many steps, or no
@@ -325,7 +325,7 @@ def table_of(
 
 
 def pure_noise(parameters: Resolved) -> bool:
-    """Whether nothing of an input image shows in the first latents."""
+    """Return whether nothing of an input image shows in the first latents."""
     if isinstance(parameters, ResolvedInpaint):
         return parameters.strength == 1.0
     return not isinstance(parameters, ResolvedImageToImage)

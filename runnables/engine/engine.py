@@ -1,4 +1,4 @@
-"""The step loop: requests join before a step, share it, and leave after it.
+"""The step loop lets requests join before a step, share it, and leave after it.
 
 One thread owns the models. It alternates between admitting (text encode, initial latents), one
 denoiser call for the rows that `scheduling.choose` picks, and decoding what has finished; making
@@ -41,7 +41,7 @@ STOPPED = "the service stopped before this request was finished"
 
 
 class Engine:
-    """Serves tickets. `observe(stage, seconds, rows)` is called for every piece of work done."""
+    """The engine serves tickets. It calls `observe(stage, seconds, rows)` after all work."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class Engine:
         self._thread.start()
 
     def submit(self, ticket: Ticket, inputs: Inputs) -> None:
-        """Plan and admit, or wait for the model; the ticket's future ends later.
+        """Plan and admit a request, or let it wait for its model; the ticket's future ends later.
 
         Raises:
             InvalidInput, OverCapacity, NotReady: refused, the future is left alone.
@@ -97,7 +97,7 @@ class Engine:
         ticket.future.add_done_callback(lambda _: self._pool.leave(model))
 
     def _begin(self, ticket: Ticket) -> None:
-        """From here on only the engine ends it."""
+        """Mark the ticket as accepted: from here on only the engine ends its future."""
         ticket.future.set_running_or_notify_cancel()
         self._open.add(ticket.id)
         id = ticket.id  # not the ticket: its future would hold it for ever
@@ -114,7 +114,7 @@ class Engine:
             raise
 
     def plan(self, ticket: Ticket, inputs: Inputs) -> Plan:
-        """What `submit` would do; nothing that the request names is loaded.
+        """Return what `submit` would do; load nothing that the request names.
 
         Of a model that is not loaded nothing is known yet: the parameters stay as they are.
 
@@ -131,7 +131,10 @@ class Engine:
             self._pool.leave(model.name)
 
     def drain(self, timeout_s: float) -> bool:
-        """Refuse new requests and finish the accepted ones. True when all have ended in time."""
+        """Refuse new requests and finish the accepted ones.
+
+        Return whether all have ended in time.
+        """
         self._queue.close()
         end = time.monotonic() + timeout_s
         while self._open and time.monotonic() < end:
@@ -149,22 +152,22 @@ class Engine:
 
     @property
     def accepting(self) -> bool:
-        """Running, and not draining."""
+        """Return whether the engine is running, and not draining."""
         return self._thread.is_alive() and not self._queue.closed
 
     @property
     def waiting(self) -> int:
-        """Requests in the queue, or waiting for their model."""
+        """Return the number of requests in the queue, or waiting for their model."""
         return len(self._queue) + self._pool.waiting
 
     @property
     def active(self) -> int:
-        """Images being generated or enlarged."""
+        """Return the number of images being generated or enlarged."""
         return len(self._rows) + len(self._tasks)
 
     @property
     def capacity(self) -> int:
-        """Guided images of native size that keep every step full, the next ones prepared."""
+        """Return how many guided images of native size keep every step full."""
         model = self._pool.first
         traits = model.base.traits
         fits = self._row_limit(model, traits.area(traits.native_size))
@@ -182,7 +185,7 @@ class Engine:
             self._abandon()
 
     def _turn(self) -> None:
-        """A step, or a tile of a task; where there is neither, wait for requests."""
+        """Run a step or a tile of a task; where there is neither, wait for requests."""
         started = time.perf_counter()
         if task := self._tasks.due(steps_wait=bool(self._rows)):
             self._run_task(task)
@@ -205,7 +208,7 @@ class Engine:
                 self._admit_waiting(waiting, outcome)
 
     def _admit_waiting(self, waiting: Waiting, model: LoadedModel) -> None:
-        """As `submit`, but errors end the future."""
+        """Admit a request that waited for its model; errors end its future."""
         ticket = waiting.ticket
         self._leave_at_end(ticket, model.name)
         try:
@@ -235,7 +238,7 @@ class Engine:
         return has_room(self._rows, held, taken, self._queue.first_urgency, limit)
 
     def _step(self, rows: list[Row]) -> None:
-        """One denoiser call. When it fails, its rows are retried alone; only the bad one ends."""
+        """Run one denoiser call; when it fails, retry each row alone, so that only one ends."""
         started = time.perf_counter()
         calls, load = sum(row.denoiser_rows for row in rows), sum(row.load for row in rows)
         model, area = rows[0].work.model, rows[0].key.area
@@ -282,7 +285,7 @@ class Engine:
         self._enlarge([row for row in done if row not in last])
 
     def _enlarge(self, rows: list[Row]) -> None:
-        """Rows that have ended their first pass begin the second, or the task before it."""
+        """Begin the second pass of rows that have ended their first, or the task before it."""
         pictured = [row for row in rows if row.second_pass and row.second_pass.upscaler]
         started = time.perf_counter()
         for row, pixels in decode(pictured, self._accelerator):
@@ -294,7 +297,7 @@ class Engine:
                 self._begin_second(row, None)
 
     def _begin_second(self, row: Row, pixels: Tensor | Exception | None) -> None:
-        """With the decoded picture, where the second pass is made of that."""
+        """Begin the second pass, with the decoded picture where the pass is made of that."""
         second, work = row.second_pass, row.work
         if second is None or work.ticket.future.done():
             return
@@ -339,7 +342,7 @@ class Engine:
     # -- tasks ------------------------------------------------------------------------------
 
     def _run_task(self, task: Task) -> None:
-        """Its next tile; a failure ends its request and no other."""
+        """Run the task's next tile; a failure ends its request and no other."""
         started, work = time.perf_counter(), task.work
         try:
             next(task.tiles)
@@ -359,7 +362,7 @@ class Engine:
     # -- how requests end -------------------------------------------------------------------
 
     def _end(self, work: Denoise, decode_s: float) -> None:
-        """Hand a request whose images are all decoded to the image threads."""
+        """Pass a request whose images are all decoded to the image threads."""
         clock = work.clock
         objections = self._flagged(work)
         timings = {
@@ -415,18 +418,18 @@ class Engine:
         for left in _works(self._rows, self._tasks):
             self._fail(left, NotReady(STOPPED))
 
-    # -- accounts ---------------------------------------------------------------------------
+    # -- estimates and progress -------------------------------------------------------------
 
     def _row_limit(self, model: LoadedModel, area: int) -> float:
         return min(self._accelerator.row_limit(area), model.memory.rows(area))
 
     def _limit(self, row: Row) -> int:
-        """Denoiser rows that a call with this row may hold, at least those of a guided image."""
+        """Return the denoiser rows that a call with this row may hold, at least one image's."""
         fits = self._row_limit(row.work.model, row.key.area)
         return max(2, int(fits * self.headroom.share))
 
     def _busy_s(self) -> float:
-        """Seconds of work left in the rows that take steps, and in tasks."""
+        """Return the seconds of work left in the rows that take steps, and in tasks."""
         steps = sum(_share_of(row) for row in list(self._rows))
         return steps + sum(task.left_s() for task in self._tasks)
 
@@ -442,7 +445,7 @@ class Engine:
             ticket.on_step(ticket.progress)
 
     def _preview(self, row: Row, batch: Batch, every: int) -> Image | None:
-        """At every n-th step, but not after the last one of a stage, which has its image soon."""
+        """Report a preview at every n-th step, except after the last step of a stage."""
         if row.step in (0, row.steps) or row.done % every or row not in batch.rows:
             return None
         try:
@@ -454,10 +457,10 @@ class Engine:
 
 
 def _works(rows: Sequence[Row], tasks: Tasks) -> list[Work]:
-    """The requests that are being served."""
+    """Return the requests that are being served."""
     return list(dict.fromkeys([*(row.work for row in rows), *(task.work for task in tasks)]))
 
 
 def _share_of(row: Row) -> float:
-    """Seconds that what is left of a row takes of a machine that is busy already."""
+    """Return the seconds that the rest of a row takes on a machine that is busy already."""
     return row.work.model.cost.share(row.remaining)

@@ -1,4 +1,4 @@
-"""Requests that only enlarge a picture: they are run as tasks beside the steps."""
+"""Requests that only enlarge a picture are run as tasks beside the steps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from runnables.engine.loaded_model import LoadedModel
 from runnables.engine.scheduling import Task, Tasks, urgency
 from runnables.errors import InvalidInput, PayloadTooLarge
 from runnables.parameters import Upscale
-from runnables.ticket import Drawn, Inputs, Progress, Result, Ticket
+from runnables.ticket import GeneratedImage, Inputs, Progress, Result, Ticket
 from runnables.upscalers.upscaler import Upscaler
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ MAX_SIDE = 16383  # what WebP holds
 
 @dataclass(eq=False)
 class Enlarge:
-    """A ticket with everything decided; a kind of `Work`.
+    """This kind of `Work` is a ticket to enlarge a picture, with everything decided.
 
     Attributes:
         size: (height, width) of the larger picture.
@@ -55,7 +55,7 @@ class Enlarge:
 
     @property
     def left_s(self) -> float:
-        """Estimated seconds of the tiles to come."""
+        """Return the estimated seconds of the tiles to come."""
         return self.model.cost.turns(self.upscaler.name, self.tiles - self.done)
 
     def begin(self, prepared: list[Any], tasks: Tasks) -> None:
@@ -66,7 +66,7 @@ class Enlarge:
         tasks.add(Task(self, tiles, self._end, self.upscaler.name, left, counted=self.count_tile))
 
     def read(self) -> None:
-        """Nothing: its upscaler was loaded to know the tiles."""
+        """Read nothing, because the upscaler was loaded to know the tiles."""
 
     def count_tile(self) -> None:
         """Report that a tile is finished."""
@@ -79,7 +79,7 @@ class Enlarge:
     def _end(self, larger: Image) -> None:
         begun = self.clock["taken"]
         timings = {"queue": begun - self.ticket.submitted, "upscale": time.monotonic() - begun}
-        settle(self.ticket, Result((Drawn(larger, None),), self.parameters, timings))
+        settle(self.ticket, Result((GeneratedImage(larger, None),), self.parameters, timings))
         self.release()
 
     def release(self) -> None:

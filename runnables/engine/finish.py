@@ -1,4 +1,4 @@
-"""The end of a request: latents to pixels, pixels to images, and its future's one result."""
+"""A request ends here: latents become pixels, pixels images, and its future gets one result."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from runnables.engine.row import Row
 from runnables.errors import Cancelled, GenerationFailed, StableDiffusionError
 from runnables.extensions.safety import Policy, filtered
 from runnables.families.base import Family
-from runnables.ticket import Drawn, Progress, Result, State, Ticket
+from runnables.ticket import GeneratedImage, Progress, Result, State, Ticket
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 def decode(
     rows: Sequence[Row], accelerator: Accelerator
 ) -> Iterator[tuple[Row, Tensor | Exception]]:
-    """Each row with its pixels, (H, W, 3) uint8 on the CPU, or with the error that ends it."""
+    """Return each row with its pixels, (H, W, 3) uint8 on the CPU, or with its error."""
     for _, group in groupby(rows, key=lambda row: row.key):
         members = list(group)
         area, memory = members[0].key.area, members[0].work.model.memory
@@ -54,14 +54,14 @@ def _decode_chunk(
 
 
 def _decoded(family: Family, latents: Tensor) -> Tensor:
-    """(N, 3, H, W), with a second try in float32 where half precision overflows (SDXL's does)."""
+    """Decode to (N, 3, H, W), again in float32 where half precision overflows (SDXL's does)."""
     pixels = family.to_pixels(latents)
     overflowed = isfinite(latents).all() and not isfinite(pixels).all()
     return family.to_pixels(latents, fp32=True) if overflowed else pixels
 
 
 def _checked(pixels: Tensor) -> Tensor | Exception:
-    """(3, H, W) in 0..1 -> (H, W, 3) uint8 on the CPU."""
+    """Turn (3, H, W) in 0..1 into (H, W, 3) uint8 on the CPU."""
     if not isfinite(pixels).all():
         return GenerationFailed(
             "the model produced values that are not numbers; try another seed, a lower "
@@ -71,7 +71,7 @@ def _checked(pixels: Tensor) -> Tensor | Exception:
 
 
 def to_image(pixels: Tensor) -> Image.Image:
-    """(H, W, 3) uint8 -> RGB image."""
+    """Turn (H, W, 3) uint8 into an RGB image."""
     return Image.fromarray(pixels.numpy())
 
 
@@ -79,7 +79,7 @@ def to_image(pixels: Tensor) -> Image.Image:
 
 
 def flagged(work: Denoise) -> set[int] | None:
-    """Seeds of the images that an extension objects to; None: nobody looked at them."""
+    """Return the seeds of the images that an extension objects to; None where none was checked."""
     seeds = sorted(work.finished)
     pictures = [to_image(work.finished[seed]) for seed in seeds]
     opinions = [one.review(work.parameters, pictures) for one in work.model.extensions]
@@ -90,15 +90,15 @@ def flagged(work: Denoise) -> set[int] | None:
 
 
 def deliver(work: Denoise, timings: dict[str, float], flagged: set[int], policy: Policy) -> None:
-    """In an image thread: pixels to images, and the future's end."""
+    """Turn pixels into images and end the future, in an image thread."""
     try:
         images = []
         for seed, pixels in sorted(work.finished.items()):
             image = to_image(pixels)
             if seed in flagged:
-                images.append(Drawn(filtered(image, policy), seed, "content_filtered"))
+                images.append(GeneratedImage(filtered(image, policy), seed, "content_filtered"))
             else:
-                images.append(Drawn(image, seed))
+                images.append(GeneratedImage(image, seed))
         settle(work.ticket, Result(tuple(images), work.parameters, timings, work.cost_units))
     except Exception as error:
         logger.exception("an image could not be made")
@@ -122,7 +122,7 @@ def settle(ticket: Ticket, outcome: Result | BaseException) -> None:
 
 
 def readable(error: BaseException, accelerator: Accelerator) -> StableDiffusionError:
-    """An error for the caller; one that was not written for callers is logged."""
+    """Return an error for the caller; one that was not written for callers is logged."""
     if isinstance(error, StableDiffusionError):
         return error
     logger.error("generating failed", exc_info=error)

@@ -1,4 +1,4 @@
-"""The second pass: a finished image is enlarged, and generated again as image to image."""
+"""A second pass enlarges a finished image, and generates it again as image to image."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LATENT = "latent"  # the name that stands for no upscaler: the latents are enlar
 
 @dataclass(frozen=True, eq=False)
 class SecondPass:
-    """A stage that starts from the enlarged result of the one before it.
+    """A second pass is a stage that starts from the enlarged result of the one before it.
 
     Attributes:
         size: (height, width) in pixels.
@@ -35,17 +35,17 @@ class SecondPass:
 
     @property
     def area(self) -> int:
-        """Latent positions."""
+        """Return the latent positions."""
         return self.family.traits.area(self.size)
 
     def from_latents(self, latents: Tensor, generator: torch.Generator) -> Tensor:
-        """The stage's first sample, (C, H, W) float32, of the latents (C, h, w) before it."""
+        """Return the first sample, (C, H, W) float32, of the latents (C, h, w) before it."""
         return from_latents(self.family, latents, self.size, self.table, generator)
 
     def from_picture(
         self, picture: Image, generator: torch.Generator
     ) -> Generator[None, None, Tensor]:
-        """The same of the decoded picture; it yields after each tile of the upscaler's."""
+        """Return the first sample of the decoded picture; yield after each tile of the upscaler."""
         assert self.upscaler is not None
         larger = yield from self.upscaler.enlarge(picture, self.size)
         pixels = image_to_pixels(larger, self.size)
@@ -53,7 +53,7 @@ class SecondPass:
 
 
 def enlarged(size: Size, scale: float, traits: Traits) -> Size:
-    """(height, width) of the second pass: the nearest multiples.
+    """Return (height, width) of the second pass: the nearest multiples.
 
     Raises:
         InvalidInput: a side would be too long.

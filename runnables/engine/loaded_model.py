@@ -1,4 +1,4 @@
-"""A loaded model: its family's code, its extensions, and what is known of its speed."""
+"""A loaded model has its family's code, its extensions, and what is known of its speed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class LoadedModel:
-    """One model that requests can name.
+    """A loaded model is one that requests can name.
 
     Attributes:
         name: what requests call it.
@@ -40,16 +40,16 @@ class LoadedModel:
 
     @property
     def nbytes(self) -> int:
-        """Of all its weights."""
+        """Return the bytes of all its weights."""
         refiner = self.refiner.checkpoint.nbytes if self.refiner else 0
         return self.base.checkpoint.nbytes + refiner
 
     def wanted(self, parameters: Parameters) -> list[Extension]:
-        """The extensions that a request asks for."""
+        """Return the extensions that a request asks for."""
         return [one for one in self.extensions if one.wanted(parameters)]
 
     def allowed_s(self, parameters: AnyParameters) -> float:
-        """Seconds after which a request fails."""
+        """Return the seconds after which a request fails."""
         return parameters.deadline_s or self.settings.request_timeout_s
 
     def share_memory(self) -> None:

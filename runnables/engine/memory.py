@@ -1,4 +1,4 @@
-"""What fits: measured at warm-up, so that nothing is started that cannot finish."""
+"""The memory model, measured at warm-up, keeps work from starting that cannot finish."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from runnables.errors import Loc, PayloadTooLarge
 
 @dataclass
 class MemoryModel:
-    """Bytes at the peak of a call = a rate x rows x latent area (attention is never materialised).
+    """The peak bytes of a call are a rate x rows x latent area: attention is never materialised.
 
     Attributes:
         budget: bytes that calls may hold beside the models; infinite where nothing is known.
-        row_rate: bytes a denoiser row and latent position.
-        decode_rate: bytes a latent position of one decoded image.
+        row_rate: bytes per denoiser row and latent position.
+        decode_rate: bytes per latent position of one decoded image.
         adapters: bytes of the budget that loaded LoRAs and ControlNets have taken.
     """
 
@@ -25,11 +25,11 @@ class MemoryModel:
     adapters: float = 0.0
 
     def rows(self, area: int) -> float:
-        """denoiser rows of this latent area that fit in one call."""
+        """Return the denoiser rows of this latent area that fit in one call."""
         return self._left / (self.row_rate * area) if self.row_rate else math.inf
 
     def images(self, area: int) -> float:
-        """Images of this latent area that can be decoded in one call."""
+        """Return the images of this latent area that can be decoded in one call."""
         return self._left / (self.decode_rate * area) if self.decode_rate else math.inf
 
     @property
@@ -37,7 +37,7 @@ class MemoryModel:
         return max(0.0, self.budget - self.adapters)
 
     def check(self, area: int, rows: float, loc: Loc = ("height",)) -> None:
-        """Whether an image that needs so many denoiser rows can be generated at all.
+        """Check that an image that needs so many denoiser rows can be generated at all.
 
         Args:
             loc: the field to blame.
@@ -49,7 +49,7 @@ class MemoryModel:
         if fits < 1:
             raise PayloadTooLarge(
                 "the memory left on this device holds an image of about "
-                f"{fits:.0%} of these pixels: ask for a smaller one",
+                f"{fits:.0%} of these pixels: request a smaller one",
                 loc=loc,
             )
 
@@ -59,7 +59,7 @@ SMALLEST = 1 / 64
 
 
 class Headroom:
-    """The share of the usual batch size that steps use: lowered by an out-of-memory, then raised.
+    """The share of the usual batch size is lowered by an out-of-memory error, and raised again.
 
     Attributes:
         share: from 1/64 to 1.
@@ -70,12 +70,12 @@ class Headroom:
         self._calm = 0
 
     def exhausted(self) -> None:
-        """A call ran out of memory: half as many rows from now on."""
+        """Halve the rows of later calls, because a call ran out of memory."""
         self.share = max(self.share / 2, SMALLEST)
         self._calm = 0
 
     def succeeded(self) -> None:
-        """A call went well; after some of them, a quarter more rows are tried."""
+        """Count a call that went well; after some of them, try a quarter more rows."""
         self._calm += 1
         if self.share < 1.0 and self._calm >= RECOVERY:
             self.share = min(1.0, self.share * 1.25)

@@ -1,4 +1,4 @@
-"""The pool of models that requests choose from.
+"""The models that requests choose from are pooled here.
 
 The first is loaded at the start and stays. The others are read when a request first names one, on
 a thread of their own, while the engine goes on with its steps; where they do not all fit, the one
@@ -29,7 +29,7 @@ Outcome = LoadedModel | StableDiffusionError
 
 @dataclass(frozen=True, eq=False)
 class Waiting:
-    """A request whose model is not loaded."""
+    """This request waits for a model that is not loaded."""
 
     ticket: Ticket
     model: str
@@ -37,7 +37,7 @@ class Waiting:
 
 
 class ModelPool:
-    """Thread-safe; `turn` belongs to the engine's thread.
+    """The pool is thread-safe, but only the engine's thread may call `turn`.
 
     Attributes:
         wake: called when there is something for `turn` to do.
@@ -47,7 +47,7 @@ class ModelPool:
         sources: name -> what SD_MODEL takes, of the further ones.
         read: called as read(name, source): a model in main memory.
         install: brings one to the accelerator and warms it up; on the engine's thread.
-        free: called when memory was given back; returns what calls may use now, in bytes.
+        free: called when memory was freed; returns what calls may use now, in bytes.
         budget: bytes of weights that may be loaded in all.
     """
 
@@ -78,7 +78,7 @@ class ModelPool:
 
     @property
     def names(self) -> list[str]:
-        """The default first."""
+        """Return the names of all models, the default first."""
         return [self.first.name, *self._sources]
 
     @property
@@ -88,16 +88,16 @@ class ModelPool:
 
     @property
     def waiting(self) -> int:
-        """Requests whose model is not loaded."""
+        """Return the number of requests whose model is not loaded."""
         return len(self._waiting)
 
     # -- any thread -------------------------------------------------------------------------
 
     def enter(self, named: str | None) -> LoadedModel | None:
-        """The model of this name, kept until `leave`; None where it has to be waited for.
+        """Return the model of this name, kept until `leave`; None where it has to be waited for.
 
         Raises:
-            UnknownName: with the names that there are.
+            UnknownName: the message lists the names that there are.
         """
         name = self._name(named)
         with self._lock:
@@ -109,12 +109,12 @@ class ModelPool:
             return model
 
     def leave(self, name: str) -> None:
-        """A request that had entered has ended."""
+        """Count the end of a request that had entered."""
         with self._lock:
             self._users[name] -= 1
 
     def wait_for(self, ticket: Ticket, inputs: Inputs) -> None:
-        """Keep a request until its model is there. Raises OverCapacity where many wait already."""
+        """Keep a request until its model is there. Raise OverCapacity where many wait already."""
         name = self._name(ticket.parameters.model)
         with self._lock:
             if len(self._waiting) >= MOST_WAITING:
@@ -133,7 +133,7 @@ class ModelPool:
 
     @property
     def expecting(self) -> bool:
-        """Whether a model is about to take memory."""
+        """Return whether a model is about to take memory."""
         return self._arriving is not None
 
     def discard(self, ended: Callable[[Ticket], bool]) -> list[Ticket]:
@@ -144,7 +144,7 @@ class ModelPool:
             return out
 
     def turn(self) -> Iterator[tuple[Waiting, Outcome]]:
-        """Let models come and go. Yields the requests that need wait no longer.
+        """Load and evict models, and yield the requests that need not wait any longer.
 
         Each comes with its model, entered, or with the error that ends it.
         """
@@ -156,7 +156,7 @@ class ModelPool:
             self._begin_reading(self._waiting[0].model)
 
     def close(self) -> None:
-        """Read no more models."""
+        """Stop reading models."""
         self._reader.shutdown(cancel_futures=True)
 
     def _take(self, wanted: Callable[[Waiting], bool]) -> list[Waiting]:
@@ -187,7 +187,7 @@ class ModelPool:
         self._arriving = self._leaving = None
 
     def _has_room(self, name: str, model: LoadedModel) -> bool:
-        """Evict the models that are in its way; False while one of them is still used."""
+        """Evict the models that are in its way; return False while one of them is still used."""
         if self.first.nbytes + model.nbytes > self._budget:
             need = (self.first.nbytes + model.nbytes) / 1e9
             raise ConfigurationError(
@@ -213,7 +213,7 @@ class ModelPool:
         logger.info("%s is ready, after %.1f s", model.name, time.monotonic() - started)
 
     def _share_memory(self) -> None:
-        """Every model's steps may use what is free now."""
+        """Set what every model's steps may use to the memory that is free now."""
         if self._free is not None:
             free = self._free()
             for model in self.loaded.values():

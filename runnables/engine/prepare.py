@@ -1,4 +1,4 @@
-"""From accepted requests to rows: prompts encoded together, and each image's first latents."""
+"""Accepted requests become rows: their prompts are encoded together, their latents started."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from runnables.samplers.table import SamplerTable
 
 
 class Preparer:
-    """Makes rows; it keeps the encodings of the last `cache_size` prompts."""
+    """A preparer makes rows, and keeps the encodings of the last `cache_size` prompts."""
 
     def __init__(self, cache_size: int) -> None:
         self._prompts = Prompts(cache_size)
 
     def prepare(self, works: Sequence[Denoise]) -> Iterator[tuple[Denoise, list[Row] | Exception]]:
-        """Each request with its rows, or with the error that ends it and no other."""
+        """Return each request with its rows, or with the error that ends it and no other."""
         for work in works:
             work.clock["taken"] = time.monotonic()
         with suppress(Exception):  # whoever is to blame fails alone, below
@@ -100,7 +100,7 @@ class Preparer:
 
 
 def _texts(work: Denoise, family: Family) -> tuple[Text, Text | None]:
-    """The prompt and, where it is guided, the negative prompt, which skips no layers."""
+    """Return the prompt and, where it is guided, the negative prompt, which skips no layers."""
     parameters, syntax = work.parameters, work.parameters.prompt_syntax
     additions = work.text_additions(family)
     prompt = Text(parameters.prompt, syntax, parameters.clip_skip, additions)
@@ -109,12 +109,12 @@ def _texts(work: Denoise, family: Family) -> tuple[Text, Text | None]:
 
 
 def _active(work: Denoise, run: Pass) -> tuple[Active, ...]:
-    """What every row carries through this pass for the extensions that it asks for."""
+    """Return what every row carries through this pass for the request's extensions."""
     return tuple((one, one.part(loaded, run)) for one, loaded in work.loaded.items())
 
 
 def _starts(work: Denoise) -> Iterator[tuple[int, Start]]:
-    """Each seed with the first latents of its image."""
+    """Return each seed with the first latents of its image."""
     (family, table), *_ = work.stages
     inputs = work.inputs
     pixels = image_to_pixels(inputs.image, work.size) if inputs.image else None

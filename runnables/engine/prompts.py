@@ -1,4 +1,4 @@
-"""The cache of encoded prompts, which a batch of requests fills in few calls."""
+"""This cache of encoded prompts is filled for a batch of requests in few calls."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Key = tuple[int, Text]  # the family's number
 
 
 class Prompts:
-    """The last `size` encodings that were used, of all loaded models."""
+    """The cache keeps the last `size` encodings that were used, of all loaded models."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -31,7 +31,7 @@ class Prompts:
     def pair(
         self, family: Family, prompt: Text, negative: Text | None
     ) -> tuple[Embedding, Embedding | None]:
-        """The prompt and, where it is guided, the negative prompt, of one length."""
+        """Return the prompt and, where it is guided, the negative prompt, of one length."""
         text = self._one(family, prompt)
         if negative is None:
             return text, None

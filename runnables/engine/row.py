@@ -1,4 +1,4 @@
-"""A row: one image on its way, and the stages it passes."""
+"""A row is one image that is being generated, with the stages that it passes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from runnables.samplers.table import SamplerTable
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """One sampler run with one model. SDXL's refiner is a second stage of the same row.
+    """A stage is one sampler run with one model; SDXL's refiner is a second stage of the same row.
 
     Attributes:
         active: the extensions that the request asks for, each with what the row carries for it.
@@ -44,18 +44,18 @@ class Stage:
 
     @property
     def load(self) -> float:
-        """Denoiser rows of a call, what extensions add counted as parts of one."""
+        """Return the denoiser rows of a call; what extensions add counts as fractions of one."""
         rows = (2 if self.negative else 1) + self.extra_rows
         return rows * (1 + self.weight)
 
     def guided(self, step: int) -> bool:
-        """Whether this denoiser call runs a second, unconditional row."""
+        """Return whether this denoiser call runs a second, unconditional row."""
         first, last = self.guidance_interval
         return self.negative is not None and first <= step / len(self.table) < last
 
 
 class Row:
-    """One image of a request.
+    """A row is one image of a request.
 
     Attributes:
         state: (depth, C, h, w) float32, the sampler's state; slot 0 is the current sample.
@@ -79,12 +79,12 @@ class Row:
 
     @property
     def second_pass(self) -> SecondPass | None:
-        """The next stage's, where that is one."""
+        """Return the next stage's second pass, where it is one."""
         return self._stages[1].second_pass if len(self._stages) > 1 else None
 
     @property
     def steps(self) -> int:
-        """All denoiser calls of the current stage."""
+        """Return the number of denoiser calls of the current stage."""
         return len(self.stage.table)
 
     @property
@@ -93,7 +93,7 @@ class Row:
 
     @property
     def denoiser_rows(self) -> int:
-        """Rows of the next call."""
+        """Return the denoiser rows of the next call."""
         return self._own_rows + sum(one.rows(part, self) for one, part in self.stage.active)
 
     @property
@@ -102,12 +102,12 @@ class Row:
 
     @property
     def acting(self) -> tuple[Hashable, ...]:
-        """What the extensions do in the next call."""
+        """Return what the extensions do in the next call."""
         return tuple(one.acts(part, self) for one, part in self.stage.active)
 
     @property
     def load(self) -> float:
-        """Rows of the next call, what extensions add counted as parts of one."""
+        """Return the denoiser rows of the next call, with what extensions add as fractions."""
         weight = sum(one.load_of(part, self) for one, part in self.stage.active)
         return self.denoiser_rows * (1 + weight)
 
@@ -126,18 +126,18 @@ class Row:
 
     @property
     def latents(self) -> Tensor:
-        """(C, h, w) float32, the current sample."""
+        """Return the current sample, (C, h, w) float32."""
         return self.state[0]
 
     @property
     def level(self) -> tuple[float, float]:
-        """How much of the finished latents and of noise the current sample is made of."""
+        """Return how much of the finished latents and of noise the current sample is made of."""
         of_image, of_noise = self.stage.table.renoise[self.step - 1].tolist()
         return of_image, of_noise
 
     @property
     def remaining(self) -> float:
-        """Load of the denoiser calls still to come x their latent positions, guided throughout."""
+        """Return the load of the remaining calls x latent positions, as if all were guided."""
         area = self.key.area
         left = -self.step * self.stage.load * area
         for stage in self._stages:

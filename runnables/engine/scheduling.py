@@ -1,7 +1,8 @@
-"""All policy of the engine: who is let in, who waits, who takes the next step.
+"""This module has all policy of the engine: who is admitted, who waits, who takes the next step.
 
 Urgency is an absolute time: a request may wait a multiple of its own time before others of its
-class overtake it. So one that waits only gains on those that come after it, and nobody starves.
+class overtake it. So a waiting request goes before those that come much later, and every request is
+served in the end.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ AHEAD = 2  # how many full batches of rows are prepared and kept in memory
 
 
 def urgency(ticket: Ticket, seconds: float, expires: float) -> float:
-    """When a request that takes so long by itself should be served, by time.monotonic."""
+    """Return the time.monotonic at which a request that takes so long alone should be served."""
     wait = PATIENCE[ticket.parameters.priority] * seconds
     return min(ticket.submitted + wait, expires - seconds)
 
@@ -34,7 +35,7 @@ def urgency(ticket: Ticket, seconds: float, expires: float) -> float:
 
 @dataclass(frozen=True)
 class BatchKey:
-    """What must match for two rows to share a denoiser call; all else may differ.
+    """Two rows share a denoiser call if their keys are equal; all else may differ.
 
     Attributes:
         family: the loaded model's number: the refiner is another than its base.
@@ -51,12 +52,12 @@ class BatchKey:
 
     @property
     def area(self) -> int:
-        """Latent positions of one row."""
+        """Return the latent positions of one row."""
         return self.height * self.width
 
 
 class Candidate(Protocol):
-    """What the choice needs to know of a row."""
+    """A candidate has what the choice needs to know of a row."""
 
     @property
     def key(self) -> BatchKey: ...
@@ -70,7 +71,7 @@ C = TypeVar("C", bound=Candidate)
 
 
 def choose(rows: Sequence[C], limit: Callable[[C], float]) -> list[C]:
-    """The most urgent row, and the most urgent of those that can share its denoiser call.
+    """Return the most urgent row, and the most urgent of those that can share its denoiser call.
 
     Args:
         rows: all active rows, at least one.
@@ -92,7 +93,7 @@ def choose(rows: Sequence[C], limit: Callable[[C], float]) -> list[C]:
 
 
 class Queue:
-    """Work that is accepted but not begun yet, most urgent first. Thread-safe.
+    """The queue holds accepted work that has not begun, most urgent first; it is thread-safe.
 
     Args:
         max_wait: seconds of estimated waiting beyond which requests are refused.
@@ -111,12 +112,12 @@ class Queue:
 
     @property
     def first_urgency(self) -> float:
-        """Urgency of the next request; infinity where none waits."""
+        """Return the urgency of the next request; infinity where none waits."""
         with self._changed:
             return self._waiting[0].urgency if self._waiting else math.inf
 
     def admit(self, work: Work) -> None:
-        """Let a request in.
+        """Admit a request.
 
         Raises:
             NotReady: the service is draining.
@@ -139,7 +140,7 @@ class Queue:
             self._changed.notify_all()
 
     def take(self) -> Work | None:
-        """The most urgent request that waits."""
+        """Remove and return the most urgent request that waits."""
         with self._changed:
             work = self._waiting.pop(0) if self._waiting else None
             self._number()
@@ -155,13 +156,13 @@ class Queue:
             return out
 
     def close(self) -> None:
-        """Refuse whatever comes from now on."""
+        """Refuse all further requests."""
         with self._changed:
             self.closed = True
             self._changed.notify_all()
 
     def wake(self) -> None:
-        """End a `wait`: there is something else to do."""
+        """End a `wait`, because there is something else to do."""
         with self._changed:
             self._changed.notify_all()
 
@@ -186,7 +187,7 @@ def has_room(
     next_urgency: float,
     row_limit: Callable[[int], float],
 ) -> bool:
-    """Whether another request is prepared: some batches ahead, twice as many for an urgent one.
+    """Return whether to prepare another request: some batches ahead, twice as many if it is urgent.
 
     Args:
         active: the rows that take steps.
@@ -206,7 +207,7 @@ def has_room(
 
 @dataclass(eq=False)
 class Task:
-    """Work that takes turns with the steps, such as the tiles of a picture being enlarged.
+    """A task takes turns with the steps, such as the tiles of a picture being enlarged.
 
     The engine's thread runs the generator up to its next `yield`, takes steps for at least as long,
     and comes back. So a long task neither stalls the steps nor waits for all of them.
@@ -231,7 +232,7 @@ class Task:
 
 
 class Tasks:
-    """The tasks that have begun. The engine's thread alone changes them."""
+    """These tasks have begun; the engine's thread alone changes them."""
 
     def __init__(self) -> None:
         self._all: list[Task] = []
@@ -244,7 +245,7 @@ class Tasks:
         return iter(list(self._all))
 
     def add(self, task: Task) -> None:
-        """Let it have its first turn when it is due."""
+        """Add a task, whose first tile is run when it is due."""
         self._all.append(task)
 
     def drop(self, task: Task) -> None:
@@ -256,7 +257,7 @@ class Tasks:
         self._all = [task for task in self._all if task.work is not work]
 
     def due(self, *, steps_wait: bool) -> Task | None:
-        """The most urgent task, if a task is due.
+        """Return the most urgent task, if a task is due.
 
         Args:
             steps_wait: whether there are steps, to which half of the time belongs.
@@ -266,9 +267,9 @@ class Tasks:
         return min(self._all, key=lambda task: task.work.urgency)
 
     def took(self, seconds: float) -> None:
-        """A tile took so long: as much is owed to the steps."""
+        """Count a tile's seconds: the steps get as many next."""
         self._owed = seconds
 
     def stepped(self, seconds: float) -> None:
-        """Steps were run for so long."""
+        """Count the seconds that steps were run for."""
         self._owed -= seconds

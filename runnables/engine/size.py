@@ -1,4 +1,4 @@
-"""(height, width) in pixels: as requested, or the model's own, or an input's shape at its area."""
+"""The size in pixels is the requested one, the model's own, or an input's shape at its area."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def size_of(parameters: TextToImage, image: Image | None, traits: Traits, max_pixels: int) -> Size:
-    """The size that is generated. Raises InvalidInput, PayloadTooLarge naming the field."""
+    """Return the size to generate. Raise InvalidInput or PayloadTooLarge naming the field."""
     height, width = parameters.height, parameters.width
     if image is not None and height is None and width is None:
         height, width = _fitted(image, traits)
@@ -27,7 +27,7 @@ def size_of(parameters: TextToImage, image: Image | None, traits: Traits, max_pi
 
 
 def check_pixels(size: Size, max_pixels: int, loc: Loc) -> None:
-    """Raises PayloadTooLarge blaming the field."""
+    """Raise PayloadTooLarge, naming the field, for an image of too many pixels."""
     if size[0] * size[1] > max_pixels:
         raise PayloadTooLarge(
             f"height x width is {size[0]} x {size[1]}, over the limit of {max_pixels} pixels",
@@ -36,7 +36,7 @@ def check_pixels(size: Size, max_pixels: int, loc: Loc) -> None:
 
 
 def _fitted(image: Image, traits: Traits) -> Size:
-    """The image's shape, never squashed, at the model's native area."""
+    """Return a size of the image's shape, never squashed, at the model's native area."""
     native, factor = traits.native_size, traits.size_multiple
     scale = math.sqrt(native[0] * native[1] / (image.width * image.height))
     return (

@@ -1,4 +1,4 @@
-"""What the engine does for a request: denoise images, or enlarge one."""
+"""Work is what the engine does for a request: denoise images, or enlarge one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from runnables.ticket import Ticket
 
 
 class Work(Protocol):
-    """A ticket with everything decided. `Denoise` and `Enlarge` are the two kinds.
+    """Work is a ticket with everything decided; `Denoise` and `Enlarge` are its two kinds.
 
     Attributes:
         model: the model that does it.
@@ -39,11 +39,11 @@ class Work(Protocol):
 
     @property
     def share_s(self) -> float:
-        """Seconds that it adds to a machine that is busy already."""
+        """Return the seconds that it adds to a machine that is busy already."""
         ...
 
     def read(self) -> None:
-        """Read what it needs from disk; in the caller's thread, before it is admitted.
+        """Read what it needs from disk, in the caller's thread, before it is admitted.
 
         Raises:
             InvalidInput: something that it names is damaged, or for another model.
@@ -51,9 +51,9 @@ class Work(Protocol):
         ...
 
     def begin(self, prepared: list[Any], tasks: Any) -> None:
-        """Join those that are `prepared` into rows, or the `tasks` (`scheduling.Tasks`)."""
+        """Add the work that is `prepared` to the rows, or to the `tasks` (`scheduling.Tasks`)."""
         ...
 
     def release(self) -> None:
-        """Let go of pictures and tensors at the end."""
+        """Release pictures and tensors at the end."""
         ...

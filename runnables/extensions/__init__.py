@@ -1,4 +1,4 @@
-"""What a request may add to a model: one folder or file per extension, one line here."""
+"""The extensions, which add to a model what requests ask for, are listed here."""
 
 from __future__ import annotations
 
@@ -24,5 +24,5 @@ EXTENSIONS: tuple[type[Extension], ...] = (
 
 
 def extensions_of(family: Family, context: Context) -> tuple[Extension, ...]:
-    """Those that this model takes."""
+    """Return the extensions that this model takes."""
     return tuple(kind(family, context) for kind in EXTENSIONS if kind.suits(family))

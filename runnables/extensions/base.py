@@ -1,4 +1,4 @@
-"""The seam between a batch and what requests add to a model: LoRA, ControlNet, DeepCache and so on.
+"""This is the seam between a batch and what requests add to a model, such as LoRA or ControlNet.
 
 A loaded model has one object per extension that its family takes. The engine knows none of them: it
 loops over those that a request asks for.
@@ -26,7 +26,7 @@ Denoise = Callable[..., Tensor]
 
 
 class RowState(Protocol):
-    """What an extension sees of a row.
+    """This is what an extension sees of a row.
 
     Attributes:
         step: denoiser calls done in the current pass.
@@ -53,7 +53,7 @@ class RowState(Protocol):
 
 @dataclass(frozen=True)
 class Pass:
-    """One run over the noise levels: a request has one, or two where it has a second pass.
+    """A pass is one run over the noise levels; a request has one, or two with a second pass.
 
     Attributes:
         parameters: of the request.
@@ -70,13 +70,13 @@ class Pass:
 
 @dataclass(frozen=True, eq=False)
 class Stacked:
-    """The rows of one denoiser call: R conditional, G unconditional, further ones, then padding.
+    """One call stacks R conditional rows, G unconditional ones, further ones, and then padding.
 
     Attributes:
         rows: R, guided ones first.
         guided: G; row R + i is the unconditional one of row i.
         order: of all U denoiser rows, the index among the R rows.
-        further: for each extension that asked for rows of its own, by its name, their numbers.
+        further: for each extension with rows of its own, by its name, their numbers.
         conditioning: of the U denoiser rows.
     """
 
@@ -89,20 +89,20 @@ class Stacked:
 
 
 class Call:
-    """An extension in one stacked batch; it serves until a row joins, leaves or acts otherwise."""
+    """This is an extension in one stacked batch; it serves until a row joins, leaves or changes."""
 
     def around(self, denoise: Denoise) -> Denoise:
-        """A denoiser call with this extension in it."""
+        """Return a context that puts this extension into a denoiser call."""
         return denoise
 
     def guide(self, guided: Tensor, output: Tensor) -> Tensor:
-        """The model output (R, C, h, w) after guidance, of the denoiser's (U, C, h, w)."""
+        """Return the model output (R, C, h, w) after guidance, of the denoiser's (U, C, h, w)."""
         return guided
 
 
 @dataclass(frozen=True)
 class Context:
-    """What extensions are made with, beside their model.
+    """The context has what extensions are made with, beside their model.
 
     Attributes:
         adopt: brings a module to the accelerator.
@@ -115,7 +115,7 @@ class Context:
 
 
 class Extension:
-    """What requests may add to one loaded model. By default it adds nothing at any point.
+    """An extension is what requests may add to one loaded model; by default it adds nothing.
 
     Attributes:
         name: the request's parameter that asks for it.
@@ -131,33 +131,33 @@ class Extension:
 
     @classmethod
     def suits(cls, family: Family) -> bool:
-        """Whether this model takes it."""
+        """Return whether this model takes the extension."""
         return cls.name in family.traits.features
 
     # -- any thread -------------------------------------------------------------------------
 
     def wanted(self, parameters: Parameters) -> bool:
-        """Whether a request asks for it: its parameter is not at its default."""
+        """Return whether a request asks for it: its parameter is not at its default."""
         field = type(parameters).model_fields.get(self.name)
         return field is not None and getattr(parameters, self.name) != field.default
 
     def check(self, parameters: Parameters) -> None:
-        """Raises InvalidInput where it cannot be had. Loads nothing."""
+        """Raise InvalidInput where the request cannot have it; load nothing."""
 
     def cost(self, parameters: Parameters) -> float:
-        """What it adds to every denoiser row, in parts of one."""
+        """Return what it adds to every denoiser row, as a fraction of the row."""
         return 0.0
 
     def beside(self, parameters: Parameters) -> float:
-        """Memory that it holds during a call beside a denoiser row, in parts of that row's."""
+        """Return the memory that it needs during a call, as a fraction of a row's."""
         return 0.0
 
     def extra_rows(self, parameters: Parameters) -> float:
-        """Denoiser rows that it adds to an image, on average over the steps."""
+        """Return the denoiser rows that it adds to an image, on average over the steps."""
         return 0.0
 
     def load(self, parameters: Parameters) -> Any:
-        """What the request names, read from disk where it has to be.
+        """Return what the request names, read from disk where it has to be.
 
         Raises:
             InvalidInput: it is damaged, or for another model.
@@ -166,41 +166,41 @@ class Extension:
 
     @property
     def nbytes(self) -> int:
-        """Bytes on the device of what is loaded."""
+        """Return the bytes on the device of what is loaded."""
         return 0
 
     # -- the engine's thread ----------------------------------------------------------------
 
     def text(self, loaded: Any) -> TextAddition | None:
-        """What it adds to the encoding of the request's prompts."""
+        """Return what it adds to the encoding of the request's prompts."""
         return None
 
     def part(self, loaded: Any, run: Pass) -> Any:
-        """What rows carry through this pass."""
+        """Return what rows carry through this pass."""
         return loaded
 
     def acts(self, part: Any, row: RowState) -> Hashable:
-        """What it does in the row's next call; a batch is stacked anew when this changes."""
+        """Return what it does in the row's next call; a batch is stacked anew when this changes."""
         return None
 
     def rows(self, part: Any, row: RowState) -> int:
-        """Denoiser rows of its own in the row's next call."""
+        """Return the number of denoiser rows that it adds to the row's next call."""
         return 0
 
     def load_of(self, part: Any, row: RowState) -> float:
-        """What it adds to every denoiser row of the row's next call, in parts of one."""
+        """Return what it adds to every denoiser row of the next call, as a fraction of the row."""
         return 0.0
 
     def stack(self, stacked: Stacked, parts: Sequence[Any]) -> Call | None:
-        """Its side of a batch; `parts` of the R rows, None where a row does not ask for it."""
+        """Return its call for a batch; `parts` of the R rows are None where not requested."""
         return None
 
     def review(self, parameters: Parameters, pictures: Sequence[Image]) -> list[bool] | None:
-        """Which finished pictures it objects to; None: it has no opinion."""
+        """Return which finished pictures it objects to; None where it has no opinion."""
         return None
 
     def preview(self, row: RowState, output: Tensor) -> Image | None:
-        """The row's picture as it looks now, of the guided model output (C, h, w)."""
+        """Return the row's picture as it looks now, of the guided model output (C, h, w)."""
         return None
 
 

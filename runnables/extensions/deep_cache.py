@@ -1,4 +1,4 @@
-"""DeepCache (arXiv:2312.00858): between full UNet calls, only the outermost blocks are run.
+"""DeepCache (arXiv:2312.00858) runs only the outermost blocks between whole UNet calls.
 
 What enters the last up block changes slowly from step to step. A full call keeps it; a shallow call
 runs the first down block and the last up block around the kept one, on diffusers' own modules.
@@ -25,7 +25,7 @@ FEATURES = "deep_cache"
 
 
 class DeepCache(Extension):
-    """Whole UNet calls at every n-th step only, where a request asks for it."""
+    """This extension makes whole UNet calls at every n-th step only, on request."""
 
     name = "deep_cache_interval"
     splits = True
@@ -41,7 +41,7 @@ class DeepCache(Extension):
         return parameters.deep_cache_interval
 
     def acts(self, part: int, row: RowState) -> bool:
-        """Whether the next call can do with the features of an earlier one."""
+        """Return whether the next call can use the features of an earlier one."""
         features = row.kept.get(FEATURES)
         due = row.step % part == 0
         return not due and features is not None and len(features) >= (2 if row.guided else 1)
@@ -56,7 +56,7 @@ class DeepCache(Extension):
 
 
 class ShallowCall(Call):
-    """A call of the outermost blocks, for rows that all have features."""
+    """This call runs the outermost blocks, for rows that all have features."""
 
     def __init__(self, family: UNetFamily, stacked: Stacked) -> None:
         self._family = family
@@ -79,7 +79,7 @@ class ShallowCall(Call):
 
 
 class KeepingCall(Call):
-    """A whole call that leaves features with the rows `keeping`."""
+    """This call runs the whole UNet, and leaves features with the rows `keeping`."""
 
     def __init__(self, family: UNetFamily, stacked: Stacked, keeping: Sequence[int]) -> None:
         self._family = family
@@ -101,13 +101,13 @@ class KeepingCall(Call):
 
 @contextmanager
 def kept_features(family: UNetFamily) -> Iterator[list[Tensor]]:
-    """While open, a call of `denoise` puts what enters its last up block into the list.
+    """Append what enters the UNet's last up block to the list while the context is open.
 
     (U, channels, h, w) in the model's dtype.
     """
     kept: list[Tensor] = []
 
-    def keep(block: Any, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+    def keep(block: Any, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
         kept.append(named["hidden_states"])
 
     handle = family.unet.up_blocks[-1].register_forward_pre_hook(keep, with_kwargs=True)
@@ -124,7 +124,7 @@ def predict_shallow(
     conditioning: Conditioning,
     features: Tensor,
 ) -> Tensor:
-    """The UNet's output from the features that an earlier call kept for the same rows."""
+    """Return the UNet's output from the features that an earlier call kept for the same rows."""
     unet = family.unet
     added = family.added_conditions(conditioning)
     text, sample = conditioning.hidden_states, sample.to(family.dtype)

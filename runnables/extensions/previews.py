@@ -1,6 +1,6 @@
-"""Pictures of an image on its way, at the size of its latents, for next to nothing.
+"""Previews show an image while it is generated, small, and at almost no cost.
 
-The sampler's state is noisy; what the model takes the finished latents to be is not. A linear map
+The sampler's state is noisy; the model's own estimate of the finished latents is not. A linear map
 from latents to colours, fitted once to the model's own VAE, shows them; a tiny VAE (TAESD and its
 kin, diffusers' AutoencoderTiny) shows them sharp where the operator has one.
 """
@@ -23,7 +23,7 @@ PATCH = 4  # latents along a side of a patch of one colour, in the picture the m
 
 
 class Previews(Extension):
-    """Previews by a tiny VAE where there is one for the model, else by a linear map."""
+    """Previews are made by a tiny VAE where there is one for the model, else by a linear map."""
 
     name = "preview_every"
 
@@ -40,11 +40,11 @@ class Previews(Extension):
         return True
 
     def wanted(self, parameters: Parameters) -> bool:
-        """False: it is no part of a row. A ticket asks for previews, also while it runs."""
+        """Return False: previews are no part of a row, but may be requested at any time."""
         return False
 
     def preview(self, row: RowState, output: Tensor) -> Image.Image:
-        """RGB, of the latents' size; of the image's with a tiny VAE."""
+        """Return an RGB preview, of the latents' size, or of the image's with a tiny VAE."""
         prediction = self.family.traits.prediction
         latents = estimate(row.latents, output, row.level, prediction)
         if self._picture is None:
@@ -67,7 +67,7 @@ def _tiny_vae(folder: str, family: Family) -> Any:
 def estimate(
     sample: Tensor, output: Tensor, weights: tuple[float, float], prediction: str
 ) -> Tensor:
-    """The finished latents, as the model sees them now.
+    """Return the finished latents, as the model predicts them now.
 
     Args:
         sample: of any shape, at a noise level where it is weights[0] x image + weights[1] x noise.
@@ -87,14 +87,14 @@ def estimate(
 
 
 class LinearMap:
-    """Latents to a small picture, by a linear map.
+    """A linear map turns latents into a small picture.
 
     Attributes:
         matrix: (C + 1, 3), colours of each latent channel and of nothing.
     """
 
     def __init__(self, family: Family) -> None:
-        """Fit the map: one call of the VAE's encoder, on patches of random colours."""
+        """Fit the map with one call of the VAE's encoder, on patches of random colours."""
         factor = family.traits.scale_factor
         generator = torch.Generator().manual_seed(0)
         height, width = (side // factor // PATCH for side in family.traits.native_size)
@@ -106,25 +106,25 @@ class LinearMap:
         self.matrix = torch.linalg.lstsq(_with_one(latents), colours[0].flatten(1).T).solution
 
     def __call__(self, latents: Tensor) -> Tensor:
-        """(C, h, w) -> (h, w, 3) uint8 on the CPU."""
+        """Turn (C, h, w) into (h, w, 3) uint8 on the CPU."""
         colours = _with_one(latents[None].float().cpu()) @ self.matrix
         return _bytes(colours.view(*latents.shape[1:], 3))
 
 
 class TinyVae:
-    """Latents to a picture of full size, by a distilled decoder."""
+    """A tiny VAE turns latents into a picture of full size, by a distilled decoder."""
 
     def __init__(self, vae: Any) -> None:
         self.vae = vae
 
     def __call__(self, latents: Tensor) -> Tensor:
-        """(C, h, w) -> (H, W, 3) uint8 on the CPU."""
+        """Turn (C, h, w) into (H, W, 3) uint8 on the CPU."""
         pixels = self.vae.decode(latents[None].to(self.vae.dtype), return_dict=False)[0][0]
         return _bytes(pixels.permute(1, 2, 0).float())
 
 
 def _with_one(latents: Tensor) -> Tensor:
-    """(1, C, h, w) -> (h * w, C + 1)."""
+    """Turn (1, C, h, w) into (h * w, C + 1), with a last column of ones."""
     flat = latents[0].flatten(1).T
     return torch.cat([flat, torch.ones(len(flat), 1, dtype=flat.dtype)], dim=1)
 

@@ -1,4 +1,4 @@
-"""The model's own safety checker: a stage after decoding that changes only flagged images.
+"""The model's own safety checker runs after decoding, and changes only flagged images.
 
 diffusers' checker blackens what it flags; here it only reports, and the operator's policy decides:
 `flag` leaves the image, `blur` makes it unrecognisable, `block` replaces it by plain grey. Whatever
@@ -23,7 +23,7 @@ Policy = Literal["off", "flag", "blur", "block"]
 
 
 class SafetyCheck(Extension):
-    """The checker that the model's folder holds, under the operator's policy."""
+    """This extension runs the checker of the model's folder, under the operator's policy."""
 
     name = "safety_check"
 
@@ -36,17 +36,17 @@ class SafetyCheck(Extension):
         return "safety_checker" in family.checkpoint.components
 
     def wanted(self, parameters: Parameters) -> bool:
-        """False: it is no part of a row. `review` decides by the policy."""
+        """Return False: the check is no part of a row. `review` decides by the policy."""
         return False
 
     def review(self, parameters: Parameters, pictures: Sequence[Image]) -> list[bool] | None:
-        """A request may decline only where the policy merely flags."""
+        """Flag images; a request may decline only where the policy merely flags."""
         declined = self._policy == "flag" and not parameters.safety_check
         if self._policy == "off" or declined:
             return None
         parts = self.family.checkpoint.components
         inputs = parts["feature_extractor"](list(pictures), return_tensors="pt").pixel_values
-        # The checker blackens what it flags, so it is given copies that nobody looks at.
+        # The checker blackens what it flags, so it gets copies that nobody sees.
         copies = [np.zeros((1, 1, 3)) for _ in pictures]
         _, flags = parts["safety_checker"](
             images=copies, clip_input=inputs.to(self.family.device, self.family.dtype)
@@ -55,7 +55,7 @@ class SafetyCheck(Extension):
 
 
 def filtered(image: Image, policy: Policy) -> Image:
-    """A flagged image as the policy shows it."""
+    """Return a flagged image as the policy shows it."""
     from PIL import Image as images
 
     if policy == "blur":

@@ -1,4 +1,4 @@
-"""Skip-layer guidance, which Stable Diffusion 3.5 Medium was published with.
+"""Stable Diffusion 3.5 Medium was published with this skip-layer guidance.
 
 Beside its conditional and its unconditional row, an image has a third one whose hidden states pass
 some of the transformer's blocks unchanged. The image is guided away from what that row predicts.
@@ -20,7 +20,7 @@ from runnables.parameters import Parameters, SkipLayerGuidance
 
 
 class SkipLayers(Extension):
-    """A third row in the calls between two fractions of the steps, where a row is guided."""
+    """This extension adds a third row to guided rows, between two fractions of the steps."""
 
     name = "skip_layer_guidance"
 
@@ -43,7 +43,7 @@ class SkipLayers(Extension):
         return parameters.skip_layer_guidance
 
     def acts(self, part: SkipLayerGuidance, row: RowState) -> bool:
-        """diffusers' rule, which leaves out both ends."""
+        """Return whether it acts by diffusers' rule, which leaves out both ends."""
         within = row.steps * part.start < row.step < row.steps * part.stop
         return row.guided and within
 
@@ -59,7 +59,7 @@ class SkipLayers(Extension):
 
 
 class SkipCall(Call):
-    """The third rows of a batch.
+    """This call runs the third rows of a batch.
 
     Args:
         numbers: of these rows among the U denoiser rows.
@@ -117,7 +117,7 @@ def _pass_unchanged(
     named: dict[str, Tensor],
     output: tuple[Tensor | None, Tensor],
 ) -> tuple[Tensor | None, Tensor]:
-    """A block's hook: what comes out of it for these rows is what went in."""
+    """Return what went into the block for these rows, as a hook on its output."""
     text, image = output
     if text is not None:
         text = text.index_copy(0, rows, named["encoder_hidden_states"][rows].to(text.dtype))

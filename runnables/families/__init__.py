@@ -1,1 +1,1 @@
-"""Model families: what each needs around its denoiser."""
+"""A model family has what its models need around their denoiser."""

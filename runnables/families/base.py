@@ -1,4 +1,4 @@
-"""The seam between the engine and a model family: text in, denoiser rows, latents, pixels out.
+"""This is the seam between the engine and a model family: text in, latents and pixels out.
 
 A family holds no loop and no request: the engine owns the steps. All methods run under
 `torch.inference_mode()` on the engine's thread, and change nothing in the model.
@@ -25,7 +25,7 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Traits:
-    """What the engine and the extensions need to know of a loaded model; it never changes.
+    """Traits are what the engine and the extensions know of a loaded model; they never change.
 
     Attributes:
         family: its name, for messages and for `GET /models`.
@@ -58,20 +58,20 @@ class Traits:
 
     @property
     def latent_size(self) -> Size:
-        """(height, width) of latents of the native size."""
+        """Return (height, width) of latents of the native size."""
         return self.latents_of(self.native_size)
 
     def latents_of(self, size: Size) -> Size:
-        """(height, width) of the latents of an image of (height, width) pixels."""
+        """Return (height, width) of the latents of an image of (height, width) pixels."""
         return size[0] // self.scale_factor, size[1] // self.scale_factor
 
     def area(self, size: Size) -> int:
-        """Latent positions of an image of (height, width) pixels."""
+        """Return the latent positions of an image of (height, width) pixels."""
         height, width = self.latents_of(size)
         return height * width
 
     def check(self, feature: str) -> None:
-        """Raises InvalidInput where the model does not take this parameter, naming both."""
+        """Raise InvalidInput where the model does not take this parameter, naming both."""
         if feature in self.features:
             return
         if self.compiled:
@@ -81,7 +81,7 @@ class Traits:
 
 @dataclass(frozen=True, eq=False)
 class Conditioning:
-    """What the denoiser takes beside sample and timestep; one row, or stacked on a leading axis.
+    """The denoiser takes this beside sample and timestep; one row, or stacked on a leading axis.
 
     Attributes:
         hidden_states: (tokens, features), the encoded text.
@@ -97,7 +97,7 @@ class Conditioning:
 
     @classmethod
     def stack(cls, rows: Sequence[Conditioning]) -> Conditioning:
-        """Rows of one model, stacked along a new first axis."""
+        """Stack rows of one model along a new first axis."""
         return cls(
             torch.stack([row.hidden_states for row in rows]),
             _stack([row.pooled for row in rows]),
@@ -106,7 +106,7 @@ class Conditioning:
         )
 
     def select(self, rows: Tensor) -> Conditioning:
-        """These rows (n,) of what is stacked."""
+        """Return these rows (n,) of what is stacked."""
         return Conditioning(
             self.hidden_states[rows],
             None if self.pooled is None else self.pooled[rows],
@@ -117,7 +117,7 @@ class Conditioning:
 
 @dataclass(frozen=True)
 class Levels:
-    """What a sampler's noise levels depend on beside its own config.
+    """A sampler's noise levels depend on this beside its own config.
 
     Attributes:
         mu: the shift of the levels, where it depends on the image's size.
@@ -129,7 +129,7 @@ class Levels:
 
 
 class Family(Protocol):
-    """A loaded model, as the engine sees it.
+    """A family is a loaded model, as the engine sees it.
 
     Attributes:
         traits: what does not change.
@@ -148,35 +148,35 @@ class Family(Protocol):
     vae: Any
 
     def check(self, prompts: dict[str, Text]) -> None:
-        """Raises InvalidInput where one of these prompts, by field, cannot be encoded."""
+        """Raise InvalidInput where one of these prompts, by field, cannot be encoded."""
         ...
 
     def encode(self, texts: Sequence[Text]) -> list[Embedding]:
-        """Encode prompts, those that can be together in one call."""
+        """Encode prompts, in one call those that can be together."""
         ...
 
     def empty(self, like: Embedding) -> Embedding | None:
-        """What stands for "no negative prompt" where that is not the encoding of ""."""
+        """Return what stands for "no negative prompt" where that is not the encoding of ""."""
         ...
 
     def lengthen(self, embedding: Embedding, tokens: int, filler: Embedding) -> Embedding:
-        """`embedding` with at least so many tokens; `filler` is the encoding of ""."""
+        """Return `embedding` with at least so many tokens; `filler` is the encoding of ""."""
         ...
 
     def condition(
         self, embedding: Embedding, size: Size, guidance_scale: float, *, negative: bool
     ) -> Conditioning:
-        """The conditioning of one row that generates `size` (height, width) pixels."""
+        """Return the conditioning of one row that generates `size` (height, width) pixels."""
         ...
 
     def levels(self, size: Size, steps: int) -> Levels:
-        """The noise levels of an image of (height, width) pixels in so many steps."""
+        """Return the noise levels of an image of (height, width) pixels in so many steps."""
         ...
 
     def denoise(
         self, sample: Tensor, timesteps: Tensor, conditioning: Conditioning, **extra: Any
     ) -> Tensor:
-        """One denoiser call.
+        """Run one denoiser call.
 
         Args:
             sample: (U, channels, h, w), scaled as the sampler asks.
@@ -190,11 +190,11 @@ class Family(Protocol):
         ...
 
     def to_latents(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
-        """(1, 3, H, W) in -1..1 -> (1, C, h, w) scaled latents, sampled from the posterior."""
+        """Sample (1, C, h, w) scaled latents from the posterior of (1, 3, H, W) in -1..1."""
         ...
 
     def to_pixels(self, latents: Tensor, *, fp32: bool = False) -> Tensor:
-        """(N, C, h, w) latents -> (N, 3, H, W) float32 pixels in 0..1; NaN stays NaN.
+        """Turn (N, C, h, w) latents into (N, 3, H, W) float32 pixels in 0..1; NaN stays NaN.
 
         Args:
             fp32: decode in float32, for where half precision overflows.
@@ -202,7 +202,7 @@ class Family(Protocol):
         ...
 
     def finished(self, latents: Tensor, *, inpainted: bool) -> Tensor:
-        """(C, h, w) denoised latents as `to_pixels` takes them."""
+        """Return (C, h, w) denoised latents as `to_pixels` takes them."""
         ...
 
 

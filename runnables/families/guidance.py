@@ -1,4 +1,4 @@
-"""Classifier-free guidance, row by row. Pure functions on float32 tensors."""
+"""Classifier-free guidance is applied row by row, by pure functions on float32 tensors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def guide(conditional: Tensor, unconditional: Tensor, scale: Tensor, rescale: Tensor) -> Tensor:
-    """Classifier-free guidance (arXiv:2207.12598, eq. 6) and its rescaling (arXiv:2305.08891, 3.4).
+    """Apply classifier-free guidance (arXiv:2207.12598, eq. 6), rescaled (arXiv:2305.08891, 3.4).
 
     Args:
         conditional: (R, C, h, w) model output with the prompt.
@@ -29,7 +29,7 @@ def guide(conditional: Tensor, unconditional: Tensor, scale: Tensor, rescale: Te
 
 
 def scale_embedding(scale: float, dimension: int) -> Tensor:
-    """(dimension,) embedding of guidance_scale - 1, for distilled models (arXiv:2310.04378).
+    """Return an embedding (dimension,) of scale - 1, for distilled models (arXiv:2310.04378).
 
     The sinusoids are those of diffusers' `get_guidance_scale_embedding`.
     """

@@ -1,4 +1,4 @@
-"""What all families share that denoise the latents of an AutoencoderKL."""
+"""The families that denoise the latents of an AutoencoderKL share this code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from runnables.families.text.prompts import Embedding
 
 
 class LatentDiffusion:
-    """The base of the families here: the VAE's side of `Family`, and defaults for the rest."""
+    """This base of the families has the VAE's side of `Family`, and defaults for the rest."""
 
     traits: Traits
     _numbers = itertools.count()
@@ -49,11 +49,11 @@ class LatentDiffusion:
 
     @property
     def scale_factor(self) -> int:
-        """Pixels that a latent covers along each side."""
+        """Return the pixels that a latent covers along each side."""
         return int(2 ** (len(self.vae.config.block_out_channels) - 1))
 
     def native_size(self, sample_size: int | Sequence[int]) -> Size:
-        """(height, width) in pixels: the profile's, else that of the denoiser's `sample_size`."""
+        """Return (height, width) in pixels: the profile's, else the denoiser's own."""
         profile, factor = self.checkpoint.profile, self.scale_factor
         sides = (sample_size, sample_size) if isinstance(sample_size, int) else tuple(sample_size)
         return profile.height or sides[0] * factor, profile.width or sides[1] * factor
@@ -96,7 +96,7 @@ class LatentDiffusion:
         return latents * std / self._scaling_factor + mean + self._shift_factor
 
     def _statistics(self, latents: Tensor) -> tuple[Tensor | float, Tensor | float]:
-        """The VAE's latent mean and deviation, (1, C, 1, 1), where its config has them."""
+        """Return the VAE's latent mean and deviation, (1, C, 1, 1), where its config has them."""
         mean = getattr(self.vae.config, "latents_mean", None)
         std = getattr(self.vae.config, "latents_std", None)
         if mean is None or std is None:

@@ -1,6 +1,6 @@
-"""Where each task's denoising starts: initial latents, mask, and the order of random draws.
+"""Each task's denoising starts here: initial latents, mask, and the order of random draws.
 
-The order in which a request's generator is drawn from is that of diffusers' pipelines, so that the
+The order of a request's random draws is that of diffusers' pipelines, so that the
 same seed gives the same image: first the posterior of the input image, then the noise, then the
 posterior of the masked image; the sampler's own noise follows.
 """
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Start:
-    """One row before its first step.
+    """A start is one row before its first step.
 
     Attributes:
         sample: (C, h, w) float32, x_0.
         generator: the row's CPU generator, for the sampler's noise.
-        mask: (1, h, w) float32, 1 where an inpainting row is redrawn; with `image_latents` and
+        mask: (1, h, w) float32, 1 where an inpainting row is repainted; with `image_latents` and
             `noise`, (C, h, w) float32, it restores the rest after every step.
         channels: (5, h, w), mask and masked image that a 9-channel UNet takes beside the sample.
     """
@@ -44,19 +44,19 @@ class Start:
 
     @property
     def inpaints(self) -> bool:
-        """Whether a part of an input image is kept."""
+        """Return whether a part of an input image is kept."""
         return self.mask is not None or self.channels is not None
 
 
 def draw_noise(shape: tuple[int, ...], generator: torch.Generator, family: Family) -> Tensor:
-    """Unit Gaussian noise in the model's dtype, drawn on the CPU as diffusers does."""
+    """Draw unit Gaussian noise in the model's dtype, on the CPU as diffusers does."""
     return torch.randn(shape, generator=generator, dtype=family.dtype).to(family.device)
 
 
 def from_noise(
     family: Family, size: Size, table: SamplerTable, generator: torch.Generator
 ) -> Start:
-    """Text to image: pure noise."""
+    """Start text to image, from pure noise."""
     noise = draw_noise(_latent_shape(family, size), generator, family)
     return Start(_mix(table, None, noise)[0], generator)
 
@@ -64,7 +64,7 @@ def from_noise(
 def from_image(
     family: Family, pixels: Tensor, table: SamplerTable, generator: torch.Generator
 ) -> Start:
-    """Image to image (SDEdit, arXiv:2108.01073): the image's latents, noised to the first step.
+    """Start image to image (SDEdit, arXiv:2108.01073): noise the image's latents.
 
     Args:
         pixels: (1, 3, H, W) in -1..1.
@@ -81,7 +81,7 @@ def from_latents(
     table: SamplerTable,
     generator: torch.Generator,
 ) -> Tensor:
-    """Image to image of another size: latents stretched (bilinear), and noised to the first step.
+    """Start image to image of another size: stretch the latents (bilinear), and noise them.
 
     Args:
         latents: (C, h, w) float32, denoised.
@@ -104,11 +104,11 @@ def from_masked_image(
     *,
     pure_noise: bool,
 ) -> Start:
-    """Inpainting, for UNets of 4 channels (blended after every step) and of 9.
+    """Start inpainting, for UNets of 4 channels (blended after every step) and of 9.
 
     Args:
         pixels: (1, 3, H, W) in -1..1.
-        mask: (1, 1, H, W) of 0 and 1; 1 is redrawn.
+        mask: (1, 1, H, W) of 0 and 1; 1 is repainted.
         pure_noise: strength is 1, so the image does not show through the start.
     """
     blended = not family.traits.inpaints_only
@@ -130,7 +130,7 @@ def from_masked_image(
 
 
 def fitted(inputs: Inputs, size: Size) -> Inputs:
-    """The pictures that a task starts from, resized to (height, width) as diffusers does.
+    """Return the pictures that a task starts from, resized to (height, width) as diffusers does.
 
     Control images stay as they are: a second pass needs them at another size.
     """
@@ -146,19 +146,19 @@ def fitted(inputs: Inputs, size: Size) -> Inputs:
 
 
 def image_to_pixels(image: Image, size: Size) -> Tensor:
-    """RGB image -> (1, 3, H, W) float32 in -1..1, resized to (height, width) as diffusers does."""
+    """Resize an RGB image as diffusers does, to (1, 3, H, W) float32 in -1..1."""
     pixels: Tensor = _image_processor().preprocess(image, height=size[0], width=size[1])
     return pixels
 
 
 def mask_to_pixels(mask: Image, size: Size) -> Tensor:
-    """Mask image -> (1, 1, H, W) of 0 and 1; white (1) is redrawn."""
+    """Turn a mask image into (1, 1, H, W) of 0 and 1; white (1) is repainted."""
     pixels: Tensor = _mask_processor().preprocess(mask, height=size[0], width=size[1])
     return pixels
 
 
 def control_to_pixels(image: Image, size: Size) -> Tensor:
-    """RGB image for a ControlNet -> (3, H, W) float32 in 0..1, resized as diffusers does."""
+    """Resize an RGB image for a ControlNet as diffusers does, to (3, H, W) float32 in 0..1."""
     pixels: Tensor = _control_processor().preprocess(image, height=size[0], width=size[1])
     return pixels[0]
 
@@ -189,7 +189,7 @@ def _latent_shape(family: Family, size: Size) -> tuple[int, int, int, int]:
 
 
 def _mix(table: SamplerTable, image_latents: Tensor | None, noise: Tensor) -> Tensor:
-    """x_0 in float32: the sampler's start coefficients applied to image and noise."""
+    """Return x_0 in float32: the sampler's start coefficients applied to image and noise."""
     of_image, of_noise = table.start
     sample = of_noise * noise.float()
     return sample if image_latents is None else of_image * image_latents.float() + sample

@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.x and 2.x: a UNet with one CLIP text encoder (arXiv:2112.10752)."""
+"""Stable Diffusion 1.x and 2.x have a UNet with one CLIP text encoder (arXiv:2112.10752)."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from runnables.families.unet import UNetFamily
 
 
 class StableDiffusion(UNetFamily):
-    """Models that predict epsilon or v: the sampler's table holds the difference."""
+    """These models predict epsilon or v; the sampler's table holds the difference."""

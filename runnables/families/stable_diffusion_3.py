@@ -1,4 +1,4 @@
-"""Stable Diffusion 3 and 3.5 (arXiv:2403.03206): a multimodal transformer for flow matching.
+"""Stable Diffusion 3 and 3.5 (arXiv:2403.03206) have a transformer trained for flow matching.
 
 CLIP-L and CLIP-G stand side by side along the features, T5 behind them along the tokens. T5 may be
 left out; zeros stand for it then, as in diffusers.
@@ -26,7 +26,7 @@ FEATURES = frozenset({"loras", "controlnets", "clip_skip", "hires", "skip_layer_
 
 
 class StableDiffusion3(LatentDiffusion):
-    """Medium, Large and Large Turbo."""
+    """The models of this family are Medium, Large and Large Turbo."""
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
         super().__init__(checkpoint, device, dtype)
@@ -53,7 +53,7 @@ class StableDiffusion3(LatentDiffusion):
     # -- text -------------------------------------------------------------------------------
 
     def check(self, prompts: dict[str, Text]) -> None:
-        """A prompt that no text encoder reads to its end is refused: the rest would be ignored."""
+        """Refuse a prompt of which every text encoder would ignore the end."""
         for field, text in prompts.items():
             if all(encoder.fits(text.prompt) for encoder in self.encoders):
                 continue
@@ -95,7 +95,7 @@ class StableDiffusion3(LatentDiffusion):
     # -- the transformer --------------------------------------------------------------------
 
     def levels(self, size: Size, steps: int) -> Levels:
-        """A shift by the image's tokens, where the scheduler's config asks for it."""
+        """Shift the levels by the image's tokens, where the scheduler's config asks for it."""
         config = self.checkpoint.scheduler_config
         if not config.get("use_dynamic_shifting"):
             return Levels()
@@ -111,7 +111,7 @@ class StableDiffusion3(LatentDiffusion):
         residuals: Sequence[Tensor] | None = None,
         **extra: Any,
     ) -> Tensor:
-        """One transformer call; `residuals` are what ControlNets add to its blocks."""
+        """Run one transformer call; `residuals` are what ControlNets add to its blocks."""
         output: Tensor = self.denoiser(
             hidden_states=sample.to(self.dtype),
             timestep=timesteps,
@@ -123,5 +123,5 @@ class StableDiffusion3(LatentDiffusion):
         return output
 
     def finished(self, latents: Tensor, *, inpainted: bool) -> Tensor:
-        """Inpainted latents without the VAE's shift: diffusers' pipeline for it adds none."""
+        """Return inpainted latents without the VAE's shift, as diffusers' pipeline does."""
         return latents - self._shift_factor * self._scaling_factor if inpainted else latents

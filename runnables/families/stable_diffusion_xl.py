@@ -1,4 +1,4 @@
-"""Stable Diffusion XL (arXiv:2307.01952): two text encoders, sizes and crops as conditions."""
+"""Stable Diffusion XL (arXiv:2307.01952) has two text encoders and takes sizes and crops."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NEGATIVE_AESTHETIC_SCORE = 2.5  # ... and steers away from
 
 
 class StableDiffusionXL(UNetFamily):
-    """Base, turbo, inpaint and refiner models."""
+    """The models of this family are base, turbo, inpaint and refiner models."""
 
     normed_text = False
     pooled_text = True
@@ -34,14 +34,14 @@ class StableDiffusionXL(UNetFamily):
         return {"text_embeds": conditioning.pooled, "time_ids": conditioning.time_ids}
 
     def empty(self, like: Embedding) -> Embedding | None:
-        """Zeros, where the model was trained so."""
+        """Return zeros, where the model was trained with them."""
         if not self.checkpoint.config.get("force_zeros_for_empty_prompt", False):
             return None
         assert like.pooled is not None
         return Embedding(torch.zeros_like(like.hidden_states), torch.zeros_like(like.pooled))
 
     def _time_ids(self, size: Size, negative: bool) -> list[float]:
-        """Original size, crop corner, and target size or aesthetic score."""
+        """Return original size, crop corner, and target size or aesthetic score."""
         if self.checkpoint.config.get("requires_aesthetics_score", False):
             return [*size, 0, 0, NEGATIVE_AESTHETIC_SCORE if negative else AESTHETIC_SCORE]
         return [*size, 0, 0, *size]

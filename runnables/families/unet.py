@@ -1,4 +1,4 @@
-"""What Stable Diffusion 1, 2 and XL share: a UNet, conditioned by CLIP text encoders."""
+"""Stable Diffusion 1, 2 and XL share a UNet that is conditioned by CLIP text encoders."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FEATURES = frozenset(
 
 
 class Residuals(NamedTuple):
-    """What is added inside the UNet: `down` to its skip connections, `mid` to its middle block.
+    """`down` is added to the UNet's skip connections, `mid` to its middle block.
 
     Each (U, channels, height, width), or (U, channels, 1, 1) from pooled conditions.
     """
@@ -42,7 +42,7 @@ class Residuals(NamedTuple):
 
 
 class UNetFamily(LatentDiffusion):
-    """The base of the families with a UNet2DConditionModel.
+    """This is the base of the families with a UNet2DConditionModel.
 
     Attributes:
         encoders: the text encoders with their tokenizers, in the checkpoint's order.
@@ -97,7 +97,7 @@ class UNetFamily(LatentDiffusion):
         return Conditioning(embedding.hidden_states, guidance=self._guidance(guidance_scale))
 
     def added_conditions(self, conditioning: Conditioning) -> dict[str, Tensor] | None:
-        """Further inputs of this family's UNet."""
+        """Return further inputs of this family's UNet."""
         return None
 
     # -- the UNet ---------------------------------------------------------------------------
@@ -111,7 +111,7 @@ class UNetFamily(LatentDiffusion):
         residuals: Residuals | None = None,
         **extra: Any,
     ) -> Tensor:
-        """One UNet call; `residuals` are what ControlNets add."""
+        """Run one UNet call; `residuals` are what ControlNets add."""
         unet, added = self.unet, dict[str, Any]()
         if residuals is not None:
             unet = unet.forward  # never compiled: that would be another graph

@@ -1,1 +1,1 @@
-"""Image files: read and written, with their parameters and provenance."""
+"""Image files are read and written here, with their parameters and provenance."""

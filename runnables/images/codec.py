@@ -1,4 +1,4 @@
-"""Uploads to RGB images, and images to PNG, JPEG or WebP with their parameters inside.
+"""Uploads become RGB images, and images become PNG, JPEG or WebP with their parameters inside.
 
 What an upload costs is bounded before it is decoded: by its header's number of pixels, its longest
 side, the scans of a progressive JPEG, and the texts of a PNG.
@@ -23,7 +23,7 @@ from runnables.images import infotext
 
 Format = Literal["png", "jpeg", "webp"]
 
-#: what an upload may be; the rest of Pillow's readers stay shut
+#: what an upload may be; Pillow's other readers are not used
 READABLE = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_SIDE = 16_384
 MAX_SCANS = 100  # of a progressive JPEG: each costs as much as a whole image; usual are 10

@@ -1,4 +1,4 @@
-"""Results to image files, with what the operator's policy lets them tell, and signed."""
+"""Results become image files, with the information that the operator's policy allows, signed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from runnables.images import codec, provenance
 from runnables.parameters import AnyParameters, OutputFormat, Parameters
 from runnables.settings import Settings
-from runnables.ticket import Drawn, Result
+from runnables.ticket import GeneratedImage, Result
 
 #: parameters that are not about the image
 NOT_ABOUT_IMAGE = {"priority", "deadline_s", "output_format", "safety_check"}
@@ -22,7 +22,9 @@ def encode(result: Result, chosen: OutputFormat, settings: Settings) -> bytes:
     return image_file(result, result.images[0], chosen, settings)
 
 
-def image_file(result: Result, image: Drawn, kind: codec.Format, settings: Settings) -> bytes:
+def image_file(
+    result: Result, image: GeneratedImage, kind: codec.Format, settings: Settings
+) -> bytes:
     """Return one image's file; it is signed where a certificate is set.
 
     An image that was only enlarged is not signed: the manifest says that a model made the image.
@@ -32,7 +34,7 @@ def image_file(result: Result, image: Drawn, kind: codec.Format, settings: Setti
     return provenance.sign(data, kind, settings) if generated else data
 
 
-def _described(result: Result, image: Drawn, settings: Settings) -> dict[str, Any] | None:
+def _described(result: Result, image: GeneratedImage, settings: Settings) -> dict[str, Any] | None:
     """Return what is written into an image's file, as the operator's policy says."""
     if settings.metadata == "none":
         return None
@@ -42,7 +44,7 @@ def _described(result: Result, image: Drawn, settings: Settings) -> dict[str, An
     return {**_parameters(result), **_made_by(result.parameters, image)}
 
 
-def _made_by(parameters: AnyParameters, image: Drawn) -> dict[str, Any]:
+def _made_by(parameters: AnyParameters, image: GeneratedImage) -> dict[str, Any]:
     """Return seed and model; nothing where the image was only enlarged."""
     if not isinstance(parameters, Parameters):
         return {}

@@ -1,4 +1,4 @@
-"""The text about an image that the Stable Diffusion WebUI writes into its file, and reads back.
+"""The Stable Diffusion WebUI writes this text about an image into its file, and reads it back.
 
 It is the prompt, a line with the negative prompt, and a last line of settings:
 
@@ -101,11 +101,11 @@ def _quoted(value: object) -> str:
 
 
 def parse(text: str) -> dict[str, str]:
-    """Return prompts and settings by the WebUI's names; nothing where there is no such text.
+    r"""Return prompts and settings by the WebUI's names; nothing where there is no such text.
 
     It takes time in proportion to the length of the text.
 
-    >>> parse("a cat\\nNegative prompt: dog\\nSteps: 4, Size: 64x32")["Negative prompt"]
+    >>> parse("a cat\nNegative prompt: dog\nSteps: 4, Size: 64x32")["Negative prompt"]
     'dog'
     """
     if len(text) > MAX_TEXT:

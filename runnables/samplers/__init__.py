@@ -1,4 +1,4 @@
-"""Samplers as data: diffusers' schedulers, compiled to tables that one product advances.
+"""Samplers are data: diffusers' schedulers, compiled to tables that one product advances.
 
 names      samplers by name, without torch
 scheduler  a name and a model's scheduler config to diffusers' scheduler

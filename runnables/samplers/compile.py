@@ -1,9 +1,9 @@
-"""Reads a sampler's coefficients off diffusers' own scheduler.
+"""A sampler's coefficients are read off diffusers' own scheduler.
 
 A scheduler is linear in the sample, the model output and the noise; what it remembers between steps
 are tensors in its attributes. So before each step the sample, every remembered tensor and the model
 output are replaced by unit vectors, the real `step` is run, and what comes out is its matrix.
-Nothing of any sampler is written again, and parity holds by construction.
+No sampler is implemented a second time, so all give the results of diffusers'.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def compile_table(
     mu: float | None = None,
     sigmas: tuple[float, ...] | None = None,
 ) -> SamplerTable:
-    """The table of a sampler; cached.
+    """Return the table of a sampler, which is cached.
 
     Args:
         scheduler_config: of the model, with `_class_name`.
@@ -64,7 +64,7 @@ def compile_table(
 
 
 class _Cut(NamedTuple):
-    """Which part of the noise levels is run."""
+    """A cut says which part of the noise levels is run."""
 
     strength: float | None
     denoising_end: float | None
@@ -72,7 +72,7 @@ class _Cut(NamedTuple):
 
 
 class _Levels(NamedTuple):
-    """What the caller passes for the noise levels themselves."""
+    """The caller passes these for the noise levels themselves."""
 
     mu: float | None
     sigmas: tuple[float, ...] | None
@@ -113,7 +113,7 @@ def _compile(
 
 @lru_cache(maxsize=64)
 def _fresh(sampler: Sampler, config: str) -> Any:
-    """A scheduler nobody has run: making one can take longer (DPM2: 0.5 s) than running it."""
+    """Return an unused scheduler: making one can take longer (DPM2: 0.5 s) than running it."""
     scheduler = make_scheduler(sampler, json.loads(config))
     if "timestep_scaling" in scheduler.config:  # a plain number would bring in the default dtype,
         scaling = float(scheduler.config.timestep_scaling)  # which models being loaded change
@@ -141,7 +141,7 @@ def _set_timesteps(scheduler: Any, sampler: Sampler, steps: int, levels: _Levels
 
 
 def _run_part(scheduler: Any, steps: int, cut: _Cut) -> tuple[int, Tensor]:
-    """Index of the first timestep and the timesteps that are run, as diffusers' pipelines cut."""
+    """Return the first timestep's index and the timesteps that are run, as diffusers cuts them."""
     timesteps: Tensor = scheduler.timesteps
     order, levels = scheduler.order, scheduler.config.num_train_timesteps
     first, last = 0, len(timesteps)
@@ -157,8 +157,10 @@ def _run_part(scheduler: Any, steps: int, cut: _Cut) -> tuple[int, Tensor]:
 
 
 def _skipped(scheduler: Any, steps: int, strength: float) -> int:
-    """The steps that image to image leaves out: flow matching's pipelines round these down, the
-    others round down those that are run."""
+    """Return the steps that image to image leaves out.
+
+    Flow matching's pipelines round these down; the others round down those that are run.
+    """
     if prediction_of({**scheduler.config, "_class_name": type(scheduler).__name__}) == "flow":
         skipped = int(max(steps - min(steps * strength, steps), 0))
     else:
@@ -181,7 +183,7 @@ def _start(scheduler: Any, timesteps: Tensor, cut: _Cut, pure_noise: bool) -> tu
 
 
 def _noised(scheduler: Any, timestep: Tensor) -> tuple[float, float]:
-    """Weights of the original and of the noise at a timestep."""
+    """Return the weights of the original and of the noise at a timestep."""
     if hasattr(scheduler, "scale_noise"):  # the classes that only flow matching has
         mixed = scheduler.scale_noise(_unit(0), timestep, _unit(1)).flatten()
     else:
@@ -190,7 +192,7 @@ def _noised(scheduler: Any, timestep: Tensor) -> tuple[float, float]:
 
 
 class _Recorder:
-    """Runs a scheduler step by step on unit vectors.
+    """A recorder runs a scheduler step by step on unit vectors.
 
     Attributes:
         matrices: per call (slots after, slots before + 2), float64.
@@ -201,9 +203,12 @@ class _Recorder:
         self._timesteps = timesteps
         self._slots: list[Path] = []
         self._generator = torch.Generator().manual_seed(0)
-        given = {"generator": self._generator, "eta": 0.0}  # as diffusers' pipelines call `step`
+        arguments = {
+            "generator": self._generator,
+            "eta": 0.0,
+        }  # as diffusers' pipelines call `step`
         accepted = inspect.signature(scheduler.step).parameters
-        self._options = {name: value for name, value in given.items() if name in accepted}
+        self._options = {name: value for name, value in arguments.items() if name in accepted}
         self.matrices: list[Tensor] = []
         self.input_scale: list[float] = []
         self.draws_noise: list[bool] = []
@@ -234,21 +239,21 @@ class _Recorder:
         self.renoise.append((1.0, 0.0) if last else _noised(scheduler, next_step))
 
     def _noise(self, state: Tensor, like: Tensor) -> Tensor:
-        """The noise that the step has just drawn, drawn once more."""
+        """Return the noise that the step has just drawn, by drawing it once more."""
         generator = torch.Generator()
         generator.set_state(state)
         return torch.randn(like.shape, generator=generator, dtype=like.dtype).flatten()
 
 
 def _input_scale(scheduler: Any, sample: Tensor, timestep: Tensor) -> float:
-    """What the model's input is multiplied by; flow matching's own classes leave it as it is."""
+    """Return the factor of the model's input; flow matching's own classes have none."""
     if not hasattr(scheduler, "scale_model_input"):
         return 1.0
     return float(scheduler.scale_model_input(sample, timestep).flatten()[0])
 
 
 def _coordinates(vector: Tensor, count: int, noise: Tensor) -> Tensor:
-    """(count + 1,): weights of slots and model output, then of the noise.
+    """Return (count + 1,): weights of slots and model output, then of the noise.
 
     Only noise reaches the spare coordinates, so there its weight can be read off.
     """
@@ -259,7 +264,7 @@ def _coordinates(vector: Tensor, count: int, noise: Tensor) -> Tensor:
 
 
 def _compact(matrices: Sequence[Tensor]) -> Tensor:
-    """(K, depth, depth + 2): without the slots that no later sample depends on."""
+    """Return (K, depth, depth + 2), without the slots that no later sample depends on."""
     alive = [[0]]
     for matrix in reversed(matrices):
         slots = matrix.shape[1] - 2
@@ -279,14 +284,14 @@ def _compact(matrices: Sequence[Tensor]) -> Tensor:
 
 
 def _unit(index: int) -> Tensor:
-    """The unit vector of one coordinate, shaped like latents."""
+    """Return the unit vector of one coordinate, shaped like latents."""
     vector = torch.zeros(1, 1, 1, WIDTH, dtype=torch.float32)
     vector[..., index] = 1.0
     return vector
 
 
 def _remembered(scheduler: Any) -> list[Path]:
-    """Where the scheduler keeps tensors shaped like latents."""
+    """Return the places where the scheduler keeps tensors shaped like latents."""
     paths: list[Path] = []
     for name, value in sorted(vars(scheduler).items()):
         if _is_state(value):

@@ -1,4 +1,4 @@
-"""Samplers by name: adding one is one line.
+"""Samplers are listed by name, one per line.
 
 A name is ours, short and lower case; the label that people read and diffusers' class name are
 aliases of it. Where a scheduler class supports other spacings of the noise levels, a suffix chooses
@@ -7,7 +7,7 @@ out: diffusers' DPM-Solver classes fail with it at 50 steps.)
 
 A sampler has one form for diffusion models and another one for flow matching models; a sampler
 without the form that a model needs does not fit that model. This module imports neither torch nor
-diffusers, so that every door can resolve a name; `tests/runnables/samplers/test_names.py` compares
+diffusers, so that every API can resolve a name; `tests/runnables/samplers/test_names.py` compares
 its data with diffusers' classes.
 """
 
@@ -41,7 +41,7 @@ _SINGLESTEP = "DPMSolverSinglestepScheduler"
 
 @dataclass(frozen=True)
 class Form:
-    """One scheduler class of diffusers, and what makes it a sampler.
+    """A form is one scheduler class of diffusers, and what makes it a sampler.
 
     Attributes:
         scheduler: the name of the class.
@@ -58,7 +58,7 @@ class Form:
 
 @dataclass(frozen=True)
 class Sampler:
-    """A sampler as requests name it.
+    """A sampler is described here as requests name it.
 
     Attributes:
         name: the canonical name; `str` gives it, too.
@@ -81,14 +81,14 @@ class Sampler:
         return self.name
 
     def form(self, prediction: Prediction) -> Form | None:
-        """The form for models of this kind; None where the sampler does not fit them."""
+        """Return the form for models of this kind; None where the sampler does not fit them."""
         form = self.flow if prediction == "flow" else self.diffusion
         if form is None or prediction not in form.predictions:
             return None
         return form if self.spacing in ("", *form.spacings) else None
 
     def fits(self, prediction: Prediction) -> bool:
-        """Whether models of this kind can be sampled with it; DEFAULT fits every model."""
+        """Return whether models of this kind can be sampled with it; DEFAULT fits every model."""
         return self.name == DEFAULT.name or self.form(prediction) is not None
 
 
@@ -103,7 +103,7 @@ _FLOW: Mapping[str, Any] = {"use_flow_sigmas": True, "prediction_type": "flow_pr
 def _multistep(
     name: str, label: str, scheduler: str, *, stochastic: bool = False, **options: Any
 ) -> Sampler:
-    """A sampler of a multistep class; UniPC alone turns Karras' noise levels into flow's."""
+    """Return a sampler of a multistep class; only UniPC turns Karras' noise levels into flow's."""
     karras = ("karras",) if scheduler == "UniPCMultistepScheduler" else ()
     diffusion = Form(scheduler, options, _EVERY)
     flow = Form(scheduler, {**_FLOW, **options}, karras, ("flow",))
@@ -161,17 +161,17 @@ _DECLARED = (
 
 @cache
 def samplers() -> Mapping[str, Sampler]:
-    """All samplers by name: those declared, and their spacings."""
+    """Return all samplers by name: those declared, and their spacings."""
     return {one.name: one for plain in _DECLARED for one in (_named(plain), *_spaced(plain))}
 
 
 def find(name: str) -> Sampler | None:
-    """The sampler of this name, label or diffusers class, in any letter case."""
+    """Return the sampler of this name, label or diffusers class, in any letter case."""
     return _by_alias().get(plain(name))
 
 
 def resolve(name: str) -> Sampler:
-    """The sampler that `find` finds.
+    """Return the sampler that `find` finds.
 
     Raises:
         UnknownName: no sampler has the name; the message proposes the closest ones.
@@ -183,7 +183,7 @@ def resolve(name: str) -> Sampler:
 
 
 def unknown(name: str, loc: Loc = ("scheduler",)) -> UnknownName:
-    """The error for a name that no sampler has; it proposes the closest ones."""
+    """Return the error for a name that no sampler has; it proposes the closest ones."""
     close = difflib.get_close_matches(plain(name), samplers(), n=3, cutoff=0.4)
     hint = f"; did you mean {', '.join(close)}?" if close else "."
     return UnknownName(f"there is no sampler {name!r}{hint} GET /samplers lists them", loc=loc)
@@ -205,7 +205,7 @@ def check_fits(sampler: Sampler, prediction: Prediction) -> None:
 
 
 def prediction_of(scheduler_config: Mapping[str, Any]) -> Prediction:
-    """The kind of a model, read from its scheduler config with `_class_name`."""
+    """Return the kind of a model, read from its scheduler config with `_class_name`."""
     kind = scheduler_config.get("prediction_type", "epsilon")
     matching = str(scheduler_config.get("_class_name", "")).startswith("FlowMatch")
     if matching or scheduler_config.get("use_flow_sigmas") or kind == "flow_prediction":
@@ -214,7 +214,7 @@ def prediction_of(scheduler_config: Mapping[str, Any]) -> Prediction:
 
 
 def describe() -> list[dict[str, Any]]:
-    """Every sampler as `GET /samplers` shows it."""
+    """Return every sampler as `GET /samplers` shows it."""
     return [
         {
             "name": one.name,
@@ -231,19 +231,22 @@ def describe() -> list[dict[str, Any]]:
 
 
 def plain(name: str) -> str:
-    """A name as names are compared: lower case, `pp` for `++`, its words joined by `_`."""
+    """Return a name as names are compared: lower case, `pp` for `++`, its words joined by `_`."""
     return "_".join(name.lower().replace("++", "pp").replace("-", " ").split())
 
 
 def _named(one: Sampler) -> Sampler:
-    """The sampler with its aliases; a class name is an alias of the sampler without options."""
+    """Return the sampler with its aliases.
+
+    A class name is an alias of the sampler without options.
+    """
     form = one.diffusion
     classes = [form.scheduler] if form and form.options in ({}, _LAST) else []
     return replace(one, aliases=(one.label, *classes))
 
 
 def _spaced(one: Sampler) -> list[Sampler]:
-    """The sampler with each spacing that one of its forms supports."""
+    """Return the sampler with each spacing that one of its forms supports."""
     supported = {suffix for form in (one.diffusion, one.flow) if form for suffix in form.spacings}
     every = []
     for suffix in SPACINGS:
@@ -255,7 +258,7 @@ def _spaced(one: Sampler) -> list[Sampler]:
 
 
 def _of_flow_classes() -> list[Sampler]:
-    """The classes that only flow matching has, under their own names: they fit no other model."""
+    """Return the classes that only flow matching has, under their own names."""
     forms = [one.flow for one in _DECLARED if one.flow and one.flow.scheduler.startswith("Flow")]
     return [Sampler(form.scheduler, form.scheduler, flow=form) for form in forms]
 

@@ -1,4 +1,4 @@
-"""diffusers' schedulers, configured from a model's scheduler config as a sampler says."""
+"""diffusers' schedulers are configured here from a model's scheduler config, as a sampler says."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ _MENDING = (
 
 
 def make_scheduler(sampler: Sampler, config: Mapping[str, Any]) -> Any:
-    """diffusers' scheduler for a sampler and a model.
+    """Return diffusers' scheduler for a sampler and a model.
 
     Args:
         config: scheduler_config.json of the model, with `_class_name`; DEFAULT takes that class.
 
     Raises:
         InvalidInput: the sampler does not fit the model's kind of prediction.
-        ValueError: the config asks for dynamic thresholding, which no table can hold (it is not
+        ValueError: the config sets dynamic thresholding, which no table can hold (it is not
             linear, and made for models that work on pixels).
     """
     if config.get("thresholding"):
         raise ValueError(
-            "scheduler_config.json asks for dynamic thresholding, which is not for latent models"
+            "scheduler_config.json sets dynamic thresholding, which is not for latent models"
         )
     prediction = prediction_of(config)
     check_fits(sampler, prediction)
@@ -49,7 +49,7 @@ def make_scheduler(sampler: Sampler, config: Mapping[str, Any]) -> Any:
 
 
 def mended(config: Mapping[str, Any], pipeline: str) -> dict[str, Any]:
-    """A model's scheduler config as diffusers' pipeline of this class name uses it.
+    """Return a model's scheduler config as diffusers' pipeline of this class name uses it.
 
     The Stable Diffusion pipelines set `steps_offset` to 1, whatever an old config says.
     """
@@ -60,7 +60,7 @@ def mended(config: Mapping[str, Any], pipeline: str) -> dict[str, Any]:
 
 
 def _options(sampler: Sampler, form: Form, config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a named sampler sets itself; the flow classes have two names for the model's shift."""
+    """Return what a named sampler sets itself; the flow classes have two names for the shift."""
     options: dict[str, Any] = dict.fromkeys(_SIGMA_SWITCHES, False)
     if sampler.fits("flow"):
         shift = config.get("shift", config.get("flow_shift", 1.0))

@@ -1,4 +1,4 @@
-"""A sampler as data: the coefficients of a linear recursion, and the product that applies them."""
+"""A sampler's table has the coefficients of a linear recursion; one product applies them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class SamplerTable:
-    """One sampler at one number of steps, for K UNet calls.
+    """A table is one sampler at one number of steps, for K denoiser calls.
 
     The state of a row is `depth` slots shaped like its latents; slot 0 is the current sample x.
-    Call k gives the UNet `input_scale[k] * x` at `timesteps[k]`, and with its (guided) output m and
-    unit Gaussian noise n the state becomes `coefficients[k] @ [state, m, n]`.
+    Call k passes the denoiser `input_scale[k] * x` at `timesteps[k]`; with its (guided) output m
+    and unit Gaussian noise n the state becomes `coefficients[k] @ [state, m, n]`.
 
     Attributes:
         timesteps: (K,) float32.
@@ -43,7 +43,7 @@ class SamplerTable:
 
 
 def pad_depth(table: SamplerTable, depth: int) -> SamplerTable:
-    """The same sampler with a state of `depth` slots; the further ones stay zero."""
+    """Return the same sampler with a state of `depth` slots; the further ones stay zero."""
     have = table.depth
     if depth == have:
         return table
@@ -54,7 +54,7 @@ def pad_depth(table: SamplerTable, depth: int) -> SamplerTable:
 
 
 def advance(buffer: Tensor, coefficients: Tensor) -> Tensor:
-    """Every row's next state, whatever its sampler, in one batched product.
+    """Return every row's next state, whatever its sampler, in one batched product.
 
     Args:
         buffer: (R, depth + 2, C, h, w): state slots, then model output, then noise.

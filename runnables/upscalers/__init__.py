@@ -1,1 +1,1 @@
-"""What enlarges pictures, outside of any diffusion model."""
+"""Upscalers enlarge pictures, outside of any diffusion model."""

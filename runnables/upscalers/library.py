@@ -1,4 +1,4 @@
-"""The upscalers that requests may name: `lanczos`, and the models in the operator's folder."""
+"""Requests may name these upscalers: `lanczos`, and the models in the operator's folder."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ MAX_SCALE = 4
 
 
 def describe(folder: str | None) -> list[dict[str, Any]]:
-    """Names and scales, `lanczos` first; folders with other models are left out."""
+    """Return names and scales, `lanczos` first; folders with other models are left out."""
     paths = sorted(Path(folder).expanduser().glob(PATTERN)) if folder else []
-    told = [{"name": path.parent.name, "scale": _scale(path)} for path in paths]
-    return [LANCZOS, *(one for one in told if one["scale"] and one["name"] != LANCZOS["name"])]
+    found = [{"name": path.parent.name, "scale": _scale(path)} for path in paths]
+    return [LANCZOS, *(one for one in found if one["scale"] and one["name"] != LANCZOS["name"])]
 
 
 class Upscalers:
-    """Loads models when they are first asked for, and keeps those used last."""
+    """This class loads upscalers at their first use, and keeps those used last."""
 
     def __init__(self, settings: Settings, device: torch.device) -> None:
         self._folder = settings.upscaler_dir
@@ -46,7 +46,7 @@ class Upscalers:
         )
 
     def get(self, name: str, loc: Loc) -> Upscaler:
-        """Raises UnknownName, or InvalidInput where its files are damaged, naming the field."""
+        """Return an upscaler. Raise UnknownName, or InvalidInput where its files are damaged."""
         from runnables.upscalers.upscaler import Lanczos
 
         if name == LANCZOS["name"]:
@@ -67,16 +67,16 @@ class Upscalers:
 
         from runnables.upscalers.upscaler import Swin2SR
 
-        model, told = Swin2SRForImageSuperResolution.from_pretrained(
+        model, report = Swin2SRForImageSuperResolution.from_pretrained(
             path.parent, use_safetensors=True, local_files_only=True, output_loading_info=True
         )
-        if missing := told["missing_keys"]:  # they would be random numbers
+        if missing := report["missing_keys"]:  # they would be random numbers
             raise ValueError(f"{path.parent} lacks {', '.join(sorted(missing)[:5])}")
         return Swin2SR(name, model.float().to(self._device).eval().requires_grad_(False))
 
 
 def _scale(path: Path) -> int:
-    """How many times a model enlarges; 0 for what is no model that does."""
+    """Return how many times a model enlarges; 0 where it does not."""
     try:
         config = json.loads(path.read_text())
         scale = config.get("upscale", 2) if config.get("model_type") == MODEL_TYPE else 0

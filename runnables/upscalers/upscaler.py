@@ -1,7 +1,7 @@
-"""Enlarging pictures: Pillow's Lanczos, and Swin2SR (arXiv:2209.11345) in overlapping tiles.
+"""Pictures are enlarged by Pillow's Lanczos, or by Swin2SR (arXiv:2209.11345) in tiles.
 
-An upscaler works in turns, a generator that yields after each tile, so that whoever owns the
-device can do other things between.
+An upscaler is a generator that yields after each tile, so that the owner of the device can do other
+things between tiles.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Tiles = Generator[None, None, Image.Image]
 
 
 class Cut(NamedTuple):
-    """How a picture is cut into tiles, in pixels of the input; multiples of the model's window.
+    """A cut says how a picture becomes tiles, in pixels of the input, multiples of the window.
 
     Attributes:
         tile: what one call sees along each side: bounds memory and the time between steps.
@@ -37,7 +37,7 @@ CPU_CUT = Cut(64, 24)  # a call takes a quarter of the time, a whole picture hal
 
 
 class Upscaler(Protocol):
-    """What enlarges pictures.
+    """An upscaler enlarges pictures.
 
     Attributes:
         scale: how many times it enlarges by itself.
@@ -48,16 +48,16 @@ class Upscaler(Protocol):
     @property
     def scale(self) -> int: ...
     def turns(self, size: tuple[int, int]) -> int:
-        """How many times `enlarge` yields for an image of (height, width)."""
+        """Return how many times `enlarge` yields for an image of (height, width)."""
         ...
 
     def enlarge(self, image: Image.Image, size: tuple[int, int]) -> Tiles:
-        """An RGB image at another size, (height, width)."""
+        """Return an RGB image at another size, (height, width)."""
         ...
 
 
 class Lanczos:
-    """Pillow's resampling, in a single turn."""
+    """Pillow resamples the picture, in a single tile."""
 
     name = "lanczos"
     scale = 2
@@ -72,7 +72,7 @@ class Lanczos:
 
 
 class Swin2SR:
-    """A transformer that enlarges by its own scale; Lanczos does the rest.
+    """Swin2SR is a transformer that enlarges by its own scale; Lanczos does the rest.
 
     Args:
         model: transformers' Swin2SRForImageSuperResolution.
@@ -108,14 +108,14 @@ class Swin2SR:
         return _resized(canvas, size)
 
     def _call(self, pixels: np.ndarray) -> np.ndarray:
-        """(H, W, 3) uint8 -> (H x scale, W x scale, 3), padded as Swin2SR's processor does."""
+        """Turn (H, W, 3) uint8 into (H x scale, W x scale, 3), padded as Swin2SR needs."""
         height, width, _ = pixels.shape
         window = int(self._model.config.window_size)
         below, right = ((side // window + 1) * window - side for side in (height, width))
         padded = np.pad(pixels, ((0, below), (0, right), (0, 0)), mode="symmetric")
-        given = torch.from_numpy(padded).to(self._model.device).permute(2, 0, 1)[None]
+        sample = torch.from_numpy(padded).to(self._model.device).permute(2, 0, 1)[None]
         with torch.inference_mode():
-            larger = self._model(given / 255).reconstruction[0].float()
+            larger = self._model(sample / 255).reconstruction[0].float()
         larger = larger[:, : height * self.scale, : width * self.scale]
         if not torch.isfinite(larger).all():
             raise GenerationFailed(f"{self.name} produced values that are not numbers")
@@ -125,7 +125,7 @@ class Swin2SR:
 
 
 class Span(NamedTuple):
-    """One tile along one axis, in pixels of the input.
+    """A span is one tile along one axis, in pixels of the input.
 
     Attributes:
         first, last: what the model sees.
@@ -140,11 +140,11 @@ class Span(NamedTuple):
     ramp: int
 
     def inside(self, scale: int) -> slice:
-        """What is used, in the tile's output."""
+        """Return the part of the tile's output that is used."""
         return slice((self.start - self.first) * scale, (self.stop - self.first) * scale)
 
     def weights(self, scale: int) -> np.ndarray:
-        """Of each pixel used, in the output: rising from 0, then 1."""
+        """Return the weight of each used pixel in the output: rising from 0, then 1."""
         weights = np.ones((self.stop - self.start) * scale)
         rise = self.ramp * scale
         weights[:rise] = (np.arange(rise) + 0.5) / max(rise, 1)
@@ -152,7 +152,7 @@ class Span(NamedTuple):
 
 
 def spans(length: int, cut: Cut) -> list[Span]:
-    """The tiles along an axis of this many pixels."""
+    """Return the tiles along an axis of this many pixels."""
     found, (tile, overlap, margin) = [], cut
     for first in range(0, max(length - overlap, 1), tile - overlap):
         last = min(first + tile, length)

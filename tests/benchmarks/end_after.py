@@ -1,4 +1,4 @@
-"""A second locust file for tests: it ends the load once END_AFTER requests have been made."""
+"""This second locust file ends a test's load once END_AFTER requests have been made."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LIMIT = int(os.environ["END_AFTER"])
 
 @events.init.add_listener
 def watch(environment: Any, **_: Any) -> None:
-    """Count, and quit from outside the user that made the last one."""
+    """Count requests, and quit from outside the user that made the last one."""
     numbers = itertools.count(1)
 
     def count(**_: Any) -> None:

@@ -24,14 +24,14 @@ def test_gpu_benchmark_on_the_cpu_with_a_tiny_model() -> None:
     ]
 
 
-def test_static_batches_draw_what_single_calls_draw() -> None:
+def test_static_batches_generate_what_single_calls_generate() -> None:
     import numpy as np
 
     single, batched = Diffusers(EMBEDDED_MODEL), Diffusers(EMBEDDED_MODEL, largest=4)
     try:
-        asked = [one.model_copy(update={"num_inference_steps": 2}) for one in serving.equal(3)]
-        futures = [batched.submit(one) for one in asked]
-        for one, future in zip(asked, futures, strict=True):
+        requested = [one.model_copy(update={"num_inference_steps": 2}) for one in serving.equal(3)]
+        futures = [batched.submit(one) for one in requested]
+        for one, future in zip(requested, futures, strict=True):
             alone = np.asarray(single.submit(one).result()).astype(int)
             assert np.abs(alone - np.asarray(future.result()).astype(int)).max() <= 2
     finally:

@@ -1,4 +1,4 @@
-"""The weights of the WebUI's prompts."""
+"""The weights of the WebUI's prompts are parsed as the WebUI does."""
 
 from __future__ import annotations
 

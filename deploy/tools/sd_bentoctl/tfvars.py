@@ -16,10 +16,10 @@ _ESCAPES = {"b": r"\u0008", "f": r"\u000c"}
 
 
 def to_hcl(value: Any) -> str:
-    """A JSON value as an HCL expression.
+    r"""Return a JSON value as an HCL expression.
 
     HCL reads JSON, but for two things: `${` and `%{` begin a template in its strings, and it does
-    not know the escapes \\b and \\f.
+    not know the escapes \b and \f.
     """
     # laid out as `terraform fmt` would
     text = json.dumps(value, indent=2, sort_keys=True, separators=(",", " : "), ensure_ascii=False)

@@ -35,8 +35,11 @@ class Topology:
 
 
 def policy(runtimes: Mapping[str, str], runtime: str, dynamic: str, tier: str) -> Policy:
-    """Filter policy of one queue. Standard ones are the reference system's; tasks of paying users
-    carry the same attributes under a `priority_` name."""
+    """Return the filter policy of one queue.
+
+    Standard ones are the reference system's; tasks of paying users carry the same attributes under
+    a `priority_` name.
+    """
     models: list[Any] = [runtimes[runtime]] if runtime in runtimes else []
     if runtime == dynamic:
         models = [{"anything-but": sorted(set(runtimes.values()))}]

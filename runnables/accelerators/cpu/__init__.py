@@ -1,1 +1,1 @@
-"""The CPU."""
+"""This package runs models on the CPU."""

@@ -1,8 +1,9 @@
-"""glibc's malloc, told to keep what a step has freed.
+"""This module sets glibc's malloc to keep the memory that a step has freed.
 
 A step allocates and frees activations of some megabytes again and again. By default glibc gives
-such blocks back to the kernel and takes them anew, zeroed page by page, for every layer: thousands
-of page faults a step, a tenth of its time at 32 rows. Kept, the same pages serve every step.
+such blocks back to the kernel and takes them again, zeroed page by page, for every layer. That
+costs thousands of page faults per step, a tenth of its time at 32 rows. Here the same pages serve
+every step.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ MIB = 1 << 20
 
 
 def keep_freed_memory() -> bool:
-    """Serve large blocks from one heap that does not shrink. True where the C library has done so.
+    """Serve large blocks from one heap that does not shrink; return whether the C library does so.
 
     One heap for all threads, because the others end at 64 MiB and then fall back to the kernel.
     """

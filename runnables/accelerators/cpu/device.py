@@ -1,4 +1,4 @@
-"""The CPU: fp32 (parity with diffusers) or bf16 (where the CPU has AMX or AVX512)."""
+"""This module runs models on the CPU in fp32 (as diffusers) or bf16 (with AMX or AVX512)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Cpu(Accelerator):
-    """fp16 is refused: PyTorch's CPU kernels for it are slow or missing."""
+    """The CPU refuses fp16, because PyTorch's kernels for it are slow or missing there."""
 
     # Measured on 2 cores: latents of 64x64 barely gain from a second row, of 16x16 up to 32 rows.
     efficient_rows = 2
@@ -51,13 +51,13 @@ class Cpu(Accelerator):
         pack(module, size)
 
     def free_bytes(self) -> float:
-        """What the system, or the container's limit, leaves."""
+        """Return the bytes that the system, or the container's limit, leaves."""
         available = _kilobytes("/proc/meminfo", "MemAvailable") * 1024
         limit, used = (_number(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
         return min(available or math.inf, limit - used if limit and used else math.inf)
 
     def measure(self, call: Callable[[], T]) -> tuple[T, float]:
-        """By the process's high-water mark, so at least so much: earlier calls may hide some.
+        """Measure by the process's highest memory use, which earlier calls may have raised already.
 
         Linux sums it up from counters of each core that lag behind, so it may even fall a little.
         """
@@ -67,19 +67,22 @@ class Cpu(Accelerator):
 
 
 def _kilobytes(file: str, name: str) -> float:
-    """A line of Linux's accounts; 0 elsewhere."""
+    """Return a figure of Linux's memory report, in kilobytes; 0 on other systems."""
     path = Path(file)
     lines = path.read_text().splitlines() if path.exists() else []
     return next((float(line.split()[1]) for line in lines if line.startswith(name)), 0.0)
 
 
 def _number(file: str) -> float:
-    """A control group's figure; 0 where there is none, or no limit."""
+    """Return a control group's figure; 0 where there is none, or no limit."""
     path = Path(file)
     text = path.read_text().strip() if path.exists() else ""
     return float(text) if text.isdigit() else 0.0
 
 
 def _cores() -> int:
-    """Cores this process may use (a container's limit shows here, not in os.cpu_count)."""
+    """Return the cores this process may use.
+
+    Unlike os.cpu_count, they respect a container's limit.
+    """
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

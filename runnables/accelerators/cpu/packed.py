@@ -1,4 +1,4 @@
-"""Convolutions whose weights lie as oneDNN wants them.
+"""This module stores the weights of convolutions in oneDNN's own layout.
 
 PyTorch brings a convolution's weights into oneDNN's layout anew at every call; for the small
 batches of a UNet's steps that is a fifth of the time. Here it is done once. The operator is the one
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 class PackedConv2d(nn.Conv2d):
-    """A Conv2d after `pack`: the same numbers, and its `weight` can no longer be read."""
+    """A packed Conv2d computes the same numbers, but its `weight` can no longer be read."""
 
     def forward(self, input: Tensor) -> Tensor:
         output: Tensor = torch.ops.mkldnn._convolution_pointwise(

@@ -1,1 +1,1 @@
-"""NVIDIA GPUs."""
+"""This package runs models on NVIDIA GPUs."""

@@ -1,4 +1,4 @@
-"""An NVIDIA GPU, in fp32, fp16 or bf16."""
+"""This module runs models on an NVIDIA GPU, in fp32, fp16 or bf16."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Cuda(Accelerator):
-    """SDPA attention is PyTorch's default; channels_last feeds the tensor cores' convolutions."""
+    """The GPU uses PyTorch's SDPA attention, and channels_last for its tensor cores."""
 
     efficient_rows = 32
 

@@ -1,1 +1,1 @@
-"""AWS Inferentia2."""
+"""This package runs models on AWS Inferentia2."""

@@ -1,7 +1,7 @@
-"""`python -m models compile-neuron`: a diffusers folder to graphs for Inferentia2.
+"""`python -m models compile-neuron` compiles a diffusers folder to graphs for Inferentia2.
 
-The compiler is optimum-neuron's own command, one run a shape; what it wrote is listed in a manifest
-with the versions that wrote it, as artefacts of other versions may not load.
+The compiler is optimum-neuron's own command, one run per shape. A manifest lists what it wrote and
+the versions that wrote it, because artefacts of other versions may not load.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ CORES = 2  # of a device: the UNet lies on both, half of the rows on each
 
 @dataclass(frozen=True)
 class Compilation:
-    """What to compile.
+    """A compilation says what to compile.
 
     Attributes:
         source: a diffusers folder or Hub id.
         sizes: (height, width) in pixels.
-        rows: UNet rows of a step, even; a guided image takes two.
+        rows: denoiser rows of a step, even; a guided image takes two.
         cast: which operations run in bfloat16.
         instance: inf2, trn1, trn1n or trn2.
     """
@@ -43,10 +43,10 @@ class Compilation:
             raise ValueError(f"rows is {self.rows}; it must be a multiple of {CORES}")
 
     def arguments(self, size: tuple[int, int], output: Path) -> list[str]:
-        """Of `optimum-cli export neuron`, for one shape."""
+        """Return the arguments of `optimum-cli export neuron` for one shape."""
         height, width = size
         shapes = {"batch_size": self.rows // CORES, "height": height, "width": width}
-        given = {
+        options = {
             "model": self.source,
             "task": "text-to-image",
             "instance_type": self.instance,
@@ -55,13 +55,13 @@ class Compilation:
             "auto_cast": self.cast,
         }
         if self.cast != "none":
-            given["auto_cast_type"] = "bf16"
-        named = [word for name, value in given.items() for word in (f"--{name}", str(value))]
+            options["auto_cast_type"] = "bf16"
+        named = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         return [*named, "--disable-validation", str(output)]
 
 
 class CompilationFailed(Exception):
-    """The compiler ended with an error; it has said which."""
+    """The compiler ended with an error, which it has printed."""
 
 
 def compile_neuron(what: Compilation, into: Path, *extra: str) -> Path:
@@ -97,7 +97,7 @@ def _copy_profile(source: Path, folder: Path) -> None:
 
 
 def _compiler(folder: Path) -> dict[str, Any]:
-    """How the UNet was compiled, by its own account."""
+    """Return how the UNet was compiled, as its own configuration says."""
     compiled: dict[str, Any] = json.loads((folder / "unet" / "config.json").read_text())["neuron"]
     return compiled
 

@@ -1,4 +1,4 @@
-"""Models compiled for AWS Neuron: optimum-neuron's parts, called as the pipelines call theirs.
+"""The parts that optimum-neuron compiled are called here as the pipelines call their own parts.
 
 A compiled part takes exactly the shapes it was compiled for. Text encoder and VAE are called as
 often as a batch needs, and padded here; the UNet's rows are padded by the engine. Each row brings
@@ -56,7 +56,7 @@ def load_compiled(source: str) -> Checkpoint:
 
 
 def _text_parts(pipeline: Any, *, xl: bool) -> dict[str, Any]:
-    """The tokenizers as they are, and the text encoders with their static shapes hidden."""
+    """Return the tokenizers unchanged, and the text encoders with their static shapes hidden."""
     parts: dict[str, Any] = {}
     for number in ("", "_2"):
         if encoder := getattr(pipeline, f"text_encoder{number}", None):
@@ -66,7 +66,7 @@ def _text_parts(pipeline: Any, *, xl: bool) -> dict[str, Any]:
 
 
 class CompiledUnet:
-    """One compiled UNet a latent size."""
+    """A compiled UNet has one graph per latent size."""
 
     def __init__(self, parts: Mapping[Size, Any]) -> None:
         self._parts = parts
@@ -82,7 +82,10 @@ class CompiledUnet:
         added_cond_kwargs: dict[str, Tensor] | None = None,
         return_dict: bool = False,
     ) -> tuple[Tensor]:
-        """As diffusers' UNet2DConditionModel; (U, C, h, w) with U the compiled rows."""
+        """Return the output (U, C, h, w) as diffusers' UNet2DConditionModel does.
+
+        U is the number of compiled rows.
+        """
         part = self._parts[_last_two(sample)]
         dtype = part.neuron_config.float_dtype
         added = {k: v.to(dtype) for k, v in (added_cond_kwargs or {}).items()}
@@ -98,7 +101,7 @@ class CompiledUnet:
 
 
 class CompiledVae:
-    """One compiled encoder and decoder a latent size."""
+    """A compiled VAE has one encoder and one decoder per latent size."""
 
     dtype = torch.float32
 
@@ -108,7 +111,7 @@ class CompiledVae:
         self._factor = 2 ** (len(self.config.block_out_channels) - 1)
 
     def encode(self, pixels: Tensor) -> Any:
-        """(N, 3, H, W) -> an object with `latent_dist`."""
+        """Encode (N, 3, H, W) to an object with `latent_dist`."""
         from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
         height, width = _last_two(pixels)
@@ -118,17 +121,17 @@ class CompiledVae:
         return SimpleNamespace(latent_dist=DiagonalGaussianDistribution(torch.cat(moments)))
 
     def decode(self, latents: Tensor, return_dict: bool = False) -> tuple[Tensor]:
-        """(N, C, h, w) -> (N, 3, H, W)."""
+        """Decode (N, C, h, w) to (N, 3, H, W)."""
         part = self._pipelines[_last_two(latents)].vae_decoder
         chunks = _padded(latents, _static(part, "batch_size"))
         return (torch.cat([part(chunk, return_dict=False)[0][:real] for chunk, real in chunks]),)
 
     def to(self, *args: Any) -> None:
-        """The number format was fixed by the compiler."""
+        """Do nothing, because the compiler has fixed the number format."""
 
 
 class CompiledTextEncoder:
-    """CLIP with as many prompts a call as it was compiled for."""
+    """A compiled CLIP takes as many prompts per call as it was compiled for."""
 
     device = torch.device("cpu")
 
@@ -143,14 +146,14 @@ class CompiledTextEncoder:
         attention_mask: Tensor | None = None,
         output_hidden_states: bool = False,
     ) -> Any:
-        """What transformers' model returns: `[0]`, and for SDXL `hidden_states`."""
+        """Return what transformers' model returns: `[0]`, and for SDXL `hidden_states`."""
         chunks = _padded(ids, _static(self._part, "batch_size"))
         outputs = [_cut(self._part(chunk), real) for chunk, real in chunks]
         return _Output(*(_joined(parts) for parts in zip(*outputs, strict=True)))
 
 
 class _Output(tuple[Any, ...]):
-    """transformers' outputs, by place; hidden states are the last of them where there are any."""
+    """An output has transformers' values by place; hidden states come last where there are any."""
 
     def __new__(cls, *values: Any) -> _Output:
         return super().__new__(cls, values)
@@ -173,11 +176,13 @@ def _folder(source: str) -> Path:
     try:
         return Path(snapshot_download(name, revision=revision or None))
     except Exception as error:
-        raise refusal(f"SD_MODEL={source}: no folder, and not to be had from the Hub") from error
+        raise refusal(
+            f"SD_MODEL={source}: there is no such folder, and the Hub does not have it"
+        ) from error
 
 
 def _shapes(folder: Path) -> list[Path]:
-    """The folder of every shape; that of optimum-neuron itself is its own."""
+    """Return the folder of every shape; optimum-neuron's own folder has one shape."""
     manifest = folder / MANIFEST
     if manifest.is_file():
         return [folder / name for name in _read(manifest)["shapes"]]
@@ -228,7 +233,7 @@ def _last_two(tensor: Tensor) -> Size:
 
 
 def _padded(batch: Tensor, size: int) -> Iterator[tuple[Tensor, int]]:
-    """Chunks of exactly `size`, the last filled up by repeating; and how many rows are real."""
+    """Yield chunks of exactly `size`, the last one padded by repeating, each with its real rows."""
     for chunk in batch.split(size):
         missing = size - len(chunk)
         yield torch.cat([chunk, chunk[:1].expand(missing, *chunk.shape[1:])]), len(chunk)

@@ -1,4 +1,4 @@
-"""Drawing on AWS Inferentia2 (and Trainium), with models compiled by optimum-neuron.
+"""This module generates on AWS Inferentia2 (and Trainium), with models compiled by optimum-neuron.
 
 Tensors between the compiled parts live on the CPU, as optimum-neuron's do.
 """
@@ -26,7 +26,7 @@ CORES = "NEURON_RT_VISIBLE_CORES"
 
 
 class Neuron(Accelerator):
-    """Every denoiser call has the compiled number of rows: the engine fills up what is missing."""
+    """Every denoiser call has the compiled number of rows, because the engine pads it."""
 
     def __init__(self, settings: Settings) -> None:
         if settings.precision != "auto":
@@ -51,7 +51,7 @@ class Neuron(Accelerator):
         return load_compiled(source)
 
     def prepare(self, family: Family) -> None:
-        """The parts are on the device since they were loaded."""
+        """Do nothing, because the parts are on the device since they were loaded."""
         compiled = family.checkpoint.compiled
         assert compiled is not None
         self.buckets = (compiled.rows,)
@@ -61,7 +61,7 @@ class Neuron(Accelerator):
 
 
 def as_range(cores: str) -> str:
-    """ "4,5" as Ray sets it -> "4-5" as the Neuron runtime and optimum-neuron read it.
+    """Turn "4,5" as Ray sets it into "4-5" as the Neuron runtime and optimum-neuron read it.
 
     Raises:
         ConfigurationError: the cores are not numbers, or not next to each other.

@@ -1,1 +1,1 @@
-"""ControlNet (arXiv:2302.05543)."""
+"""This package runs ControlNets (arXiv:2302.05543)."""

@@ -1,4 +1,4 @@
-"""ControlNets as an extension: loaded by name, each run on the rows that ask for it."""
+"""ControlNets are loaded by name, and each is run on the rows that ask for it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from runnables.parameters import Parameters
 
 
 class ControlNets(Extension):
-    """The ControlNets of the operator's folder, for one model."""
+    """This extension serves the ControlNets of the operator's folder to one model."""
 
     name = "controlnets"
 
@@ -48,7 +48,7 @@ class ControlNets(Extension):
         return COST * len(parameters.controlnets)
 
     def beside(self, parameters: Parameters) -> float:
-        """One at a time: they are run one after the other."""
+        """Return the memory of the largest one, because ControlNets are run one after the other."""
         return COST
 
     def load(self, parameters: Parameters) -> tuple[ControlNet, ...]:
@@ -84,7 +84,7 @@ class ControlNets(Extension):
 
 
 class ControlCall(Call):
-    """The ControlNets that act in a batch."""
+    """This call runs the ControlNets that act in a batch."""
 
     def __init__(self, channels: int, runs: Sequence[Run]) -> None:
         self._channels = channels
@@ -92,12 +92,12 @@ class ControlCall(Call):
 
     def around(self, denoise: Denoise) -> Denoise:
         def controlled(sample: Tensor, timesteps: Tensor, **extra: Any) -> Tensor:
-            given = residuals(self._runs, sample[:, : self._channels], timesteps)
-            return denoise(sample, timesteps, residuals=given, **extra)
+            added = residuals(self._runs, sample[:, : self._channels], timesteps)
+            return denoise(sample, timesteps, residuals=added, **extra)
 
         return controlled
 
 
 def _acting(part: ControlSet, row: RowState) -> ControlSet:
-    """Those that are run at the row's next step."""
+    """Return the ControlNets that are run at the row's next step."""
     return tuple(control for control in part if control.acts(row.step))

@@ -1,4 +1,4 @@
-"""Loads ControlNets: diffusers folders with config.json and safetensors."""
+"""ControlNets are loaded from diffusers folders with config.json and safetensors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class Kind(NamedTuple):
-    """The ControlNets of one kind of denoiser.
+    """A kind describes the ControlNets of one kind of denoiser.
 
     Attributes:
         class_name: diffusers' class.
@@ -44,7 +44,7 @@ KINDS = {
 
 
 def load(name: str, folder: Path, family: Family, adopt: Callable[[nn.Module], None]) -> ControlNet:
-    """A ControlNet for this model.
+    """Return a ControlNet for this model.
 
     Args:
         adopt: brings a module to the accelerator.

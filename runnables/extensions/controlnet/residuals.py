@@ -1,6 +1,6 @@
-"""ControlNet (arXiv:2302.05543), row by row: rows with different ControlNets share a call.
+"""ControlNets (arXiv:2302.05543) act row by row: rows with different ones share a call.
 
-Each ControlNet of a batch is run once, on the rows that ask for it at this step. What it gives
+Each ControlNet of a batch is run once, on the rows that ask for it at this step. Its output
 is scaled row by row and added inside the denoiser; other rows get zeros.
 """
 
@@ -23,7 +23,7 @@ COST = 0.4
 
 
 class ControlNet(Protocol):
-    """A loaded ControlNet, on the model's device and in its dtype.
+    """This is a loaded ControlNet, on the model's device and in its dtype.
 
     Attributes:
         nbytes: of its weights.
@@ -39,7 +39,7 @@ class ControlNet(Protocol):
     def conditional_only(self) -> bool: ...
 
     def prepare(self, picture: Image, size: Size) -> Tensor:
-        """A control image of (height, width) pixels as the ControlNet takes it, without a batch."""
+        """Return a control image of (height, width) pixels as the ControlNet takes it."""
         ...
 
     def run(
@@ -50,7 +50,7 @@ class ControlNet(Protocol):
         images: Tensor,
         weights: Tensor,
     ) -> tuple[Tensor, ...]:
-        """What it adds inside the denoiser, each (n, ...) of n rows.
+        """Return what it adds inside the denoiser, each (n, ...) of n rows.
 
         Args:
             sample: (n, latent_channels, h, w), scaled as the sampler asks.
@@ -61,13 +61,13 @@ class ControlNet(Protocol):
         ...
 
     def packed(self, residuals: Sequence[Tensor]) -> Any:
-        """The sum of what several ControlNets add, as the family's `denoise` takes it."""
+        """Return the sum of what several ControlNets add, as the family's `denoise` takes it."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Control:
-    """One ControlNet of one request.
+    """A control is one ControlNet of one request.
 
     Attributes:
         image: as the ControlNet takes it.
@@ -81,7 +81,7 @@ class Control:
     keep: tuple[bool, ...]
 
     def acts(self, step: int) -> bool:
-        """Whether it is run at this call."""
+        """Return whether it is run at this call."""
         return self.weight > 0 and step < len(self.keep) and self.keep[step]
 
 
@@ -90,7 +90,7 @@ ControlSet = tuple[Control, ...]
 
 
 class Run(NamedTuple):
-    """One ControlNet's rows of a batch.
+    """A run has one ControlNet's rows of a batch.
 
     Attributes:
         rows: (n,) their numbers among the denoiser's U; None: these are all, in order.
@@ -107,12 +107,12 @@ class Run(NamedTuple):
 
 
 def kept(start: float, end: float, steps: int) -> tuple[bool, ...]:
-    """At which of so many calls a ControlNet acts: the rule of diffusers' pipelines."""
+    """Return, for each call, whether a ControlNet acts: the rule of diffusers' pipelines."""
     return tuple(not (i / steps < start or (i + 1) / steps > end) for i in range(steps))
 
 
 def calls(sets: Sequence[ControlSet], guided: int, conditioning: Conditioning) -> list[Run]:
-    """The ControlNet calls of a batch.
+    """Return the ControlNet calls of a batch.
 
     Args:
         sets: of its R rows, those of the `guided` rows first.
@@ -142,7 +142,7 @@ def _call(net: ControlNet, pairs: list[tuple[int, Control]], conditioning: Condi
 
 
 def residuals(runs: Sequence[Run], sample: Tensor, timesteps: Tensor) -> Any:
-    """Run a batch's ControlNets. None where it has none.
+    """Run a batch's ControlNets; return None where it has none.
 
     Args:
         sample: (U, latent_channels, h, w), scaled as the sampler asks.
@@ -150,8 +150,8 @@ def residuals(runs: Sequence[Run], sample: Tensor, timesteps: Tensor) -> Any:
     """
     total: tuple[Tensor, ...] = ()
     for run in runs:
-        given = _run(run, sample, timesteps)
-        total = tuple(a + b for a, b in zip(total, given, strict=True)) if total else given
+        added = _run(run, sample, timesteps)
+        total = tuple(a + b for a, b in zip(total, added, strict=True)) if total else added
     return runs[0].net.packed(total) if runs else None
 
 
@@ -159,12 +159,12 @@ def _run(run: Run, sample: Tensor, timesteps: Tensor) -> tuple[Tensor, ...]:
     rows, total = run.rows, len(sample)
     if rows is not None:
         sample, timesteps = sample[rows], timesteps[rows]
-    given = run.net.run(sample, timesteps, run.conditioning, run.images, run.weights)
-    return tuple(_spread(one, rows, total) for one in given)
+    added = run.net.run(sample, timesteps, run.conditioning, run.images, run.weights)
+    return tuple(_spread(one, rows, total) for one in added)
 
 
 def _spread(residual: Tensor, rows: Tensor | None, total: int) -> Tensor:
-    """(n, ...) of some rows -> (total, ...), zero for the others."""
+    """Spread (n, ...) of some rows to (total, ...), zero for the others."""
     if rows is None:
         return residual
     return residual.new_zeros(total, *residual.shape[1:]).index_add_(0, rows, residual)

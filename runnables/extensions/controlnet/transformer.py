@@ -1,4 +1,4 @@
-"""ControlNets of Stable Diffusion 3, which add to the blocks of its transformer."""
+"""ControlNets of Stable Diffusion 3 add to the blocks of its transformer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHARED = ("patch_size", "attention_head_dim", "num_attention_heads", "pooled_pro
 
 
 class TransformerControlNet:
-    """A loaded diffusers SD3ControlNetModel, on the model's device and in its dtype."""
+    """This is a loaded diffusers SD3ControlNetModel, on the model's device and in its dtype."""
 
     conditional_only = False
 
@@ -33,7 +33,7 @@ class TransformerControlNet:
             model.pos_embed = own.to(family.device, family.dtype)
 
     def prepare(self, picture: Image, size: Size) -> Tensor:
-        """(C, h, w): the picture's latents; the mean, where diffusers draws from the posterior.
+        """Return the picture's latents (C, h, w): the mean, where diffusers draws a sample.
 
         Without pooled projections a ControlNet was trained on latents without the VAE's shift.
         """
@@ -51,7 +51,7 @@ class TransformerControlNet:
         images: Tensor,
         weights: Tensor,
     ) -> tuple[Tensor, ...]:
-        """What is added to each block, (n, tokens, features) of n rows."""
+        """Return what is added to each block, (n, tokens, features) of n rows."""
         pooled = conditioning.pooled
         assert pooled is not None
         has_text = self.model.config.joint_attention_dim is not None
@@ -67,12 +67,12 @@ class TransformerControlNet:
         return tuple(residuals)
 
     def packed(self, residuals: Sequence[Tensor]) -> list[Tensor]:
-        """As the family's `denoise` takes them."""
+        """Return the sums as the family's `denoise` takes them."""
         return list(residuals)
 
 
 def difference(config: Mapping[str, Any], family: Family) -> str | None:
-    """Where a config does not fit the model, in words."""
+    """Return, in words, where a config does not fit the model."""
     own = family.denoiser.config
     for name in SHARED:
         if config[name] != own[name]:

@@ -1,4 +1,4 @@
-"""ControlNets of the families with a UNet, which add to its skip connections and its middle."""
+"""ControlNets of the families with a UNet add to its skip connections and its middle."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SHARED = (
 
 
 class UNetControlNet:
-    """A loaded diffusers ControlNetModel, on the model's device and in its dtype."""
+    """This is a loaded diffusers ControlNetModel, on the model's device and in its dtype."""
 
     def __init__(self, name: str, model: Any, family: Family) -> None:
         self.name = name
@@ -35,11 +35,14 @@ class UNetControlNet:
 
     @property
     def conditional_only(self) -> bool:
-        """Trained on pooled conditions: diffusers keeps such ones from unconditional rows."""
+        """Return whether it was trained on pooled conditions.
+
+        diffusers keeps such ControlNets from unconditional rows.
+        """
         return bool(self.model.config.global_pool_conditions)
 
     def prepare(self, picture: Image, size: Size) -> Tensor:
-        """(3, H, W) in 0..1."""
+        """Return the picture as (3, H, W) in 0..1."""
         return control_to_pixels(picture, size).to(self._family.device, self._family.dtype)
 
     def run(
@@ -50,7 +53,7 @@ class UNetControlNet:
         images: Tensor,
         weights: Tensor,
     ) -> tuple[Tensor, ...]:
-        """What is added to each skip connection and, last, to the middle block."""
+        """Return what is added to each skip connection and, last, to the middle block."""
         down, mid = self.model(
             sample.to(self._family.dtype),
             timesteps,
@@ -63,12 +66,12 @@ class UNetControlNet:
         return (*down, mid)
 
     def packed(self, residuals: Sequence[Tensor]) -> Residuals:
-        """As the family's `denoise` takes them."""
+        """Return the sums as the family's `denoise` takes them."""
         return Residuals(tuple(residuals[:-1]), residuals[-1])
 
 
 def difference(config: Mapping[str, Any], family: Family) -> str | None:
-    """Where a config does not fit the model, in words."""
+    """Return, in words, where a config does not fit the model."""
     own, traits = family.denoiser.config, family.traits
     wanted = {name: own[name] for name in SHARED}
     wanted |= {"in_channels": traits.latent_channels, "conditioning_channels": 3}
@@ -82,5 +85,5 @@ def difference(config: Mapping[str, Any], family: Family) -> str | None:
 
 
 def _plain(value: Any) -> Any:
-    """Lists in JSON are tuples in code."""
+    """Return a value with lists as tuples: JSON has only lists."""
     return list(value) if isinstance(value, tuple | list) else value

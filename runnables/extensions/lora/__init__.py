@@ -1,1 +1,1 @@
-"""Low-rank adaptation (arXiv:2106.09685)."""
+"""This package adapts models with LoRAs, low-rank adaptation (arXiv:2106.09685)."""

@@ -1,4 +1,4 @@
-"""LoRAs as an extension: loaded by name, added to text encoders and to the rows that ask."""
+"""LoRAs are loaded by name, and added to text encoders and to the rows that ask for them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Loaded:
 
 
 class Loras(Extension):
-    """The LoRAs of the operator's folder, for one model."""
+    """This extension serves the LoRAs of the operator's folder to one model."""
 
     name = "loras"
 
@@ -69,7 +69,7 @@ class Loras(Extension):
 
 @dataclass(frozen=True)
 class LoraText:
-    """The LoRAs of a request in its text encoders."""
+    """This addition puts the LoRAs of a request into its text encoders."""
 
     loras: LoraSet
 
@@ -81,7 +81,7 @@ class LoraText:
 
 
 class LoraCall(Call):
-    """The LoRAs of a batch, each on its rows."""
+    """This call runs the LoRAs of a batch, each on its rows."""
 
     def __init__(self, family: Family, active: Sequence[Use]) -> None:
         self._family = family

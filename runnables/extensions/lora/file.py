@@ -1,4 +1,4 @@
-"""Reads LoRA files, in the naming of kohya, diffusers and peft, by diffusers' own converters."""
+"""LoRA files in the naming of kohya, diffusers and peft are read by diffusers' own converters."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PEFT = "base_model.model."  # what names begin with in files that peft saved
 
 
 def read(name: str, path: Path, family: Family) -> Lora:
-    """A LoRA made for this model.
+    """Return a LoRA made for this model.
 
     Raises:
         InvalidInput: the file is no LoRA, of an unknown kind, or for another model.
@@ -62,7 +62,7 @@ def _text_encoders(family: Family) -> dict[str, nn.Module]:
 
 
 def _named_as_in_diffusers(weights: Weights, family: Family) -> Weights:
-    """kohya's names changed to diffusers', and its alphas multiplied into the `up` weights."""
+    """Change kohya's names to diffusers', and multiply its alphas into the `up` weights."""
     from diffusers import loaders
 
     loader = getattr(loaders, FAMILIES[family.checkpoint.family].lora_loader)
@@ -86,7 +86,7 @@ def _named_as_in_diffusers(weights: Weights, family: Family) -> Weights:
 
 
 def _without_peft(key: str, family: Family) -> str:
-    """A name in a file that peft itself wrote: it does not say whose layer it is."""
+    """Return the key of peft's own file with the component that its layer belongs to."""
     if not key.startswith(PEFT):
         return key
     path = key.removeprefix(PEFT)
@@ -102,7 +102,7 @@ def _without_peft(key: str, family: Family) -> str:
 
 
 def _as_peft(weights: Weights, component: str) -> Weights:
-    """Names as `layer.lora_A.weight` (down) and `layer.lora_B.weight` (up)."""
+    """Return the names as `layer.lora_A.weight` (down) and `layer.lora_B.weight` (up)."""
     from diffusers.utils import (
         convert_state_dict_to_diffusers,
         convert_state_dict_to_peft,
@@ -138,13 +138,16 @@ def _factors(
 
 
 def _scale(path: str, rank: int, metadata: Mapping[str, Any]) -> float:
-    """peft's alpha / rank, where the file says it; 1 elsewhere."""
+    """Return peft's alpha / rank, where the file has it; 1 elsewhere."""
     alpha = metadata.get("alpha_pattern", {}).get(path, metadata.get("lora_alpha", rank))
     return float(alpha) / (math.sqrt(rank) if metadata.get("use_rslora") else rank)
 
 
 def _fitted(name: str, path: str, down: Tensor, up: Tensor, layer: nn.Module) -> Factors:
-    """Checked against the layer: (rank, in) and (out, rank), with kernels for convolutions."""
+    """Check factors against the layer.
+
+    Their shapes are (rank, in) and (out, rank), with kernels for convolutions.
+    """
     if isinstance(layer, nn.Conv2d):
         widths = (layer.in_channels, layer.out_channels)
         down, up = (w if w.ndim == 4 else w[..., None, None] for w in (down, up))

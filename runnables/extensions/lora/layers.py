@@ -1,7 +1,7 @@
-"""Low-rank adaptation (arXiv:2106.09685), row by row: rows with different LoRAs share a UNet call.
+"""LoRAs (arXiv:2106.09685) act row by row: rows with different ones share a denoiser call.
 
 The model's weights stay as they are. While a call runs, hooks on the adapted layers add each LoRA's
-low-rank product to the rows that asked for it, and to no other.
+low-rank product to the rows that requested it, and to no other.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch.nn import functional
 
 @dataclass(frozen=True, eq=False)
 class Factors:
-    """Two matrices, or convolutions, whose product is added to a layer; any scale lies in `up`.
+    """The product of these two matrices, or convolutions, is added to a layer; `up` has any scale.
 
     Attributes:
         down: (rank, in, ...), up: (out, rank, ...).
@@ -29,7 +29,7 @@ class Factors:
     up: Tensor
 
     def __call__(self, layer: nn.Module, rows: Tensor) -> Tensor:
-        """The product's output for rows of the layer's input."""
+        """Return the product's output for rows of the layer's input."""
         if not isinstance(layer, nn.Conv2d):
             return functional.linear(functional.linear(rows, self.down), self.up)
         narrow = functional.conv2d(rows, self.down, None, layer.stride, layer.padding)
@@ -38,7 +38,7 @@ class Factors:
 
 @dataclass(frozen=True, eq=False)
 class Lora:
-    """A LoRA for one model, on its device and in its dtype.
+    """This is a LoRA for one model, on its device and in its dtype.
 
     Attributes:
         parts: component ("unet", "text_encoder", "text_encoder_2") -> layer's path -> factors.
@@ -59,7 +59,7 @@ LoraSet = tuple[tuple[Lora, float], ...]
 
 @dataclass(frozen=True, eq=False)
 class Use:
-    """Which rows of a call a LoRA acts on: `rows` (n,) indices, or None: all; `weights` (n,)."""
+    """A LoRA acts on these rows of a call: `rows` (n,) indices, or None for all; `weights` (n,)."""
 
     lora: Lora
     rows: Tensor | None
@@ -67,7 +67,7 @@ class Use:
 
 
 def uses(sets: Sequence[LoraSet], device: torch.device) -> list[Use]:
-    """For every row of a call its LoRAs -> for every LoRA its rows."""
+    """Turn every row's LoRAs of a call into every LoRA's rows."""
     rows: dict[Lora, list[tuple[int, float]]] = {}
     for index, loras in enumerate(sets):
         for lora, weight in loras:
@@ -83,7 +83,7 @@ def uses(sets: Sequence[LoraSet], device: torch.device) -> list[Use]:
 
 
 def everywhere(loras: LoraSet, device: torch.device) -> list[Use]:
-    """These LoRAs on all rows of calls, however many those have."""
+    """Return the use of these LoRAs on all rows of calls, however many those have."""
     return [Use(lora, None, _weights([weight], device)) for lora, weight in loras]
 
 
@@ -93,7 +93,7 @@ def _weights(values: Sequence[float], device: torch.device) -> Tensor:
 
 @contextmanager
 def applied(module: nn.Module, component: str, active: Sequence[Use]) -> Iterator[None]:
-    """While open, calls of `module` draw each row with its LoRAs."""
+    """Let calls of `module` run each row with its LoRAs while the context is open."""
     work: dict[str, list[tuple[Use, Factors]]] = {}
     for use in active:
         for path, factors in use.lora.parts.get(component, {}).items():
@@ -119,13 +119,13 @@ def _add(
     columns: slice | None,
     parts: Sequence[tuple[Use, Factors]],
     _called: nn.Module,
-    given: tuple[Tensor, ...],
+    inputs: tuple[Tensor, ...],
     output: Tensor,
 ) -> None:
-    """A forward hook: add the products to the layer's output, in place."""
+    """Add the products to the layer's output, in place, as a forward hook."""
     target = output if columns is None else output[..., columns]
     for use, factors in parts:
-        product = factors(layer, given[0] if use.rows is None else given[0][use.rows])
+        product = factors(layer, inputs[0] if use.rows is None else inputs[0][use.rows])
         weighted = (product * use.weights.view(-1, *[1] * (product.ndim - 1))).to(target.dtype)
         if use.rows is None:
             target.add_(weighted)
@@ -134,7 +134,7 @@ def _add(
 
 
 def _site(layers: Mapping[str, nn.Module], path: str) -> tuple[nn.Module, slice | None]:
-    """The layer that is called for this path, and the path's columns where it is fused."""
+    """Return the layer that is called for this path, and the path's columns where it is fused."""
     parent, _, leaf = path.rpartition(".")
     attention: Any = layers.get(parent)
     names: tuple[str, ...] = ("to_q", "to_k", "to_v")

@@ -1,4 +1,4 @@
-"""kohya's names of LoRA weights for Stable Diffusion 3's transformer, as diffusers names them.
+"""kohya's LoRA names for Stable Diffusion 3's transformer are turned into diffusers' names here.
 
 kohya's sd-scripts train on the original code, in which queries, keys and values are one layer; so
 one low-rank product there is three here, which share their `down` matrix.
@@ -48,7 +48,7 @@ _OUTSIDE = {
 
 
 def from_kohya(weights: Weights, blocks: int, text_layers: Mapping[str, Sequence[str]]) -> Weights:
-    """Weights with diffusers' names, and any alpha multiplied into the `up` matrices.
+    """Return the weights with diffusers' names, and any alpha multiplied into the `up` matrices.
 
     Args:
         blocks: of the transformer: the last one orders its context's shift and scale otherwise.
@@ -73,7 +73,7 @@ def from_kohya(weights: Weights, blocks: int, text_layers: Mapping[str, Sequence
 def _targets(
     stem: str, up: Tensor, blocks: int, text_layers: Mapping[str, Sequence[str]]
 ) -> list[tuple[str, Tensor]]:
-    """diffusers' layers of one of kohya's, each with its rows of the `up` matrix."""
+    """Return diffusers' layers for one of kohya's, each with its rows of the `up` matrix."""
     for prefix, component in _TEXT.items():
         if stem.startswith(prefix):
             return [(_text_path(stem.removeprefix(prefix), component, text_layers), up)]

@@ -1,1 +1,1 @@
-"""Textual inversion (arXiv:2208.01618)."""
+"""This package adds textual inversions (arXiv:2208.01618)."""

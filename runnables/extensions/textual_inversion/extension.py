@@ -1,4 +1,4 @@
-"""Textual inversions as an extension: words of one request, known while its prompts are encoded."""
+"""Textual inversions are words of one request, known only while its prompts are encoded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from runnables.parameters import Parameters
 
 
 class TextualInversions(Extension):
-    """The textual inversions of the operator's folder, for one model."""
+    """This extension serves the textual inversions of the operator's folder to one model."""
 
     name = "embeddings"
 
@@ -52,7 +52,7 @@ class TextualInversions(Extension):
 
 @dataclass(frozen=True)
 class ConceptText:
-    """The words of a request in its text encoders."""
+    """This addition puts the words of a request into its text encoders."""
 
     concepts: Concepts
 

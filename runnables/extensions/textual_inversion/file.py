@@ -1,4 +1,4 @@
-"""Reads textual inversion files: diffusers' and the WebUI's with one tensor, SDXL's with two."""
+"""Textual inversion files are read: diffusers' and the WebUI's with one tensor, SDXL's with two."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PAIR = ("clip_l", "clip_g")  # SDXL's encoders, in the model's order
 
 
 def read(name: str, path: Path, family: UNetFamily) -> Concept:
-    """An embedding made for this model's text encoders.
+    """Return an embedding made for this model's text encoders.
 
     Raises:
         InvalidInput: the file is no embedding, is for another model, or its name is no new word.
@@ -38,7 +38,7 @@ def read(name: str, path: Path, family: UNetFamily) -> Concept:
 
 
 def _tensors(name: str, path: Path, family: UNetFamily) -> list[Tensor]:
-    """One for each text encoder. What is no embedding may be large, and is not read."""
+    """Read one tensor for each text encoder; do not read other tensors, which may be large."""
     with safe_open(path, framework="pt") as file:
         keys = list(file.keys())
         if len(keys) > len(PAIR) or not keys:
@@ -50,7 +50,7 @@ def _tensors(name: str, path: Path, family: UNetFamily) -> list[Tensor]:
 
 
 def _wanted(keys: list[str], family: UNetFamily) -> list[str]:
-    """The refiner has only the second of SDXL's encoders."""
+    """Return the tensors that the model needs: a refiner has only the second of SDXL's encoders."""
     if set(keys) != set(PAIR):
         return keys
     large = "text_encoder_2" in family.checkpoint.components
@@ -58,7 +58,7 @@ def _wanted(keys: list[str], family: UNetFamily) -> list[str]:
 
 
 def _fitted(name: str, tensor: Tensor, encoder: ClipEncoder) -> Tensor:
-    """(n, hidden) as the encoder's own vectors are."""
+    """Return the vectors as (n, hidden), as the encoder's own are."""
     own: Tensor = encoder.model.get_input_embeddings().weight
     with torch.inference_mode():
         vectors = tensor.to(own.device, own.dtype)
@@ -74,7 +74,7 @@ def _fitted(name: str, tensor: Tensor, encoder: ClipEncoder) -> Tensor:
 
 
 def _check_words(name: str, vectors: int, family: UNetFamily) -> None:
-    """No word may be a token already: it would mean something else for this request."""
+    """Check that no word is a token already, because its meaning would change."""
     if name != name.strip():
         raise _refusal(name, "cannot be a word: rename the file")
     for encoder in family.encoders:

@@ -1,4 +1,4 @@
-"""Textual inversion (arXiv:2208.01618): words of one request that stand for learned vectors.
+"""Textual inversion (arXiv:2208.01618) gives a request words that stand for learned vectors.
 
 Tokenizer and text encoder stay as they are. A request's words are added to a twin of the tokenizer,
 and hooks on the token embedding layer look their vectors up while a call of that request runs.
@@ -23,7 +23,7 @@ MAX_VECTORS = 1000  # that one prompt may stand for: each 75 of them are a call 
 
 @dataclass(frozen=True, eq=False)
 class Concept:
-    """What a word stands for, on a model's device and in its dtype.
+    """A concept is what a word stands for, on a model's device and in its dtype.
 
     Attributes:
         vectors: for each text encoder (n, hidden), in the model's order.
@@ -41,7 +41,7 @@ class Concept:
 
     @property
     def words(self) -> list[str]:
-        """A token a vector, named as diffusers does."""
+        """Return one token per vector, named as diffusers does."""
         return words(self.name, len(self))
 
 
@@ -50,12 +50,12 @@ Concepts = tuple[Concept, ...]
 
 
 def words(name: str, vectors: int) -> list[str]:
-    """`name`, `name_1`, `name_2` and so on."""
+    """Return `name`, `name_1`, `name_2` and so on."""
     return [name, *(f"{name}_{i}" for i in range(1, vectors))]
 
 
 class Vocabulary:
-    """A text encoder's tokens and those of concepts, whose ids begin where its own end.
+    """A vocabulary has a text encoder's tokens, followed by those of concepts.
 
     Args:
         index: which of the model's text encoders it is.
@@ -73,31 +73,31 @@ class Vocabulary:
         self._pattern = re.compile("|".join(map(re.escape, longest_first)), re.IGNORECASE)
 
     def convert(self, prompt: str) -> str:
-        """Every name followed by its further words, as diffusers' `maybe_convert_prompt` has it.
+        """Return the prompt with every name followed by its further words.
 
-        That function takes a name for the beginning of another, forgets the further words of a name
-        with capitals or in other letter case, and takes 0.1 s for one of 75 vectors.
+        diffusers' function takes a name for the beginning of another, forgets the further words of a
+        name with capitals or in other letter case, and takes 0.1 s for one of 75 vectors.
         """
         return self._pattern.sub(
             lambda found: self._meant.get(found.group().lower(), found.group()), prompt
         )
 
     def expand(self, ids: Iterable[int]) -> list[int]:
-        """The same for token ids: a name's followed by those of its further words."""
+        """Return the token ids with a name's followed by those of its further words."""
         return [part for id in ids for part in self._spans.get(id, (id,))]
 
     @contextmanager
     def spoken(self, model: Any) -> Iterator[None]:
-        """While open, the model knows the words."""
+        """Let the model know the words while the context is open."""
         layer: nn.Module = model.get_input_embeddings()
-        asked: list[Tensor] = []
+        requested: list[Tensor] = []
 
-        def before(_layer: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            asked.append(given[0])
-            return (given[0].clamp(max=self._first - 1), *given[1:])
+        def before(_layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            requested.append(inputs[0])
+            return (inputs[0].clamp(max=self._first - 1), *inputs[1:])
 
         def after(_layer: nn.Module, _given: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            places = asked.pop() - self._first
+            places = requested.pop() - self._first
             vectors = self._vectors[places.clamp(min=0)]
             return torch.where((places >= 0).unsqueeze(-1), vectors, output)
 
@@ -110,7 +110,7 @@ class Vocabulary:
 
 
 def check(concepts: Sequence[Concept], **prompts: str) -> None:
-    """Whether these concepts can be used together, in prompts (by field) of bounded length.
+    """Check that these concepts can be used together, in prompts (by field) of bounded length.
 
     Raises:
         InvalidInput: naming the field.
@@ -135,7 +135,7 @@ def check(concepts: Sequence[Concept], **prompts: str) -> None:
 
 
 def _spans(concepts: Concepts, first: int) -> dict[int, range]:
-    """The id of every name -> the ids of all its words."""
+    """Return the id of every name -> the ids of all its words."""
     spans = {}
     for concept in concepts:
         spans[first] = range(first, first + len(concept))
@@ -144,7 +144,10 @@ def _spans(concepts: Concepts, first: int) -> dict[int, range]:
 
 
 def _twin(tokenizer: Any) -> Any:
-    """A tokenizer to add words to, which shares all else: in 0.1 ms, a deep copy takes 0.2 s."""
+    """Copy a tokenizer to add words to; all else is shared.
+
+    This takes 0.1 ms, where a deep copy takes 0.2 s.
+    """
     from tokenizers import Tokenizer
 
     backend = tokenizer.backend_tokenizer

@@ -1,1 +1,1 @@
-"""Text encoders: prompts to embeddings."""
+"""Text encoders turn prompts into embeddings."""

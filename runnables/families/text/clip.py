@@ -1,4 +1,4 @@
-"""CLIP text encoders, each with its tokenizer."""
+"""This module has CLIP text encoders, each with its tokenizer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class ClipEncoder:
-    """A tokenizer and its CLIP text model.
+    """A CLIP encoder has a tokenizer and its CLIP text model.
 
     Args:
         component: its name in model_index.json.
@@ -40,7 +40,7 @@ class ClipEncoder:
         self._normed = normed
 
     def knowing(self, additions: Sequence[TextAddition], index: int) -> ClipEncoder:
-        """This one, the model's `index`-th, for prompts in which further words have a meaning."""
+        """Return this encoder, the model's `index`-th, for prompts with further words."""
         for addition in additions:
             if vocabulary := addition.vocabulary(self.tokenizer, index):
                 return ClipEncoder(
@@ -54,20 +54,23 @@ class ClipEncoder:
 
     @property
     def deepest_skip(self) -> int:
-        """The largest `clip_skip` this encoder has layers for."""
+        """Return the largest `clip_skip` this encoder has layers for."""
         return int(self.model.config.num_hidden_layers) - (0 if self._normed else 1)
 
     @property
     def room(self) -> int:
-        """Tokens of a prompt that fit: the model's length is 77, two of them marks."""
+        """Return the tokens of a prompt that fit: the model's length is 77, two of them marks."""
         return int(self.tokenizer.model_max_length) - 2
 
     def fits(self, prompt: str) -> bool:
-        """Whether the prompt's tokens are within the model's length."""
+        """Return whether the prompt's tokens are within the model's length."""
         return len(self.tokenizer.tokenize(self._converted(prompt))) <= self.room
 
     def encode(self, prompts: Sequence[str], clip_skip: int) -> tuple[Tensor, Tensor]:
-        """(N, 77, features) and the model's first output, (N, ...); what is too long is cut."""
+        """Encode to (N, 77, features) and the model's first output, (N, ...).
+
+        Cut what is too long.
+        """
         tokens = self.tokenizer(
             [self._converted(prompt) for prompt in prompts],
             padding="max_length",
@@ -79,7 +82,7 @@ class ClipEncoder:
         return self.forward(tokens.input_ids, tokens.attention_mask if masked else None, clip_skip)
 
     def forward(self, ids: Tensor, mask: Tensor | None, clip_skip: int) -> tuple[Tensor, Tensor]:
-        """Token ids (N, 77) -> hidden states (N, 77, features), and the model's first output."""
+        """Turn token ids (N, 77) into hidden states (N, 77, features) and the first output."""
         with self.vocabulary.spoken(self.model) if self.vocabulary else nullcontext():
             return self._forward(ids, mask, clip_skip)
 
@@ -110,7 +113,7 @@ class ClipEncoder:
 
 
 def clip_encoders(checkpoint: Checkpoint, *, normed: bool) -> tuple[ClipEncoder, ...]:
-    """A checkpoint's CLIP text encoders, in the order of their numbers."""
+    """Return a checkpoint's CLIP text encoders, in the order of their numbers."""
     parts = checkpoint.components
     return tuple(
         ClipEncoder(
@@ -122,7 +125,7 @@ def clip_encoders(checkpoint: Checkpoint, *, normed: bool) -> tuple[ClipEncoder,
 
 
 def added(encoders: Sequence[ClipEncoder], additions: Sequence[TextAddition]) -> ExitStack:
-    """A context in which these encoders have these additions."""
+    """Return a context in which these encoders have these additions."""
     stack = ExitStack()
     try:
         for addition in additions:

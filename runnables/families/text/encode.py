@@ -1,4 +1,4 @@
-"""Prompts to CLIP embeddings: plain ones in batches, long and weighted ones as compel does."""
+"""CLIP embeddings: plain prompts are encoded in batches, long and weighted ones as compel does."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from runnables.families.text.prompts import Embedding, Text
 def encode(
     encoders: Sequence[ClipEncoder], texts: Sequence[Text], dtype: torch.dtype, *, pooled: bool
 ) -> list[Embedding]:
-    """Every text encoded by all encoders, side by side along the features.
+    """Encode every text with all encoders, side by side along the features.
 
     Plain texts that fit are encoded in one call of each encoder for every `clip_skip` and every set
     of additions.
@@ -50,7 +50,7 @@ def _encoded(
 
 
 def lengthen(embedding: Embedding, tokens: int, filler: Embedding) -> Embedding:
-    """`embedding` of at least so many tokens: encodings of "" are appended, as compel does."""
+    """Return `embedding` of at least so many tokens: append encodings of "", as compel does."""
     missing = tokens - len(embedding.hidden_states)
     if missing <= 0:
         return embedding
@@ -65,7 +65,7 @@ def _is_plain(encoders: Iterable[ClipEncoder], text: Text) -> bool:
 def _composed(
     encoders: Sequence[ClipEncoder], text: Text, dtype: torch.dtype, *, pooled: bool
 ) -> Embedding:
-    """A weighted or long text. The pooled projection knows no weights, and the first 77 tokens."""
+    """Encode a weighted or long text; its pooled projection has no weights and 77 tokens only."""
     from runnables.families.text.weighting import compose  # compel's imports take a second
 
     parts = [compose(encoder, text.prompt, text.clip_skip, text.syntax) for encoder in encoders]

@@ -1,4 +1,4 @@
-"""Prompts and their encodings, whatever encodes them."""
+"""Prompts and their encodings are described here, whatever encodes them."""
 
 from __future__ import annotations
 
@@ -13,38 +13,44 @@ from runnables.parameters import Syntax
 
 
 class Vocabulary(Protocol):
-    """A tokenizer with further words, and what they stand for in one text encoder."""
+    """A vocabulary has a tokenizer's further words, and what they stand for in one text encoder."""
 
     tokenizer: Any
 
     def convert(self, prompt: str) -> str:
-        """The prompt with every further word followed by the rest of its tokens."""
+        """Return the prompt with every further word followed by the rest of its tokens."""
         ...
 
     def expand(self, ids: Iterable[int]) -> list[int]:
-        """The same for token ids."""
+        """Return token ids with every further word's followed by the rest of its tokens."""
         ...
 
     def spoken(self, model: Any) -> AbstractContextManager[None]:
-        """While open, the text encoder knows the words."""
+        """Let the text encoder know the words while the context is open."""
         ...
 
 
 class TextAddition(Protocol):
-    """What an extension adds to a prompt's encoding. It is hashable: encodings are cached by it."""
+    """An extension adds this to a prompt's encoding.
+
+    It is hashable, as the cache's key holds it.
+    """
 
     def around(self, component: str, model: Any) -> AbstractContextManager[None]:
-        """While open, calls of this text encoder (by its name in model_index.json) have it."""
+        """Add it to calls of the text encoder of this name while the context is open."""
         ...
 
     def vocabulary(self, tokenizer: Any, index: int) -> Vocabulary | None:
-        """The words it adds to the model's `index`-th text encoder; None: it adds none."""
+        """Return the words it adds to the model's `index`-th text encoder.
+
+        Return None where it adds none.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class Text:
-    """A prompt with everything that its encoding depends on; "" stands for no negative prompt.
+    """A text is a prompt with all that its encoding depends on; "" stands for no negative prompt.
 
     Attributes:
         clip_skip: text encoder layers left out at the end, counted as diffusers does.
@@ -56,13 +62,13 @@ class Text:
     additions: tuple[TextAddition, ...] = ()
 
     def emptied(self) -> Text:
-        """The text that lengthens this one's encoding: "", encoded in the same way."""
+        """Return the text that lengthens this one's encoding: "", encoded in the same way."""
         return replace(self, prompt="", syntax="plain")
 
 
 @dataclass(frozen=True, eq=False)
 class Embedding:
-    """An encoded prompt: `hidden_states` (tokens, features), and `pooled` (features,) or None."""
+    """An encoded prompt has `hidden_states` (tokens, features); `pooled` is (features,) or None."""
 
     hidden_states: Tensor
     pooled: Tensor | None = None

@@ -1,4 +1,4 @@
-"""T5's encoder (arXiv:1910.10683): the long text encoder of Stable Diffusion 3."""
+"""T5's encoder (arXiv:1910.10683) is the long text encoder of Stable Diffusion 3."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class T5Encoder:
-    """A tokenizer and its T5EncoderModel.
+    """A T5 encoder has a tokenizer and its T5EncoderModel.
 
     Args:
         length: tokens of every prompt; longer prompts are cut, as diffusers cuts them.
@@ -22,7 +22,7 @@ class T5Encoder:
         self._length = length
 
     def encode(self, prompts: Sequence[str]) -> Tensor:
-        """(N, length, features); padding is encoded, too, without an attention mask."""
+        """Encode to (N, length, features); padding is encoded, too, without an attention mask."""
         tokens = self._tokenizer(
             list(prompts),
             padding="max_length",
@@ -35,10 +35,10 @@ class T5Encoder:
         return states
 
     def count(self, prompt: str) -> int:
-        """Tokens of a prompt, its end mark included."""
+        """Return the tokens of a prompt, its end mark included."""
         return len(self._tokenizer(prompt).input_ids)
 
 
 def no_text(prompts: int, length: int, features: int, like: Tensor) -> Tensor:
-    """(prompts, length, features) of zeros: what stands for a T5 that is left out."""
+    """Return zeros (prompts, length, features), which stand for a T5 that is left out."""
     return torch.zeros(prompts, length, features, device=like.device, dtype=like.dtype)

@@ -1,4 +1,4 @@
-"""compel (https://github.com/damian0815/compel) around one text encoder.
+"""This module wraps compel (https://github.com/damian0815/compel) around one text encoder.
 
 Its parser and its arithmetic are used as they are: weights above 1 move a token's embedding away
 from that of the empty prompt, weights below 1 blend with the prompt that lacks the words; texts of
@@ -33,7 +33,7 @@ LARGEST = 10.0
 
 
 class Manager(BaseTextualInversionManager):
-    """Lets compel weight all words of a concept alike: it asks after it has parsed."""
+    """This manager lets compel weight all words of a concept alike."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
@@ -43,7 +43,7 @@ class Manager(BaseTextualInversionManager):
 
 
 class Provider(EmbeddingsProvider):
-    """compel's, with `clip_skip` counted as diffusers does, at any depth."""
+    """This is compel's provider, with `clip_skip` counted as diffusers does, at any depth."""
 
     def __init__(self, encoder: ClipEncoder, clip_skip: int) -> None:
         super().__init__(

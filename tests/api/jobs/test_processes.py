@@ -1,5 +1,7 @@
-"""Two processes on one folder, and what is left of one that died. Each has its own runnable here;
-what they share is the folder alone, as two processes do."""
+"""Two processes work on one folder, and one goes on with the jobs of another that died.
+
+Each has its own runnable here; they share the folder alone, as two processes do.
+"""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from api.progress.live import Hub
 from api.progress.requests import Requests
 from runnables.errors import Cancelled, GenerationFailed
 from runnables.parameters import TextToImage
-from runnables.ticket import Drawn, Progress, Result, Ticket
+from runnables.ticket import GeneratedImage, Progress, Result, Ticket
 
 WANTED = TextToImage(prompt="x", seed=1)
 
@@ -31,7 +31,7 @@ def test_a_request_that_runs_and_ends() -> None:
     assert record.parameters["prompt"] == "x"
     assert known.find("you", "a") is None
     ticket.progress = Progress("done", 4, 4)
-    ticket.future.set_result(Result((Drawn(Image.new("RGB", (8, 8)), 1),), WANTED, {}))
+    ticket.future.set_result(Result((GeneratedImage(Image.new("RGB", (8, 8)), 1),), WANTED, {}))
     record, live = known.find("me", "a") or pytest.fail("forgotten")
     assert (record.state, record.step, record.final) == ("succeeded", 4, True)
     assert live.ticket is None, "its images are freed"

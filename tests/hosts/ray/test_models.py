@@ -83,7 +83,7 @@ def test_each_model_draws_its_own_images_while_they_take_turns(
         assert answer.status_code == 200, answer.text
         image = Image.open(io.BytesIO(answer.content))
         asked = {**body, "model": None}
-        expected = reference.draw(models[body["model"]], TextToImage(**asked))
+        expected = reference.generate(models[body["model"]], TextToImage(**asked))
         assert np.abs(np.asarray(image).astype(int) - expected).max() <= 2, body
         assert json.loads(image.text["sd-parameters"])["model"] == body["model"]
         assert f"Model: {body['model']}" in image.text["parameters"]

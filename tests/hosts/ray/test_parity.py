@@ -37,5 +37,5 @@ def test_images_of_a_mixed_load_equal_diffusers(server: Server) -> None:
     with ThreadPoolExecutor(len(bodies)) as clients:
         drawn = list(clients.map(draw, bodies))
     for body, pixels in zip(bodies, drawn, strict=True):
-        expected = reference.draw(Path(EMBEDDED_MODEL), TextToImage(**body))  # type: ignore[arg-type]
+        expected = reference.generate(Path(EMBEDDED_MODEL), TextToImage(**body))  # type: ignore[arg-type]
         assert np.abs(pixels - expected).max() <= 2, body

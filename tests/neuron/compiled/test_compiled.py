@@ -56,7 +56,7 @@ def test_a_mixed_padded_batch_equals_diffusers(
     tickets = [runnable.submit(one, Inputs(*given)) for one in wanted]
     for one, ticket in zip(wanted, tickets, strict=True):
         (drawn,) = ticket.future.result(timeout=120).images
-        expected = reference.draw(source, one, *given)
+        expected = reference.generate(source, one, *given)
         apart = np.abs(np.asarray(drawn.image).astype(int) - expected).max()
         assert apart <= BOUND, (one.scheduler, apart)
 

@@ -1,4 +1,4 @@
-"""malloc keeps what is freed: counted in page faults, in a process of its own."""
+"""malloc keeps what is freed, as page faults in a process of its own show."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a CPU tells of its memory."""
+"""These tests check the memory that a CPU reports."""
 
 from __future__ import annotations
 

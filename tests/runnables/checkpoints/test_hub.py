@@ -1,4 +1,4 @@
-"""Importing from the Hub, and serving from it, against a stand-in on loopback.
+"""Models are imported and served from the Hub, against a stand-in on loopback.
 
 huggingface_hub reads its environment once, when it is imported: each case is a process.
 """
@@ -30,7 +30,7 @@ print(checkpoint.name, checkpoint.family, checkpoint.profile.num_inference_steps
 
 @pytest.fixture(scope="module")
 def repository(tiny_model: TinyModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model as on the Hub: with a licence, pickles, a variant and a picture beside it."""
+    """Return a model as on the Hub: with a licence, pickles, a variant and a picture beside it."""
     folder = Path(shutil.copytree(tiny_model("sd1"), tmp_path_factory.mktemp("hub") / "model"))
     for name in ("LICENSE.md", "README.md", "unet/diffusion_pytorch_model.bin", "picture.png"):
         (folder / name).write_text("not needed to load it")

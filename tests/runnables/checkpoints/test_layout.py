@@ -1,4 +1,4 @@
-"""What a pipeline needs of a folder, and whether a weights file is whole."""
+"""A folder's needed files are chosen, and weights files are checked for their length."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_surplus_is_left_behind() -> None:
     assert needed(PLAIN, "LICENSE", *surplus) == {PLAIN, "LICENSE"}
 
 
-def test_a_variant_is_taken_where_it_is_asked_for_or_alone() -> None:
+def test_a_variant_is_taken_where_it_is_requested_or_alone() -> None:
     assert needed(PLAIN, HALF) == {PLAIN}
     assert needed(PLAIN, HALF, variant="fp16") == {HALF}
     assert needed(PLAIN, variant="fp16") == {PLAIN}
@@ -56,7 +56,7 @@ def test_what_is_missing_is_named() -> None:
 
 
 @given(keep=st.floats(0, 1, exclude_max=True))
-def test_a_file_that_ends_early_is_told(
+def test_a_file_that_ends_early_is_reported(
     keep: float, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.mktemp("weights") / "x.safetensors"

@@ -214,7 +214,7 @@ def test_a_missing_component_is_named(component: str, bare: Path) -> None:
         load(str(bare), dtype=torch.float32)
 
 
-def test_an_index_without_unet_is_told(bare: Path) -> None:
+def test_an_index_without_unet_is_reported(bare: Path) -> None:
     edit(bare / "model_index.json", unet=[None, None])
     with pytest.raises(ConfigurationError, match="lists no unet"):
         load(str(bare), dtype=torch.float32)
@@ -244,7 +244,7 @@ def test_an_unknown_component_class_is_named(bare: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"steps": 3}', '{"num_inference_steps": 0}'])
-def test_a_wrong_profile_is_told(text: str, bare: Path) -> None:
+def test_a_wrong_profile_is_reported(text: str, bare: Path) -> None:
     (bare / "profile.json").write_text(text)
     with pytest.raises(ConfigurationError, match=r"profile\.json"):
         load(str(bare), dtype=torch.float32)
@@ -267,7 +267,7 @@ def test_half_precision_weights_are_taken_where_they_suit(bare: Path) -> None:
 
 
 def test_weights_under_the_names_of_older_libraries(bare: Path) -> None:
-    """As Stable Diffusion 1.5 lies on the Hub."""
+    """Stable Diffusion 1.5 lies on the Hub with such names."""
     expected = load(str(bare), dtype=torch.float32)
     text = bare / "text_encoder" / "model.safetensors"
     prefixed = {f"text_model.{name}": value for name, value in load_file(text).items()}
@@ -297,7 +297,7 @@ def test_defaults_are_the_familys_unless_the_model_has_its_own(tiny_model: TinyM
     assert defaults("lcm") == (4, 8.0)
 
 
-def test_ready_to_draw(tiny_model: TinyModel) -> None:
+def test_ready_to_generate(tiny_model: TinyModel) -> None:
     checkpoint = load(str(tiny_model("sdxl")), dtype=torch.bfloat16)
     for module in (checkpoint.unet, checkpoint.vae, *checkpoint.text_encoders):
         assert not module.training

@@ -1,4 +1,4 @@
-"""Joining, leaving, failing: every accepted ticket ends exactly once, and alone."""
+"""Every accepted ticket ends exactly once, and alone, however others join, leave or fail."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ Start = Callable[..., StableDiffusionRunnable]
 
 
 def wanted(steps: int = 6, **options: object) -> TextToImage:
-    given = {"prompt": "a cat", "num_inference_steps": steps, "seed": 1, **options}
-    return TextToImage(**given)  # type: ignore[arg-type]
+    arguments = {"prompt": "a cat", "num_inference_steps": steps, "seed": 1, **options}
+    return TextToImage(**arguments)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def runnable(start: Start) -> StableDiffusionRunnable:
 
 @pytest.fixture
 def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """failing(error, marker): UNet calls that hold a row with this guidance scale raise."""
+    """Return failing(error, marker): UNet calls that hold a row with this guidance scale raise."""
     from runnables.engine.batch import Batch
 
     original = Batch.step
@@ -69,7 +69,9 @@ def test_progress_counts_every_step(runnable: StableDiffusionRunnable) -> None:
     assert ticket.progress.state == "done"
 
 
-def test_cancelled_request_ends_and_the_next_is_drawn(runnable: StableDiffusionRunnable) -> None:
+def test_cancelled_request_ends_and_the_next_is_generated(
+    runnable: StableDiffusionRunnable,
+) -> None:
     started = threading.Event()
     ticket = runnable.submit(wanted(150), on_step=lambda progress: started.set())
     assert started.wait(30)
@@ -101,7 +103,7 @@ def test_over_capacity_is_refused_with_a_time_to_come_back(start: Start) -> None
             ticket.future.result(timeout=30)
 
 
-def test_urgent_requests_are_drawn_first(start: Start) -> None:
+def test_urgent_requests_are_generated_first(start: Start) -> None:
     runnable = start("sd1", max_batch=2)
     order: list[str] = []
     tickets = []
@@ -197,7 +199,7 @@ def test_close_ends_what_is_left(start: Start) -> None:
         ({"guidance_interval": (0.7, 0.2)}, "guidance_interval"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(
+def test_what_cannot_be_generated_is_refused(
     runnable: StableDiffusionRunnable, options: dict[str, object], field: str
 ) -> None:
     with pytest.raises(InvalidInput) as caught:
@@ -223,7 +225,7 @@ def test_guidance_interval_skips_unconditional_rows(
 def test_random_joins_cancels_and_failures(
     runnable: StableDiffusionRunnable, failing: Callable[..., None]
 ) -> None:
-    """500 requests of every kind: each ends once, with a faithful image or with its own error."""
+    """Each of 500 requests of every kind ends once, with a faithful image or with its own error."""
     rng = random.Random(0)
     samplers = ["ddim", "euler_a", "dpmpp_2m", "unipc", "heun", "lms"]
     kinds = [
@@ -253,8 +255,8 @@ def test_random_joins_cancels_and_failures(
             assert isinstance(error, StableDiffusionError)
             assert isinstance(error, Cancelled) if ticket.cancelled else index == -1
         elif index >= 0:
-            drawn = np.asarray(ticket.future.result().images[0].image).astype(int)
-            assert np.abs(drawn - alone[index]).max() <= 2
+            generated = np.asarray(ticket.future.result().images[0].image).astype(int)
+            assert np.abs(generated - alone[index]).max() <= 2
     assert set(ends.values()) == {1}
     assert len(ends) == 500
     assert runnable.load() == {"waiting": 0, "active": 0}

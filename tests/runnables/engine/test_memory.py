@@ -50,7 +50,7 @@ def test_the_engine_keeps_to_it(start: Start) -> None:
     memory.budget, memory.row_rate, memory.decode_rate = 1000.0, 4.0, 1.0
     request = TextToImage(prompt="x", num_inference_steps=2, num_images_per_prompt=4, seed=1)
     assert len(runnable.txt2img(request).images) == 4
-    assert memory.rows(64) < 4  # of 8 UNet rows: drawn in several calls
+    assert memory.rows(64) < 4  # of 8 denoiser rows: generated in several calls
     large = request.model_copy(update={"height": 256, "width": 256})
     with pytest.raises(PayloadTooLarge, match="smaller") as refused:
         runnable.txt2img(large)

@@ -1,4 +1,4 @@
-"""Several models: loaded when asked for, drawn apart, put away within the budget."""
+"""Several models are loaded when requested, generate apart, and are evicted within the budget."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ KINDS = ("sd2", "sdxl", "lcm")
 
 
 def wanted(model: str | None, steps: int = 4, **options: object) -> TextToImage:
-    given = {"prompt": "a cat", "model": model, "num_inference_steps": steps, "seed": 1}
-    return TextToImage(**{**given, **options})  # type: ignore[arg-type]
+    arguments = {"prompt": "a cat", "model": model, "num_inference_steps": steps, "seed": 1}
+    return TextToImage(**{**arguments, **options})  # type: ignore[arg-type]
 
 
 def pixels(ticket: Ticket) -> np.ndarray:
@@ -49,7 +49,7 @@ def loaded(runnable: StableDiffusionRunnable) -> list[str]:
 def several(
     tiny_model: TinyModel, start: Start
 ) -> Iterator[Callable[..., StableDiffusionRunnable]]:
-    """several(**settings): sd1, and sd2, sdxl and lcm beside it."""
+    """Return several(**settings), a runnable with sd1, and sd2, sdxl and lcm beside it."""
     made: list[StableDiffusionRunnable] = []
 
     def make(**settings: object) -> StableDiffusionRunnable:
@@ -63,23 +63,23 @@ def several(
 
 
 def sizes(runnable: StableDiffusionRunnable) -> float:
-    """GB of the default and of the largest further model."""
+    """Return the GB of the default and of the largest further model."""
     assert runnable._pool is not None
     models = runnable._pool.loaded
     others = [one.nbytes for name, one in models.items() if name != "sd1"]
     return (models["sd1"].nbytes + max(others)) / 1e9
 
 
-def test_each_model_draws_its_own_requests_in_whatever_mix(
+def test_each_model_generates_its_own_requests_in_whatever_mix(
     several: Callable[..., StableDiffusionRunnable], start: Start
 ) -> None:
     runnable = several()
     assert loaded(runnable) == ["sd1"]
     names = [None, *KINDS] * 3
     tickets = [runnable.submit(wanted(name)) for name in names]
-    drawn = [pixels(ticket) for ticket in tickets]
+    generated = [pixels(ticket) for ticket in tickets]
     assert set(loaded(runnable)) == {"sd1", *KINDS}
-    for name, picture, ticket in zip(names, drawn, tickets, strict=True):
+    for name, picture, ticket in zip(names, generated, tickets, strict=True):
         alone = pixels(start(name or "sd1").submit(wanted(None)))
         assert np.abs(picture - alone).max() <= 2
         assert ticket.future.result().parameters.model == (name or "sd1")
@@ -153,13 +153,13 @@ def test_a_broken_source_fails_its_requests_alone(start: Start, tmp_path: Path) 
 
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """Further models are read only once this is set."""
+    """Return an event; further models are read only once it is set."""
     go, begin = threading.Event(), ModelPool._begin_reading
 
     def read_slowly(pool: ModelPool, name: str) -> None:
         read = pool._read
         assert read is not None
-        pool._read = lambda *given: (go.wait(60), read(*given))[1]
+        pool._read = lambda *arguments: (go.wait(60), read(*arguments))[1]
         begin(pool, name)
         pool._read = read
 
@@ -222,17 +222,17 @@ def test_plan_of_a_model_that_is_not_loaded(
     assert runnable.plan(wanted("sd2")).steps > 0
 
 
-def test_reading_a_model_does_not_change_what_others_draw(start: Start) -> None:
+def test_reading_a_model_does_not_change_the_images_of_others(start: Start) -> None:
     """transformers and diffusers set PyTorch's default dtype while they build a model."""
     runnable = start("sdxl")
     expected = pixels(runnable.submit(wanted(None, steps=8)))
     torch.set_default_dtype(torch.float16)
     try:
         ticket = runnable.submit(wanted(None, steps=8))
-        drawn = pixels(ticket)
+        generated = pixels(ticket)
     finally:
         torch.set_default_dtype(torch.float32)
-    assert np.abs(drawn - expected).max() <= 2
+    assert np.abs(generated - expected).max() <= 2
 
 
 def test_the_default_cannot_be_named_again(tiny_model: TinyModel, start: Start) -> None:

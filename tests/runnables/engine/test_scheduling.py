@@ -1,4 +1,4 @@
-"""Policy without any model: the choice of the next batch, and the turns of tasks and steps."""
+"""The policy is tested without any model: the next batch, and the turns of tasks and steps."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_two_batches_are_prepared_ahead_and_more_for_an_urgent_request() -> None
 
 
 class Urgent:
-    """A request as far as tasks look at it."""
+    """This is a request as far as tasks look at it."""
 
     def __init__(self, urgency: float) -> None:
         self.urgency = urgency

@@ -1,4 +1,4 @@
-"""Sizes are taken as asked, or refused with the nearest that can be had; never changed silently."""
+"""A size is taken as requested, or refused with the nearest one; it never changes silently."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ LIMIT = 128 * 128
 
 @pytest.fixture(scope="module")
 def traits(start: Callable[..., StableDiffusionRunnable]) -> Traits:
-    """Native size 64x64, sides multiples of 8."""
+    """Return traits of native size 64x64, sides multiples of 8."""
     found: Traits = base_of(start("sd1")).traits
     return found
 
 
-def test_as_asked_or_native(traits: Traits) -> None:
+def test_as_requested_or_native(traits: Traits) -> None:
     assert size_of(TextToImage(prompt="x"), None, traits, LIMIT) == (64, 64)
     assert size_of(TextToImage(prompt="x", height=96), None, traits, LIMIT) == (96, 64)
 

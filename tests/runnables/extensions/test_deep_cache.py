@@ -37,19 +37,19 @@ def test_a_shallow_call_on_the_same_input_equals_the_whole(kind: str, start: Sta
     assert not torch.allclose(moved, whole, atol=1e-3)
 
 
-def test_mixed_intervals_share_steps_and_change_only_who_asked(
+def test_mixed_intervals_share_steps_and_change_only_who_requested(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runnable = start("sd1")
     calls: list[int] = []
 
-    def counted(*given: Any) -> Any:
-        calls.append(len(given[1]))
-        return predict_shallow(*given)
+    def counted(*arguments: Any) -> Any:
+        calls.append(len(arguments[1]))
+        return predict_shallow(*arguments)
 
     monkeypatch.setattr(deep_cache, "predict_shallow", counted)
 
-    def drawn(interval: int, **options: Any) -> TextToImage:
+    def generated(interval: int, **options: Any) -> TextToImage:
         return TextToImage(
             prompt="a cat",
             seed=3,
@@ -59,10 +59,15 @@ def test_mixed_intervals_share_steps_and_change_only_who_asked(
             **options,
         )
 
-    alone = np.asarray(runnable.txt2img(drawn(1)).images[0].image).astype(int)
+    alone = np.asarray(runnable.txt2img(generated(1)).images[0].image).astype(int)
     assert not calls
-    asked = [drawn(1), drawn(3), drawn(2, guidance_interval=(0.0, 0.5)), drawn(3, guidance_scale=1)]
-    tickets = [runnable.submit(one) for one in asked]
+    requested = [
+        generated(1),
+        generated(3),
+        generated(2, guidance_interval=(0.0, 0.5)),
+        generated(3, guidance_scale=1),
+    ]
+    tickets = [runnable.submit(one) for one in requested]
     images = [ticket.future.result(timeout=60).images[0].image for ticket in tickets]
     assert np.abs(np.asarray(images[0]).astype(int) - alone).max() <= 2
     assert np.abs(np.asarray(images[1]).astype(int) - alone).max() > 0
@@ -72,12 +77,12 @@ def test_mixed_intervals_share_steps_and_change_only_who_asked(
 
 def test_alone_and_in_company_alike(start: Start) -> None:
     runnable = start("sd1")
-    asked = [
+    requested = [
         TextToImage(prompt="x", seed=i, num_inference_steps=8, deep_cache_interval=2 + i % 2)
         for i in range(4)
     ]
-    alone = [np.asarray(runnable.txt2img(one).images[0].image).astype(int) for one in asked]
-    tickets = [runnable.submit(one) for one in asked]
+    alone = [np.asarray(runnable.txt2img(one).images[0].image).astype(int) for one in requested]
+    tickets = [runnable.submit(one) for one in requested]
     for expected, ticket in zip(alone, tickets, strict=True):
-        drawn = np.asarray(ticket.future.result(timeout=60).images[0].image).astype(int)
-        assert np.abs(drawn - expected).max() <= 2
+        generated = np.asarray(ticket.future.result(timeout=60).images[0].image).astype(int)
+        assert np.abs(generated - expected).max() <= 2

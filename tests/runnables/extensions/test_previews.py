@@ -25,7 +25,7 @@ Start = Callable[..., StableDiffusionRunnable]
 def test_a_perfect_model_shows_the_image_itself(
     prediction: str, of_image: float, of_noise: float
 ) -> None:
-    """Of variance-preserving and of sigma-scaled samplers."""
+    """This holds for variance-preserving and for sigma-scaled samplers."""
     image, noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     size = (of_image**2 + of_noise**2) ** 0.5
     velocity = (of_image * noise - of_noise * image) / size
@@ -36,19 +36,19 @@ def test_a_perfect_model_shows_the_image_itself(
     assert torch.allclose(seen, image, atol=1e-5)
 
 
-def drawn(runnable: StableDiffusionRunnable, every: int) -> tuple[Result, list[Progress]]:
-    told: list[Progress] = []
+def generated(runnable: StableDiffusionRunnable, every: int) -> tuple[Result, list[Progress]]:
+    reported: list[Progress] = []
     ticket = runnable.submit(
         TextToImage(prompt="a red circle on a blue background", seed=1, num_inference_steps=12),
-        on_step=told.append,
+        on_step=reported.append,
         preview_every=every,
     )
-    return ticket.future.result(timeout=120), told
+    return ticket.future.result(timeout=120), reported
 
 
 def test_previews_come_nearer_to_the_image(start: Start) -> None:
-    result, told = drawn(start("sd1", model=EMBEDDED_MODEL), every=3)
-    previews = {progress.step: progress.preview for progress in told if progress.preview}
+    result, reported = generated(start("sd1", model=EMBEDDED_MODEL), every=3)
+    previews = {progress.step: progress.preview for progress in reported if progress.preview}
     assert list(previews) == [3, 6, 9]
     final = result.images[0].image.resize((16, 16), Image.Resampling.BOX)
     distances = [
@@ -60,12 +60,12 @@ def test_previews_come_nearer_to_the_image(start: Start) -> None:
     assert distances[-1] < 20  # of 255
 
 
-def test_none_is_drawn_unasked(start: Start) -> None:
-    _, told = drawn(start("sd1"), every=0)
-    assert told and all(progress.preview is None for progress in told)
+def test_none_is_generated_without_request(start: Start) -> None:
+    _, reported = generated(start("sd1"), every=0)
+    assert reported and all(progress.preview is None for progress in reported)
 
 
-def test_a_tiny_vae_draws_them_in_full_size(start: Start, tmp_path: Path) -> None:
+def test_a_tiny_vae_shows_them_in_full_size(start: Start, tmp_path: Path) -> None:
     from diffusers import AutoencoderTiny
 
     torch.manual_seed(0)
@@ -75,8 +75,8 @@ def test_a_tiny_vae_draws_them_in_full_size(start: Start, tmp_path: Path) -> Non
         num_encoder_blocks=(1, 1, 1, 1),
         num_decoder_blocks=(1, 1, 1, 1),
     ).save_pretrained(tmp_path)
-    _, told = drawn(start("sd1", preview_vae=str(tmp_path)), every=6)
-    sizes = [progress.preview.size for progress in told if progress.preview]
+    _, reported = generated(start("sd1", preview_vae=str(tmp_path)), every=6)
+    sizes = [progress.preview.size for progress in reported if progress.preview]
     assert sizes == [(64, 64), (64, 64)]  # PNDM calls the UNet 13 times for 12 steps
 
 

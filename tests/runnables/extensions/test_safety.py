@@ -1,4 +1,4 @@
-"""The safety checker tells, the operator's policy decides, and nothing is silently black."""
+"""The safety checker reports, the operator's policy decides, and no image is silently black."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ASK = TextToImage(prompt="x", num_inference_steps=2, seed=1)
 def strict_model(
     tiny_model: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """The tiny model with a real, tiny safety checker that objects to every image."""
+    """Return the tiny model with a real, tiny safety checker that objects to every image."""
     from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
     from transformers import CLIPConfig, CLIPImageProcessor
 
@@ -49,7 +49,7 @@ def strict_model(
     return folder
 
 
-def drawn(model: Path, policy: str, **changes: object) -> tuple[np.ndarray, str]:
+def generated(model: Path, policy: str, **changes: object) -> tuple[np.ndarray, str]:
     settings = Settings(model=str(model), threads=1, safety=policy)  # type: ignore[arg-type]
     runnable = StableDiffusionRunnable(settings)
     runnable.start()
@@ -61,19 +61,19 @@ def drawn(model: Path, policy: str, **changes: object) -> tuple[np.ndarray, str]
 
 
 def test_policies(strict_model: Path) -> None:
-    plain, reason = drawn(strict_model, "off")
+    plain, reason = generated(strict_model, "off")
     assert reason == "success"
-    flagged, reason = drawn(strict_model, "flag")
+    flagged, reason = generated(strict_model, "flag")
     assert reason == "content_filtered"
     assert (flagged == plain).all()
-    blurred, reason = drawn(strict_model, "blur")
+    blurred, reason = generated(strict_model, "blur")
     assert reason == "content_filtered"
     assert blurred.std() < plain.std()
-    blocked, reason = drawn(strict_model, "block")
+    blocked, reason = generated(strict_model, "block")
     assert reason == "content_filtered"
-    assert (blocked == 128).all(), "grey and told, never black and silent"
+    assert (blocked == 128).all(), "grey and reported, never black and silent"
 
 
 def test_a_request_can_decline_only_where_nothing_is_enforced(strict_model: Path) -> None:
-    assert drawn(strict_model, "flag", safety_check=False)[1] == "success"
-    assert drawn(strict_model, "block", safety_check=False)[1] == "content_filtered"
+    assert generated(strict_model, "flag", safety_check=False)[1] == "success"
+    assert generated(strict_model, "block", safety_check=False)[1] == "content_filtered"

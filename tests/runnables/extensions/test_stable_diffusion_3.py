@@ -1,4 +1,4 @@
-"""LoRAs, ControlNets and skipped layers on Stable Diffusion 3: as diffusers, in mixed batches."""
+"""LoRAs, ControlNets and skipped layers act on Stable Diffusion 3 as in diffusers."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def steered(pictures: Sequence[Image.Image]) -> Inputs:
 
 
 def wanted(*loras: tuple[str, float], task: type = TextToImage, **options: Any) -> Any:
-    given = {"prompt": "a cat", "num_inference_steps": 4, "guidance_scale": 5.0, "seed": 1}
+    arguments = {"prompt": "a cat", "num_inference_steps": 4, "guidance_scale": 5.0, "seed": 1}
     uses = tuple(LoraUse(name=name, weight=weight) for name, weight in loras)
-    return task(**(given | options), loras=uses)
+    return task(**(arguments | options), loras=uses)
 
 
 def difference(image: Any, pixels: Any) -> int:
@@ -50,7 +50,7 @@ def difference(image: Any, pixels: Any) -> int:
 
 
 def write(folder: Path, name: str, model: Path, *, seed: int = 0, prefix: str = "") -> None:
-    """A LoRA of the transformer and, without another prefix, of both CLIP encoders."""
+    """Write a LoRA of the transformer and, without another prefix, of both CLIP encoders."""
     pipeline = reference.pipeline(model, TextToImage)
     generator = torch.Generator().manual_seed(seed)
     weights: dict[str, torch.Tensor] = {}
@@ -70,7 +70,7 @@ def _random(shape: tuple[int, int], generator: torch.Generator) -> torch.Tensor:
 
 
 def write_kohya(folder: Path) -> None:
-    """The same LoRA as `kohya`, in sd-scripts' names, and as `plain`, in diffusers'."""
+    """Write the same LoRA as `kohya`, in sd-scripts' names, and as `plain`, in diffusers'."""
     generator = torch.Generator().manual_seed(5)
     theirs: dict[str, torch.Tensor] = {}
     ours: dict[str, torch.Tensor] = {}
@@ -107,7 +107,7 @@ def write_kohya(folder: Path) -> None:
 
 
 def expected(model: Path, folder: Path, one: TextToImage) -> np.ndarray:
-    """diffusers' own, with peft."""
+    """Return diffusers' own image, with peft."""
     pipeline = reference.pipeline(model, TextToImage)
     try:
         for use in one.loras:
@@ -116,7 +116,7 @@ def expected(model: Path, folder: Path, one: TextToImage) -> np.ndarray:
         if one.loras:
             names, weights = zip(*((use.name, use.weight) for use in one.loras), strict=True)
             pipeline.set_adapters(list(names), list(weights))
-        return reference.draw(model, one)
+        return reference.generate(model, one)
     finally:
         pipeline.unload_lora_weights()
 
@@ -259,7 +259,7 @@ def nets(tiny_model: TinyModel, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @contextmanager
 def _mean_latents(vae: Any) -> Iterator[None]:
-    """diffusers draws a control image's latents from the posterior without a seed."""
+    """Return mean latents: diffusers draws a control image's from the posterior without a seed."""
     from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution as Posterior
 
     original = Posterior.sample
@@ -317,7 +317,7 @@ def test_mixed_controlnets_in_one_batch_equal_diffusers(
         assert difference(image, pixels) <= BOUND, one.controlnets
     result = free.future.result(timeout=120)
     assert (
-        difference(result.images[0].image, reference.draw(tiny_model("sd3"), result.parameters))
+        difference(result.images[0].image, reference.generate(tiny_model("sd3"), result.parameters))
         <= BOUND
     )
 
@@ -336,7 +336,7 @@ def test_a_controlnet_of_another_family_is_refused(
 def test_all_at_once_on_an_input_image(
     start: Start, tiny_model: TinyModel, nets: Path, photo: Image.Image, tmp_path: Path
 ) -> None:
-    """LoRA, ControlNet and skipped layers in one row change the image, and nobody else's."""
+    """LoRA, ControlNet and skipped layers in one row change the image, and no other."""
     write(tmp_path, "one", tiny_model("sd3"))
     runnable = start("sd3", lora_dir=str(tmp_path), controlnet_dir=str(nets))
     alone = runnable.img2img(wanted(task=ImageToImage), photo).images[0].image

@@ -1,4 +1,4 @@
-"""Textual inversions: as diffusers' load_textual_inversion draws them, in mixed batches."""
+"""Textual inversions act as diffusers' load_textual_inversion does, in mixed batches."""
 
 from __future__ import annotations
 
@@ -48,31 +48,31 @@ SHAPES = {"clip_l": TEXT_WIDTH, "clip_g": TEXT_WIDTH_2}
 
 
 def write(folder: Path, kind: str, vectors: dict[str, int] = VECTORS) -> None:
-    """Files of so many vectors, by name; of SDXL's form or the others'."""
+    """Write files of so many vectors, by name, in SDXL's form or the others'."""
     generator = torch.Generator().manual_seed(0)
     for name, count in vectors.items():
         widths = SHAPES if kind == "sdxl" else {"emb_params": TEXT_WIDTH}
-        drawn = {
+        generated = {
             key: torch.randn(count, width, generator=generator) * 0.3
             for key, width in widths.items()
         }
-        save_file(drawn, folder / f"{name}.safetensors")
+        save_file(generated, folder / f"{name}.safetensors")
 
 
 def wanted(*embeddings: str, seed: int = 1, **options: Any) -> TextToImage:
-    given = {"prompt": "a cat", "num_inference_steps": 4, "guidance_scale": 5.0, "seed": seed}
-    return TextToImage(**(given | options), embeddings=embeddings)
+    arguments = {"prompt": "a cat", "num_inference_steps": 4, "guidance_scale": 5.0, "seed": seed}
+    return TextToImage(**(arguments | options), embeddings=embeddings)
 
 
 def learned(model: Path, folder: Path, names: Iterable[str], target: Path) -> Path:
-    """A copy of the model for `reference`, into which diffusers has loaded these embeddings."""
+    """Return a copy of the model into which diffusers has loaded these embeddings."""
     copied: Path = shutil.copytree(model, target)
     load(reference.pipeline(copied, TextToImage), folder, names)
     return copied
 
 
 def load(pipeline: Any, folder: Path, names: Iterable[str]) -> None:
-    """diffusers' own; SDXL's pair as its documentation says."""
+    """Load them as diffusers does; SDXL's pair as its documentation says."""
     for name in names:
         tensors = load_file(folder / f"{name}.safetensors")
         if "clip_g" not in tensors:
@@ -92,12 +92,12 @@ def difference(image: Any, pixels: np.ndarray) -> int:
     return int(np.abs(np.asarray(image).astype(int) - pixels.astype(int)).max())
 
 
-def drawn(runnable: StableDiffusionRunnable, one: TextToImage) -> np.ndarray:
+def generated(runnable: StableDiffusionRunnable, one: TextToImage) -> np.ndarray:
     return np.asarray(runnable.txt2img(one).images[0].image)
 
 
 def encoded(family: Any, folder: Path, prompts: list[str], **options: Any) -> list[Any]:
-    """The prompts with all embeddings of the folder."""
+    """Return the prompts with all embeddings of the folder, encoded."""
     extension = TextualInversions(family, Context(Settings(embeddings_dir=str(folder))))
     words = extension.text(extension.load(wanted(*VECTORS)))
     with torch.inference_mode():
@@ -108,7 +108,7 @@ def encoded(family: Any, folder: Path, prompts: list[str], **options: Any) -> li
 
 
 def _encode(diffuser: Any, prompt: str) -> Any:
-    """diffusers' own: hidden states first, SDXL's pooled projection third."""
+    """Encode as diffusers does: hidden states first, SDXL's pooled projection third."""
     options = {"num_images_per_prompt": 1, "do_classifier_free_guidance": False}
     return diffuser.encode_prompt(prompt, device="cpu", **options)
 
@@ -134,11 +134,12 @@ def test_mixed_embeddings_in_one_batch_equal_diffusers(
         result = ticket.future.result(timeout=120)
         images.append(np.asarray(result.images[0].image))
         folder = learned(tiny_model(kind), tmp_path, one.embeddings, tmp_path / str(i))
-        expected = reference.draw(folder, result.parameters)
+        expected = reference.generate(folder, result.parameters)
         assert difference(images[-1], expected) <= 2, one.embeddings
     assert difference(images[1], images[0]) > 2
     assert (
-        difference(images[2], drawn(runnable, every[2].model_copy(update={"embeddings": ()}))) > 2
+        difference(images[2], generated(runnable, every[2].model_copy(update={"embeddings": ()})))
+        > 2
     )
 
 
@@ -167,9 +168,9 @@ def test_a_legacy_text_encoder_pools_where_diffusers_does(
     config.write_text(json.dumps(json.loads(config.read_text()) | {"eos_token_id": 2}))
     write(tmp_path, "sdxl")
     one = wanted("bad-hands-5", "<toy>", prompt="a <toy> bad-hands-5 dog")
-    image = drawn(start("sdxl", model=str(model), embeddings_dir=str(tmp_path)), one)
+    image = generated(start("sdxl", model=str(model), embeddings_dir=str(tmp_path)), one)
     folder = learned(model, tmp_path, one.embeddings, tmp_path / "model")
-    assert difference(image, reference.draw(folder, one)) <= 2
+    assert difference(image, reference.generate(folder, one)) <= 2
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -204,7 +205,7 @@ def test_a_lora_and_an_embedding_together_equal_diffusers(
     write(tmp_path, "sd1")
     test_lora.write(loras, "one", model)
     one = wanted("bad-hands-5", prompt="a bad-hands-5", loras=(LoraUse(name="one", weight=0.8),))
-    image = drawn(start("sd1", embeddings_dir=str(tmp_path), lora_dir=str(loras)), one)
+    image = generated(start("sd1", embeddings_dir=str(tmp_path), lora_dir=str(loras)), one)
     folder = learned(model, tmp_path, one.embeddings, tmp_path / "model")
     assert difference(image, test_lora.expected(folder, loras, one)) <= 2
 
@@ -243,7 +244,7 @@ def test_to_a_refiner_the_names_are_ordinary_words(
 
     write(tmp_path, "sdxl")
     refiner, one = tiny_model("sdxl-refiner"), wanted("<toy>", prompt="a <toy>")
-    image = drawn(start("sdxl", refiner=str(refiner), embeddings_dir=str(tmp_path)), one)
+    image = generated(start("sdxl", refiner=str(refiner), embeddings_dir=str(tmp_path)), one)
     first = diffusers.StableDiffusionXLPipeline.from_pretrained(tiny_model("sdxl"))
     load(first, tmp_path, one.embeddings)
     second = diffusers.StableDiffusionXLImg2ImgPipeline.from_pretrained(refiner)
@@ -274,7 +275,7 @@ def test_every_form_of_a_file_is_read(start: Start, tmp_path: Path) -> None:
     save_file({"<any-token>": vectors[:1].half()}, tmp_path / "half.safetensors")
     runnable = start("sd1", embeddings_dir=str(tmp_path))
     images = {
-        name: drawn(runnable, wanted(name, prompt=f"a {name}"))
+        name: generated(runnable, wanted(name, prompt=f"a {name}"))
         for name in ("webui", "theirs", "flat", "half")
     }
     assert difference(images["webui"], images["theirs"]) == 0
@@ -289,20 +290,20 @@ def test_a_name_may_begin_another_and_have_any_letter_case(start: Start, tmp_pat
     runnable = start("sd1", embeddings_dir=str(tmp_path))
     alike = wanted("toy-dog", "toy-dogs", prompt="a toy-dogs toy-dog x")
     apart = wanted("<one>", "<two>", prompt="a <two> <one> x")
-    assert difference(drawn(runnable, alike), drawn(runnable, apart)) == 0
+    assert difference(generated(runnable, alike), generated(runnable, apart)) == 0
     for name in ("one", "two"):  # diffusers reads only the first vector of a name with capitals
         shutil.copy(tmp_path / f"<{name}>.safetensors", tmp_path / f"My-{name}.safetensors")
     for prompt in ("a My-two My-one x", "a my-two MY-ONE x"):
         capital = wanted("My-one", "My-two", prompt=prompt)
-        assert difference(drawn(runnable, capital), drawn(runnable, apart)) == 0
+        assert difference(generated(runnable, capital), generated(runnable, apart)) == 0
     upper = wanted("<two>", "<one>", prompt="A <TWO> <One> X")
-    assert difference(drawn(runnable, upper), drawn(runnable, apart)) == 0
+    assert difference(generated(runnable, upper), generated(runnable, apart)) == 0
     weighted = {"prompt": "a (<TWO>)1.2 <One>", "prompt_syntax": "compel"}
     lower = weighted | {"prompt": "a (<two>)1.2 <one>"}
     assert (
         difference(
-            drawn(runnable, wanted("<one>", "<two>", **weighted)),
-            drawn(runnable, wanted("<one>", "<two>", **lower)),
+            generated(runnable, wanted("<one>", "<two>", **weighted)),
+            generated(runnable, wanted("<one>", "<two>", **lower)),
         )
         == 0
     )
@@ -327,7 +328,9 @@ def test_nothing_is_left_behind(start: Start, tmp_path: Path) -> None:
         ]
 
     before = state()
-    drawn(runnable, wanted("<toy>", "bad-hands-5", prompt="a <toy>", negative_prompt="bad-hands-5"))
+    generated(
+        runnable, wanted("<toy>", "bad-hands-5", prompt="a <toy>", negative_prompt="bad-hands-5")
+    )
     assert state() == before
 
 

@@ -1,4 +1,4 @@
-"""Stable Diffusion 3 and 3.5: images equal diffusers' own, whatever shares the batch."""
+"""Stable Diffusion 3 and 3.5 equal diffusers' images, whatever shares the batch."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ FLOW = ["default", *(name for name, sampler in samplers().items() if sampler.fit
 
 
 def wanted(**options: Any) -> TextToImage:
-    given = {"prompt": "a cat", "num_inference_steps": 4, "guidance_scale": 5.0, "seed": 3}
-    return TextToImage(**(given | options))
+    arguments = {"prompt": "a cat", "num_inference_steps": 4, "guidance_scale": 5.0, "seed": 3}
+    return TextToImage(**(arguments | options))
 
 
 def difference(image: Any, other: Any) -> int:
@@ -62,7 +62,7 @@ def test_clip_skip_and_second_pass(start: Start, tiny_model: TinyModel) -> None:
     plain = wanted(clip_skip=1, negative_prompt="a dog")
     for one in (plain, wanted(hires=hires, height=64, width=64)):
         result = runnable.txt2img(one)
-        expected = reference.draw(folder, result.parameters)
+        expected = reference.generate(folder, result.parameters)
         assert difference(result.images[0].image, expected) <= BOUND, one
 
 

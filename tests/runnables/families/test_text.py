@@ -1,4 +1,4 @@
-"""Weights, long prompts and clip skip: embeddings as compel and diffusers make them."""
+"""Weights, long prompts and clip skip give the embeddings of compel and diffusers."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ WEIGHTED = "a (red)1.6 cat++ and a (green dog)0.4, (on (a mat)1.2)0.9"
 
 
 def wanted(**options: Any) -> TextToImage:
-    given = {"prompt": "a cat", "num_inference_steps": 4, "guidance_scale": 5.0, "seed": 3}
-    return TextToImage(**(given | options))
+    arguments = {"prompt": "a cat", "num_inference_steps": 4, "guidance_scale": 5.0, "seed": 3}
+    return TextToImage(**(arguments | options))
 
 
 def expected(folder: Path, one: TextToImage) -> np.ndarray:
-    """diffusers' pipeline, given compel's embeddings."""
+    """Return the image of diffusers' pipeline with compel's embeddings."""
     pipeline = reference.pipeline(folder, TextToImage)
     call = {
         "num_inference_steps": one.num_inference_steps,
@@ -84,7 +84,9 @@ def test_clip_skip_equals_diffusers(kind: str, start: Start, tiny_model: TinyMod
     for skip in (0, 1, 2):
         one = wanted(clip_skip=skip, negative_prompt="a dog")
         result = runnable.txt2img(one)
-        assert difference(result.images[0].image, reference.draw(folder, result.parameters)) <= 2
+        assert (
+            difference(result.images[0].image, reference.generate(folder, result.parameters)) <= 2
+        )
     assert difference(plain, np.asarray(runnable.txt2img(wanted(clip_skip=2)).images[0].image)) > 2
 
 
@@ -95,10 +97,10 @@ def test_what_is_beyond_77_tokens_matters(start: Start) -> None:
     assert difference(first, np.asarray(second).astype(int)) > 2
 
 
-def test_weights_are_plain_characters_unless_asked_for(start: Start, tiny_model: TinyModel) -> None:
+def test_weights_are_plain_characters_unless_requested(start: Start, tiny_model: TinyModel) -> None:
     one = wanted(prompt="a (cat)1.5++")
-    drawn = start("sd1").txt2img(one)
-    assert difference(drawn.images[0].image, reference.draw(tiny_model("sd1"), one)) <= 2
+    generated = start("sd1").txt2img(one)
+    assert difference(generated.images[0].image, reference.generate(tiny_model("sd1"), one)) <= 2
 
 
 @pytest.mark.parametrize(

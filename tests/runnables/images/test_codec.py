@@ -1,4 +1,4 @@
-"""Uploads and files."""
+"""Uploads are decoded and files encoded as their formats say."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_png_is_lossless_and_carries_parameters() -> None:
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "webp"])
-def test_prompts_too_long_for_exif_are_told_once(kind: codec.Format) -> None:
+def test_prompts_too_long_for_exif_are_reported_once(kind: codec.Format) -> None:
     long = {**PARAMETERS, "prompt": "\u65e5" * 4000, "negative_prompt": "\U0001f600" * 4000}
     exif = Image.open(io.BytesIO(codec.encode(Image.new("RGB", (8, 8)), kind, long))).getexif()
     text = exif.get_ifd(0x8769)[0x9286][8:].decode("utf-16-be")
@@ -136,7 +136,7 @@ def test_number_formats_without_a_range_are_refused_by_name(mode: str, word: str
 
 
 def strokes() -> Image.Image:
-    """White strokes on transparent white, as an editor's layer."""
+    """Return white strokes on transparent white, as an editor's layer."""
     layer = Image.new("RGBA", (20, 20), (255, 255, 255, 0))
     layer.paste((255, 255, 255, 255), (5, 5, 10, 10))
     return layer

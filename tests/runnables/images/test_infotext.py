@@ -1,4 +1,4 @@
-"""The WebUI's text about an image, written and read."""
+"""The WebUI's text about an image is written and read."""
 
 from __future__ import annotations
 

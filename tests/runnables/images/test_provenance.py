@@ -24,7 +24,7 @@ Key = ec.EllipticCurvePrivateKey
 
 
 def certificate(name: str, key: Key, issuer: str, issuer_key: Key, authority: bool) -> bytes:
-    """A certificate as C2PA asks for it (specification 2.1, section 14.5)."""
+    """Return a certificate as C2PA requires it (specification 2.1, section 14.5)."""
     usage = dict.fromkeys(
         [
             "content_commitment",
@@ -85,14 +85,14 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 @pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
 def test_the_manifest_is_read_back(settings: Settings, kind: codec.Format) -> None:
-    drawn = Image.effect_noise((64, 64), 50).convert("RGB")
-    plain = codec.encode(drawn, kind, {"seed": 1})
+    generated = Image.effect_noise((64, 64), 50).convert("RGB")
+    plain = codec.encode(generated, kind, {"seed": 1})
     signed = provenance.sign(plain, kind, settings)
-    told = json.loads(c2pa.Reader(f"image/{kind}", io.BytesIO(signed)).json())
-    manifest = told["manifests"][told["active_manifest"]]
+    reported = json.loads(c2pa.Reader(f"image/{kind}", io.BytesIO(signed)).json())
+    manifest = reported["manifests"][reported["active_manifest"]]
     assert manifest["signature_info"]["issuer"] == "Tests"
     assert provenance.GENERATED in json.dumps(manifest["assertions"])
-    wrong = {status["code"] for status in told.get("validation_status", [])}
+    wrong = {status["code"] for status in reported.get("validation_status", [])}
     assert wrong <= {"signingCredential.untrusted"}  # nobody knows this root; all else holds
     both = [Image.open(io.BytesIO(data)) for data in (plain, signed)]
     assert both[0].tobytes() == both[1].tobytes()
@@ -102,8 +102,8 @@ def test_a_changed_image_is_found_out(settings: Settings) -> None:
     plain = codec.encode(Image.new("RGB", (64, 64)), "jpeg")
     signed = bytearray(provenance.sign(plain, "jpeg", settings))
     signed[-10] ^= 1
-    told = json.loads(c2pa.Reader("image/jpeg", io.BytesIO(bytes(signed))).json())
-    codes = {status["code"] for status in told["validation_status"]}
+    reported = json.loads(c2pa.Reader("image/jpeg", io.BytesIO(bytes(signed))).json())
+    codes = {status["code"] for status in reported["validation_status"]}
     assert "assertion.dataHash.mismatch" in codes
 
 

@@ -1,4 +1,4 @@
-"""A table draws the scheduler's own trajectory, whatever the model answers."""
+"""A table gives the scheduler's own trajectory, whatever the model answers."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ NOISE, IMAGE = (torch.randn(SHAPE, generator=torch.Generator().manual_seed(i)) f
 
 
 def answer(sample: Tensor, timestep: Tensor | float) -> Tensor:
-    """Stands for a UNet: not linear, and different at every timestep."""
+    """Answer like a UNet: not linear, and different at every timestep."""
     return torch.tanh(sample.roll(1, -1) * 0.7 + 0.1 * sample + float(timestep) / 1000)
 
 
 def scheduler_run(
     sampler: Sampler, config: dict[str, Any], steps: int, strength: float | None
 ) -> Tensor:
-    """The scheduler's own loop, as diffusers' pipelines run it."""
+    """Run the scheduler's own loop, as diffusers' pipelines do."""
     scheduler = make_scheduler(sampler, config)
     scheduler.set_timesteps(steps)
     timesteps, sample = scheduler.timesteps, NOISE * scheduler.init_noise_sigma
@@ -58,7 +58,7 @@ def scheduler_run(
 
 
 def table_run(table: SamplerTable) -> Tensor:
-    """The same from the table."""
+    """Run the same steps by the table."""
     generator = torch.Generator().manual_seed(9)
     buffer = torch.zeros(1, table.depth + 2, *SHAPE[1:])
     buffer[:, 0] = table.start[0] * IMAGE + table.start[1] * NOISE
@@ -81,8 +81,8 @@ def test_trajectory(name: str, steps: int, strength: float | None, prediction: s
         with pytest.raises(type(refusal)):
             compile_table(sampler, config, steps, strength=strength)
         return
-    drawn = table_run(compile_table(sampler, config, steps, strength=strength))
-    assert (drawn - expected).abs().max() <= 2e-5 * max(10.0, float(expected.abs().max()))
+    generated = table_run(compile_table(sampler, config, steps, strength=strength))
+    assert (generated - expected).abs().max() <= 2e-5 * max(10.0, float(expected.abs().max()))
 
 
 def test_depths_are_minimal() -> None:
@@ -95,7 +95,7 @@ def test_depths_are_minimal() -> None:
 @pytest.mark.parametrize("strength", [0.7, 1.0])
 @pytest.mark.parametrize("name", samplers())
 def test_inpainting_renoises_as_add_noise_does(name: str, strength: float) -> None:
-    """diffusers' inpainting tells the scheduler its first index, at full strength too."""
+    """diffusers' inpainting passes the scheduler its first index, at full strength too."""
     table = compile_table(resolve(name), CONFIG, 10, strength=strength, pure_noise=strength == 1.0)
     scheduler = make_scheduler(resolve(name), CONFIG)
     scheduler.set_timesteps(10)

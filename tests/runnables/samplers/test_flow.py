@@ -44,7 +44,7 @@ THEIRS: dict[str, tuple[Any, dict[str, Any]]] = {
 
 
 def theirs(name: str, shift: float | None = None, **options: Any) -> Any:
-    """diffusers' scheduler of a sampler; no shift: it is dynamic."""
+    """Return diffusers' scheduler of a sampler; it has no shift, because that is dynamic."""
     scheduler, own = THEIRS[name]
     accepted = inspect.signature(scheduler.__init__).parameters
     if shift is None:
@@ -57,7 +57,7 @@ def theirs(name: str, shift: float | None = None, **options: Any) -> Any:
 
 
 def model(sample: Tensor, timestep: Tensor | float) -> Tensor:
-    """A random linear model, another one at every timestep."""
+    """Return a random linear model, another one at every timestep."""
     return sample @ WEIGHT + (float(timestep) / 1000 - 0.5) * sample.roll(1, -1)
 
 
@@ -70,7 +70,7 @@ def noised(scheduler: Any, timestep: Tensor) -> Tensor:
 
 
 def scheduler_run(scheduler: Any, steps: int, strength: float | None = None) -> Tensor:
-    """The loop of diffusers' SD3 pipelines; `scheduler` has its timesteps already."""
+    """Run the loop of diffusers' SD3 pipelines; `scheduler` has its timesteps already."""
     timesteps, sample = scheduler.timesteps, NOISE
     if strength is not None:
         first = int(max(steps - min(steps * strength, steps), 0)) * scheduler.order
@@ -81,12 +81,12 @@ def scheduler_run(scheduler: Any, steps: int, strength: float | None = None) -> 
     for timestep in timesteps:
         output = model(sample, timestep)
         sample = scheduler.step(
-            output, timestep, sample, return_dict=False, **given(scheduler, generator)
+            output, timestep, sample, return_dict=False, **arguments(scheduler, generator)
         )[0]
     return sample
 
 
-def given(scheduler: Any, generator: torch.Generator) -> dict[str, Any]:
+def arguments(scheduler: Any, generator: torch.Generator) -> dict[str, Any]:
     takes = "generator" in inspect.signature(scheduler.step).parameters
     return {"generator": generator} if takes else {}
 
@@ -155,7 +155,7 @@ def test_a_sampler_that_cannot_shift_with_the_size_is_refused_by_name() -> None:
 
 @pytest.mark.parametrize("name", ["default", "euler", "dpmpp_2m", "unipc"])
 def test_noise_levels_of_the_pipeline(name: str) -> None:
-    """As FLUX' pipelines pass them: not to the multistep classes."""
+    """FLUX' pipelines do not pass them to the multistep classes."""
     sigmas = tuple(1 - i / 6 for i in range(6))
     scheduler = theirs(name, 3.0)
     if name in ("default", "euler"):

@@ -42,13 +42,15 @@ def test_names_are_resolved_without_torch() -> None:
         "import sys, runnables.parameters, runnables.runnable, api.webui.samplers; "
         f"print({heavy} & set(sys.modules))"
     )
-    told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert told.stdout.strip() == "set()", told.stderr
+    reported = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+    )
+    assert reported.stdout.strip() == "set()", reported.stderr
 
 
 def test_names_labels_and_classes_resolve() -> None:
-    for given in ("dpmpp_2m_karras", "DPM++ 2M Karras", "dpm++ 2m karras"):
-        assert resolve(given) is samplers()["dpmpp_2m_karras"]
+    for arguments in ("dpmpp_2m_karras", "DPM++ 2M Karras", "dpm++ 2m karras"):
+        assert resolve(arguments) is samplers()["dpmpp_2m_karras"]
     assert resolve("EulerAncestralDiscreteScheduler").name == "euler_a"
     assert resolve("DPMSolverMultistepScheduler").name == "dpmpp_2m"
     assert resolve("Default") is DEFAULT

@@ -1,4 +1,4 @@
-"""Swin2SR is its own model's output, in tiles that leave no seams; and what the folder may hold."""
+"""Swin2SR gives its own model's output, in tiles without seams, from the operator's folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two models, and what is none."""
+    """Return a folder with two models, and one that is none."""
     root = tmp_path_factory.mktemp("upscalers")
     upscalers.build(root / "tiny-x2")
     upscalers.build(root / "tiny-x4", 4, "nearest+conv")
@@ -60,7 +60,7 @@ def picture(width: int, height: int) -> Image.Image:
 
 
 def directly(model: Swin2SR, image: Image.Image) -> np.ndarray:
-    """As transformers' documentation calls it."""
+    """Call the model as transformers' documentation does."""
     from transformers.models.swin2sr.image_processing_pil_swin2sr import Swin2SRImageProcessorPil
 
     inputs = Swin2SRImageProcessorPil()(image, return_tensors="pt")
@@ -92,7 +92,7 @@ def test_the_test_model_has_structure(folder: Path) -> None:
 
 
 def test_tiles_that_see_all_that_matters_equal_the_whole(folder: Path) -> None:
-    """Exact but for rounding: what a pixel depends on lies within the margin."""
+    """It is exact but for rounding, because what a pixel depends on lies within the margin."""
     model, image = loaded(folder, "tiny-x2"), picture(200, 170)
     tiled = Swin2SR("tiled", model._model, Cut(96, 64, 24))
     assert tiled.turns((170, 200)) > 9
