@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Builds the fp32 Bento's image, runs it, and answers both curls from it.
 #
-# usage: deploy/image.sh [--base registry|debootstrap] [--port PORT] [--keep]
+# usage: deploy/image.sh [--host bentoml|ray] [--base registry|debootstrap] [--port PORT] [--keep]
 #
+#   --host ray           the Bento with Ray inside (deploy/ray/bento.py), and what Ray Serve answers
 #   --base registry      take python:3.11-slim from the registry, as users do (default)
 #   --base debootstrap   make a Debian 12 base under that name: for places without a registry (root)
 #   --port PORT          where the container answers while it is tried (default 3310)
@@ -14,9 +15,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-base=registry port=3310 keep=no
+host=bentoml base=registry port=3310 keep=no
 while [ $# -gt 0 ]; do
   case $1 in
+    --host) host=$2; shift 2 ;;
     --base) base=$2; shift 2 ;;
     --port) port=$2; shift 2 ;;
     --keep) keep=yes; shift ;;
@@ -24,6 +26,7 @@ while [ $# -gt 0 ]; do
     *) echo "$0: unknown option $1; see --help" >&2; exit 2 ;;
   esac
 done
+case $host in bentoml | ray) ;; *) echo "--host: bentoml or ray" >&2; exit 2 ;; esac
 case $base in registry | debootstrap) ;; *) echo "--base: registry or debootstrap" >&2; exit 2 ;; esac
 
 work=$(mktemp -d)
@@ -60,17 +63,28 @@ if [ "$base" = debootstrap ]; then
 fi
 
 say "Bento"
-.venv/bin/bentoml build -f bentofile.yaml . > "$work/log" 2>&1
+if [ "$host" = ray ]; then
+  bento=stable_diffusion_fp32_ray
+  .venv/bin/python -m deploy.ray.bento fp32 > "$work/log" 2>&1
+else
+  bento=stable_diffusion_fp32
+  .venv/bin/bentoml build -f bentofile.yaml . > "$work/log" 2>&1
+fi
 say "image, with bentoctl build"
 .venv-deploy/bin/bentoctl operator install ./deploy/operators/aws-ec2 > /dev/null
-.venv-deploy/bin/bentoctl build -b stable_diffusion_fp32:latest --dry-run \
+.venv-deploy/bin/bentoctl build -b "$bento:latest" --dry-run \
   -f deploy/ec2/g5-fp32.yaml > "$work/log" 2>&1 || { tail -20 "$work/log" >&2; exit 1; }
-image=$("$tool" images --format '{{.Repository}}:{{.Tag}}' | grep aws-ec2-stable_diffusion_fp32 | head -1)
+image=$("$tool" images --format '{{.Repository}}:{{.Tag}}' | grep "aws-ec2-$bento:" | head -1)
 say "size: $("$tool" image inspect --format '{{.Size}}' "$image" | awk '{printf "%.0f MB", $1 / 1e6}')"
 
 say "start"
+command=(serve --host 127.0.0.1 --port "$port")
+if [ "$host" = ray ]; then
+  # as a pod runs it: no entry point of BentoML's, the Bento's sources importable
+  command=(python -m hosts.ray --port "$port")
+fi
 "$tool" run --detach --name "$name" --network host --cap-drop ALL --security-opt no-new-privileges \
-  "$image" serve --host 127.0.0.1 --port "$port" > /dev/null
+  --workdir /home/bentoml/bento/src "$image" "${command[@]}" > /dev/null
 url=http://127.0.0.1:$port
 until curl -sf "$url/readyz" > /dev/null; do
   [ -n "$("$tool" ps --quiet --filter "name=$name")" ] || { "$tool" logs "$name" >&2; exit 1; }

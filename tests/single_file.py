@@ -151,3 +151,86 @@ def vae_name(name: str, last: int) -> str:
         for ours, theirs in ATTENTION.items():
             name = name.replace(f"attn_1.{ours}.", f"attn_1.{theirs}.")
     return name
+
+
+# -- Stable Diffusion 3 -------------------------------------------------------------------------
+
+#: diffusers' names outside of the transformer's blocks -> the original's
+MMDIT = {
+    "pos_embed.proj": "x_embedder.proj",
+    "pos_embed.pos_embed": "pos_embed",
+    "time_text_embed.timestep_embedder.linear_1": "t_embedder.mlp.0",
+    "time_text_embed.timestep_embedder.linear_2": "t_embedder.mlp.2",
+    "time_text_embed.text_embedder.linear_1": "y_embedder.mlp.0",
+    "time_text_embed.text_embedder.linear_2": "y_embedder.mlp.2",
+    "norm_out.linear": "final_layer.adaLN_modulation.1",
+    "proj_out": "final_layer.linear",
+}
+#: diffusers' names within a block -> the original's; queries, keys and values are packed apart
+MMDIT_BLOCK = {
+    "attn.to_out.0": "x_block.attn.proj",
+    "attn.to_add_out": "context_block.attn.proj",
+    "norm1.linear": "x_block.adaLN_modulation.1",
+    "norm1_context.linear": "context_block.adaLN_modulation.1",
+    "ff.net.0.proj": "x_block.mlp.fc1",
+    "ff.net.2": "x_block.mlp.fc2",
+    "ff_context.net.0.proj": "context_block.mlp.fc1",
+    "ff_context.net.2": "context_block.mlp.fc2",
+}
+QKV = {
+    "x_block": ("attn.to_q", "attn.to_k", "attn.to_v"),
+    "context_block": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
+}
+
+
+def write_sd3(pipeline: Any, path: Path, encoders: tuple[str, ...] = ()) -> Path:
+    """Save a StableDiffusion3Pipeline as one file, with these text encoders inside.
+
+    Args:
+        encoders: of clip_l, clip_g and t5xxl.
+    """
+    weights = {f"model.diffusion_model.{k}": v for k, v in _mmdit(pipeline.transformer).items()}
+    last = len(pipeline.vae.config.block_out_channels) - 1
+    for name, value in pipeline.vae.state_dict().items():
+        renamed = vae_name(name, last)
+        is_projection = ".attn_1." in renamed and value.ndim == 2
+        shaped = value[:, :, None, None] if is_projection else value
+        weights["first_stage_model." + renamed] = shaped
+    numbers = {"clip_l": "", "clip_g": "_2", "t5xxl": "_3"}
+    for name in encoders:
+        encoder = getattr(pipeline, f"text_encoder{numbers[name]}")
+        for key, value in encoder.state_dict().items():
+            nested = key.startswith(("text_model.", "text_projection")) or name == "t5xxl"
+            full = key if nested else f"text_model.{key}"
+            weights[f"text_encoders.{name}.transformer.{full}"] = value
+    save_file({name: value.contiguous().clone() for name, value in weights.items()}, path)
+    return path
+
+
+def _mmdit(transformer: Any) -> dict[str, Tensor]:
+    own, blocks = transformer.state_dict(), len(transformer.transformer_blocks)
+    weights: dict[str, Tensor] = {}
+    for name, value in own.items():
+        stem, _, kind = name.rpartition(".")
+        if name == "pos_embed.pos_embed":
+            weights["pos_embed"] = value
+        elif match := re.match(r"transformer_blocks\.(\d+)\.(.*)", stem):
+            index, rest = int(match[1]), match[2]
+            if rest in MMDIT_BLOCK:
+                swapped = rest == "norm1_context.linear" and index == blocks - 1
+                original = f"joint_blocks.{index}.{MMDIT_BLOCK[rest]}.{kind}"
+                weights[original] = _swapped(value) if swapped else value
+        else:
+            original = f"{MMDIT.get(stem, stem)}.{kind}"
+            weights[original] = _swapped(value) if stem == "norm_out.linear" else value
+    for index in range(blocks):
+        for side, parts in QKV.items():
+            for kind in ("weight", "bias"):
+                packed = [own[f"transformer_blocks.{index}.{part}.{kind}"] for part in parts]
+                weights[f"joint_blocks.{index}.{side}.attn.qkv.{kind}"] = torch.cat(packed)
+    return weights
+
+
+def _swapped(value: Tensor) -> Tensor:
+    """Shift and scale in the original's order."""
+    return torch.cat(value.chunk(2)[::-1])

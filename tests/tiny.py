@@ -46,6 +46,7 @@ KINDS: dict[str, dict[str, Any]] = {
         "mmdit": {"dual_attention_layers": (0,), "qk_norm": "rms_norm"},
         "dynamic_shift": True,
     },
+    "sd3-deep": {"mmdit": {"num_layers": 38}},  # by its layers a single file is known as 3.5 Large
     "sd3-inpaint": {"mmdit": {"in_channels": 33, "out_channels": 16}},
     "sdxl-refiner": {"xl": True, "refiner": True, "pipeline": "StableDiffusionXLImg2ImgPipeline"},
 }
@@ -137,6 +138,8 @@ def _sd3(options: dict[str, Any]) -> Any:
     from diffusers import FlowMatchEulerDiscreteScheduler, StableDiffusion3Pipeline
 
     t5 = options.get("t5", True)
+    first = _text_encoder(projected=True, width=TEXT_WIDTH, layers=3)
+    torch.nn.init.eye_(first.text_projection.weight)  # single files have none, and mean this one
     shift = {"use_dynamic_shifting": True} if options.get("dynamic_shift") else {"shift": 3.0}
     return StableDiffusion3Pipeline(
         transformer=_mmdit(**options["mmdit"]),
@@ -148,7 +151,7 @@ def _sd3(options: dict[str, Any]) -> Any:
             use_quant_conv=False,
             use_post_quant_conv=False,
         ),
-        text_encoder=_text_encoder(projected=True, width=TEXT_WIDTH, layers=3),
+        text_encoder=first,
         tokenizer=_tokenizer(),
         text_encoder_2=_text_encoder(projected=True),
         tokenizer_2=_tokenizer(),

@@ -59,6 +59,12 @@ def flush() -> None:
         provider.force_flush(5000)
 
 
+def context_of(carrier: Mapping[str, str]) -> Context:
+    """The trace that headers carry, by their names in lower case; empty where they carry none."""
+    xray = _XRAY.extract({TRACE_HEADER_KEY: carrier.get(XRAY, "")})
+    return propagate.extract(carrier, xray)
+
+
 @contextmanager
 def span(
     name: str, carrier: Mapping[str, str], kind: SpanKind, attributes: Attributes
@@ -70,7 +76,7 @@ def span(
     """
     with _tracer().start_as_current_span(
         name,
-        context=_context(carrier),
+        context=context_of(carrier),
         kind=kind,
         attributes=dict(attributes),
         record_exception=False,  # most are mistakes of clients; `server_span` marks ours
@@ -157,11 +163,6 @@ def traceparent() -> str | None:
     carrier: dict[str, str] = {}
     propagate.inject(carrier)
     return carrier.get("traceparent")
-
-
-def _context(carrier: Mapping[str, str]) -> Context:
-    xray = _XRAY.extract({TRACE_HEADER_KEY: carrier.get(XRAY, "")})
-    return propagate.extract(carrier, xray)
 
 
 def _tracer() -> trace.Tracer:

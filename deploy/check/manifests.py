@@ -1,7 +1,8 @@
 """Kubernetes manifests: rendered with `kubectl kustomize`, then checked field by field.
 
 Kubernetes' own kinds are checked against its schemas (kubernetes-validate, strictly), custom
-resources against ours in `schemas/`, and all together against the rules of `rules.py`.
+resources against their real CRDs (crds.py) and against ours in `schemas/`, pods of custom resources
+as pods, and all together against the rules of `rules.py`.
 
     python -m deploy.check.manifests [FOLDER...]     default: every overlay and every ready EKS one
 """
@@ -20,6 +21,8 @@ from typing import Any
 import jsonschema
 import yaml
 
+from deploy.check import crds
+from deploy.check.pods import Document, Pod, pods
 from deploy.check.rules import broken
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,7 +30,7 @@ OVERLAYS = ROOT / "deploy" / "kubernetes" / "overlays"
 SCHEMAS = Path(__file__).parent / "schemas"
 #: The newest version that the clusters of operators may have.
 KUBERNETES = "1.36"
-Document = dict[str, Any]
+_POD = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}}
 
 
 class CannotRender(RuntimeError):
@@ -53,8 +56,9 @@ def render(folder: Path) -> list[Document]:
 def problems(documents: list[Document]) -> list[str]:
     """Everything wrong with them, one line each; empty when all is well."""
     found = [f"{label(one)}: {text}" for one in documents for text in _of_schema(one)]
-    # rules may rely on the shape
-    return found or broken(documents)
+    if not found:  # what is made of them may rely on the shape
+        found = [f"{pod.name}: {text}" for pod in pods(documents) for text in _of_pod(pod)]
+    return [*found, *(broken(documents) if not found else [])]
 
 
 def label(document: Document) -> str:
@@ -62,8 +66,15 @@ def label(document: Document) -> str:
     return f"{document.get('kind')}/{document.get('metadata', {}).get('name')}"
 
 
+def _of_pod(pod: Pod) -> Iterator[str]:
+    """What Kubernetes says of the pods that a RayService makes; other kinds hold their pods."""
+    if pod.name.startswith("RayService/"):
+        yield from _of_schema({**_POD, "spec": pod.spec})
+
+
 def _of_schema(document: Document) -> Iterator[str]:
-    """What its schema says against a document."""
+    """What its schemas say against a document."""
+    yield from crds.problems(document)
     custom = schema(str(document.get("apiVersion")), str(document.get("kind")))
     if custom is not None:
         for error in jsonschema.Draft202012Validator(custom).iter_errors(document):

@@ -1,6 +1,7 @@
-"""A rule on RayServices: worker groups offer Ray the devices that their pods ask Kubernetes for.
+"""Rules on RayServices: what KubeRay's own code needs, and devices that Ray's autoscaler knows.
 
-What no group offers by name is a resource that Ray's autoscaler cannot scale.
+Worker groups offer Ray the devices that their pods ask Kubernetes for: what no group offers by name
+is a resource that Ray's autoscaler cannot scale.
 """
 
 from __future__ import annotations
@@ -13,8 +14,35 @@ from typing import Any
 import yaml
 
 Document = dict[str, Any]
+#: The first version of Ray that has token authentication (KubeRay's utils/validation.go).
+TOKEN_SINCE = (2, 52)
 #: of a pod's limits -> what Ray calls it, and how many of them a device has
 DEVICES = {"aws.amazon.com/neuron": ("neuron_cores", 2), "nvidia.com/gpu": ("GPU", 1)}
+
+
+def manageable(documents: list[Document]) -> Iterator[str]:
+    """What KubeRay v1.7.0's own code needs beyond its schema."""
+    for one in documents:
+        if one["kind"] == "RayService":
+            cluster = one["spec"]["rayClusterConfig"]
+            yield from (f"RayService/{one['metadata']['name']}: {t}" for t in _of_cluster(cluster))
+
+
+def _of_cluster(cluster: Document) -> Iterator[str]:
+    head = cluster["headGroupSpec"]
+    # service.go: the default ports are added only where none is named
+    ports = [p.get("name") for p in head["template"]["spec"]["containers"][0].get("ports", [])]
+    for name in ("dashboard", "serve"):
+        if ports and name not in ports:
+            yield f"head: no container port is named {name}, so its Service lacks it"
+    if head["rayStartParams"].get("dashboard-host", "0.0.0.0") != "0.0.0.0":
+        yield "head: dashboard-host: the operator cannot submit the Serve config"
+    version = tuple(int(part) for part in cluster.get("rayVersion", "0.0").split(".")[:2])
+    if cluster.get("authOptions", {}).get("mode") == "token" and version < TOKEN_SINCE:
+        yield "authOptions: token needs rayVersion 2.52 or later"
+    for group in [head, *cluster.get("workerGroupSpecs", [])]:
+        if group.get("resources") and {"num-cpus", "resources"} & set(group["rayStartParams"]):
+            yield "resources: set them in rayStartParams or here, not in both"
 
 
 def offered(documents: list[Document]) -> Iterator[str]:

@@ -5,26 +5,26 @@ Each is a function `documents -> lines`, one line a breach.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
 
-from deploy.check.ray import offered
+from deploy.check.network import reachable
+from deploy.check.nodes import placed
+from deploy.check.pods import Document, of, pods
+from deploy.check.ray import manageable, offered
+from deploy.check.references import addressed, connected, routed, supplied
+from deploy.check.security import restricted
 
-Document = dict[str, Any]
 #: A spot instance ends 120 s after its notice.
 LONGEST_GRACE_S = 115
 #: Beyond preStop and SD_DRAIN_S, for the process to end.
 END_S = 10
+#: The default of SD_REQUEST_TIMEOUT_S.
+REQUEST_TIMEOUT_S = 300.0
 
 
 def broken(documents: list[Document]) -> list[str]:
     """Every breach of every rule."""
     return [line for rule in RULES for line in rule(documents)]
-
-
-def of(documents: Iterable[Document], *kinds: str) -> list[Document]:
-    """The objects of these kinds."""
-    return [one for one in documents if one["kind"] in kinds]
 
 
 def workloads(documents: list[Document]) -> Iterator[tuple[str, Document, Document]]:
@@ -105,31 +105,41 @@ def _settings(documents: list[Document]) -> list[dict[str, str]]:
 
 
 def selected(documents: list[Document]) -> Iterator[str]:
-    """Services and budgets select pods that are there."""
-    labels = [t["metadata"]["labels"] for _, t, _ in workloads(documents)]
+    """Services, budgets and policies select pods that are there."""
+    every = pods(documents)
     for one in of(documents, "Service", "PodDisruptionBudget", "NetworkPolicy"):
         spec = one["spec"]
         selector = spec.get("podSelector") or spec.get("selector") or {}
         wanted = selector.get("matchLabels", selector)
-        if wanted and not any(wanted.items() <= have.items() for have in labels):
+        if wanted and not any(wanted.items() <= pod.labels.items() for pod in every):
             yield f"{one['kind']}/{one['metadata']['name']}: selects no pod: {wanted}"
 
 
-def placed(documents: list[Document]) -> Iterator[str]:
-    """Each pod that wants certain nodes finds a pool with their label, and tolerates its taints."""
-    pools = [one["spec"]["template"] for one in of(documents, "NodePool")]
-    if not pools:
-        return
-    for name, _, pod in workloads(documents):
-        wanted = pod.get("nodeSelector", {})
-        fitting = [p for p in pools if wanted.items() <= p["metadata"]["labels"].items()]
-        if wanted and not fitting:
-            yield f"{name}: nodeSelector: no NodePool has the labels {wanted}"
-        tolerated = {one.get("key") for one in pod.get("tolerations", [])}
-        for pool in fitting if wanted else []:
-            for taint in pool["spec"].get("taints", []):
-                if taint["key"] not in tolerated:
-                    yield f"{name}: tolerations: the pool's taint {taint['key']} is missing"
+def patient(documents: list[Document]) -> Iterator[str]:
+    """The balancer waits longer than the service does for a request."""
+    longest = max(
+        (float(one.get("SD_REQUEST_TIMEOUT_S", REQUEST_TIMEOUT_S)) for one in _settings(documents)),
+        default=REQUEST_TIMEOUT_S,
+    )
+    for one in of(documents, "LoadBalancerConfiguration"):
+        attributes = {a["key"]: a["value"] for a in one["spec"].get("loadBalancerAttributes", [])}
+        idle = float(attributes.get("idle_timeout.timeout_seconds", 60))
+        if idle <= longest:
+            yield (
+                f"LoadBalancerConfiguration/{one['metadata']['name']}: idle_timeout: {idle:g} s "
+                f"cuts requests that may take {longest:g} s"
+            )
+
+
+def released(documents: list[Document]) -> Iterator[str]:
+    """Empty nodes leave together: a budget of nodes that names no reason is for them, too."""
+    for one in of(documents, "NodePool"):
+        for budget in one["spec"]["disruption"].get("budgets", []):
+            if budget["nodes"] != "100%" and "Empty" in budget.get("reasons", ["Empty"]):
+                yield (
+                    f"NodePool/{one['metadata']['name']}: budgets: {budget['nodes']} is also for "
+                    "empty nodes, which leave one by one; name reasons"
+                )
 
 
 def scaled(documents: list[Document]) -> Iterator[str]:
@@ -146,4 +156,21 @@ def scaled(documents: list[Document]) -> Iterator[str]:
 
 
 Rule = Callable[[list[Document]], Iterator[str]]
-RULES: tuple[Rule, ...] = (hardened, bounded, drains, selected, placed, scaled, offered)
+RULES: tuple[Rule, ...] = (
+    hardened,
+    bounded,
+    drains,
+    selected,
+    placed,
+    scaled,
+    released,
+    patient,
+    offered,
+    manageable,
+    restricted,
+    connected,
+    routed,
+    addressed,
+    supplied,
+    reachable,
+)

@@ -53,6 +53,7 @@ class Deployment:
             **configuration(folder),
             **(aws.env if aws else {}),
             "BENTOCTL_HOME": str(folder / "bentoctl-home"),
+            "BENTOCTL_WAIT_S": "0",  # the stand-in starts no machine
             "TF_IN_AUTOMATION": "1",
             "NO_COLOR": "1",
         }

@@ -40,10 +40,17 @@ begin "Programs and account"
 need terraform aws kubectl helm
 $dry_run || [ -d "$folder" ] || fail "no folder $folder; name it with --folder"
 confirm "Delete cluster $name in $region and everything in it?"
-run aws eks update-kubeconfig --region "$region" --name "$name" --kubeconfig "$KUBECONFIG" \
-  || cluster=false
-if $cluster && ! $dry_run && ! kubectl get namespaces --request-timeout=30s >/dev/null; then
-  fail "the cluster is there but does not answer; its load balancer and nodes must go first"
+if ! reach_cluster; then
+  cluster=false
+  say "    the cluster does not answer: what its controllers made is looked for by its tags"
+fi
+namespaces=stable-diffusion
+for service in $services; do
+  has "${service%%=*}" "$namespaces" || namespaces+=" ${service%%=*}"
+done
+if $cluster && ! $dry_run; then # also those of services that the configuration has no more
+  namespaces+=" $(kubectl get namespaces -l app.kubernetes.io/part-of=stable-diffusion \
+    -o 'jsonpath={.items[*].metadata.name}')"
 fi
 
 # remove_all NAMESPACE KIND.GROUP: deletes all of a custom kind, and waits until they are gone.
@@ -54,19 +61,107 @@ remove_all() {
   fi
 }
 
+# each_namespace KIND.GROUP: the same in every namespace of the deployment.
+each_namespace() {
+  local namespace
+  for namespace in $(printf '%s\n' $namespaces | sort -u); do
+    remove_all "$namespace" "$1"
+  done
+}
+
+# tagged TYPE: the ARNs of what the load balancer controller made of this cluster.
+tagged() {
+  aws resourcegroupstaggingapi get-resources --tag-filters "Key=elbv2.k8s.aws/cluster,Values=$name" \
+    --resource-type-filters "elasticloadbalancing:$1" --output text \
+    --query 'ResourceTagMappingList[].ResourceARN'
+}
+
+sweep_nodes() {
+  local left template profile role=$name-$region-karpenter-node
+  left=$(aws ec2 describe-instances --filters \
+    "Name=tag:kubernetes.io/cluster/$name,Values=owned" Name=tag-key,Values=karpenter.sh/nodepool \
+    Name=instance-state-name,Values=pending,running,stopping,stopped \
+    --query 'Reservations[].Instances[].InstanceId' --output text)
+  if [ -n "$left" ]; then
+    say "    nodes: $left"
+    # shellcheck disable=SC2086 # a list of words
+    aws ec2 terminate-instances --instance-ids $left >/dev/null
+    # shellcheck disable=SC2086
+    aws ec2 wait instance-terminated --instance-ids $left
+  fi
+  for template in $(aws ec2 describe-launch-templates --output text \
+    --filters "Name=tag:karpenter.k8s.aws/cluster,Values=$name" \
+    --query 'LaunchTemplates[].LaunchTemplateId'); do
+    say "    launch template $template"
+    aws ec2 delete-launch-template --launch-template-id "$template" >/dev/null
+  done
+  for profile in $(aws iam list-instance-profiles-for-role --role-name "$role" --output text \
+    --query 'InstanceProfiles[].InstanceProfileName' 2>/dev/null || true); do
+    say "    instance profile $profile"
+    aws iam remove-role-from-instance-profile --instance-profile-name "$profile" --role-name "$role"
+    aws iam delete-instance-profile --instance-profile-name "$profile"
+  done
+}
+
+sweep_balancers() {
+  local arn
+  for arn in $(tagged loadbalancer); do
+    say "    load balancer $arn"
+    aws elbv2 delete-load-balancer --load-balancer-arn "$arn"
+    aws elbv2 wait load-balancers-deleted --load-balancer-arns "$arn"
+  done
+  for arn in $(tagged targetgroup); do
+    say "    target group $arn"
+    aws elbv2 delete-target-group --target-group-arn "$arn"
+  done
+}
+
+# The nodes' group lets these in by rules that name them, which must go first.
+sweep_groups() {
+  local group other rule
+  for group in $(aws ec2 describe-security-groups --output text \
+    --filters "Name=tag:elbv2.k8s.aws/cluster,Values=$name" --query 'SecurityGroups[].GroupId'); do
+    for other in $(aws ec2 describe-security-groups --output text \
+      --filters "Name=ip-permission.group-id,Values=$group" --query 'SecurityGroups[].GroupId'); do
+      for rule in $(aws ec2 describe-security-group-rules --output text \
+        --filters "Name=group-id,Values=$other" --query \
+        "SecurityGroupRules[?ReferencedGroupInfo.GroupId=='$group'].SecurityGroupRuleId"); do
+        aws ec2 revoke-security-group-ingress --group-id "$other" \
+          --security-group-rule-ids "$rule" >/dev/null
+      done
+    done
+    say "    security group $group"
+    delete_group "$group"
+  done
+}
+
+# A balancer's network interfaces stay for some minutes after it, and hold its group.
+delete_group() {
+  local try
+  for try in $(seq 30); do
+    if aws ec2 delete-security-group --group-id "$1" >/dev/null; then return; fi
+    say "    $1 is still in use ($try)"
+    sleep 10
+  done
+  fail "security group $1 stays in use; look for its network interfaces, then run this again"
+}
+
 begin "The load balancer, by its controller"
 if $cluster; then
   # the VPC cannot go before it
-  remove_all "$NAMESPACE" httproutes.gateway.networking.k8s.io
-  remove_all "$NAMESPACE" gateways.gateway.networking.k8s.io
+  each_namespace httproutes.gateway.networking.k8s.io
+  each_namespace gateways.gateway.networking.k8s.io
 else
   say "    no cluster"
 fi
 
 begin "The service, then its nodes, by Karpenter (up to 15 minutes)"
 if $cluster; then
-  remove_all "$NAMESPACE" scaledobjects.keda.sh
-  run kubectl delete deployments --all --namespace "$NAMESPACE" --ignore-not-found --timeout=5m
+  each_namespace scaledobjects.keda.sh
+  each_namespace rayservices.ray.io # KubeRay deletes its clusters with it
+  for namespace in $(printf '%s\n' $namespaces | sort -u); do
+    run kubectl delete deployments --all --namespace "$namespace" --ignore-not-found --timeout=5m
+  done
   remove_all default nodepools.karpenter.sh
   remove_all default nodeclaims.karpenter.sh
   # with it go the instance profiles that Karpenter made
@@ -81,26 +176,23 @@ if $cluster; then
     run helm uninstall "$release" --namespace kube-system --ignore-not-found --wait
   done
   run helm uninstall keda --namespace keda --ignore-not-found --wait
+  run helm uninstall kuberay-operator --namespace kuberay-operator --ignore-not-found --wait
 else
   say "    no cluster"
 fi
 
-begin "Left-overs of an interrupted clean-up"
-tag="Name=tag:kubernetes.io/cluster/$name,Values=owned"
+begin "What controllers left, by its tags"
+# Nothing of it is Terraform's, and each would hold the VPC, or the nodes' role.
 if $dry_run; then
-  run aws ec2 describe-instances --filters "$tag" Name=tag-key,Values=karpenter.sh/nodepool
-  run aws ec2 terminate-instances --instance-ids THOSE
+  run aws ec2 terminate-instances --instance-ids EACH-OF-KARPENTER
+  run aws iam delete-instance-profile --instance-profile-name EACH-OF-KARPENTER
+  run aws elbv2 delete-load-balancer --load-balancer-arn EACH-OF-THE-CONTROLLER
+  run aws elbv2 delete-target-group --target-group-arn EACH-OF-THE-CONTROLLER
+  run aws ec2 delete-security-group --group-id EACH-OF-THE-CONTROLLER
 else
-  left=$(aws ec2 describe-instances --filters "$tag" Name=tag-key,Values=karpenter.sh/nodepool \
-    Name=instance-state-name,Values=pending,running,stopping,stopped \
-    --query 'Reservations[].Instances[].InstanceId' --output text)
-  if [ -n "$left" ]; then
-    say "    nodes without a cluster: $left"
-    # shellcheck disable=SC2086 # a list of words
-    aws ec2 terminate-instances --instance-ids $left >/dev/null
-    # shellcheck disable=SC2086
-    aws ec2 wait instance-terminated --instance-ids $left
-  fi
+  sweep_nodes
+  sweep_balancers
+  sweep_groups
 fi
 
 # taken by snapshot.sh

@@ -1,18 +1,12 @@
 # What install.sh, cleanup.sh and snapshot.sh share. Sourced, not run.
 
-# The one place for versions of what is installed into the cluster.
-readonly KARPENTER_VERSION=1.14.1
-readonly LOAD_BALANCER_VERSION=3.5.0
-readonly GATEWAY_API_VERSION=1.6.0
-readonly KEDA_VERSION=2.20.2
-readonly NEURON_CHART_VERSION=1.0.0
-
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ROOT=$(cd "$HERE/../.." && pwd)
 readonly HERE ROOT
-readonly GATEWAY_API="https://github.com/kubernetes-sigs/gateway-api/releases/download/v$GATEWAY_API_VERSION/standard-install.yaml"
-readonly GATEWAY_AWS="https://raw.githubusercontent.com/kubernetes-sigs/aws-load-balancer-controller/v$LOAD_BALANCER_VERSION/config/crd/gateway/gateway-crds.yaml"
-readonly NAMESPACE=stable-diffusion
+# shellcheck source=deploy/eks/versions.sh
+source "$HERE/versions.sh"
+
+readonly TUNNEL_PORT=${TUNNEL_PORT:-8443}
 
 dry_run=false
 step=0
@@ -79,6 +73,46 @@ need() {
       || fail "AWS does not know you; run: aws sso login, or set AWS_PROFILE"
     say "    account $account, region $region, cluster $name, files in $folder"
   fi
+}
+
+# has WORD LIST: whether a word is in a list of words.
+has() { [[ " $2 " == *" $1 "* ]]; }
+
+# Whether the Kubernetes API answers; a private one through a system node, by Session Manager.
+reach_cluster() {
+  run aws eks update-kubeconfig --region "$region" --name "$name" --kubeconfig "$KUBECONFIG" \
+    || return 1
+  if $private; then open_tunnel || return 1; fi
+  run kubectl get namespaces --request-timeout=30s >/dev/null
+}
+
+# A private endpoint has addresses in the VPC only. The system nodes are there, in the cluster's own
+# security group, and Session Manager forwards a local port through one of them.
+open_tunnel() {
+  local node host
+  if $dry_run; then
+    say "    aws ssm start-session (a port to the private API, through a system node)"
+    return
+  fi
+  if kubectl get namespaces --request-timeout=10s >/dev/null 2>&1; then return; fi # from inside
+  node=$(aws ec2 describe-instances --output text --query 'Reservations[0].Instances[0].InstanceId' \
+    --filters "Name=tag:eks:cluster-name,Values=$name" Name=tag:eks:nodegroup-name,Values=system \
+    Name=instance-state-name,Values=running)
+  if [ -z "$node" ] || [ "$node" = None ]; then return 1; fi
+  host=$(aws eks describe-cluster --name "$name" --query cluster.endpoint --output text)
+  host=${host#https://}
+  aws ssm start-session --target "$node" --document-name AWS-StartPortForwardingSessionToRemoteHost \
+    --parameters "host=$host,portNumber=443,localPortNumber=$TUNNEL_PORT" >/dev/null &
+  tunnel=$!
+  trap 'kill "$tunnel" 2>/dev/null || true' EXIT
+  # the certificate is for the endpoint's own name
+  kubectl config set-cluster "$(kubectl config view --minify -o 'jsonpath={.clusters[0].name}')" \
+    --server "https://127.0.0.1:$TUNNEL_PORT" --tls-server-name "$host" >/dev/null
+  for _ in $(seq 30); do
+    if kubectl get namespaces --request-timeout=5s >/dev/null 2>&1; then return; fi
+    sleep 1
+  done
+  return 1
 }
 
 # bentoctl writes into the folder it runs in.

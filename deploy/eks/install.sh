@@ -9,21 +9,21 @@ usage: deploy/eks/install.sh [options] CONFIGURATION
 
   CONFIGURATION     like deploy/eks/gpu.yaml
   --bento TAG       the Bento to deploy (default: the newest stable_diffusion_fp16, or
-                    stable_diffusion_neuron for Inferentia2)
+                    stable_diffusion_neuron for Inferentia2, with _ray at its end for host: ray)
   --folder FOLDER   where files are generated (default: ./NAME-OF-THE-DEPLOYMENT)
   --dry-run         show every command, run none
   --yes             ask nothing
   --help            this text
 
-Needs: terraform, aws, kubectl, helm, and docker, podman or buildah; `make deploy-tools`.
-The Kubernetes API must be reachable: see api_allowed_cidrs in the configuration.
+Needs: terraform, aws, kubectl, helm, and docker, podman or buildah; `make deploy-tools`. For a private
+Kubernetes API (no api_allowed_cidrs) also AWS' session-manager-plugin, unless you are inside the VPC.
 TEXT
 }
 
 bento= folder= configuration= yes=false
 # shellcheck source=deploy/eks/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-steps=8
+steps=9
 
 while [ $# -gt 0 ]; do
   case $1 in
@@ -36,10 +36,10 @@ done
 [ -n "$configuration" ] || { usage >&2; exit 2; }
 read_configuration "$configuration"
 if [ -z "$bento" ]; then
-  case $accelerator in
-    neuron) bento=stable_diffusion_neuron:latest ;;
-    *) bento=stable_diffusion_fp16:latest ;;
-  esac
+  bento=stable_diffusion_fp16
+  if has neuron "$accelerators"; then bento=stable_diffusion_neuron; fi
+  if has ray "$hosts"; then bento=${bento}_ray; fi
+  bento=$bento:latest
 fi
 
 queue_mode=$queue # below, $queue is Karpenter's
@@ -52,9 +52,60 @@ chart() {
     --namespace "$namespace" --create-namespace --wait --timeout 10m "$@"
 }
 
+# builder: the program that builds images, as bentoctl picks it.
+builder() { "$tools/python" -c 'from sd_bentoctl.containers import builder; print(builder())'; }
+
+# check_quota FAMILY CODES LEAST MOST: ends where AWS lets the account have fewer virtual CPUs.
+check_quota() {
+  local family=$1 codes=$2 least=$3 most=$4 code value largest=0
+  for code in ${codes//,/ }; do
+    value=$(aws service-quotas get-service-quota --service-code ec2 --quota-code "$code" \
+      --query Quota.Value --output text) || value=0
+    value=${value%.*}
+    [[ $value =~ ^[0-9]+$ ]] || value=0
+    say "    $family, quota $code: $value virtual CPUs"
+    if [ "$value" -gt "$largest" ]; then largest=$value; fi
+  done
+  if [ "$largest" -lt "$most" ]; then
+    for code in ${codes//,/ }; do
+      say "    to have more: aws service-quotas request-service-quota-increase --region $region" \
+        "--service-code ec2 --quota-code $code --desired-value $most"
+    done
+  fi
+  if [ "$largest" -lt "$least" ]; then
+    fail "the account may start $largest virtual CPUs of $family, $least are needed at least"
+  fi
+}
+
 begin "Programs and account"
 need terraform aws kubectl helm
+if [ -z "$image_uri" ] && ! $dry_run; then
+  builder >/dev/null || fail "please install docker, podman or buildah; or name an image_uri"
+fi
+if [ -n "$ending" ]; then fail "kubernetes_version: $ending"; fi
 confirm "Create or update cluster $name in $region? It costs money until cleanup.sh has run."
+
+begin "Quotas and capacity"
+if $dry_run; then
+  run aws service-quotas get-service-quota --service-code ec2 --quota-code EACH
+else
+  while read -r -d ';' family codes least most; do
+    check_quota "$family" "$codes" "$least" "$most"
+  done <<<"$quotas;"
+  offered=$(aws ec2 describe-instance-type-offerings --location-type availability-zone \
+    --filters "Name=instance-type,Values=${instance_types// /,}" --output text \
+    --query 'InstanceTypeOfferings[].InstanceType')
+  for type in $instance_types; do
+    has "$type" "$(printf '%s ' $offered)" || say "    $type is not offered in $region"
+  done
+  [ -n "$offered" ] || fail "none of $instance_types is offered in $region"
+fi
+if $spot; then
+  # an account has it once it has used spot instances; Karpenter may not make it, and without it
+  # would start on demand at about three times the price
+  run aws iam get-role --role-name AWSServiceRoleForEC2Spot >/dev/null 2>&1 \
+    || run aws iam create-service-linked-role --aws-service-name spot.amazonaws.com >/dev/null
+fi
 
 begin "Generate"
 run mkdir -p "$folder"
@@ -68,8 +119,31 @@ if [ -n "$image_uri" ]; then
 else
   in_folder "$tools/bentoctl" build -b "$bento" -f deployment_config.yaml
 fi
-if ! $dry_run && grep -q 'newTag: not-built' "$folder/kubernetes/deployment/kustomization.yaml"; then
+if ! $dry_run && grep -rq 'newName: stable-diffusion$' "$folder/kubernetes/deployment"; then
   fail "the manifests name no image; see what bentoctl build said"
+fi
+# push_page IMAGE: the web page's image, unless it is there; its tag is a digest of its contents.
+push_page() {
+  local repository=${1#*/} tool
+  repository=${repository%:*}
+  if aws ecr describe-images --repository-name "$repository" --image-ids "imageTag=${1##*:}" \
+    >/dev/null 2>&1; then
+    return
+  fi
+  tool=$(builder)
+  aws ecr get-login-password | "$tool" login --username AWS --password-stdin "${1%%/*}"
+  "$tool" build --file "$ROOT/ui/Dockerfile" --tag "$1" "$ROOT"
+  "$tool" push "$1"
+}
+
+if has ray "$hosts"; then
+  if $dry_run; then
+    say "    the web page's image, of ui/Dockerfile, into the same repository"
+  else
+    pages=$(PYTHONPATH=$ROOT/deploy/tools:$ROOT/deploy/operators/aws-eks \
+      "$tools/python" -m sd_aws_eks.page "$folder")
+    for page in $pages; do push_page "$page"; done
+  fi
 fi
 
 if $queue_mode; then
@@ -81,11 +155,12 @@ fi
 
 begin "AWS: network, cluster, rights (about 15 minutes the first time)"
 in_folder terraform init -input=false
-in_folder terraform apply -input=false -auto-approve -var-file=bentoctl.tfvars
+in_folder terraform plan -input=false -out=plan -var-file=bentoctl.tfvars
+confirm "Apply this plan?"
+in_folder terraform apply -input=false plan
 
 begin "Access to the cluster"
-run aws eks update-kubeconfig --region "$region" --name "$name" --kubeconfig "$KUBECONFIG"
-run kubectl get nodes --request-timeout=30s
+reach_cluster || fail "the Kubernetes API does not answer; see api_allowed_cidrs"
 
 begin "Controllers"
 if $dry_run; then
@@ -104,26 +179,34 @@ chart aws-load-balancer-controller "$LOAD_BALANCER_VERSION" kube-system \
   --set "clusterName=$name" --set "region=$region" --set "vpcId=$vpc" \
   --set serviceAccount.name=aws-load-balancer-controller
 chart keda "$KEDA_VERSION" keda keda --repo https://kedacore.github.io/charts
-if [ "$accelerator" = neuron ]; then
+if has ray "$hosts"; then
+  chart kuberay-operator "$KUBERAY_VERSION" kuberay-operator kuberay-operator \
+    --repo https://ray-project.github.io/kuberay-helm
+fi
+if has neuron "$accelerators"; then
   # Bottlerocket's NVIDIA variant brings its device plugin; for Neuron it is this chart
   chart oci://public.ecr.aws/neuron/neuron-helm-chart "$NEURON_CHART_VERSION" kube-system neuron \
     --set npd.enabled=false
 fi
 
 begin "Service"
-run kubectl apply --server-side -f "$folder/kubernetes/base/namespace.yaml"
-if [ -n "$api_keys_parameter" ]; then
-  if $dry_run; then
-    say "    (SSM parameter $api_keys_parameter -> Secret api-keys)"
-  else
-    # through pipes: the keys are on no command line and in no file
-    aws ssm get-parameter --name "$api_keys_parameter" --with-decryption \
-      --query Parameter.Value --output text | tr -d '\n' \
-      | kubectl create secret generic api-keys --namespace "$NAMESPACE" \
-        --from-file=SD_API_KEYS=/dev/stdin --dry-run=client -o yaml \
-      | kubectl apply --server-side -f -
+for service in $services; do
+  namespace=${service%%=*}
+  if [ -n "$api_keys_parameter" ]; then
+    if $dry_run; then
+      say "    (SSM parameter $api_keys_parameter -> Secret api-keys in $namespace)"
+    else
+      kubectl create namespace "$namespace" --dry-run=client -o yaml \
+        | kubectl apply --server-side -f -
+      # through pipes: the keys are on no command line and in no file
+      aws ssm get-parameter --name "$api_keys_parameter" --with-decryption \
+        --query Parameter.Value --output text | tr -d '\n' \
+        | kubectl create secret generic api-keys --namespace "$namespace" \
+          --from-file=SD_API_KEYS=/dev/stdin --dry-run=client -o yaml \
+        | kubectl apply --server-side -f -
+    fi
   fi
-fi
+done
 if $queue_mode; then
   if $dry_run; then
     say "    terraform output -raw workers > $folder/kubernetes/deployment/workers.env"
@@ -146,14 +229,23 @@ if $queue_mode; then
   exit
 fi
 begin "Waiting for a node, the image and the model (up to 30 minutes)"
-run kubectl rollout status "deployment/stable-diffusion" --namespace "$NAMESPACE" --timeout=30m
-run kubectl wait gateway/stable-diffusion --namespace "$NAMESPACE" --for=condition=Programmed \
+for service in $services; do
+  namespace=${service%%=*}
+  if [ "${service#*=}" = ray ]; then
+    run kubectl wait rayservice/stable-diffusion --namespace "$namespace" --for=condition=Ready \
+      --timeout=30m
+  else
+    run kubectl rollout status deployment/stable-diffusion --namespace "$namespace" --timeout=30m
+  fi
+done
+# of several services it is in a namespace of its own; of one, in the service's: the same name
+run kubectl wait gateway/stable-diffusion --namespace stable-diffusion --for=condition=Programmed \
   --timeout=10m
 if $dry_run; then
   say "dry run: nothing was changed"
   exit
 fi
-address=$(kubectl get gateway stable-diffusion --namespace "$NAMESPACE" \
+address=$(kubectl get gateway stable-diffusion --namespace stable-diffusion \
   -o 'jsonpath={.status.addresses[0].value}')
 cat <<TEXT
 
@@ -163,6 +255,11 @@ curl -X POST $scheme://$address/txt2img -H 'Content-Type: application/json' -d '
 curl -X POST $scheme://$address/img2img -H 'Content-Type: multipart/form-data' -F img="@input.jpg" -F data='{"prompt":"View of a cyberpunk city"}' --output output.jpg
 
 kubectl: export KUBECONFIG=$KUBECONFIG
+$(if has ray "$hosts"; then
+  echo "Page:      $scheme://$address/ui"
+  echo "Dashboard: kubectl port-forward service/stable-diffusion-head-svc 8265 --namespace NAMESPACE,"
+  echo "           http://localhost:8265; its token: the Secret that KubeRay made beside it"
+fi)
 Remove it all: deploy/eks/cleanup.sh $configuration
 TEXT
 [ "$scheme" = http ] || say "Point the certificate's name at $address, and use that name."

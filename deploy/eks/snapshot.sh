@@ -48,7 +48,7 @@ read_configuration "$configuration"
 
 readonly CONTAINERD=/run/containerd/containerd.sock
 instance= profile= snapshot= finished=false
-role=${role:-$name-karpenter-node}
+role=${role:-$name-$region-karpenter-node}
 tags="{Key=deployment,Value=$name},{Key=purpose,Value=image-snapshot}"
 
 exec 3>&1 # ask's own output is its answer

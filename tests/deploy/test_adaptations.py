@@ -43,7 +43,11 @@ def test_honest_errors(run: Run) -> None:
     assert "missing.yaml" in done.stderr
 
 
-def test_local_operators_only(run: Run) -> None:
+def test_our_operators(run: Run) -> None:
+    for name in ("aws-ec2", "aws-eks"):
+        done = run("bentoctl", "operator", "install", name)
+        assert done.returncode == 0, done.stderr
+        assert f"deploy/operators/{name}" in run("bentoctl", "operator", "list").stdout
     unknown = run("bentoctl", "operator", "install", "aws-lambda")
     assert unknown.returncode == 1, "it must not be fetched from GitHub"
     assert [run("bentoctl", "operator", "install", OPERATOR).returncode for _ in "12"] == [0, 0]
@@ -121,6 +125,16 @@ BUILD = """
         open(model.path_of("weights.bin"), "w").write("weights")
     bentoml.build("service:Tiny", name="tiny", version="v1", include=["service.py"])
 """
+#: What a push leaves in the registry.
+PUT = """
+    import json, boto3
+    manifest = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+                "config": {"digest": "sha256:" + "0" * 64, "size": 1,
+                           "mediaType": "application/vnd.oci.image.config.v1+json"}, "layers": []}
+    boto3.client("ecr").put_image(
+        repositoryName="twice", imageManifest=json.dumps(manifest), imageTag="v1"
+    )
+"""
 #: Stands for podman, which would need a base image: notes its arguments and what the context holds.
 BUILDER = """\
 #!/bin/sh
@@ -165,6 +179,25 @@ def test_working_build(
     ]
     assert (tmp_path / "password").read_text()
     assert f'image_uri = "{image}"' in (tmp_path / "bentoctl.tfvars").read_text()
+    assert installed("bentoctl", "generate").returncode == 0
+    assert f'image_uri = "{image}"' in (tmp_path / "bentoctl.tfvars").read_text(), "it stays"
+
+
+def test_a_second_build_pushes_nothing(
+    installed: Run, builder: dict[str, str], aws: dict[str, str], tmp_path: Path
+) -> None:
+    """ECR refuses another image under an immutable tag, and an image built again is another one."""
+    configure(tmp_path, {**RIGHT, "name": "twice"})
+    first = installed("bentoctl", "build", "-b", "tiny:v1", **builder, **aws)
+    assert first.returncode == 0, first.stderr
+    put = installed("python", "-c", textwrap.dedent(PUT), **aws)
+    assert put.returncode == 0, put.stderr
+    (tmp_path / "calls").unlink()
+    again = installed("bentoctl", "build", "-b", "tiny:v1", **builder, **aws)
+    assert again.returncode == 0, again.stderr
+    assert "is in the repository already" in again.stdout
+    assert "push" not in (tmp_path / "calls").read_text()
+    assert "/twice:v1" in (tmp_path / "bentoctl.tfvars").read_text()
 
 
 def test_a_failed_build_is_an_error(

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from sd_aws_ec2.spec import Ec2Spec
+from sd_aws_ec2.values import values
 from sd_bentoctl.document import Wrong, check, service_settings
 
 RIGHT: dict[str, Any] = {
@@ -26,6 +27,32 @@ def with_spec(**spec: Any) -> dict[str, Any]:
 def test_the_right_one_passes() -> None:
     top, spec = check(RIGHT, Ec2Spec)
     assert (top.name, spec.instance_type, spec.precision) == ("drawing", "g5.xlarge", "fp16")
+
+
+#: the configuration of BentoML's own post of 2022, as it stands there
+POST: dict[str, Any] = {
+    **RIGHT,
+    "name": "stable-diffusion-demo",
+    "spec": {
+        "region": "us-west-1",
+        "instance_type": "g4dn.2xlarge",
+        "ami_id": "ami-0a85a3a3fb34b3c7f",
+        "enable_gpus": True,
+    },
+}
+
+
+def test_the_configuration_of_the_post_passes() -> None:
+    _, spec = check(POST, Ec2Spec)
+    assert spec.instance_type == "g4dn.2xlarge"
+    assert "enable_gpus" not in values("demo", POST["spec"])
+
+
+def test_the_balancer_waits_longer_than_the_service() -> None:
+    spec = RIGHT["spec"]
+    assert values("a", spec)["idle_timeout_s"] == 310
+    longer = {**spec, "env": {"SD_REQUEST_TIMEOUT_S": "900"}}
+    assert values("a", longer)["idle_timeout_s"] == 910
 
 
 #: (kind, configuration, words of the message: first the field, then the fix)
@@ -63,6 +90,18 @@ WRONG: list[tuple[str, Any, tuple[str, ...]]] = [
     ("image without tag", with_spec(image_uri="docker.io/me/sd"), ("spec.image_uri:", "tag")),
     ("AMI", with_spec(ami_id="al2023"), ("spec.ami_id:", "ami-0123")),
     ("counts", with_spec(min_instances=3, max_instances=2), ("spec.max_instances:", "raise it")),
+    ("none that wakes", with_spec(min_instances=0), ("spec.min_instances:", "start the first")),
+    ("GPU off", with_spec(enable_gpus=False), ("spec.enable_gpus:", "leave the field out")),
+    (
+        "GPU of an Inferentia",
+        with_spec(instance_type="inf2.xlarge", enable_gpus=True),
+        ("spec.enable_gpus:", "no GPU"),
+    ),
+    (
+        "one file in S3",
+        with_spec(model="s3://bucket/model.safetensors"),
+        ("spec.model:", "name its folder"),
+    ),
     ("volume", with_spec(volume_gib=20), ("spec.volume_gib:", "100")),
     ("type", with_spec(max_instances="many"), ("spec.max_instances:", "integer", "at most")),
     ("precision", with_spec(precision="int8"), ("spec.precision:", "'fp16'")),

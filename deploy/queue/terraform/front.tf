@@ -8,7 +8,7 @@ resource "aws_cloudwatch_log_group" "front" {
 resource "aws_lambda_function" "front" {
   function_name    = "${var.name}-front"
   role             = aws_iam_role.front.arn
-  runtime          = "python3.11"
+  runtime          = "python3.13"
   architectures    = ["arm64"]
   handler          = "hosts.queue.front.handler.handler"
   filename         = var.front_package

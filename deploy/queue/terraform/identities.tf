@@ -101,6 +101,11 @@ data "aws_iam_policy_document" "worker" {
     resources = ["${local.objects}.png", "${local.objects}.out"]
   }
   statement {
+    sid       = "HandBack" # a delivery that is handed back is none of the task's attempts
+    actions   = ["s3:PutObject"]
+    resources = ["${aws_s3_bucket.results.arn}/.handed-back/*"]
+  }
+  statement {
     sid       = "Read"
     actions   = ["s3:GetObject"]
     resources = concat([local.objects], local.input_arns)

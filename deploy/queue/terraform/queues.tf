@@ -33,6 +33,25 @@ resource "aws_sns_topic" "tasks" {
   tracing_config    = "Active"
 }
 
+# Without it the topic drops its part of every trace. An account may have five such policies.
+resource "aws_xray_resource_policy" "sns" {
+  policy_name = "${var.name}-sns"
+  policy_document = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Sid       = "Topic"
+      Effect    = "Allow"
+      Principal = { Service = "sns.amazonaws.com" }
+      Action    = ["xray:GetSamplingRules", "xray:GetSamplingTargets", "xray:PutTraceSegments"]
+      Resource  = "*"
+      Condition = {
+        StringEquals = { "aws:SourceAccount" = data.aws_caller_identity.this.account_id }
+        StringLike   = { "aws:SourceArn" = aws_sns_topic.tasks.arn }
+      }
+    }]
+  })
+}
+
 resource "aws_sns_topic" "results" {
   name              = "${var.name}-results"
   kms_master_key_id = "alias/aws/sns"
@@ -59,10 +78,12 @@ resource "aws_sqs_queue" "this" {
 
 resource "aws_sqs_queue_redrive_allow_policy" "dead_letters" {
   queue_url = aws_sqs_queue.dead_letters.id
-  redrive_allow_policy = jsonencode({
-    redrivePermission = "byQueue"
-    sourceQueueArns   = [for queue in aws_sqs_queue.this : queue.arn]
-  })
+  # SQS takes a list of at most ten
+  redrive_allow_policy = (
+    length(local.queues) > 10
+    ? jsonencode({ redrivePermission = "allowAll" })
+    : jsonencode({ redrivePermission = "byQueue", sourceQueueArns = [for queue in aws_sqs_queue.this : queue.arn] })
+  )
 }
 
 data "aws_iam_policy_document" "queue" {

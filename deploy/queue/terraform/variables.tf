@@ -22,6 +22,10 @@ variable "runtimes" {
     error_message = "runtimes needs at least one; names are lower-case letters, digits and hyphens."
   }
   validation {
+    condition     = length(var.runtimes) < 100
+    error_message = "At most 99 runtimes and the dynamic one: SNS takes 200 filter policies a topic, and each runtime has two."
+  }
+  validation {
     condition     = !contains(keys(var.runtimes), "legacy") && !contains(keys(var.runtimes), "dynamic")
     error_message = "The runtimes legacy and dynamic have a meaning of their own."
   }

@@ -16,7 +16,8 @@ operators share one `sys.path`). To write one:
    `generate(name, spec, template_type, destination_dir, values_only)`, which calls
    `sd_bentoctl.generate.write(...)` with its Terraform folder and its values;
    `create_deployable` from `sd_bentoctl.deployable`; `create_repository` and `delete_repository`
-   from `sd_bentoctl.ecr` (they read `region` and `kms_key_arn` of the spec).
+   from `sd_bentoctl.ecr` (they read `region` and `kms_key_arn` of the spec). It may export
+   `wait(outputs, spec)`, called after `bentoctl apply`: see `sd_bentoctl.waiting`.
 
 `sd_bentoctl.document.check(document, Spec)` validates a whole deployment configuration without
 bentoctl, and lists every problem as `field: what is wrong; what to do`.

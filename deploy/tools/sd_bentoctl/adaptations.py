@@ -6,19 +6,24 @@ honest_errors           exits with 0 after its own errors -> to stderr, and 1
 honest_terraform        ignores Terraform's exit status -> an error that names it;
                         destroy skips Terraform where the root module has no outputs, yet deletes
                         the image repository -> the state is asked for resources
-local_operators_only    downloads operators by name from GitHub, unpinned -> local folders only;
-                        installing one again is no error
+our_operators           downloads operators by name from GitHub, unpinned -> a name is one of
+                        deploy/operators, anything else a folder; installing one again is no error
 clear_messages          cerberus' messages, unknown top-level keys ignored -> `document.check`, for
                         operators that have an OPERATOR_SPEC
+answerable_questions    `init` drops answers that are false or 0, and writes every default down ->
+                        keeps what differs from the default
 working_build           deletes the build context before it is used, calls what bentoml 1.4 no
                         longer has, leaves out models -> bentoml's own context, and docker,
-                        podman or buildah
+                        podman or buildah; an image that is in the repository is not pushed again
+waiting_apply           ends before anything serves -> waits for the operator's `wait`, where it
+                        has one, with a time limit and the reason
 no_tracking             phones home -> does not
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -31,12 +36,15 @@ import bentoctl.cli
 import bentoctl.deployment_config
 import bentoctl.operator.registry
 import bentoctl.utils.terraform
+from bentoctl.cli import interactive
 from bentoctl.exceptions import BentoctlException, InvalidDeploymentConfig
 
-from sd_bentoctl import containers
+from sd_bentoctl import containers, ecr
 from sd_bentoctl.deployable import DOCKERFILE, two_stages
 from sd_bentoctl.document import Wrong, check
+from sd_bentoctl.waiting import Unready
 
+OPERATORS = Path(__file__).resolve().parents[2] / "operators"
 Config = bentoctl.deployment_config.DeploymentConfig
 
 
@@ -46,9 +54,11 @@ def adapt() -> None:
         no_tracking,
         honest_errors,
         honest_terraform,
-        local_operators_only,
+        our_operators,
         clear_messages,
+        answerable_questions,
         working_build,
+        waiting_apply,
     ):
         change()
 
@@ -91,19 +101,25 @@ def honest_terraform() -> None:
     bentoctl.cli.is_terraform_applied = applied
 
 
-def local_operators_only() -> None:
+def our_operators() -> None:
     registry = bentoctl.operator.registry.OperatorRegistry
     bentoctl.operator.registry.OFFICIAL_OPERATORS.clear()
     install = registry.install_operator
 
     def again(self: Any, name: str, version: str | None = None) -> str:
-        path = str(Path(name).resolve())
+        path = str(operator_folder(name))
         same = [key for key, one in self.operators_list.items() if one["path"] == path]
         for key in same:
             del self.operators_list[key]
-        return str(install(self, name, version))
+        return str(install(self, path, version))
 
     registry.install_operator = again
+
+
+def operator_folder(name: str) -> Path:
+    """The folder of an operator: one of ours by its name, or any by its path."""
+    given, ours = Path(name).resolve(), OPERATORS / name
+    return ours if ours.is_dir() and not (given / "operator_config.py").exists() else given
 
 
 def clear_messages() -> None:
@@ -133,12 +149,55 @@ def _listed(problems: list[str]) -> str:
     return "\n".join([f"{count} in the deployment configuration:", *(f"  {p}" for p in problems)])
 
 
+def answerable_questions() -> None:
+    def answers(schema: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        given = {name: interactive.prompt_input(name, rule) for name, rule in schema.items()}
+        return {
+            name: value
+            for name, value in given.items()
+            if value not in (None, {}) and value != schema[name].get("default")
+        }
+
+    interactive.generate_spec = answers
+
+
+def waiting_apply() -> None:
+    apply = bentoctl.cli.terraform_apply
+    from_file = Config.from_file.__func__
+
+    def remembered(cls: Any, path: Any) -> Any:
+        cls.latest = from_file(cls, path)
+        return cls.latest
+
+    def applied(auto_approve: bool) -> None:
+        apply(auto_approve)
+        config = Config.latest
+        wait = getattr(config.operator._load_operator_module(), "wait", None)
+        if wait is not None:
+            _, outputs, _ = bentoctl.utils.terraform.terraform_run(
+                ["output", "-json"], return_output=True
+            )
+            with _as_bentoctl_error():
+                wait(json.loads(outputs), config.operator_spec)
+
+    Config.from_file = classmethod(remembered)
+    bentoctl.cli.terraform_apply = applied
+
+
 def working_build() -> None:
     bentoctl.cli.generate_deployable_container = build
     bentoctl.cli.tag_docker_image = _reported(containers.tag)
     bentoctl.cli.push_docker_image_to_repository = _reported(
-        lambda repository, username, password: containers.push(repository, username, password)
+        lambda repository, username, password: push(repository, username, password)
     )
+
+
+def push(image: str, user: str, password: str) -> None:
+    """Push an image that is not there yet: tags never change, and a Bento's version neither."""
+    if ecr.has(image):
+        print(f"{image} is in the repository already: nothing is pushed")
+        return
+    containers.push(image, user, password)
 
 
 def build(tags: list[str], deployment_config: Any, **options: Any) -> None:
@@ -191,5 +250,5 @@ def _reported(function: Callable[..., None]) -> Callable[..., None]:
 def _as_bentoctl_error() -> Any:
     try:
         yield
-    except containers.ContainerError as error:
+    except (containers.ContainerError, Unready) as error:
         raise BentoctlException(str(error)) from error

@@ -1,29 +1,32 @@
-"""The image repository in Amazon ECR: scanned, encrypted, immutable tags, old images expire."""
+"""The image repository in Amazon ECR: scanned, encrypted, with immutable tags."""
 
 from __future__ import annotations
 
 import base64
 import json
+import re
 from typing import Any
-
-KEEP = 10  # images
 
 
 def lifecycle_policy() -> str:
-    """Untagged images go after a day, tagged ones when more than KEEP newer ones are there."""
-    untagged = {"tagStatus": "untagged", "countType": "sinceImagePushed", "countUnit": "days"}
-    rules = [
-        {"rulePriority": 1, "selection": {**untagged, "countNumber": 1}},
-        {
-            "rulePriority": 2,
-            "selection": {
-                "tagStatus": "any",
-                "countType": "imageCountMoreThan",
-                "countNumber": KEEP,
-            },
-        },
-    ]
-    return json.dumps({"rules": [{**rule, "action": {"type": "expire"}} for rule in rules]})
+    """Untagged images go after a day. Tagged ones stay: one of them may be what is deployed."""
+    selection = {"tagStatus": "untagged", "countType": "sinceImagePushed", "countUnit": "days"}
+    rule = {"rulePriority": 1, "selection": {**selection, "countNumber": 1}}
+    return json.dumps({"rules": [{**rule, "action": {"type": "expire"}}]})
+
+
+def has(image: str) -> bool:
+    """Whether ECR has this image, by its tag; False for another registry's."""
+    found = re.fullmatch(r"\d+\.dkr\.ecr\.([a-z0-9-]+)\.[^/]+/([^:@]+):([^:@/]+)", image)
+    if found is None:
+        return False
+    region, repository, tag = found.groups()
+    client = _client({"region": region})
+    try:
+        client.describe_images(repositoryName=repository, imageIds=[{"imageTag": tag}])
+    except client.exceptions.ImageNotFoundException:
+        return False
+    return True
 
 
 def create_repository(repository_name: str, operator_spec: dict[str, Any]) -> tuple[str, str, str]:

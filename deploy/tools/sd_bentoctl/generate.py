@@ -11,6 +11,7 @@ from typing import Any
 from sd_bentoctl import tfvars
 
 VALUES = "bentoctl.tfvars"
+IMAGE = "image_uri"
 
 
 class Exists(ValueError):
@@ -28,6 +29,8 @@ def write(
     Raises:
         Exists: a file differs from what would be written; nothing was changed then. A file that is
             the same is no error, so that generating twice is none.
+
+    Where the configuration names no image, the one that `bentoctl build` wrote down stays.
     """
     files = [] if values_only else sorted(p for p in source.rglob("*") if p.is_file())
     targets = {path: destination / path.relative_to(source) for path in files}
@@ -40,4 +43,7 @@ def write(
     for path, target in targets.items():
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
-    return [*map(str, targets.values()), str(tfvars.write(destination / VALUES, values))]
+    complete = dict(values)
+    if IMAGE in values and values[IMAGE] is None:
+        complete[IMAGE] = tfvars.read(destination / VALUES, IMAGE)
+    return [*map(str, targets.values()), str(tfvars.write(destination / VALUES, complete))]

@@ -32,3 +32,10 @@ def write(path: Path, values: Mapping[str, Any]) -> Path:
     lines = [f"{name} = {to_hcl(value)}\n\n" for name, value in values.items()]
     path.write_text(HEADER + "".join(lines).rstrip("\n") + "\n", encoding="utf-8")
     return path
+
+
+def read(path: Path, name: str) -> str | None:
+    """A text that `write` wrote; None where there is none."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    found = re.search(rf'^{name} = (".*")$', text, re.M)
+    return str(json.loads(found[1])) if found else None

@@ -6,32 +6,19 @@ Our modules, and pydantic built for Lambda's machines (boto3 is part of Lambda).
 from __future__ import annotations
 
 import argparse
+import ast
 import re
 import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
-SOURCES = (
-    "api/__init__.py",
-    "api/http/validation.py",
-    "api/webui/__init__.py",
-    *(f"api/webui/{name}.py" for name in ("body", "catalog", "controlnet", "enlarge", "prompts")),
-    "api/webui/samplers.py",
-    "api/webui/translate.py",
-    "hosts/__init__.py",
-    "hosts/queue/*.py",
-    "hosts/queue/front/*.py",
-    "runnables/__init__.py",
-    "runnables/attention.py",
-    "runnables/parameters.py",
-    "runnables/errors.py",
-    "runnables/samplers/__init__.py",
-    "runnables/samplers/names.py",
-)
+HANDLER = "hosts.queue.front.handler"
 PLATFORM = "manylinux2014_aarch64"
+PYTHON = "3.13"  # as front.tf says
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the same sources make the same zip
 
 
@@ -53,14 +40,39 @@ def build(target: Path, *, platform: str = PLATFORM) -> None:
 
 
 def sources() -> list[Path]:
-    """Our files in the package."""
-    return sorted(path for pattern in SOURCES for path in ROOT.glob(pattern))
+    """Our files in the package: the handler's module, and all that it imports of ours."""
+    found: set[Path] = set()
+    waiting = [HANDLER]
+    while waiting:
+        for path in _files(waiting.pop()) - found:
+            found.add(path)
+            waiting += _imported(ast.parse(path.read_text()))
+    return sorted(found)
+
+
+def _files(module: str) -> set[Path]:
+    """The files that importing a module of ours runs: its own, and those of its packages."""
+    places = [ROOT.joinpath(*module.split(".")[:count]) for count in range(1, 9)]
+    candidates = {file for one in places for file in (one / "__init__.py", one.with_suffix(".py"))}
+    return {file for file in candidates if file.is_file()}
+
+
+def _imported(tree: ast.AST) -> Iterator[str]:
+    """The modules that a tree imports, but those for the type checker only."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        yield from _imported(node)
 
 
 def _install(folder: Path, platform: str) -> None:
     pinned = re.findall(r"^pydantic==.*$", (ROOT / "requirements/serve.txt").read_text(), re.M)
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(folder)]
-    command += ["--platform", platform, "--python-version", "3.11", "--only-binary", ":all:"]
+    command += ["--platform", platform, "--python-version", PYTHON, "--only-binary", ":all:"]
     constraints = ["-c", str(ROOT / "requirements" / "constraints.txt")]
     subprocess.run([*command, *constraints, *pinned], check=True)
 

@@ -34,12 +34,14 @@ class Announcer:
     def _publish(
         self, message: dict[str, Any], form: str, manifest: Manifest, delivery: Delivery
     ) -> None:
+        # subscribers go on from the worker's span
+        trace = {"traceparent": manifest.traceparent} if manifest.traceparent else delivery.trace
         about = {"form": form, "status": manifest.status, "runtime": manifest.runtime}
         self._sns.publish(
             TopicArn=self._topic,
             Message=json.dumps(message),
             MessageAttributes={
                 name: {"DataType": "String", "StringValue": value}
-                for name, value in {**about, **delivery.trace}.items()
+                for name, value in {**about, **trace}.items()
             },
         )

@@ -90,7 +90,8 @@ class Lifecycle:
         """Never raises: what goes wrong here brings the task back to the queue."""
         started, delivery = time.monotonic(), current.delivery
         try:
-            with tracing.span("task", delivery.trace, SpanKind.CONSUMER, {}):
+            about = {"messaging.system": "aws_sqs", "messaging.message.id": delivery.id}
+            with tracing.span("task", delivery.trace, SpanKind.CONSUMER, about):
                 outcome = self._work(current)
         except Exception as error:
             outcome = self._retry(current, error)
@@ -150,8 +151,11 @@ class Lifecycle:
             raise Cancelled("cancelled before it was started")
         every = self.reader.of(task)
         parameters = self._parameters(task, current.delivery)
+        started = time.monotonic()
         results = [_result(current, self.runnable, parameters, inputs) for inputs in every]
-        return self._stored(task, current.delivery, _merged(results))
+        result = _merged(results)
+        tracing.stages(result.timings, time.monotonic() - started)
+        return self._stored(task, current.delivery, result)
 
     def _parameters(self, task: Task, delivery: Delivery) -> AnyParameters:
         words = [one["name"] for one in self.runnable.embeddings()]

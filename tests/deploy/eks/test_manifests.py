@@ -6,6 +6,7 @@ import copy
 import functools
 import shutil
 import tempfile
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import yaml
 
 from deploy.check import manifests
 from deploy.check.manifests import OVERLAYS, ROOT, Document, generated, problems, render
+from deploy.check.pods import of
+from deploy.check.ray import offers
 
 pytestmark = pytest.mark.skipif(
     not shutil.which("kubectl"), reason="kubectl is not installed: manifests cannot be rendered"
@@ -126,7 +129,11 @@ def test_the_specs_values_arrive() -> None:
     balancer = one(documents, "LoadBalancerConfiguration")["spec"]
     assert balancer["scheme"] == "internet-facing"
     assert balancer["listenerConfigurations"][0]["protocolPort"] == "HTTPS:443"
-    assert one(documents, "Gateway")["spec"]["listeners"][0]["port"] == 443
+    assert [each["port"] for each in one(documents, "Gateway")["spec"]["listeners"]] == [80, 443]
+    routes = {r["metadata"]["name"]: r["spec"] for r in of(documents, "HTTPRoute")}
+    assert routes["to-https"]["rules"][0]["filters"][0]["requestRedirect"]["scheme"] == "https"
+    sections = {name: r["parentRefs"][0]["sectionName"] for name, r in routes.items()}
+    assert sections == {"to-https": "http", "stable-diffusion": "https"}
     settings = one(documents, "ConfigMap")["data"]
     assert settings["SD_MODEL"] == "/models/current" and settings["SD_MAX_QUEUE_S"] == "60"
     volume = one(documents, "PersistentVolume")["spec"]
@@ -167,6 +174,102 @@ def test_nodes_from_a_snapshot(ready: str, tmp_path: Path) -> None:
     assert data_volume(documents).items() >= FROM_SNAPSHOT.items()
 
 
+def node_class(path: Path) -> Document:
+    found: Document = one(rendered(path), "EC2NodeClass")["spec"]
+    return found
+
+
+def test_images_are_pulled_in_parallel_or_come_from_a_snapshot(tmp_path: Path) -> None:
+    document = yaml.safe_load((ROOT / "deploy" / "eks" / "inf2.yaml").read_text())
+    for name, fields, parallel in (
+        ("latest", {}, True),
+        ("new", {"bottlerocket_version": "1.51.0"}, True),
+        ("old", {"bottlerocket_version": "1.30.0"}, False),
+        ("snapshot", {"image_snapshot_id": FROM_SNAPSHOT["snapshotID"]}, False),
+    ):
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump({**document, "spec": {**document["spec"], **fields}}))
+        found = node_class(path)
+        assert ("soci" in found["userData"]) is parallel, name
+        assert (found.get("instanceStorePolicy") == "RAID0") is parallel, name
+        assert "device-ownership-from-security-context = true" in found["userData"], name
+        tomllib.loads(found["userData"])
+
+
+def test_several_services_share_nothing_but_the_gateway() -> None:
+    documents = rendered(ROOT / "deploy" / "eks" / "several.yaml")
+    names = [(d["kind"], d["metadata"].get("namespace"), d["metadata"]["name"]) for d in documents]
+    assert len(set(names)) == len(names)
+    assert len(of(documents, "Gateway")) == 1
+    routes = {d["metadata"]["namespace"]: d["spec"] for d in of(documents, "HTTPRoute")}
+    assert set(routes) == {f"stable-diffusion-{name}" for name in ("sd", "sdxl", "neuron")}
+    assert routes["stable-diffusion-neuron"]["hostnames"] == ["neuron.images.example.com"]
+    paths = [rule["matches"][0]["path"]["value"] for rule in routes["stable-diffusion-sd"]["rules"]]
+    assert paths == ["/sd/metrics", "/sd"]
+    labels = {
+        d["metadata"]["name"]: d["spec"]["template"]["metadata"]["labels"]["stable-diffusion/nodes"]
+        for d in of(documents, "NodePool")
+    }
+    assert labels["stable-diffusion-sdxl-nvidia"] == "sdxl-nvidia"
+    (volume,) = of(documents, "PersistentVolume")
+    assert volume["spec"]["claimRef"]["namespace"] == "stable-diffusion-sdxl"
+
+
+def test_a_list_of_one_service(tmp_path: Path) -> None:
+    document = yaml.safe_load((ROOT / "deploy" / "eks" / "several.yaml").read_text())
+    document["spec"]["services"] = document["spec"]["services"][:1]
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(document))
+    documents = rendered(tmp_path / "own.yaml")
+    assert problems(documents) == []
+    assert one(documents, "HTTPRoute")["metadata"]["namespace"] == "stable-diffusion-sd"
+
+
+@pytest.mark.parametrize(
+    ("fields", "groups"),
+    [
+        ({"instance_types": ["inf2.xlarge", "inf2.8xlarge"]}, {"inf2-xlarge": (2, 3)}),
+        (
+            {"instance_types": ["inf2.24xlarge", "inf2.48xlarge"]},
+            {"inf2-24xlarge": (12, 90), "inf2-48xlarge": (24, 180)},
+        ),
+        ({"instance_types": ["trn1.2xlarge"]}, {"trn1-2xlarge": (2, 7)}),
+    ],
+)
+def test_ray_on_every_size_of_neuron(
+    fields: Document, groups: dict[str, tuple[int, int]], tmp_path: Path
+) -> None:
+    document = yaml.safe_load((ROOT / "deploy" / "eks" / "ray-inf2.yaml").read_text())
+    document["spec"] |= fields
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(document))
+    documents = rendered(tmp_path / "own.yaml")
+    assert problems(documents) == []
+    cluster = one(documents, "RayService")["spec"]["rayClusterConfig"]
+    found = {g["groupName"]: offers(g) for g in cluster["workerGroupSpecs"]}
+    assert {k: (v["neuron_cores"], v["CPU"]) for k, v in found.items()} == groups
+
+
+def test_rays_dashboard_is_behind_a_sign_in(tmp_path: Path) -> None:
+    document = yaml.safe_load((ROOT / "deploy" / "eks" / "ray-gpu.yaml").read_text())
+    arn = "arn:aws:acm:us-east-1:123456789012:certificate/0a1b2c3d"
+    pool = "arn:aws:cognito-idp:us-east-1:123456789012:userpool/us-east-1_abc"
+    users = {"user_pool_arn": pool, "client_id": "1a2b", "domain": "my-users"}
+    document["spec"] |= {"certificate_arn": arn, "dashboard_users": users}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(document))
+    documents = rendered(tmp_path / "own.yaml")
+    assert problems(documents) == []
+    (route,) = [
+        d["spec"] for d in of(documents, "HTTPRoute") if d["metadata"]["name"] == "dashboard"
+    ]
+    assert route["parentRefs"][0]["sectionName"] == "https"
+    assert route["rules"][0]["filters"][0]["extensionRef"]["name"] == "dashboard"
+    (action,) = one(documents, "ListenerRuleConfiguration")["spec"]["actions"]
+    assert action["authenticateCognitoConfig"]["onUnauthenticatedRequest"] == "authenticate"
+    one(documents, "ListenerRuleConfiguration")["spec"]["actions"][0]["authenticateCognitoConfig"][
+        "onUnauthenticatedRequest"
+    ] = "allow"
+    assert any("'allow'" in line or "authenticate" in line for line in problems(documents))
+
+
 def test_an_overlay_with_a_snapshot(tmp_path: Path) -> None:
     tree = tmp_path / "kubernetes"
     shutil.copytree(OVERLAYS.parent, tree)
@@ -193,19 +296,23 @@ def test_settings_are_those_of_the_service() -> None:
 
 
 def test_probes_and_scaling_ask_for_what_the_service_answers() -> None:
+    from starlette.testclient import TestClient
+
     from api.app import Api
     from runnables.runnable import StableDiffusionRunnable
     from runnables.settings import Settings
 
-    routes = {route.path for route in Api(StableDiffusionRunnable(Settings()))._routed().routes}
+    client = TestClient(Api(StableDiffusionRunnable(Settings())).app())
+    assert client.get("/no-such-path").status_code == 404
     container = server(rendered(OVERLAYS / "gpu"))
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-        assert container[probe]["httpGet"]["path"] in routes
-    trigger = one(rendered(OVERLAYS / "gpu"), "ScaledObject")["spec"]["triggers"][0]["metadata"]
+        # 503 while there is no model
+        assert client.get(container[probe]["httpGet"]["path"]).status_code in (200, 503)
     source = (ROOT / "runnables" / "metrics.py").read_text()
-    assert f'"{trigger["valueLocation"]}"' in source
-    # KEDA asks pods, not the Service: the port in the address is the container's
-    assert f":{container['ports'][0]['containerPort']}/metrics" in trigger["url"]
+    for trigger in one(rendered(OVERLAYS / "gpu"), "ScaledObject")["spec"]["triggers"]:
+        assert f'"{trigger["metadata"]["valueLocation"]}"' in source
+        # KEDA asks pods, not the Service: the port in the address is the container's
+        assert f":{container['ports'][0]['containerPort']}/metrics" in trigger["metadata"]["url"]
 
 
 def test_a_wrong_kustomization_is_an_error(tmp_path: Path) -> None:

@@ -68,10 +68,33 @@ def test_values_only_brings_the_built_image(tmp_path: Path) -> None:
     spec = EksSpec(region="us-east-1", instance_types=("g5.xlarge",)).model_dump(mode="json")
     for image in (None, "1.dkr.ecr.us-east-1.amazonaws.com/sd:abc"):
         given = {**spec, "image_tag": image}
-        generate("drawing", given, "terraform", str(tmp_path), image is not None)
+        generate("images", given, "terraform", str(tmp_path), image is not None)
     document = yaml.safe_load((tmp_path / "kubernetes/deployment/kustomization.yaml").read_text())
     assert document["images"][0]["newTag"] == "abc"
     assert "sd:abc" in (tmp_path / "bentoctl.tfvars").read_text()
+
+
+def test_a_queue_that_is_wanted_no_more_leaves_no_files(tmp_path: Path) -> None:
+    from sd_aws_eks import generate
+    from sd_aws_eks.spec import EksSpec
+
+    for is_async in (True, False):
+        fields = {"region": "us-east-1", "instance_types": ["g5.xlarge"], "async": is_async}
+        given = EksSpec.model_validate(fields).model_dump(mode="json")
+        generate("images", given, "terraform", str(tmp_path), False)
+        assert (tmp_path / "async.tf").exists() is is_async
+        assert (tmp_path / "queue").exists() is is_async
+
+
+def test_remote_state_has_a_lock(tmp_path: Path) -> None:
+    from sd_aws_eks import generate
+    from sd_aws_eks.spec import EksSpec
+
+    fields = {"region": "us-east-1", "instance_types": ["g5.xlarge"], "state_bucket": "my-state"}
+    given = EksSpec.model_validate(fields).model_dump(mode="json")
+    generate("images", given, "terraform", str(tmp_path), False)
+    backend = json.loads((tmp_path / "backend.tf.json").read_text())["terraform"]["backend"]["s3"]
+    assert backend["key"] == "images/us-east-1/terraform.tfstate" and backend["use_lockfile"]
 
 
 def test_a_wrong_one_is_refused_before_terraform(run: Run, tmp_path: Path) -> None:

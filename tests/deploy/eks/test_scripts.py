@@ -19,6 +19,10 @@ ROOT = Path(__file__).resolve().parents[3]
 EKS = ROOT / "deploy" / "eks"
 RECORDER = """#!/bin/sh
 [ -t 0 ] || cat >/dev/null
+case "$*" in
+  service-quotas*) echo "${QUOTA:-1000.0}";;
+  *describe-instance-type-offerings*) echo ${OFFERED-g6.xlarge g5.xlarge};;
+esac
 echo "$(basename "$0") $*" >>"$CALLS"
 case "$FAIL_ON" in ?*) case "$(basename "$0") $*" in $FAIL_ON*) exit 1;; esac;; esac
 """
@@ -90,9 +94,13 @@ def test_install_in_order_and_again(desk: Desk) -> None:
     order(
         first,
         "aws sts get-caller-identity",
+        "aws service-quotas get-service-quota --service-code ec2 --quota-code L-DB2E81BA",
+        "aws ec2 describe-instance-type-offerings",
         "terraform init",
-        "terraform apply",
+        "terraform plan",
+        "terraform apply -input=false plan",
         "aws eks update-kubeconfig",
+        "kubectl get namespaces",
         "kubectl apply --server-side -f https://github.com/kubernetes-sigs/gateway-api",
         "helm upgrade --install karpenter-crd",
         "helm upgrade --install karpenter ",
@@ -103,8 +111,8 @@ def test_install_in_order_and_again(desk: Desk) -> None:
         "kubectl rollout status",
         "kubectl wait gateway/stable-diffusion",
     )
-    steps = re.findall(r"^\[(\d)/8 ", done.stdout, re.M)
-    assert steps == list("12345678")
+    steps = re.findall(r"^\[(\d)/9 ", done.stdout, re.M)
+    assert steps == list("123456789")
     assert "https://" in done.stdout and "curl -X POST" in done.stdout
     assert (desk.folder / "bentoctl.tfvars").exists()
     again = desk.run("install.sh", "--yes")
@@ -116,9 +124,99 @@ def test_a_queue_has_no_balancer(desk: Desk) -> None:
     desk.configuration.write_text((EKS / "queue.yaml").read_text())
     done = desk.run("install.sh", "--dry-run")
     assert done.returncode == 0, done.stderr
-    steps = re.findall(r"^\[(\d)/8 ", done.stdout, re.M)
-    assert steps == list("12345678")
+    steps = re.findall(r"^\[(\d)/9 ", done.stdout, re.M)
+    assert steps == list("123456789")
     assert "hosts.queue.front.package" in done.stdout and "gateway/stable" not in done.stdout
+
+
+def test_a_quota_that_is_too_small_stops_before_anything_is_made(desk: Desk) -> None:
+    done = desk.run("install.sh", "--yes", QUOTA="4.0")
+    assert done.returncode == 1
+    assert "4 virtual CPUs of g, 8 are needed" in done.stderr
+    assert "request-service-quota-increase --region us-east-1 --service-code ec2" in done.stdout
+    assert "--quota-code L-DB2E81BA --desired-value 80" in done.stdout
+    assert not [call for call in desk.calls() if call.startswith("terraform")]
+
+
+def test_a_quota_below_the_most_is_told(desk: Desk) -> None:
+    done = desk.run("install.sh", "--yes", QUOTA="16.0")
+    assert done.returncode == 0, done.stderr
+    assert "--quota-code L-DB2E81BA --desired-value 80" in done.stdout
+
+
+def test_instances_that_the_region_does_not_offer(desk: Desk) -> None:
+    told = desk.run("install.sh", "--yes", OFFERED="g5.xlarge")
+    assert told.returncode == 0 and "g6.xlarge is not offered in us-east-1" in told.stdout
+    none = desk.run("install.sh", "--yes", OFFERED="")
+    assert none.returncode == 1 and "is offered in us-east-1" in none.stderr
+
+
+def test_spot_instances_get_their_service_linked_role(desk: Desk) -> None:
+    document = yaml.safe_load(desk.configuration.read_text())
+    document["spec"]["capacity"] = "spot-first"
+    desk.configuration.write_text(yaml.safe_dump(document))
+    desk.run("install.sh", "--yes", FAIL_ON="aws iam get-role")
+    made = "aws iam create-service-linked-role --aws-service-name spot.amazonaws.com"
+    assert made in desk.calls()
+    desk.run("install.sh", "--yes")
+    assert made not in desk.calls(), "the account has it already"
+
+
+def test_a_private_cluster_is_reached_through_a_system_node(desk: Desk) -> None:
+    """gpu-production has no api_allowed_cidrs: from outside of the VPC nothing answers."""
+    programs = Path(desk.env["PATH"].split(":")[0])
+    inside = (
+        'case "$*" in *describe-instances*) echo i-1;; *cluster.endpoint*) echo https://E;; esac'
+    )
+    answers = 'case "$*" in get*namespaces*) [ -e "$CALLS.tunnel" ] || exit 1;; esac\n'
+    (programs / "kubectl").write_text(RECORDER + answers)
+    start = f'case "$*" in ssm*start-session*) touch "$CALLS.tunnel";; esac\n{inside}\n'
+    (programs / "aws").write_text(RECORDER + start)
+    done = desk.run("install.sh", "--yes")
+    assert done.returncode == 0, done.stderr + done.stdout
+    calls = desk.calls()
+    (session,) = [call for call in calls if "start-session" in call]
+    assert "--target i-1" in session and "host=E,portNumber=443,localPortNumber=8443" in session
+    (server,) = [call for call in calls if "set-cluster" in call]
+    assert "--server https://127.0.0.1:8443 --tls-server-name E" in server
+
+
+def test_ray_gets_kuberay_and_waits_for_its_service(desk: Desk) -> None:
+    document = yaml.safe_load((EKS / "ray-gpu.yaml").read_text())
+    document["spec"]["image_uri"] = "123456789012.dkr.ecr.us-east-1.amazonaws.com/sd:1"
+    desk.configuration.write_text(yaml.safe_dump(document))
+    done = desk.run("install.sh", "--yes")
+    assert done.returncode == 0, done.stderr
+    order(
+        desk.calls(),
+        "aws ecr describe-images --repository-name sd --image-ids imageTag=page-",
+        "helm upgrade --install kuberay-operator kuberay-operator --version 1.7.0",
+        "kubectl apply --server-side -k",
+        "kubectl wait rayservice/stable-diffusion --namespace stable-diffusion",
+    )
+    assert "/ui" in done.stdout and "port-forward" in done.stdout
+
+
+def test_several_services_are_waited_for_in_their_namespaces(desk: Desk) -> None:
+    desk.configuration.write_text((EKS / "several.yaml").read_text())
+    done = desk.run("install.sh", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    for line in (
+        "rollout status deployment/stable-diffusion --namespace stable-diffusion-sd ",
+        "rollout status deployment/stable-diffusion --namespace stable-diffusion-sdxl ",
+        "wait rayservice/stable-diffusion --namespace stable-diffusion-neuron ",
+    ):
+        assert line in done.stdout
+
+
+def test_a_version_near_its_end_is_refused(desk: Desk) -> None:
+    document = yaml.safe_load(desk.configuration.read_text())
+    document["spec"]["kubernetes_version"] = "1.33"
+    desk.configuration.write_text(yaml.safe_dump(document))
+    done = desk.run("install.sh", "--yes")
+    assert done.returncode == 1 and "leaves standard support on 2026-07-29" in done.stderr
+    # what was made of it can be removed
+    assert desk.run("cleanup.sh", "--yes", "--keep-images").returncode == 0
 
 
 def test_install_stops_where_terraform_fails(desk: Desk) -> None:
@@ -146,7 +244,10 @@ def test_cleanup_in_order(desk: Desk) -> None:
         "kubectl delete ec2nodeclasses",
         "helm uninstall karpenter ",
         "helm uninstall keda",
+        "helm uninstall kuberay-operator",
         "aws ec2 describe-instances",
+        "aws resourcegroupstaggingapi get-resources",
+        "aws ec2 describe-security-groups",
         "terraform destroy",
     )
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from sd_aws_eks import versions
 from sd_aws_eks.spec import EksSpec
 from sd_bentoctl.document import Wrong, check
 
@@ -15,7 +17,7 @@ DEPLOY = Path(__file__).resolve().parents[3] / "deploy"
 READY = sorted((DEPLOY / "eks").glob("*.yaml"))
 RIGHT: dict[str, Any] = {
     "api_version": "v1",
-    "name": "drawing",
+    "name": "images",
     "operator": {"name": "aws-eks"},
     "template": "terraform",
     "spec": {"region": "us-east-1", "instance_types": ["g5.xlarge"]},
@@ -27,10 +29,30 @@ WRONG: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"instance_types": []}, ("spec.instance_types:", "g5.xlarge")),
     ({"instance_types": ["g5.xlrage"]}, ("instance_types.0:", "did you mean g5.xlarge?")),
     ({"instance_types": ["m5.large"]}, ("instance_types.0:", "use of g4dn.xlarge")),
-    ({"instance_types": ["g5.xlarge", "inf2.xlarge"]}, ("instance_types:", "second deployment")),
+    ({"instance_types": ["g5.xlarge", "inf2.xlarge"]}, ("instance_types:", "second of `services`")),
     ({"region": "af-south-1", "instance_types": ["inf2.xlarge"]}, ("region:", "us-east-1")),
     ({"instance_types": ["g4dn.xlarge"], "precision": "bf16"}, ("precision:", "use fp16")),
-    ({"kubernetes_version": "1.29"}, ("kubernetes_version:", "1.35")),
+    ({"kubernetes_version": "1.29"}, ("kubernetes_version:", "1.36")),
+    ({"host": "ray", "async": True}, ("host:", "leave it out")),
+    ({"vpc_id": "vpc-0123456789abcdef0"}, ("private_subnet_ids:", "two or more")),
+    ({"private_subnet_ids": ["subnet-0123456789abcdef0"]}, ("private_subnet_ids:", "vpc_id")),
+    ({"services": [{"name": "a"}, {"name": "a"}]}, ("services:", "unique")),
+    ({"services": [{"name": "a"}], "async": True}, ("services:", "async: false")),
+    ({"services": [{"name": "a", "max_replicas": 0}]}, ("services:", "a: max_replicas:")),
+    ({"services": [{"name": "a", "precison": "fp16"}]}, ("services.0.precison:",)),
+    (
+        {
+            "dashboard_users": {
+                "user_pool_arn": "arn:aws:cognito-idp:us-east-1:123456789012:userpool/us-east-1_a",
+                "client_id": "1a",
+                "domain": "me",
+            }
+        },
+        ("dashboard_users:", "host: ray"),
+    ),
+    ({"tracing": True, "container_insights": False}, ("tracing:", "container_insights: true")),
+    ({"monthly_budget_usd": 100}, ("alarm_email:", "name one")),
+    ({"tags": {"aws:team": "x"}}, ("tags.", "aws:")),
     ({"capacity": "spott"}, ("spec.capacity:", "'spot-first'")),
     ({"min_replicas": 5, "max_replicas": 2}, ("max_replicas:", "raise it")),
     ({"min_replicas": 0}, ("min_replicas:", "async: true")),
@@ -73,10 +95,42 @@ def test_there_are_ready_ones() -> None:
 def test_ready_ones_are_right(path: Path) -> None:
     top, spec = check(yaml.safe_load(path.read_text()), EksSpec)
     assert top.operator.name == "aws-eks"
-    assert spec.accelerator == ("neuron" if "inf2" in path.stem else "nvidia")
+    kinds = {"several": ("neuron", "nvidia")}
+    expected = kinds.get(path.stem, ("neuron",) if "inf2" in path.stem else ("nvidia",))
+    assert spec.accelerators == expected
 
 
 def test_a_model_in_s3_is_bucket_and_folder() -> None:
     spec = EksSpec(region="us-east-1", instance_types=("g5.xlarge",), model="s3://b.c-d/x/sdxl")
     assert (spec.model_bucket, spec.model_prefix) == ("b.c-d", "x/sdxl/")
     assert EksSpec(region="us-east-1", instance_types=("g5.xlarge",)).model_bucket is None
+
+
+@pytest.mark.parametrize(
+    ("version", "day", "words"),
+    [
+        ("1.33", datetime.date(2026, 11, 28), ("2026-07-29", "1.35 or 1.36")),
+        ("1.34", datetime.date(2026, 11, 28), ("2026-12-02",)),
+        ("1.35", datetime.date(2027, 2, 1), ("2027-03-27", "use 1.36")),
+        ("1.36", datetime.date(2028, 1, 1), ("raising this table",)),
+    ],
+)
+def test_a_version_near_its_end_is_refused(
+    version: str, day: datetime.date, words: tuple[str, ...]
+) -> None:
+    told = versions.ending(version, day)
+    assert all(word in told for word in words), told
+
+
+def test_a_version_with_months_left_is_taken() -> None:
+    assert versions.ending("1.35", datetime.date(2026, 11, 28)) == ""
+
+
+def test_a_service_takes_what_it_leaves_out_from_the_deployment() -> None:
+    document = yaml.safe_load((DEPLOY / "eks" / "several.yaml").read_text())
+    _, spec = check(document, EksSpec)
+    alone = {one.name: its for one, its in spec.placements if one}
+    assert alone["sd"].volume_gib == alone["sdxl"].volume_gib == 120
+    assert (alone["sd"].max_replicas, alone["sdxl"].max_replicas) == (4, 8)
+    assert (alone["sd"].host, alone["neuron"].host) == ("bentoml", "ray")
+    assert spec.instance_names == ("g4dn.xlarge", "g5.xlarge", "g6.xlarge", "inf2.xlarge")

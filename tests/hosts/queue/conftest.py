@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,14 @@ from typing import Any
 import boto3
 import pytest
 
+from deploy.check import terraform
 from hosts.queue.front.publish import Front
 from hosts.queue.front.settings import Settings
 from hosts.queue.local import stand_in, topology
 from hosts.queue.local.topology import Topology
 
+MODULE = Path(__file__).resolve().parents[3] / "deploy" / "queue" / "terraform"
+Module = tuple[Path, Callable[..., str]]
 MODEL = "v1-5.safetensors"
 PAYING = "key-of-a-paying-user"
 
@@ -60,3 +64,27 @@ def make_system(aws: boto3.Session) -> Callable[[], tuple[Topology, Front]]:
 def log(tmp_path_factory: Any) -> Path:
     path: Path = tmp_path_factory.mktemp("workers") / "log"
     return path
+
+
+@pytest.fixture(scope="session")
+def make_module() -> Callable[[Path], Module]:
+    """make_module(folder) is a copy of the Terraform module, initialised, and run(command...)."""
+
+    def make(folder: Path) -> Module:
+        module = folder / "module"
+        shutil.copytree(MODULE, module, ignore=shutil.ignore_patterns(".terraform*"))
+        environment = terraform.configuration(folder)
+
+        def run(*command: str, **more: str) -> str:
+            return terraform.run(["terraform", *command], module, {**environment, **more})
+
+        run("init", "-input=false", "-backend=false")
+        return module, run
+
+    return make
+
+
+@pytest.fixture
+def module(make_module: Callable[[Path], Module], tmp_path: Path) -> Module:
+    """A copy of the Terraform module of one test's own."""
+    return make_module(tmp_path)

@@ -11,30 +11,14 @@ from typing import Any
 import boto3
 import pytest
 
-from deploy.check import terraform
 from hosts.queue.front import package
 from hosts.queue.local import stand_in, topology
 from tests.long import long
 
-MODULE = package.ROOT / "deploy" / "queue" / "terraform"
 RUNTIMES = {"sd15": "v1-5.safetensors"}
 pytestmark = pytest.mark.skipif(
     not shutil.which("terraform"), reason="terraform is not installed: the module cannot be run"
 )
-
-
-@pytest.fixture
-def module(tmp_path: Path) -> tuple[Path, Callable[..., str]]:
-    """(a copy of the module, run(command...)), initialised."""
-    folder = tmp_path / "module"
-    shutil.copytree(MODULE, folder, ignore=shutil.ignore_patterns(".terraform*"))
-    environment = terraform.configuration(tmp_path)
-
-    def run(*command: str, **more: str) -> str:
-        return terraform.run(["terraform", *command], folder, {**environment, **more})
-
-    run("init", "-input=false", "-backend=false")
-    return folder, run
 
 
 def test_module(module: tuple[Path, Callable[..., str]]) -> None:

@@ -22,12 +22,10 @@ pytestmark = pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is 
 
 #: overlay -> what a replica asks for beside CPUs, and what each group's pod has of it
 ASKED: dict[str, tuple[str, dict[str, int]]] = {
-    "ray": ("neuron_cores", {"inf2-xlarge": 2}),
+    "ray": ("neuron_cores", {"neuron": 2}),
     "ray-inf2-large": ("neuron_cores", {"inf2-24xlarge": 12, "inf2-48xlarge": 24}),
-    "ray-gpu": ("GPU", {"gpu": 1}),
+    "ray-gpu": ("GPU", {"nvidia": 1}),
 }
-#: the node pools that an overlay leaves to be applied beside it
-BESIDE = {"ray": "neuron", "ray-gpu": "nvidia"}
 
 
 @pytest.fixture(scope="module", params=ASKED)
@@ -51,21 +49,8 @@ def templates(service: dict[str, Any]) -> list[dict[str, Any]]:
     return [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
 
 
-def pools(overlay: str, objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    if overlay in BESIDE:
-        text = (COMPONENTS / BESIDE[overlay] / "nodes.yaml").read_text()
-        objects = list(yaml.safe_load_all(text))
-    return [one["spec"] for one in objects if one["kind"] == "NodePool"]
-
-
 def test_objects_are_valid(objects: list[dict[str, Any]]) -> None:
     assert problems(objects) == []
-
-
-def test_pod_templates_are_pods(service: dict[str, Any]) -> None:
-    for number, group in enumerate(templates(service)):
-        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": f"p{number}"}}
-        assert problems([{**pod, "spec": group["template"]["spec"]}]) == []
 
 
 def configs(service: dict[str, Any]) -> list[dict[str, Any]]:
@@ -99,49 +84,134 @@ def test_only_workers_offer_what_replicas_need(overlay: str, service: dict[str, 
     assert replica["autoscaling_config"]["max_replicas"] * asked[resource] <= most
 
 
-def test_workers_fit_the_node_pools(
-    overlay: str, objects: list[dict[str, Any]], service: dict[str, Any]
+def test_a_pool_may_start_all_workers(
+    objects: list[dict[str, Any]], service: dict[str, Any]
 ) -> None:
-    (pool,) = pools(overlay, objects)
-    types = pool["template"]["spec"]["requirements"][0]["values"]
-    ((device, limit),) = pool["limits"].items()
+    limits: dict[str, int] = {}
+    for pool in [one["spec"] for one in objects if one["kind"] == "NodePool"]:
+        label = pool["template"]["metadata"]["labels"]["stable-diffusion/nodes"]
+        limits |= {f"{label} {name}": int(value) for name, value in pool["limits"].items()}
     _, *workers = templates(service)
-    devices = 0
     for worker in workers:
         pod = worker["template"]["spec"]
-        wanted = dict(pod["nodeSelector"])
-        assert wanted.pop("node.kubernetes.io/instance-type", types[0]) in types
-        assert wanted.items() <= pool["template"]["metadata"]["labels"].items()
-        assert {one["key"] for one in pod["tolerations"]} == {
-            one["key"] for one in pool["template"]["spec"]["taints"]
-        }
-        devices += worker["maxReplicas"] * int(pod["containers"][0]["resources"]["limits"][device])
-    assert devices <= int(limit)
+        label = pod["nodeSelector"]["stable-diffusion/nodes"]
+        for device, count in pod["containers"][0]["resources"]["limits"].items():
+            if "/" in device:
+                limits[f"{label} {device}"] -= worker["maxReplicas"] * int(count)
+    assert min(limits.values()) >= 0, limits
 
 
 def small_offer(group: dict[str, Any]) -> None:
     group["rayStartParams"]["resources"] = '"{\\"neuron_cores\\": 1}"'
 
 
-@pytest.mark.parametrize(
-    ("mistake", "words"),
-    [
-        (small_offer, "neuron_cores 1, but the pod has 2"),
-        (small_offer, "replica asks for"),
-        (lambda group: group["template"]["spec"].update(tolerations=[]), "tolerations:"),
-        (lambda group: group["rayStartParams"].update({"num-gpus": "1"}), "GPU 1, but"),
-    ],
-)
-def test_a_mistake_in_a_group_is_caught(
-    mistake: Callable[[dict[str, Any]], None], words: str
+def head(change: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]], None]:
+    return lambda cluster: change(cluster["headGroupSpec"]) and None
+
+
+def worker(change: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]], None]:
+    return lambda cluster: change(cluster["workerGroupSpecs"][0]) and None
+
+
+def container(group: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = group["template"]["spec"]["containers"][0]
+    return found
+
+
+GCS = [{"name": "gcs", "containerPort": 6379}]
+#: (a mistake in the cluster of the RayService, words of the line that tells)
+MISTAKES: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
+    (worker(small_offer), "neuron_cores 1, but the pod has 2"),
+    (worker(small_offer), "replica asks for"),
+    (worker(lambda group: group["template"]["spec"].update(tolerations=[])), "tolerations:"),
+    (worker(lambda group: group["rayStartParams"].update({"num-gpus": "1"})), "GPU 1, but"),
+    (
+        head(lambda group: container(group).update(ports=GCS)),
+        "no container port is named dashboard",
+    ),
+    (
+        head(lambda group: container(group).update(ports=GCS)),
+        "no Service stable-diffusion-serve-svc",
+    ),
+    (head(lambda group: container(group).update(ports=GCS)), "no Service at http://stable-diff"),
+    (
+        head(lambda group: group["rayStartParams"].update({"dashboard-host": "127.0.0.1"})),
+        "cannot submit the Serve config",
+    ),
+    (lambda cluster: cluster["autoscalerOptions"].pop("securityContext"), "autoscaler: allowPriv"),
+    (worker(lambda group: container(group).pop("readinessProbe")), "calls wget"),
+    (
+        head(lambda group: container(group)["resources"]["requests"].update(memory="64Gi")),
+        "memory: asks for",
+    ),
+    (lambda cluster: cluster.update(rayVersion="2.51.0"), "token needs rayVersion"),
+    (
+        worker(lambda group: container(group)["readinessProbe"]["httpGet"].update(port="http")),
+        "the pod has no port http",
+    ),
+]
+
+
+@pytest.mark.parametrize(("mistake", "words"), MISTAKES)
+def test_a_mistake_in_the_cluster_is_caught(
+    mistake: Callable[[dict[str, Any]], Any], words: str
 ) -> None:
     documents = render(OVERLAYS / "ray")
     (service,) = [one["spec"] for one in documents if one["kind"] == "RayService"]
-    mistake(templates(service)[1])
+    mistake(service["rayClusterConfig"])
+    assert any(words in line for line in problems(documents)), problems(documents)
+
+
+def drop(kind: str, name: str) -> Callable[[list[dict[str, Any]]], None]:
+    def change(documents: list[dict[str, Any]]) -> None:
+        documents[:] = [
+            one for one in documents if (one["kind"], one["metadata"]["name"]) != (kind, name)
+        ]
+
+    return change
+
+
+def policy(documents: list[dict[str, Any]]) -> dict[str, Any]:
+    (found,) = [
+        one["spec"]
+        for one in documents
+        if (one["kind"], one["metadata"]["name"]) == ("NetworkPolicy", "ray")
+    ]
+    spec: dict[str, Any] = found
+    return spec
+
+
+@pytest.mark.parametrize(
+    ("mistake", "words"),
+    [
+        (drop("TargetGroupConfiguration", "ui"), "Service ui has no TargetGroupConfiguration"),
+        (drop("NodePool", "stable-diffusion-general"), "fits no node"),
+        (drop("Service", "ui"), "there is no Service ui"),
+        (drop("Gateway", "stable-diffusion"), "there is no Gateway"),
+        (lambda d: policy(d)["ingress"].pop(1), "KubeRay's operator cannot come in at 8265"),
+        (lambda d: policy(d)["ingress"].pop(2), "the load balancer cannot come in at 8000"),
+        (lambda d: policy(d)["egress"].pop(1), "cannot reach names at 53"),
+        (
+            lambda d: (
+                policy(d)["egress"][2]["to"][0]["ipBlock"].pop("except")
+                and policy(d)["egress"][2].pop("ports")
+            ),
+            "may reach the node's metadata",
+        ),
+    ],
+)
+def test_a_mistake_around_the_cluster_is_caught(
+    mistake: Callable[[list[dict[str, Any]]], Any], words: str
+) -> None:
+    documents = render(OVERLAYS / "ray")
+    mistake(documents)
     assert any(words in line for line in problems(documents)), problems(documents)
 
 
 def test_no_route_leads_to_the_dashboard(objects: list[dict[str, Any]]) -> None:
     (route,) = [one["spec"] for one in objects if one["kind"] == "HTTPRoute"]
-    ports = {backend["port"] for rule in route["rules"] for backend in rule["backendRefs"]}
-    assert ports == {8000, 80}
+    backends = [one for rule in route["rules"] for one in rule.get("backendRefs", [])]
+    assert {(one["name"], one["port"]) for one in backends} == {
+        ("stable-diffusion-serve-svc", 8000),
+        ("ui", 80),
+    }

@@ -305,3 +305,31 @@ def test_ready_to_draw(tiny_model: TinyModel) -> None:
         assert {weight.dtype for weight in module.parameters()} == {torch.bfloat16}
     widths = [encoder.config.hidden_size for encoder in checkpoint.text_encoders]
     assert widths == sorted(widths), "the first text encoder comes first"
+
+
+ENCODERS = ("clip_l", "clip_g", "t5xxl")
+
+
+@pytest.mark.parametrize("inside", [ENCODERS, ENCODERS[:2], ()])
+def test_a_single_file_of_stable_diffusion_3(
+    inside: tuple[str, ...], tiny_model: TinyModel, tmp_path: Path
+) -> None:
+    """Text encoders that the file lacks come from the folder with the configurations."""
+    folder = tiny_model("sd3-deep")
+    pipeline = diffusers.StableDiffusion3Pipeline.from_pretrained(folder, dtype=torch.float32)
+    path = single_file.write_sd3(pipeline, tmp_path / "model.safetensors", inside)
+    checkpoint = load(str(path), dtype=torch.float32, config=str(folder))
+    expected = load(str(folder), dtype=torch.float32)
+    assert checkpoint.family == expected.family == "stable-diffusion-3"
+    for name in ("transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3"):
+        assert same_weights(checkpoint.components[name], expected.components[name]), name
+
+
+def test_t5_can_be_left_out_of_folder_and_file(tiny_model: TinyModel, tmp_path: Path) -> None:
+    folder = tiny_model("sd3-deep")
+    pipeline = diffusers.StableDiffusion3Pipeline.from_pretrained(folder, dtype=torch.float32)
+    path = single_file.write_sd3(pipeline, tmp_path / "model.safetensors", ENCODERS)
+    left_out = ("text_encoder_3", "tokenizer_3")
+    for source, config in ((path, str(folder)), (folder, None)):
+        checkpoint = load(str(source), dtype=torch.float32, config=config, left_out=left_out)
+        assert not {"text_encoder_3", "tokenizer_3"} & set(checkpoint.components)

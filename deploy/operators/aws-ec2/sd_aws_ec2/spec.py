@@ -69,10 +69,18 @@ class Ec2Spec(Spec):
     ami_id: AmiId | None = Field(
         None, description="a fixed AMI; nothing: the current Deep Learning AMI, by SSM parameter"
     )
-    min_instances: int = Field(1, ge=0, le=100, description="instances at least")
+    min_instances: int = Field(
+        1,
+        ge=1,
+        le=100,
+        description="instances at least; a request cannot start the first one",
+    )
     max_instances: int = Field(1, ge=1, le=100, description="instances at most")
     requests_per_minute: int = Field(
         30, ge=1, description="requests an instance should get a minute; above, one more is started"
+    )
+    enable_gpus: bool | None = Field(
+        None, description="nothing: the instance type says it; read for older configurations"
     )
     spot: bool = Field(False, description="spot instances instead of on-demand ones")
     boot_grace_s: int = Field(
@@ -136,6 +144,10 @@ class Ec2Spec(Spec):
                 f"region: {self.instance_type} is not offered in {self.region}; use one of "
                 + ", ".join(sorted(INF2_REGIONS))
             )
+        has_gpu = self.instance.accelerator == "nvidia"
+        if self.enable_gpus is not None and self.enable_gpus != has_gpu:
+            what = "GPUs, which are always used" if has_gpu else "Inferentia2 chips and no GPU"
+            raise ValueError(f"enable_gpus: {self.instance_type} has {what}; leave the field out")
         if self.precision == "bf16" and self.instance_type.startswith("g4dn"):
             raise ValueError("precision: the T4 of g4dn has no bf16; use fp16")
         return self
@@ -153,6 +165,15 @@ class Ec2Spec(Spec):
             raise ValueError("vpc_id: is required with subnets; name the VPC they are in")
         if not 16 <= int(self.vpc_cidr.split("/")[-1] if "/" in self.vpc_cidr else 32) <= 24:
             raise ValueError(f"vpc_cidr: {self.vpc_cidr} is not between /16 and /24")
+        return self
+
+    @model_validator(mode="after")
+    def _model(self) -> Ec2Spec:
+        if self.model and self.model.startswith("s3://") and self.model.endswith(".safetensors"):
+            raise ValueError(
+                "model: is one file; name its folder (a diffusers model), "
+                "or build the checkpoint into the Bento"
+            )
         return self
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ AMI_PARAMETERS = {
 }
 DEVICES = {"nvidia": "cuda", "neuron": "neuron"}
 #: Fields that the Python side uses up, or passes on under another name.
-_CONSUMED = {"precision", "instance_type", "volume_gib"}
+_CONSUMED = {"precision", "instance_type", "volume_gib", "enable_gpus"}
 
 
 def generate(
@@ -33,7 +34,7 @@ def values(name: str, given: dict[str, Any]) -> dict[str, Any]:
     """Terraform's variables. `given` is a spec with bentoctl's own `env` and `image_tag` beside."""
     fields = {key: value for key, value in given.items() if key in Ec2Spec.model_fields}
     spec = Ec2Spec.model_validate(fields)
-    instance = spec.instance
+    instance, variables = spec.instance, environment(spec, given.get("env") or {})
     return {
         "deployment_name": name,
         **spec.model_dump(mode="json", exclude=_CONSUMED),
@@ -43,7 +44,8 @@ def values(name: str, given: dict[str, Any]) -> dict[str, Any]:
         "volume_gib": spec.volume_gib,
         "image_uri": given.get("image_tag") or spec.image_uri,
         "ami_ssm_parameter": AMI_PARAMETERS[instance.accelerator],
-        "environment": environment(spec, given.get("env") or {}),
+        "environment": variables,
+        "idle_timeout_s": idle_timeout_s(variables),
     }
 
 
@@ -56,3 +58,8 @@ def environment(spec: Ec2Spec, env: dict[str, str]) -> dict[str, str]:
     # the service stops accepting a little before the container is ended
     implied["SD_DRAIN_S"] = str(spec.drain_s - 5)
     return {**implied, **env}
+
+
+def idle_timeout_s(variables: dict[str, str]) -> int:
+    """How long the balancer waits for an answer: longer than the service itself, at most 4000 s."""
+    return min(4000, math.ceil(float(variables.get("SD_REQUEST_TIMEOUT_S", 300))) + 10)

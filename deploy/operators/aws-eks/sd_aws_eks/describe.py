@@ -10,7 +10,10 @@ from pathlib import Path
 
 import yaml
 
+from sd_aws_eks.placement import placements
+from sd_aws_eks.quotas import quotas
 from sd_aws_eks.spec import EksSpec
+from sd_aws_eks.versions import ending
 from sd_bentoctl.document import Wrong, check
 
 
@@ -26,7 +29,16 @@ def describe(path: Path) -> dict[str, str]:
     return {
         "name": top.name,
         "region": spec.region,
-        "accelerator": spec.accelerator,
+        "accelerators": " ".join(spec.accelerators),
+        "hosts": " ".join(spec.hosts),
+        "services": " ".join(f"{place.namespace}={one.host}" for place, one in placements(spec)),
+        "private": "false" if spec.api_allowed_cidrs else "true",
+        "spot": "true"
+        if any(one.capacity != "on-demand" for _, one in spec.placements)
+        else "false",
+        "quotas": ";".join(map(str, quotas(spec))),
+        "instance_types": " ".join(spec.instance_names),
+        "ending": ending(spec.kubernetes_version),
         "kubernetes_version": spec.kubernetes_version,
         "bottlerocket_version": spec.bottlerocket_version,
         "volume_gib": str(spec.volume_gib),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
-from sd_aws_eks import manifests
+from sd_aws_eks import manifests, versions
 from sd_aws_eks.spec import EksSpec
 from sd_bentoctl import generate as files
 
@@ -25,6 +26,14 @@ _PASSED = {
     "kms_key_arn",
     "log_retention_days",
     "api_keys_parameter",
+    "vpc_id",
+    "private_subnet_ids",
+    "public_subnet_ids",
+    "tags",
+    "tracing",
+    "container_insights",
+    "alarm_email",
+    "monthly_budget_usd",
 }
 
 
@@ -36,11 +45,19 @@ def generate(
     The kustomization holds values (image, replicas...): `values_only` writes it, too.
     """
     checked, folder = checked_spec(spec), Path(destination_dir)
+    if reason := versions.ending(checked.kubernetes_version):
+        raise ValueError(f"spec.kubernetes_version: {reason}")
     written = files.write(
         TERRAFORM, folder, values(name, checked, spec.get("image_tag")), values_only=values_only
     )
     if checked.async_:
         written += _queue(folder)
+    else:  # what was a queue's is destroyed by the next apply
+        for path in ASYNCHRONOUS.glob("*.tf"):
+            (folder / path.name).unlink(missing_ok=True)
+        shutil.rmtree(folder / "queue", ignore_errors=True)
+    if checked.state_bucket:
+        written.append(_backend(folder, name, checked))
     image = spec.get("image_tag") or checked.image_uri
     return written + manifests.write(folder / "kubernetes", name, checked, image, spec.get("env"))
 
@@ -52,6 +69,8 @@ def checked_spec(given: dict[str, Any]) -> EksSpec:
 
 def values(name: str, spec: EksSpec, image: str | None = None) -> dict[str, Any]:
     """Terraform's variables."""
+    alone = [one for _, one in spec.placements]
+    models = {(one.model_bucket, one.model_prefix) for one in alone if one.model_bucket}
     queue = {
         "runtime": spec.runtime,
         "checkpoint": spec.checkpoint or spec.runtime,
@@ -60,11 +79,25 @@ def values(name: str, spec: EksSpec, image: str | None = None) -> dict[str, Any]
     return {
         "deployment_name": name,
         **spec.model_dump(mode="json", include=_PASSED),
-        "model_bucket": spec.model_bucket,
-        "model_prefix": spec.model_prefix,
+        "models": [{"bucket": bucket, "prefix": prefix} for bucket, prefix in sorted(models)],
+        "instance_types": list(spec.instance_names),
         "image_uri": image or spec.image_uri,
         **(queue if spec.async_ else {}),
     }
+
+
+def _backend(folder: Path, name: str, spec: EksSpec) -> str:
+    """Terraform's state in a bucket of the user's, with a lock file beside it."""
+    path = folder / "backend.tf.json"
+    s3 = {
+        "bucket": spec.state_bucket,
+        "key": f"{name}/{spec.region}/terraform.tfstate",
+        "region": spec.region,
+        "encrypt": True,
+        "use_lockfile": True,
+    }
+    path.write_text(json.dumps({"terraform": {"backend": {"s3": s3}}}, indent=2) + "\n")
+    return str(path)
 
 
 def _queue(folder: Path) -> list[str]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError, model_validator
 
-from sd_bentoctl.instances import INF2_REGIONS, INSTANCES, InstanceType
+from sd_aws_eks import versions
+from sd_aws_eks.instances import EVERY, InstanceType
+from sd_bentoctl.instances import INF2_REGIONS
 from sd_bentoctl.spec import (
     WORLD,
     CertificateArn,
@@ -19,19 +21,20 @@ from sd_bentoctl.spec import (
     Spec,
     arn_region,
     closest,
+    explain,
     pattern,
 )
 
-#: Seconds between "stop" and the end of a pod that are not drawing: the load balancer forgets the
-#: pod first, and the process ends last.
+#: Seconds between "stop" and the end of a pod in which it generates nothing: the load balancer
+#: forgets the pod first, and the process ends last.
 FORGET_S, END_S = 20, 10
 #: A spot instance ends 120 s after its notice; what Karpenter needs of them is left to it.
 LONGEST_GRACE_S = 115
 
 
 def _instance(name: str) -> str:
-    if name not in INSTANCES:
-        hint = closest(name, INSTANCES, cutoff=0.85) or "; use of " + ", ".join(INSTANCES)
+    if name not in EVERY:
+        hint = closest(name, EVERY, cutoff=0.85) or "; use of " + ", ".join(EVERY)
         raise ValueError(f"{name!r} is not an instance type we deploy to{hint}")
     return name
 
@@ -58,6 +61,60 @@ RuntimeName = Annotated[
 ]
 
 
+ServiceName = Annotated[str, pattern(r"[a-z][a-z0-9-]{0,19}", "sdxl (a-z, 0-9, -; up to 20)")]
+VpcId = Annotated[str, pattern(r"vpc-[0-9a-f]{8,17}", "vpc-0123456789abcdef0")]
+SubnetId = Annotated[str, pattern(r"subnet-[0-9a-f]{8,17}", "subnet-0123456789abcdef0")]
+BucketName = Annotated[str, pattern(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", "my-terraform-state")]
+CapacityReservationId = Annotated[str, pattern(r"cr-[0-9a-f]{8,17}", "cr-0123456789abcdef0")]
+HostName = Annotated[
+    str, pattern(r"([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,}", "images.example.com")
+]
+WebAclArn = Annotated[
+    str,
+    pattern(
+        r"arn:aws:wafv2:[a-z0-9-]+:\d{12}:regional/webacl/[\w-]+/[0-9a-f-]+",
+        "arn:aws:wafv2:us-east-1:123456789012:regional/webacl/name/0123...",
+    ),
+]
+Tags = dict[
+    Annotated[str, pattern(r"(?!aws:)[\w .:/=+@-]{1,128}", "team (not beginning with aws:)")],
+    Annotated[str, Field(max_length=256)],
+]
+
+
+class CognitoSpec(Spec):
+    """The user pool whose users see Ray's dashboard."""
+
+    user_pool_arn: Annotated[
+        str,
+        pattern(
+            r"arn:aws:cognito-idp:[a-z0-9-]+:\d{12}:userpool/[\w-]+",
+            "arn:aws:cognito-idp:us-east-1:123456789012:userpool/us-east-1_abc",
+        ),
+    ]
+    client_id: Annotated[str, pattern(r"[a-z0-9]+", "1example23456789")]
+    domain: Annotated[str, pattern(r"[a-z0-9.-]+", "my-users")]
+
+
+class ServiceSpec(Spec):
+    """One of several services in a cluster; what it leaves out is as in the deployment's spec."""
+
+    name: ServiceName = Field(description="the service's name, and the end of its namespace's")
+    host: Literal["bentoml", "ray"] | None = None
+    instance_types: tuple[Annotated[str, AfterValidator(_instance)], ...] | None = None
+    capacity: Literal["spot-first", "spot", "on-demand"] | None = None
+    precision: Literal["fp32", "fp16", "bf16"] | None = None
+    model: ModelUri | None = None
+    image_uri: ImageUri | None = None
+    page_image_uri: ImageUri | None = None
+    min_replicas: int | None = None
+    max_replicas: int | None = None
+    requests_per_replica: int | None = None
+    hostname: HostName | None = Field(
+        None, description="the name that it answers to; nothing: the path /NAME of any name"
+    )
+
+
 class EksSpec(Spec):
     """The `spec` of operator aws-eks."""
 
@@ -66,13 +123,20 @@ class EksSpec(Spec):
 
     region: Region = Field(description="the AWS region, like us-east-1")
     instance_types: tuple[Annotated[str, AfterValidator(_instance)], ...] = Field(
-        description="instance types Karpenter may pick from, like [g5.xlarge, g6.xlarge]",
+        (), description="instance types Karpenter may pick from, like [g5.xlarge, g6.xlarge]"
+    )
+    host: Literal["bentoml", "ray"] = Field(
+        "bentoml",
+        description="what serves: bentoml (whole pods scale), or ray (KubeRay, Ray Serve)",
+    )
+    services: tuple[ServiceSpec, ...] = Field(
+        (), description="several services in one cluster, each with a name and fields of its own"
     )
     capacity: Literal["spot-first", "spot", "on-demand"] = Field(
         "spot-first", description="spot-first takes spot where there is any, else on-demand"
     )
-    kubernetes_version: Literal["1.33", "1.34", "1.35", "1.36"] = Field(
-        "1.35", description="the cluster's Kubernetes version (those Karpenter 1.14 knows)"
+    kubernetes_version: Annotated[str, AfterValidator(versions.known)] = Field(
+        "1.36", description="the cluster's Kubernetes version, with months of standard support left"
     )
     precision: Literal["fp32", "fp16", "bf16"] = Field(
         "fp16", description="what the model computes in; bf16 not on g4dn"
@@ -84,6 +148,9 @@ class EksSpec(Spec):
     )
     image_uri: ImageUri | None = Field(
         None, description="an image already pushed; nothing: the one bentoctl build pushes"
+    )
+    page_image_uri: ImageUri | None = Field(
+        None, description="host ray: the web page's image; nothing: install.sh builds and pushes it"
     )
     async_: bool = Field(
         False, alias="async", description="tasks through a queue instead of a load balancer"
@@ -99,8 +166,11 @@ class EksSpec(Spec):
         1, ge=0, le=100, description="pods at least, one accelerator each; 0 with async only"
     )
     max_replicas: int = Field(4, ge=1, le=100, description="pods at most")
-    waiting_per_replica: int = Field(
-        4, ge=1, le=1000, description="waiting requests a pod; above, one more is started"
+    requests_per_replica: int = Field(
+        4,
+        ge=1,
+        le=1000,
+        description="requests that one replica should have, waiting or being generated: its batch",
     )
     drain_s: int = Field(
         60,
@@ -123,6 +193,15 @@ class EksSpec(Spec):
         "m6i.large", description="the two nodes that hold controllers"
     )
     vpc_cidr: Cidr = Field("10.42.0.0/16", description="the VPC's addresses, /16 to /20")
+    vpc_id: VpcId | None = Field(
+        None, description="an existing VPC, whose addresses vpc_cidr names; nothing: a new one"
+    )
+    private_subnet_ids: tuple[SubnetId, ...] = Field(
+        (), description="with vpc_id: private subnets with a way out, in two zones or more"
+    )
+    public_subnet_ids: tuple[SubnetId, ...] = Field(
+        (), description="with vpc_id: public subnets for the balancer, unless it is internal"
+    )
     nat_per_zone: bool = Field(False, description="one NAT gateway a zone instead of one in all")
     api_allowed_cidrs: tuple[Cidr, ...] = Field(
         (),
@@ -137,6 +216,29 @@ class EksSpec(Spec):
     )
     certificate_arn: CertificateArn | None = Field(
         None, description="an ACM certificate for https; nothing: plain http"
+    )
+    dashboard_users: CognitoSpec | None = Field(
+        None, description="host ray: whose users see Ray's dashboard; nothing: by port-forward only"
+    )
+    web_acl_arn: WebAclArn | None = Field(
+        None, description="an AWS WAF web ACL before the load balancer"
+    )
+    container_insights: bool = Field(
+        True, description="CloudWatch's agents on every node: metrics, logs, and traces"
+    )
+    tracing: bool = Field(False, description="traces of requests to X-Ray, by the CloudWatch agent")
+    capacity_reservation_ids: tuple[CapacityReservationId, ...] = Field(
+        (), description="capacity reservations that nodes use before they use anything else"
+    )
+    state_bucket: BucketName | None = Field(
+        None, description="an S3 bucket for Terraform's state and its lock; nothing: the folder"
+    )
+    tags: Tags = Field({}, description="tags of yours for everything that is made in AWS")
+    alarm_email: Annotated[str, pattern(r"[^@\s]+@[^@\s]+", "you@example.com")] | None = Field(
+        None, description="who hears of alarms; AWS asks the address to confirm"
+    )
+    monthly_budget_usd: int | None = Field(
+        None, ge=1, description="with alarm_email: AWS tells when the month's bill passes 80% of it"
     )
     allow_plain_http: bool = Field(
         False, description="plain http although the whole world may reach it"
@@ -155,7 +257,7 @@ class EksSpec(Spec):
     @property
     def instances(self) -> tuple[InstanceType, ...]:
         """The catalog's entries, the least memory first."""
-        found = [INSTANCES[name] for name in self.instance_types]
+        found = [EVERY[name] for name in self.instance_types]
         return tuple(sorted(found, key=lambda one: one.memory_gib / one.devices))
 
     @property
@@ -173,6 +275,58 @@ class EksSpec(Spec):
         """Its folder in the bucket, with a slash at the end; empty without a bucket."""
         return self.model.split("/", 3)[3] + "/" if self.model and self.model_bucket else ""
 
+    @property
+    def pulls_in_parallel(self) -> bool:
+        """Whether the nodes' system knows SOCI's parallel pull: Bottlerocket does since 1.44."""
+        if self.bottlerocket_version == "latest":
+            return True
+        major, minor, _ = self.bottlerocket_version.split(".")
+        return (int(major), int(minor)) >= (1, 44)
+
+    @property
+    def placements(self) -> tuple[tuple[ServiceSpec | None, EksSpec], ...]:
+        """Each service with the spec that it has alone; one without a name where there is one."""
+        if not self.services:
+            return ((None, self),)
+        return tuple((one, self._of(one)) for one in self.services)
+
+    def _of(self, service: ServiceSpec) -> EksSpec:
+        own = service.model_dump(exclude={"name", "hostname"}, exclude_none=True)
+        shared = {name: getattr(self, name) for name in EksSpec.model_fields if name != "services"}
+        return EksSpec(**{**shared, **own})
+
+    @property
+    def accelerators(self) -> tuple[str, ...]:
+        """The kinds of accelerators that the cluster has."""
+        return tuple(sorted({spec.accelerator for _, spec in self.placements}))
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """What serves in the cluster."""
+        return tuple(sorted({spec.host for _, spec in self.placements}))
+
+    @property
+    def instance_names(self) -> tuple[str, ...]:
+        """Every instance type that a service may get."""
+        return tuple(sorted({name for _, spec in self.placements for name in spec.instance_types}))
+
+    @model_validator(mode="after")
+    def _several(self) -> EksSpec:
+        if not self.services:
+            return self
+        names = [one.name for one in self.services]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"services: {', '.join(twice)} is there twice; names are unique")
+        if self.async_:
+            raise ValueError("services: are for requests; set async: false, or leave services out")
+        for one in self.services:
+            try:
+                self._of(one)
+            except ValidationError as error:
+                told = explain(error, EksSpec, f"{one.name}: ")
+                raise ValueError("services: " + "; ".join(told)) from None
+        return self
+
     @model_validator(mode="after")
     def _counts(self) -> EksSpec:
         if self.min_replicas > self.max_replicas:
@@ -185,6 +339,8 @@ class EksSpec(Spec):
     @model_validator(mode="after")
     def _front(self) -> EksSpec:
         if self.async_:
+            if self.host == "ray":
+                raise ValueError("host: async tasks have workers of their own; leave it out")
             for name in ("allowed_cidrs", "certificate_arn", "api_keys_parameter", "internal"):
                 if getattr(self, name):
                     raise ValueError(
@@ -200,15 +356,18 @@ class EksSpec(Spec):
 
     @model_validator(mode="after")
     def _hardware(self) -> EksSpec:
+        if self.services and not self.instance_types:
+            return self
         if not self.instance_types:
             raise ValueError("instance_types: is empty; name one or more, like [g5.xlarge]")
         kinds = {one.accelerator for one in self.instances}
         if len(kinds) > 1:
             raise ValueError(
                 "instance_types: GPU and Inferentia2 need different images; "
-                "use types of one kind, and a second deployment for the other"
+                "use types of one kind, and a second of `services` for the other"
             )
-        if self.accelerator == "neuron" and self.region not in INF2_REGIONS:
+        inf2 = any(name.startswith("inf2") for name in self.instance_types)
+        if inf2 and self.region not in INF2_REGIONS:
             raise ValueError(
                 f"region: inf2 is not offered in {self.region}; use one of "
                 + ", ".join(sorted(INF2_REGIONS))
@@ -231,6 +390,35 @@ class EksSpec(Spec):
         return self
 
     @model_validator(mode="after")
+    def _existing_network(self) -> EksSpec:
+        if not self.vpc_id:
+            for name in ("private_subnet_ids", "public_subnet_ids"):
+                if getattr(self, name):
+                    raise ValueError(f"{name}: are of an existing VPC; name it in vpc_id")
+            return self
+        if len(self.private_subnet_ids) < 2:
+            raise ValueError("private_subnet_ids: two or more are needed, in different zones")
+        if not (self.internal or self.async_) and len(self.public_subnet_ids) < 2:
+            raise ValueError(
+                "public_subnet_ids: two or more are needed for the balancer; or set internal: true"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _dashboard(self) -> EksSpec:
+        if self.dashboard_users and not ("ray" in self.hosts and self.certificate_arn):
+            raise ValueError("dashboard_users: is for host: ray, and needs a certificate_arn")
+        return self
+
+    @model_validator(mode="after")
+    def _told(self) -> EksSpec:
+        if self.tracing and not self.container_insights:
+            raise ValueError("tracing: is by CloudWatch's agent; set container_insights: true")
+        if self.monthly_budget_usd and not self.alarm_email:
+            raise ValueError("alarm_email: is who hears of the budget; name one")
+        return self
+
+    @model_validator(mode="after")
     def _exposure(self) -> EksSpec:
         if any(cidr in WORLD for cidr in self.api_allowed_cidrs):
             raise ValueError(
@@ -247,7 +435,7 @@ class EksSpec(Spec):
 
     @model_validator(mode="after")
     def _regions(self) -> EksSpec:
-        for name in ("certificate_arn", "kms_key_arn"):
+        for name in ("certificate_arn", "kms_key_arn", "web_acl_arn"):
             arn = getattr(self, name)
             if arn and arn_region(arn) != self.region:
                 raise ValueError(

@@ -25,5 +25,5 @@ resource "aws_eks_cluster" "this" {
 
 # moto's clusters have no security group.
 resource "aws_ec2_tag" "discovery" {
-  resource_id = aws_vpc.this.id
+  resource_id = local.vpc_id
 }

@@ -18,6 +18,11 @@ resource "aws_sqs_queue_redrive_allow_policy" "dead_letters" {
   count = 0
 }
 
+# moto's X-Ray has no resource policies
+resource "aws_xray_resource_policy" "sns" {
+  count = 0
+}
+
 # moto's EKS has no pod identities
 resource "aws_eks_pod_identity_association" "this" {
   for_each = {}

@@ -33,7 +33,7 @@ mock_provider "aws" {
 
 variables {
   runtimes      = { sd15 = "v1-5.safetensors", sdxl = "sdxl.safetensors" }
-  front_package = "tests/hosts/queue.tftest.hcl" # any file
+  front_package = "tests/queue.tftest.hcl" # any file
 }
 
 run "one_queue_a_runtime_and_tier" {
@@ -69,6 +69,13 @@ run "one_queue_a_runtime_and_tier" {
   }
 }
 
+run "the_topic_may_trace" {
+  assert {
+    condition     = contains(jsondecode(aws_xray_resource_policy.sns.policy_document).Statement[0].Action, "xray:PutTraceSegments")
+    error_message = "SNS needs a policy of X-Ray's to send its part of a trace"
+  }
+}
+
 run "dynamic_models" {
   variables {
     dynamic = true
@@ -97,6 +104,28 @@ run "clients_and_cluster" {
     condition     = aws_eks_pod_identity_association.this["worker"].service_account == "stable-diffusion"
     error_message = "the worker's service account gets its role"
   }
+}
+
+run "more_queues_than_a_redrive_policy_can_list" {
+  variables {
+    runtimes = { for number in range(6) : "sd${number}" => "${number}.safetensors" }
+  }
+  assert {
+    condition     = length(aws_sqs_queue.this) == 12
+    error_message = "six runtimes have twelve queues"
+  }
+  assert {
+    condition     = length(try(jsondecode(aws_sqs_queue_redrive_allow_policy.dead_letters.redrive_allow_policy).sourceQueueArns, [])) <= 10
+    error_message = "SQS refuses more than ten source queues"
+  }
+}
+
+run "more_runtimes_than_a_topic_has_filter_policies_for" {
+  command = plan
+  variables {
+    runtimes = { for number in range(100) : "sd${number}" => "${number}.safetensors" }
+  }
+  expect_failures = [var.runtimes]
 }
 
 run "a_tier_that_is_none" {

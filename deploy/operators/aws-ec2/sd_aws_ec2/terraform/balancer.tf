@@ -16,8 +16,7 @@ resource "aws_lb" "this" {
   security_groups            = [aws_security_group.balancer.id]
   drop_invalid_header_fields = true
   enable_deletion_protection = var.deletion_protection
-  # longer than the longest drawing: requests answer when the image is done
-  idle_timeout = 310
+  idle_timeout               = var.idle_timeout_s
 }
 
 resource "aws_lb_target_group" "this" {

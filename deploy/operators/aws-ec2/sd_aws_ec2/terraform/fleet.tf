@@ -151,6 +151,7 @@ resource "aws_autoscaling_group" "this" {
   }
 
   depends_on = [
+    aws_kms_grant.autoscaling,
     aws_iam_role_policy.instance,
     aws_lb_listener.http,
     aws_route_table_association.private,

@@ -124,3 +124,22 @@ resource "aws_iam_instance_profile" "this" {
   name_prefix = "${local.name}-"
   role        = aws_iam_role.instance.name
 }
+
+# Auto Scaling makes the volumes: without a grant a key of the account's own keeps every instance from
+# starting ("InvalidKMSKey.InvalidState"). The role is there once the account has had a group.
+resource "aws_kms_grant" "autoscaling" {
+  count             = var.kms_key_arn == null ? 0 : 1
+  name              = "${local.name}-autoscaling"
+  key_id            = var.kms_key_arn
+  grantee_principal = "arn:${local.partition}:iam::${local.account_id}:role/aws-service-role/autoscaling.amazonaws.com/AWSServiceRoleForAutoScaling"
+  operations = [
+    "CreateGrant",
+    "Decrypt",
+    "DescribeKey",
+    "Encrypt",
+    "GenerateDataKey",
+    "GenerateDataKeyWithoutPlaintext",
+    "ReEncryptFrom",
+    "ReEncryptTo",
+  ]
+}

@@ -28,6 +28,11 @@ output "autoscaling_group" {
   value       = aws_autoscaling_group.this.name
 }
 
+output "target_group" {
+  description = "The instances behind the load balancer, and their health."
+  value       = aws_lb_target_group.this.arn
+}
+
 output "tunnel" {
   description = "The service on 127.0.0.1:3000 without opening anything (Session Manager)."
   value       = "aws ssm start-session --region ${var.region} --document-name AWS-StartPortForwardingSession --parameters portNumber=3000,localPortNumber=3000 --target INSTANCE_ID"

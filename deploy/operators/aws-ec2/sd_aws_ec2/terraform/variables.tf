@@ -191,6 +191,12 @@ variable "log_retention_days" {
   default     = 30
 }
 
+variable "idle_timeout_s" {
+  description = "Seconds the load balancer waits for an answer: longer than the service's own limit."
+  type        = number
+  default     = 310
+}
+
 variable "deletion_protection" {
   description = "The load balancer refuses deletion."
   type        = bool

@@ -7,7 +7,7 @@ locals {
   asked_its    = { StringEquals = { "aws:RequestTag/${local.its_tag}" = local.name } }
   has_its      = { StringEquals = { "aws:ResourceTag/${local.its_tag}" = local.name } }
   groups       = "${local.ec2}:${local.account}:security-group/*"
-  in_this_vpc  = { ArnEquals = { "ec2:Vpc" = aws_vpc.this.arn } }
+  in_this_vpc  = { ArnEquals = { "ec2:Vpc" = local.vpc_arn } }
   balancers    = ["${local.elb}:loadbalancer/app/*/*", "${local.elb}:targetgroup/*/*"]
   listeners    = ["${local.elb}:listener/app/*", "${local.elb}:listener-rule/app/*"]
   certificates = "arn:${local.partition}:acm:${var.region}:${local.account}:certificate/*"
@@ -22,7 +22,8 @@ locals {
         "ec2:DescribeTags", "ec2:DescribeRouteTables", "ec2:DescribeVpcPeeringConnections",
         "ec2:GetSecurityGroupsForVpc", "elasticloadbalancing:Describe*", "acm:ListCertificates",
         # asked about on every reconciliation, also where none is used
-        "wafv2:GetWebACLForResource", "waf-regional:GetWebACLForResource", "shield:GetSubscriptionState",
+        "cognito-idp:DescribeUserPoolClient", "wafv2:GetWebACL", "wafv2:GetWebACLForResource", "waf-regional:GetWebACLForResource",
+        "shield:GetSubscriptionState",
       ]
       Resource = "*"
     },
@@ -30,6 +31,14 @@ locals {
       Sid      = "ReadCertificates"
       Action   = "acm:DescribeCertificate"
       Resource = local.certificates
+    },
+    {
+      Sid    = "Firewall"
+      Action = ["wafv2:AssociateWebACL", "wafv2:DisassociateWebACL", "elasticloadbalancing:SetWebACL"]
+      Resource = [
+        "arn:${local.partition}:wafv2:${var.region}:${local.account}:regional/webacl/*/*",
+        "${local.elb}:loadbalancer/app/*/*",
+      ]
     },
     {
       Sid       = "ServiceLinkedRole"
@@ -40,7 +49,7 @@ locals {
     {
       Sid      = "CreateGroupsHere"
       Action   = "ec2:CreateSecurityGroup"
-      Resource = aws_vpc.this.arn
+      Resource = local.vpc_arn
     },
     {
       Sid       = "CreateOwnGroups"

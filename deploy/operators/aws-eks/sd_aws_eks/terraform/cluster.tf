@@ -7,7 +7,7 @@ resource "aws_cloudwatch_log_group" "cluster" {
 }
 
 resource "aws_iam_role" "cluster" {
-  name               = "${local.name}-cluster"
+  name               = "${local.name}-${var.region}-cluster"
   assume_role_policy = data.aws_iam_policy_document.trust["eks"].json
 }
 
@@ -38,7 +38,7 @@ resource "aws_eks_cluster" "this" {
   }
 
   vpc_config {
-    subnet_ids              = [for subnet in aws_subnet.private : subnet.id]
+    subnet_ids              = local.private_subnets
     endpoint_private_access = true
     endpoint_public_access  = length(var.api_allowed_cidrs) > 0
     public_access_cidrs     = length(var.api_allowed_cidrs) > 0 ? var.api_allowed_cidrs : null
@@ -90,7 +90,7 @@ resource "aws_eks_addon" "node" {
 
 # The agent would make these itself: for ever, and unencrypted.
 resource "aws_cloudwatch_log_group" "workload" {
-  for_each          = toset(["application", "dataplane", "host", "performance"])
+  for_each          = toset(var.container_insights ? ["application", "dataplane", "host", "performance"] : [])
   name              = "/aws/containerinsights/${local.name}/${each.value}"
   retention_in_days = var.log_retention_days
   kms_key_id        = local.key_arn
@@ -99,8 +99,9 @@ resource "aws_cloudwatch_log_group" "workload" {
 # After them: what runs on a node.
 resource "aws_eks_addon" "workload" {
   for_each = setunion(
-    ["coredns", "metrics-server", "amazon-cloudwatch-observability"],
-    var.model_bucket == null ? [] : ["aws-mountpoint-s3-csi-driver"],
+    ["coredns", "metrics-server"],
+    var.container_insights ? ["amazon-cloudwatch-observability"] : [],
+    length(var.models) == 0 ? [] : ["aws-mountpoint-s3-csi-driver"],
   )
   cluster_name = aws_eks_cluster.this.name
   addon_name   = each.value
@@ -151,7 +152,7 @@ resource "aws_eks_node_group" "system" {
   cluster_name    = aws_eks_cluster.this.name
   node_group_name = "system"
   node_role_arn   = aws_iam_role.node["system"].arn
-  subnet_ids      = [for subnet in aws_subnet.private : subnet.id]
+  subnet_ids      = local.private_subnets
   instance_types  = [var.system_instance_type]
   ami_type        = "BOTTLEROCKET_x86_64"
   labels          = { "stable-diffusion/nodes" = "system" }

@@ -12,7 +12,7 @@ data "aws_iam_policy_document" "trust" {
 }
 
 locals {
-  model_arns = var.model_bucket == null ? [] : ["arn:${local.partition}:s3:::${var.model_bucket}"]
+  model_arns = [for model in var.models : "arn:${local.partition}:s3:::${model.bucket}"]
 
   # service account -> what it may do: `policy`, an AWS-managed one, or `statements`
   identities = merge(
@@ -32,13 +32,15 @@ locals {
         policy     = "AmazonEKS_CNI_Policy"
         statements = []
       }
+    },
+    var.container_insights ? {
       logs = {
         account    = "amazon-cloudwatch/cloudwatch-agent"
         policy     = "CloudWatchAgentServerPolicy"
         statements = []
       }
-    },
-    var.model_bucket == null ? {} : {
+    } : {},
+    length(var.models) == 0 ? {} : {
       models = {
         account    = "kube-system/s3-csi-driver-sa"
         policy     = null
@@ -47,25 +49,30 @@ locals {
     },
   )
 
-  # The mount is read-only, and sees the model's folder only.
-  model_statements = [
-    {
-      Sid       = "List"
-      Action    = "s3:ListBucket"
-      Resource  = local.model_arns
-      Condition = { StringLike = { "s3:prefix" = ["${var.model_prefix}*"] } }
-    },
-    {
-      Sid      = "Read"
-      Action   = "s3:GetObject"
-      Resource = [for arn in local.model_arns : "${arn}/${var.model_prefix}*"]
-    },
-  ]
+  # The mounts are read-only, and each sees its model's folder only.
+  model_statements = concat(
+    [
+      for index, model in var.models : {
+        Sid       = "List${index}"
+        Action    = "s3:ListBucket"
+        Resource  = local.model_arns[index]
+        Condition = { StringLike = { "s3:prefix" = ["${model.prefix}*"] } }
+      }
+    ],
+    [
+      for index, model in var.models : {
+        Sid       = "Read${index}"
+        Action    = "s3:GetObject"
+        Resource  = "${local.model_arns[index]}/${model.prefix}*"
+        Condition = null
+      }
+    ],
+  )
 }
 
 resource "aws_iam_role" "pod" {
   for_each           = local.identities
-  name               = "${local.name}-${each.key}"
+  name               = "${local.name}-${var.region}-${each.key}"
   assume_role_policy = data.aws_iam_policy_document.trust["pods.eks"].json
 }
 
@@ -74,8 +81,11 @@ resource "aws_iam_role_policy" "pod" {
   name     = each.key
   role     = aws_iam_role.pod[each.key].id
   policy = jsonencode({
-    Version   = "2012-10-17"
-    Statement = [for statement in each.value.statements : merge({ Effect = "Allow" }, statement)]
+    Version = "2012-10-17"
+    Statement = [
+      for statement in each.value.statements :
+      { for key, value in merge({ Effect = "Allow" }, statement) : key => value if value != null }
+    ]
   })
 }
 
@@ -92,4 +102,11 @@ resource "aws_eks_pod_identity_association" "this" {
   service_account = split("/", each.value.account)[1]
   role_arn        = aws_iam_role.pod[each.key].arn
   depends_on      = [aws_iam_role_policy.pod, aws_iam_role_policy_attachment.pod]
+}
+
+# The agent that the observability add-on runs takes traces, and hands them to X-Ray.
+resource "aws_iam_role_policy_attachment" "traces" {
+  count      = var.tracing ? 1 : 0
+  role       = aws_iam_role.pod["logs"].name
+  policy_arn = "arn:${local.partition}:iam::aws:policy/AWSXrayWriteOnlyAccess"
 }

@@ -5,7 +5,7 @@
 # Two roles for nodes: EKS makes the access entry of the node group's, and takes it away with the group.
 resource "aws_iam_role" "node" {
   for_each           = toset(["system", "karpenter"])
-  name               = "${local.name}-${each.value}-node"
+  name               = "${local.name}-${var.region}-${each.value}-node"
   assume_role_policy = data.aws_iam_policy_document.trust["ec2"].json
 }
 

@@ -15,7 +15,7 @@ output "region" {
 
 output "vpc_id" {
   description = "The VPC, which the load balancer controller is told."
-  value       = aws_vpc.this.id
+  value       = local.vpc_id
 }
 
 output "interruption_queue" {
@@ -23,9 +23,14 @@ output "interruption_queue" {
   value       = aws_sqs_queue.interruptions.name
 }
 
-output "model_bucket" {
-  description = "The bucket the model is mounted from, if any."
-  value       = var.model_bucket
+output "private" {
+  description = "Whether the Kubernetes API has a private endpoint only."
+  value       = length(var.api_allowed_cidrs) == 0
+}
+
+output "zones" {
+  description = "Where nodes may be: the zones of a new VPC."
+  value       = local.zones
 }
 
 output "api_keys_parameter" {

@@ -57,16 +57,63 @@ variable "log_retention_days" {
   type        = number
 }
 
-variable "model_bucket" {
-  description = "The bucket the model is mounted from; null: the model is in the image, or a Hub id."
+variable "models" {
+  description = "Buckets and folders that models are mounted from; a folder ends in a slash."
+  type        = list(object({ bucket = string, prefix = string }))
+  default     = []
+}
+
+variable "instance_types" {
+  description = "Every instance type that Karpenter may start, of which the zones follow."
+  type        = list(string)
+}
+
+variable "vpc_id" {
+  description = "An existing VPC, whose addresses vpc_cidr names; null: a new one."
   type        = string
   default     = null
 }
 
-variable "model_prefix" {
-  description = "The model's folder in the bucket, with a slash at its end."
+variable "private_subnet_ids" {
+  description = "With vpc_id: the subnets of nodes and pods."
+  type        = list(string)
+  default     = []
+}
+
+variable "public_subnet_ids" {
+  description = "With vpc_id: the subnets of the load balancer."
+  type        = list(string)
+  default     = []
+}
+
+variable "tags" {
+  description = "Tags for everything, beside our own."
+  type        = map(string)
+  default     = {}
+}
+
+variable "container_insights" {
+  description = "Whether CloudWatch's agents run on every node."
+  type        = bool
+  default     = true
+}
+
+variable "tracing" {
+  description = "Whether the CloudWatch agent may hand traces to X-Ray."
+  type        = bool
+  default     = false
+}
+
+variable "alarm_email" {
+  description = "Who hears of alarms; null: nobody."
   type        = string
-  default     = ""
+  default     = null
+}
+
+variable "monthly_budget_usd" {
+  description = "With alarm_email: the month's bill of which 80% is told; null: no budget."
+  type        = number
+  default     = null
 }
 
 variable "api_keys_parameter" {

@@ -11,6 +11,6 @@ terraform {
 provider "aws" {
   region = var.region
   default_tags {
-    tags = { deployment = var.deployment_name, "managed-by" = "terraform" }
+    tags = merge(var.tags, { deployment = var.deployment_name, "managed-by" = "terraform" })
   }
 }

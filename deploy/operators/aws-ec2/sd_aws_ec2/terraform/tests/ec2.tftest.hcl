@@ -44,6 +44,9 @@ mock_provider "aws" {
   mock_resource "aws_cloudwatch_log_group" {
     defaults = { arn = "arn:aws:logs:us-east-1:123456789012:log-group:/stable-diffusion/drawing" }
   }
+  mock_resource "aws_kms_grant" {
+    defaults = { grant_id = "0" }
+  }
   mock_resource "aws_launch_template" {
     defaults = { id = "lt-0123456789abcdef0", latest_version = 1 }
   }
@@ -184,5 +187,19 @@ run "existing_network_spot_and_scaling" {
   assert {
     condition     = aws_autoscaling_group.this.max_size == 4 && length(aws_autoscaling_policy.requests) == 1
     error_message = "The group scales to four."
+  }
+}
+
+run "a_key_of_the_account" {
+  variables {
+    kms_key_arn = "arn:aws:kms:us-east-1:123456789012:key/0a1b2c3d"
+  }
+  assert {
+    condition     = aws_kms_grant.autoscaling[0].key_id == var.kms_key_arn
+    error_message = "Auto Scaling may use the key"
+  }
+  assert {
+    condition     = endswith(aws_kms_grant.autoscaling[0].grantee_principal, ":role/aws-service-role/autoscaling.amazonaws.com/AWSServiceRoleForAutoScaling")
+    error_message = "the grant is to Auto Scaling's own role, which makes the volumes"
   }
 }

@@ -4,6 +4,9 @@ mock_provider "aws" {
   mock_data "aws_availability_zones" {
     defaults = { names = ["us-east-1a", "us-east-1b", "us-east-1c", "us-east-1d"] }
   }
+  mock_data "aws_ec2_instance_type_offerings" {
+    defaults = { locations = ["us-east-1b", "us-east-1c", "us-east-1d"] }
+  }
   mock_data "aws_caller_identity" {
     defaults = { account_id = "123456789012" }
   }
@@ -31,6 +34,9 @@ mock_provider "aws" {
   mock_resource "aws_sqs_queue" {
     defaults = { arn = "arn:aws:sqs:us-east-1:123456789012:mock", id = "https://sqs/mock" }
   }
+  mock_resource "aws_sns_topic" {
+    defaults = { arn = "arn:aws:sns:us-east-1:123456789012:mock" }
+  }
   mock_resource "aws_launch_template" {
     defaults = { id = "lt-0123456789abcdef0" }
   }
@@ -50,7 +56,7 @@ override_module {
 }
 
 variables {
-  deployment_name      = "drawing"
+  deployment_name      = "images"
   region               = "us-east-1"
   kubernetes_version   = "1.35"
   vpc_cidr             = "10.42.0.0/16"
@@ -59,6 +65,7 @@ variables {
   admin_role_arns      = []
   system_instance_type = "m6i.large"
   log_retention_days   = 30
+  instance_types       = ["g6.xlarge"]
 }
 
 run "network" {
@@ -73,7 +80,7 @@ run "network" {
     error_message = "Subnets must not overlap."
   }
   assert {
-    condition     = alltrue([for s in aws_subnet.private : s.tags["karpenter.sh/discovery"] == "drawing"])
+    condition     = alltrue([for s in aws_subnet.private : s.tags["karpenter.sh/discovery"] == "images"])
     error_message = "Karpenter finds subnets by this tag."
   }
   assert {
@@ -184,21 +191,18 @@ run "rights" {
 
 run "model_bucket" {
   variables {
-    model_bucket = "my-models"
-    model_prefix = "sdxl/"
+    models = [{ bucket = "my-models", prefix = "sdxl/" }, { bucket = "theirs", prefix = "sd/" }]
   }
   assert {
     condition     = contains(keys(aws_eks_addon.workload), "aws-mountpoint-s3-csi-driver")
     error_message = "The driver that mounts it."
   }
   assert {
-    condition = jsondecode(aws_iam_role_policy.pod["models"].policy).Statement[1] == {
-      Effect   = "Allow"
-      Sid      = "Read"
-      Action   = "s3:GetObject"
-      Resource = ["arn:aws:s3:::my-models/sdxl/*"]
-    }
-    error_message = "Only reading, and only the model's folder."
+    condition = [
+      for s in jsondecode(aws_iam_role_policy.pod["models"].policy).Statement : s.Resource
+      if s.Action == "s3:GetObject"
+    ] == ["arn:aws:s3:::my-models/sdxl/*", "arn:aws:s3:::theirs/sd/*"]
+    error_message = "Only reading, and only the models' folders."
   }
 }
 
@@ -209,5 +213,124 @@ run "administrators" {
   assert {
     condition     = length(aws_eks_access_policy_association.admin) == 1
     error_message = "Each gets the administrator's policy."
+  }
+}
+
+run "zones_that_offer_the_instances" {
+  assert {
+    condition     = join(",", local.zones) == "us-east-1b,us-east-1c,us-east-1d"
+    error_message = "Nodes go where their instance types are offered, not into the first zones."
+  }
+}
+
+run "instances_in_one_zone" {
+  override_data {
+    target = data.aws_ec2_instance_type_offerings.nodes
+    values = { locations = ["us-east-1d"] }
+  }
+  assert {
+    condition     = join(",", local.zones) == "us-east-1d,us-east-1a"
+    error_message = "A cluster wants two zones; the one with the instances is among them."
+  }
+}
+
+run "existing_vpc" {
+  variables {
+    vpc_id             = "vpc-1"
+    private_subnet_ids = ["subnet-1", "subnet-2"]
+    public_subnet_ids  = ["subnet-3", "subnet-4"]
+  }
+  assert {
+    condition     = length(aws_vpc.this) + length(aws_subnet.private) + length(aws_nat_gateway.this) + length(aws_flow_log.this) == 0
+    error_message = "Nothing of a network is made."
+  }
+  assert {
+    condition     = aws_eks_cluster.this.vpc_config[0].subnet_ids == toset(["subnet-1", "subnet-2"])
+    error_message = "The cluster is in the subnets that were there."
+  }
+  assert {
+    condition     = length(aws_ec2_tag.private) == 2 && length(aws_ec2_tag.public) == 2
+    error_message = "Karpenter and the load balancer controller find them by tags."
+  }
+  assert {
+    condition     = output.vpc_id == "vpc-1"
+    error_message = "The controller is told the VPC."
+  }
+}
+
+run "names_of_the_account_carry_the_region" {
+  assert {
+    condition = alltrue([
+      for role in concat(values(aws_iam_role.pod), values(aws_iam_role.node), [aws_iam_role.cluster]) :
+      startswith(role.name, "images-us-east-1-")
+    ])
+    error_message = "IAM is the account's: the same deployment in two regions must not collide."
+  }
+}
+
+run "firewall_rights" {
+  assert {
+    condition = contains(flatten([
+      for s in jsondecode(aws_iam_role_policy.pod["load-balancer"].policy).Statement : s.Action
+    ]), "wafv2:AssociateWebACL")
+    error_message = "The controller may put the web ACL before the load balancer."
+  }
+}
+
+run "nobody_to_tell" {
+  assert {
+    condition     = length(aws_sns_topic.alarms) == 0 && length(aws_budgets_budget.this) == 0
+    error_message = "Without an address there is no topic and no budget."
+  }
+}
+
+run "alarms_are_told" {
+  variables {
+    alarm_email        = "me@example.com"
+    monthly_budget_usd = 500
+  }
+  assert {
+    condition     = alltrue([for a in aws_cloudwatch_metric_alarm.this : length(a.alarm_actions) == 1])
+    error_message = "Every alarm has an action."
+  }
+  assert {
+    condition     = aws_budgets_budget.this[0].limit_amount == "500"
+    error_message = "The budget is the one that was named."
+  }
+}
+
+run "tags_of_ones_own" {
+  command = plan
+  variables {
+    tags = { team = "images" }
+  }
+  assert {
+    condition     = var.tags["team"] == "images"
+    error_message = "They are the provider's default tags."
+  }
+}
+
+run "traces" {
+  variables {
+    tracing = true
+  }
+  assert {
+    condition     = endswith(aws_iam_role_policy_attachment.traces[0].policy_arn, "AWSXrayWriteOnlyAccess")
+    error_message = "The agent may write traces, and no more."
+  }
+}
+
+run "without_container_insights" {
+  variables {
+    container_insights = false
+  }
+  assert {
+    condition = alltrue([
+      length(aws_cloudwatch_log_group.workload) == 0,
+      !contains(keys(aws_eks_addon.workload), "amazon-cloudwatch-observability"),
+      !contains(keys(aws_iam_role.pod), "logs"),
+      join(",", keys(aws_cloudwatch_metric_alarm.this)) == "interruptions",
+    ])
+    error_message = "No agents, no rights for them, no alarms of theirs."
   }
 }

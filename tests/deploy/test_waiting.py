@@ -1,0 +1,105 @@
+"""`bentoctl apply` waits until an instance serves. AWS's own model checks the answers used here."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import boto3
+import pytest
+from botocore.stub import Stubber
+
+from sd_aws_ec2 import waiting
+from sd_bentoctl.waiting import Unready, until
+from tests.deploy.conftest import ROOT
+
+NAMED = {"target_group": "arn:of:the:group", "autoscaling_group": "group", "log_group": "log"}
+QUOTA = "You have requested more vCPU capacity than your current vCPU limit of 0 allows."
+
+
+def clients(health: list[str], states: list[str], failed: str = "") -> dict[str, Any]:
+    """AWS with instances in these states, and an activity that failed for a reason."""
+    made = {
+        name: boto3.client(name, "us-east-1", aws_access_key_id="a", aws_secret_access_key="a")
+        for name in ("elbv2", "autoscaling", "logs")
+    }
+    targets = [{"TargetHealth": {"State": state}} for state in health]
+    instances = [
+        {
+            "InstanceId": f"i-{number}",
+            "AvailabilityZone": "us-east-1a",
+            "LifecycleState": state,
+            "HealthStatus": "Healthy",
+            "ProtectedFromScaleIn": False,
+        }
+        for number, state in enumerate(states)
+    ]
+    group = {
+        "AutoScalingGroupName": "group",
+        "MinSize": 1,
+        "MaxSize": 1,
+        "DesiredCapacity": 1,
+        "DefaultCooldown": 1,
+        "AvailabilityZones": ["us-east-1a"],
+        "HealthCheckType": "ELB",
+        "CreatedTime": 0,
+        "Instances": instances,
+    }
+    activity = {
+        "ActivityId": "1",
+        "AutoScalingGroupName": "group",
+        "Cause": "a start",
+        "StartTime": 0,
+        "StatusCode": "Failed" if failed else "Successful",
+        "StatusMessage": failed or "-",
+    }
+    answers: list[tuple[str, str, dict[str, Any]]] = [
+        ("elbv2", "describe_target_health", {"TargetHealthDescriptions": targets}),
+        ("autoscaling", "describe_scaling_activities", {"Activities": [activity]}),
+        ("autoscaling", "describe_auto_scaling_groups", {"AutoScalingGroups": [group]}),
+        ("logs", "describe_log_streams", {"logStreams": [{"logStreamName": "i-0"}]}),
+        ("logs", "get_log_events", {"events": [{"message": "pulling the image\n"}]}),
+    ]
+    stubs = {name: Stubber(client) for name, client in made.items()}
+    for name, call, answer in answers:
+        stubs[name].add_response(call, answer)
+    for stub in stubs.values():
+        stub.activate()
+    return made
+
+
+def test_an_instance_that_serves_ends_it() -> None:
+    assert waiting.look(clients(["healthy"], ["InService"]), NAMED)[0]
+
+
+@pytest.mark.parametrize(
+    ("health", "states", "failed", "words"),
+    [
+        ([], [], QUOTA, ("instances: none", QUOTA)),
+        (["initial"], ["Pending"], "", ("1 Pending", "1 initial", "ends with: pulling the image")),
+        (["unhealthy"], ["InService"], "", ("1 InService", "1 unhealthy")),
+    ],
+)
+def test_what_the_group_is_doing_is_said(
+    health: list[str], states: list[str], failed: str, words: tuple[str, ...]
+) -> None:
+    done, word = waiting.look(clients(health, states, failed), NAMED)
+    assert not done
+    assert all(one in word for one in words), word
+
+
+def test_it_ends_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    looks = iter([(False, "booting"), (False, "booting"), (False, QUOTA)])
+    with pytest.raises(Unready, match="vCPU limit"):
+        until(lambda: next(looks, (False, QUOTA)), 0.05, pause=0.02)
+    assert capsys.readouterr().out.splitlines().count("booting") == 1, "only news is printed"
+    monkeypatch.setenv("BENTOCTL_WAIT_S", "0")
+    until(lambda: (False, "never"), 100)
+
+
+def test_terraform_has_the_outputs_that_it_reads() -> None:
+    text = (ROOT / "deploy/operators/aws-ec2/sd_aws_ec2/terraform/outputs.tf").read_text()
+    for name in (*NAMED, "endpoint"):
+        assert f"output {json.dumps(name)}" in text
