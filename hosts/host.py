@@ -45,6 +45,8 @@ class Host:
         self.api = Api(self.runnable, metrics)
         self.app: ASGIApp = self.api.app()
         gateway.serve(self.app)
+        #: set once the model is loaded, or cannot be
+        self.settled = threading.Event()
 
     def start(self) -> None:
         """Load the model on a thread of its own."""
@@ -62,6 +64,8 @@ class Host:
         except Exception as error:
             logger.exception("the model could not be loaded")
             self.api.failure = str(error)
+        finally:
+            self.settled.set()
 
 
 def begin(settings: Settings, handlers: Sequence[logging.Handler] | None = None) -> None:

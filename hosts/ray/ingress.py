@@ -41,6 +41,13 @@ class Ingress:
         )
         self.host.start()
 
+    async def reconfigure(self, _: object) -> None:
+        """Ray awaits it, where `user_config` is set, before it sends requests here.
+
+        An ingress that takes another's place, on a node that drains, is to know the models first.
+        """
+        await asyncio.to_thread(self.host.settled.wait)
+
     def __serve_build_asgi_app__(self) -> Asgi:
         """Ray calls it after the constructor."""
         return self.gateway.around(_ours())

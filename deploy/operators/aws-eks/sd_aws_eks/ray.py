@@ -68,6 +68,7 @@ def serve_config(spec: EksSpec, groups: list[InstanceType], timeout_s: int) -> d
                 "deployments": [
                     {
                         "name": "ingress",
+                        "user_config": {},  # it takes requests once it knows the models
                         "num_replicas": 1,
                         "max_ongoing_requests": 1000,
                         "graceful_shutdown_timeout_s": waits_s,
