@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 logger = logging.getLogger("ray.serve")
 ATTEMPTS = 3  # times an order is sent out when the replica that had it is lost
-LIST_S = 5.0  # how long a replica may take to list names
+LIST_S = 2.0  # how long a replica may take to list names
+FRESH_S = 1.0  # a list as old as this is new enough: busy replicas answer late
 
 
 @dataclass(eq=False)
@@ -70,6 +71,7 @@ class RemoteRunnable:
         self._replicas = replicas
         self._loop = loop
         self._known: dict[str, Any] | None = None
+        self._listed: dict[str, float] = {}
         self._reported = Reported()
         self._tickets: set[RemoteTicket] = set()
         self._draining = False
@@ -239,6 +241,10 @@ class RemoteRunnable:
         """
         known: list[Description] = self._about(what)
         assert self._known is not None
+        now = time.monotonic()
+        if now - self._listed.get(what, -FRESH_S) < FRESH_S:
+            return known
+        self._listed[what] = now
         try:
             known = self._known[what] = self._replicas.list.remote(what).result(timeout_s=LIST_S)
         except (TimeoutError, RayError, RayServeException) as error:

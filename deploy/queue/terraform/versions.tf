@@ -8,13 +8,6 @@ terraform {
   }
 }
 
-provider "aws" {
-  region = var.region
-  default_tags {
-    tags = { deployment = var.name, "managed-by" = "terraform" }
-  }
-}
-
 data "aws_caller_identity" "this" {}
 
 data "aws_partition" "this" {}

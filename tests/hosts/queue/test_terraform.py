@@ -13,6 +13,7 @@ import pytest
 
 from hosts.queue.front import package
 from hosts.queue.local import stand_in, topology
+from sd_aws_eks import files
 from tests.long import long
 
 RUNTIMES = {"sd15": "v1-5.safetensors"}
@@ -26,6 +27,14 @@ def test_module(module: tuple[Path, Callable[..., str]]) -> None:
     run("fmt", "-check", "-recursive")
     run("validate")
     assert "0 failed" in run("test", "-no-color")
+
+
+def test_as_a_module_it_has_no_provider_of_its_own(tmp_path: Path) -> None:
+    """Terraform could not destroy what a provider had made that went together with its module."""
+    written = [Path(name) for name in files._queue(tmp_path)]
+    module = [path for path in written if path.parent.name == "queue"]
+    assert len(module) > 5
+    assert not any('provider "aws"' in path.read_text() for path in module)
 
 
 @long

@@ -104,7 +104,8 @@ def _queue(folder: Path) -> list[str]:
     """The queue's module, and its call."""
     (folder / "queue").mkdir(exist_ok=True)
     targets = {path: folder / path.name for path in ASYNCHRONOUS.glob("*.tf")}
-    targets |= {path: folder / "queue" / path.name for path in QUEUE.glob("*.tf")}
+    parts = [path for path in QUEUE.glob("*.tf") if path.name != "provider.tf"]  # it is a module
+    targets |= {path: folder / "queue" / path.name for path in parts}
     for path, target in targets.items():
         shutil.copyfile(path, target)
     return sorted(map(str, targets.values()))
