@@ -102,8 +102,11 @@ def _collectors(pod: Pod, documents: list[Document]) -> Iterator[str]:
 
 
 def _of_ray(pod: Pod, every: list[Pod]) -> Iterator[tuple[Peer, Peer, int]]:
-    """Ray's processes use many ports among themselves; the operator asks the head's dashboard, and
-    its proxy's health."""
+    """Yield what Ray's pods need.
+
+    Its processes use many ports among themselves; the operator asks the head's dashboard, and its
+    proxy's health.
+    """
     for other in every:
         if other.labels.get("ray.io/cluster") == pod.labels["ray.io/cluster"]:
             yield peer(pod), peer(other), 6379

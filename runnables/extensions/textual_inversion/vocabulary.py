@@ -75,8 +75,8 @@ class Vocabulary:
     def convert(self, prompt: str) -> str:
         """Return the prompt with every name followed by its further words.
 
-        diffusers' function takes a name for the beginning of another, forgets the further words of a
-        name with capitals or in other letter case, and takes 0.1 s for one of 75 vectors.
+        diffusers' function takes a name for the beginning of another, forgets the further words of
+        a name with capitals or in other letter case, and takes 0.1 s for one of 75 vectors.
         """
         return self._pattern.sub(
             lambda found: self._meant.get(found.group().lower(), found.group()), prompt

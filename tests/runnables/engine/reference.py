@@ -1,4 +1,4 @@
-"""diffusers' own pipelines are called here as the contract says; the engine must equal them."""
+"""diffusers' own pipelines, called as the contract says: what the engine must equal."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from runnables.samplers.scheduler import make_scheduler
 SHIFT = ("base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len")
 
 
-def generate(
+def draw(
     folder: Path,
     parameters: TextToImage,
     image: Image.Image | None = None,
     mask: Image.Image | None = None,
 ) -> np.ndarray:
-    """Return one image, (H, W, 3) uint8, by diffusers' pipeline for this task."""
+    """(H, W, 3) uint8 of one image, by diffusers' pipeline for this task."""
     diffuser = _with_sampler(folder, type(parameters), parameters)
     call: dict[str, Any] = {
         "prompt": parameters.prompt,
@@ -61,7 +61,7 @@ def generate(
 
 
 def _pass_generator(diffuser: Any, generator: torch.Generator) -> None:
-    """Pass the generator, which the pipelines for flow matching do not pass to a sampler."""
+    """The pipelines for flow matching forget to: a stochastic sampler would ignore the seed."""
     step = diffuser.scheduler.step
     if hasattr(diffuser, "transformer") and "generator" in inspect.signature(step).parameters:
         diffuser.scheduler.step = partial(step, generator=generator)
@@ -69,7 +69,7 @@ def _pass_generator(diffuser: Any, generator: torch.Generator) -> None:
 
 @contextmanager
 def _shown_text_model(diffuser: Any) -> Iterator[None]:
-    """Show diffusers' clip_skip the norm where it expects it; hide it from peft and compel."""
+    """diffusers' clip_skip looks for the norm where it once was; peft and compel must not."""
     both = (diffuser.text_encoder, getattr(diffuser, "text_encoder_2", None))
     shown = [one for one in both if one is not None and not hasattr(one, "text_model")]
     for encoder in shown:
@@ -84,7 +84,7 @@ def _shown_text_model(diffuser: Any) -> Iterator[None]:
 def second_pass(diffuser: Any, parameters: TextToImage, first: dict[str, Any]) -> dict[str, Any]:
     """Run the first pass, and return the call of the img2img pipeline.
 
-    It starts from the stretched latents or picture, and goes on with the same generator.
+    It gets the stretched latents or picture, and draws on from the same generator.
     """
     hires = parameters.hires
     assert hires is not None and parameters.height and parameters.width
@@ -110,7 +110,7 @@ def second_pass(diffuser: Any, parameters: TextToImage, first: dict[str, Any]) -
 
 
 def pipeline(folder: Path, task: type[TextToImage]) -> Any:
-    """Return diffusers' pipeline of this folder for this task, with its own sampler, as loaded.
+    """diffusers' pipeline of this folder for this task, with its own sampler, as just loaded.
 
     It is shared, so leave the rest of it as it was.
     """
@@ -142,7 +142,7 @@ def _family(folder: Path) -> str:
 
 @cache
 def _loaded(folder: Path, task: str) -> tuple[Any, str, dict[str, Any]]:
-    """Return the pipeline with the class and the config of its own sampler."""
+    """With the class and the config of its own sampler."""
     import diffusers
 
     family = _family(folder)

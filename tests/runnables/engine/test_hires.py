@@ -1,4 +1,4 @@
-"""The second pass equals diffusers' two pipelines in a row, is counted, and refused in time."""
+"""The second pass: equal to diffusers' two pipelines in a row, counted, and refused in time."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from tests.runnables.engine.test_parity import BOUND, Start, TinyModel
 def wanted(
     steps: int = 4, hires: dict[str, object] | None = None, **options: object
 ) -> TextToImage:
-    arguments = {"prompt": "a cat", "num_inference_steps": steps, "seed": 1, **options}
-    return TextToImage(**arguments, hires=Hires(**(hires or {})))  # type: ignore[arg-type]
+    given = {"prompt": "a cat", "num_inference_steps": steps, "seed": 1, **options}
+    return TextToImage(**given, hires=Hires(**(hires or {})))  # type: ignore[arg-type]
 
 
 def pixels(image: Image.Image) -> np.ndarray:
@@ -48,31 +48,31 @@ def test_equals_diffusers_alone_and_mixed(
 ) -> None:
     runnable, folder = start(kind), tiny_model(kind)
     others = [one.model_copy(update={"hires": None}) for one in REQUESTS]
-    changed = ImageToImage(prompt="a dog", seed=2, num_inference_steps=6, hires=Hires())
+    redrawn = ImageToImage(prompt="a dog", seed=2, num_inference_steps=6, hires=Hires())
     alone = runnable.txt2img(REQUESTS[0])
     tickets = [runnable.submit(one) for one in [*REQUESTS, *others]]
     tickets.append(runnable.submit(redrawn, Inputs(photo)))
     results = [alone, *(ticket.future.result(timeout=100) for ticket in tickets)]
     for result in results:
-        requested = result.parameters
-        assert isinstance(requested, TextToImage)
-        arguments = photo if isinstance(requested, ImageToImage) else None
-        expected = reference.generate(folder, requested, arguments)
+        asked = result.parameters
+        assert isinstance(asked, TextToImage)
+        given = photo if isinstance(asked, ImageToImage) else None
+        expected = reference.draw(folder, asked, given)
         difference = np.abs(pixels(result.images[0].image) - expected).max()
-        assert difference <= BOUND, f"{requested.scheduler} {requested.hires}: {difference} of 255"
+        assert difference <= BOUND, f"{asked.scheduler} {asked.hires}: {difference} of 255"
 
 
 def test_refiner_ends_the_first_pass(start: Start, tiny_model: TinyModel) -> None:
-    """The second pass is image to image, which has no refiner, so the base model runs it."""
-    requested = wanted(10, {"strength": 0.5}, guidance_scale=5.0, scheduler="euler")
-    generated = start("sdxl", refiner=str(tiny_model("sdxl-refiner"))).txt2img(requested)
-    unrefined = start("sdxl").txt2img(requested)
-    assert generated.images[0].image.size == (128, 128)
-    assert (pixels(generated.images[0].image) != pixels(unrefined.images[0].image)).any()
-    assert generated.cost_units == pytest.approx(unrefined.cost_units)
+    """Base, refiner, enlarged, base: the second pass is image to image, which has no refiner."""
+    asked = wanted(10, {"strength": 0.5}, guidance_scale=5.0, scheduler="euler")
+    drawn = start("sdxl", refiner=str(tiny_model("sdxl-refiner"))).txt2img(asked)
+    unrefined = start("sdxl").txt2img(asked)
+    assert drawn.images[0].image.size == (128, 128)
+    assert (pixels(drawn.images[0].image) != pixels(unrefined.images[0].image)).any()
+    assert drawn.cost_units == pytest.approx(unrefined.cost_units)
 
 
-def test_second_passes_share_calls_with_whoever_generates_that_size(
+def test_second_passes_share_calls_with_whoever_draws_that_size(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shapes: list[tuple[int, ...]] = []
@@ -96,18 +96,15 @@ def test_second_passes_share_calls_with_whoever_generates_that_size(
 def test_steps_cost_and_position_count_the_second_pass(start: Start) -> None:
     runnable = start("sd1")
     seen: list[Progress] = []
-    requested = wanted(5, {"strength": 0.5, "num_inference_steps": 8}, scheduler="ddim")
-    result = runnable.submit(requested, on_step=seen.append).future.result(timeout=60)
+    asked = wanted(5, {"strength": 0.5, "num_inference_steps": 8}, scheduler="ddim")
+    result = runnable.submit(asked, on_step=seen.append).future.result(timeout=60)
     assert [progress.step for progress in seen] == list(range(1, 10))
     assert {progress.steps for progress in seen} == {9}
     etas = [progress.eta_s or 0.0 for progress in seen]
     assert etas[4] > 0 and etas[-1] == 0
     positions = 2 * (5 * 8 * 8 + 4 * 16 * 16)  # guided: two rows
     assert result.cost_units == pytest.approx(positions / 64**2)
-    plan, plain = (
-        runnable.plan(requested),
-        runnable.plan(requested.model_copy(update={"hires": None})),
-    )
+    plan, plain = runnable.plan(asked), runnable.plan(asked.model_copy(update={"hires": None}))
     assert plan.steps == 9 and plan.seconds > 3 * plain.seconds
     resolved = result.parameters
     assert isinstance(resolved, TextToImage) and (resolved.height, resolved.width) == (64, 64)
@@ -120,10 +117,10 @@ def test_left_out_steps_are_those_of_the_first_pass(start: Start) -> None:
 
 def test_previews_and_accelerations_go_on_in_both_passes(start: Start) -> None:
     seen: list[Progress] = []
-    requested = wanted(
+    asked = wanted(
         6, {"strength": 1.0}, deep_cache_interval=2, guidance_interval=(0.0, 0.5), scheduler="ddim"
     )
-    ticket = start("sd1").submit(requested, on_step=seen.append, preview_every=1)
+    ticket = start("sd1").submit(asked, on_step=seen.append, preview_every=1)
     assert ticket.future.result(timeout=60).images[0].image.size == (128, 128)
     sizes = [progress.preview and progress.preview.size for progress in seen]
     assert sizes == [(8, 8)] * 5 + [None] + [(16, 16)] * 5 + [None]
@@ -132,16 +129,16 @@ def test_previews_and_accelerations_go_on_in_both_passes(start: Start) -> None:
 def test_every_image_of_a_request_gets_its_own_second_pass(start: Start) -> None:
     runnable = start("sd1")
     several = runnable.txt2img(wanted(3, num_images_per_prompt=3, seed=7))
-    for generated in several.images:
-        alone = runnable.txt2img(wanted(3, seed=generated.seed)).images[0]
-        assert np.abs(pixels(alone.image) - pixels(generated.image)).max() <= BOUND
+    for drawn in several.images:
+        alone = runnable.txt2img(wanted(3, seed=drawn.seed)).images[0]
+        assert np.abs(pixels(alone.image) - pixels(drawn.image)).max() <= BOUND
 
 
 def test_cancelled_in_the_second_pass(start: Start) -> None:
     runnable = start("sd1")
-    requested = wanted(2, {"num_inference_steps": 150})
+    asked = wanted(2, {"num_inference_steps": 150})
     ticket = runnable.submit(
-        requested, on_step=lambda progress: ticket.cancel() if progress.step == 5 else None
+        asked, on_step=lambda progress: ticket.cancel() if progress.step == 5 else None
     )
     with pytest.raises(Cancelled):
         ticket.future.result(timeout=60)
@@ -156,7 +153,7 @@ def test_cancelled_in_the_second_pass(start: Start) -> None:
         ({"strength": 0.1}, InvalidInput, ("hires", "strength")),
     ],
 )
-def test_what_cannot_be_generated_is_refused(
+def test_what_cannot_be_drawn_is_refused(
     start: Start, options: dict[str, object], error: type[InvalidInput], loc: tuple[str, ...]
 ) -> None:
     side = options.pop("size", 64)
@@ -197,10 +194,10 @@ def test_a_failing_second_pass_ends_alone(
 
     original = SecondPass.from_latents
 
-    def fail(self: SecondPass, *arguments: object) -> torch.Tensor:
+    def fail(self: SecondPass, *given: object) -> torch.Tensor:
         if self.size == (96, 96):
             raise RuntimeError("broken")
-        return original(self, *arguments)  # type: ignore[arg-type]
+        return original(self, *given)  # type: ignore[arg-type]
 
     monkeypatch.setattr(SecondPass, "from_latents", fail)
     runnable = start("sd1")

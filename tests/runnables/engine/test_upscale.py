@@ -1,4 +1,4 @@
-"""Pictures are enlarged between the steps, and end as generated ones do."""
+"""Enlarging between the steps: in turns, cancelled, late, failing, and drained as drawing is."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ Make = Callable[..., tuple[StableDiffusionRunnable, list[str]]]
 
 
 class Slow(Lanczos):
-    """This Lanczos takes 40 turns, of which some may fail, and reports what it is doing."""
+    """Lanczos in 40 turns, of which some may fail; tells what it is doing."""
 
     name = "slow"
 
-    def __init__(self, reported: list[str], fails_at: int = -1) -> None:
-        self._reported, self._fails_at = reported, fails_at
+    def __init__(self, told: list[str], fails_at: int = -1) -> None:
+        self._told, self._fails_at = told, fails_at
 
     def turns(self, size: tuple[int, int]) -> int:
         return 40
@@ -47,20 +47,20 @@ class Slow(Lanczos):
             if turn == self._fails_at:
                 raise RuntimeError("broken")
             time.sleep(0.005)
-            self._reported.append("turn")
+            self._told.append("turn")
             yield
         return image.resize((size[1], size[0]))
 
 
 @pytest.fixture
 def slow(start: Start, monkeypatch: pytest.MonkeyPatch) -> Make:
-    """Return slow(fails_at), a runnable whose upscalers are slow, and what they report."""
+    """slow(fails_at) is a runnable whose every upscaler is slow, and what it tells."""
 
     def make(fails_at: int = -1) -> tuple[StableDiffusionRunnable, list[str]]:
-        runnable, reported = start("sd1"), []
+        runnable, told = start("sd1"), []
         upscalers = model_of(runnable).upscalers
-        monkeypatch.setattr(upscalers, "get", lambda name, loc: Slow(reported, fails_at))
-        return runnable, reported
+        monkeypatch.setattr(upscalers, "get", lambda name, loc: Slow(told, fails_at))
+        return runnable, told
 
     return make
 
@@ -74,27 +74,25 @@ def pixels(image: Image.Image) -> np.ndarray:
     return np.asarray(image).astype(int)
 
 
-def generation(steps: int = 30, **options: object) -> TextToImage:
-    arguments = {"prompt": "a cat", "num_inference_steps": steps, "seed": 1, **options}
-    return TextToImage(**arguments)  # type: ignore[arg-type]
+def drawing(steps: int = 30, **options: object) -> TextToImage:
+    given = {"prompt": "a cat", "num_inference_steps": steps, "seed": 1, **options}
+    return TextToImage(**given)  # type: ignore[arg-type]
 
 
 def test_lanczos_is_pillows(start: Start, photo: Image.Image) -> None:
     runnable, wide = start("sd1"), photo.crop((0, 0, 50, 31))
     for scale, size in ((None, (100, 62)), (1.5, (75, 46)), (4, (200, 124))):
         result = runnable.upscale(Upscale(scale=scale), wide)
-        generated = result.images[0]
-        assert generated.image.size == size
-        assert (
-            pixels(generated.image) == pixels(wide.resize(size, Image.Resampling.LANCZOS))
-        ).all()
-        assert generated.seed is None
+        drawn = result.images[0]
+        assert drawn.image.size == size
+        assert (pixels(drawn.image) == pixels(wide.resize(size, Image.Resampling.LANCZOS))).all()
+        assert drawn.seed is None
         assert result.parameters == Upscale(scale=scale or 2.0)
         assert list(result.timings) == ["queue", "upscale"]
     assert runnable.load() == {"waiting": 0, "active": 0}
 
 
-def test_turns_are_reported_as_progress(slow: Make, photo: Image.Image) -> None:
+def test_turns_are_told_as_progress(slow: Make, photo: Image.Image) -> None:
     runnable, _ = slow()
     seen: list[Progress] = []
     ticket = runnable.submit(Upscale(), Inputs(photo), on_step=seen.append)
@@ -106,8 +104,10 @@ def test_turns_are_reported_as_progress(slow: Make, photo: Image.Image) -> None:
 
 
 def test_steps_and_turns_alternate(slow: Make, photo: Image.Image) -> None:
-    """Neither waits until the other is through: a short drawing ends in the middle of a long
-    enlargement, and a long one does not keep it from ending."""
+    """Neither waits for the other to end.
+
+    A short request ends in the middle of a long enlargement, and a long one does not delay that.
+    """
     runnable, told = slow()
     enlarging = runnable.submit(Upscale(), Inputs(photo))
     short = runnable.submit(drawing(4, scheduler="ddim"), on_step=lambda _: told.append("step"))
@@ -117,8 +117,8 @@ def test_steps_and_turns_alternate(slow: Make, photo: Image.Image) -> None:
     enlarging.future.result(timeout=60)
     assert not long.future.done()
     long.cancel()
-    assert reported.count("step") == 4
-    assert "turn" in reported[reported.index("step") :]
+    assert told.count("step") == 4
+    assert "turn" in told[told.index("step") :]
 
 
 def test_cancelled_and_late(slow: Make, photo: Image.Image) -> None:
@@ -126,7 +126,7 @@ def test_cancelled_and_late(slow: Make, photo: Image.Image) -> None:
     ticket = runnable.submit(Upscale(), Inputs(photo), on_step=lambda _: ticket.cancel())
     with pytest.raises(Cancelled):
         ticket.future.result(timeout=30)
-    assert len(reported) == 1
+    assert len(told) == 1
     with pytest.raises(DeadlineExceeded):
         runnable.upscale(Upscale(deadline_s=0.05), photo)
     assert runnable.load() == {"waiting": 0, "active": 0}
@@ -134,8 +134,8 @@ def test_cancelled_and_late(slow: Make, photo: Image.Image) -> None:
 
 def test_a_failure_ends_alone(slow: Make, photo: Image.Image) -> None:
     runnable, _ = slow(fails_at=3)
-    neighbour = runnable.submit(generation(20))
-    second_pass = runnable.submit(generation(2, hires=Hires(upscaler="slow")))
+    neighbour = runnable.submit(drawing(20))
+    second_pass = runnable.submit(drawing(2, hires=Hires(upscaler="slow")))
     with pytest.raises(GenerationFailed):
         runnable.upscale(Upscale(), photo)
     assert neighbour.future.result(timeout=60).images
@@ -158,7 +158,7 @@ def test_drained_and_closed(slow: Make, photo: Image.Image) -> None:
 
 
 @pytest.mark.parametrize(
-    ("requested", "error", "field"),
+    ("asked", "error", "field"),
     [
         ({"upscaler": "lanczoz"}, UnknownName, "upscaler"),
         ({"scale": 4, "side": 1025}, PayloadTooLarge, "scale"),
@@ -166,9 +166,9 @@ def test_drained_and_closed(slow: Make, photo: Image.Image) -> None:
     ],
 )
 def test_what_cannot_be_enlarged_is_refused(
-    start: Start, requested: dict[str, object], error: type[InvalidInput], field: str
+    start: Start, asked: dict[str, object], error: type[InvalidInput], field: str
 ) -> None:
-    side = requested.pop("side", 8)
+    side = asked.pop("side", 8)
     image = Image.new("RGB", side if isinstance(side, tuple) else (side, side))  # type: ignore[arg-type]
     with pytest.raises(error) as caught:
         start("sd1").submit(Upscale(**asked), Inputs(image))  # type: ignore[arg-type]
@@ -187,19 +187,19 @@ def test_second_pass_from_the_enlarged_picture_equals_diffusers(
 ) -> None:
     runnable = start(kind)
     wanted = [
-        generation(4, hires=Hires(upscaler="lanczos", scale=scale), scheduler=sampler, seed=seed)
+        drawing(4, hires=Hires(upscaler="lanczos", scale=scale), scheduler=sampler, seed=seed)
         for seed, (scale, sampler) in enumerate([(2.0, "euler_a"), (1.5, "dpmpp_2m")])
     ]
-    tickets = [runnable.submit(one) for one in [*wanted, generation(9)]]
+    tickets = [runnable.submit(one) for one in [*wanted, drawing(9)]]
     for ticket in tickets:
         result = ticket.future.result(timeout=100)
-        requested = result.parameters
-        assert isinstance(requested, TextToImage)
-        expected = reference.generate(tiny_model(kind), requested)
+        asked = result.parameters
+        assert isinstance(asked, TextToImage)
+        expected = reference.draw(tiny_model(kind), asked)
         assert np.abs(pixels(result.images[0].image) - expected).max() <= BOUND
 
 
 def test_second_pass_names_its_upscaler(start: Start) -> None:
     with pytest.raises(UnknownName, match="known: lanczos") as caught:
-        start("sd1").submit(generation(hires=Hires(upscaler="esrgan")))
+        start("sd1").submit(drawing(hires=Hires(upscaler="esrgan")))
     assert caught.value.loc == ("hires", "upscaler")

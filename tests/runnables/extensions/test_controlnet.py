@@ -1,4 +1,4 @@
-"""ControlNets act per request as in diffusers' ControlNet pipelines, in mixed batches."""
+"""ControlNets a request: as diffusers' ControlNet pipelines draw them, in mixed batches."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ BOUND = 2
 
 @pytest.fixture(scope="module")
 def edges() -> list[Image.Image]:
-    """Return two control images, neither of the size that is generated."""
+    """Two control images, neither of the size that is drawn."""
     pixels = np.random.default_rng(3).integers(0, 2, (2, 24, 40, 3), dtype=np.uint8) * 255
     return [Image.fromarray(one) for one in pixels]
 
@@ -45,8 +45,8 @@ def steered(pictures: Sequence[Image.Image]) -> Inputs:
 def wanted(
     *uses: ControlNetUse, task: type[TextToImage] = TextToImage, seed: int = 1, **options: Any
 ) -> TextToImage:
-    arguments = {"prompt": "a cat", "num_inference_steps": 4, "guidance_scale": 5.0, "seed": seed}
-    return task(**(arguments | {"height": 64, "width": 64} | options), controlnets=uses)
+    given = {"prompt": "a cat", "num_inference_steps": 4, "guidance_scale": 5.0, "seed": seed}
+    return task(**(given | {"height": 64, "width": 64} | options), controlnets=uses)
 
 
 def use(name: str, weight: float = 1.0, start: float = 0.0, end: float = 1.0) -> ControlNetUse:
@@ -68,9 +68,9 @@ def expected(
     image: Image.Image | None = None,
     mask: Image.Image | None = None,
 ) -> np.ndarray:
-    """Return diffusers' own image, (H, W, 3)."""
+    """diffusers' own image, (H, W, 3)."""
     if not one.controlnets:
-        return reference.generate(model, one, image, mask).astype(int)
+        return reference.draw(model, one, image, mask).astype(int)
     diffuser, call = diffuser_of(model, folder, type(one), one.controlnets), call_of(one)
     call["image" if image is None else "control_image"] = listed(controls)
     if isinstance(one, ImageToImage):
@@ -83,7 +83,7 @@ def expected(
 def diffuser_of(
     model: Path, folder: Path, task: type[TextToImage], uses: Sequence[ControlNetUse]
 ) -> Any:
-    """Return diffusers' pipeline with these ControlNets."""
+    """diffusers' pipeline with these ControlNets."""
     import diffusers
 
     plain = reference.pipeline(model, task)
@@ -159,11 +159,9 @@ def test_mixed_controlnets_in_one_batch_equal_diffusers(
         )
     for one, ticket in zip(MIXED, tickets, strict=True):
         result = ticket.future.result(timeout=300)
-        arguments = inputs(one, photo, mask)
+        given = inputs(one, photo, mask)
         controls = edges[: len(one.controlnets)]
-        pixels = expected(
-            tiny_model(kind), controlnets(kind), result.parameters, controls, *arguments
-        )
+        pixels = expected(tiny_model(kind), controlnets(kind), result.parameters, controls, *given)
         assert difference(result.images[0].image, pixels) <= BOUND, (one.task, one.controlnets)
         if one.controlnets:
             without = one.model_copy(update={"controlnets": ()})
@@ -209,7 +207,7 @@ def test_both_passes_are_controlled(
             "control_image": edges,
         }
     ).images[0]
-    assert difference(generated.images[0].image, (pixels * 255).round().astype(int)) <= BOUND
+    assert difference(drawn.images[0].image, (pixels * 255).round().astype(int)) <= BOUND
 
 
 def test_an_inpainting_unet_of_nine_channels(
@@ -227,7 +225,7 @@ def test_an_inpainting_unet_of_nine_channels(
         timeout=60
     )
     pixels = expected(tiny_model(kind), controlnets(kind), one, edges[:1], photo, mask)
-    assert difference(generated.images[0].image, pixels) <= BOUND
+    assert difference(drawn.images[0].image, pixels) <= BOUND
 
 
 def test_a_refiner_has_none_and_leaves_the_fractions_as_they_are(
@@ -261,7 +259,7 @@ def test_a_refiner_has_none_and_leaves_the_fractions_as_they_are(
         output_type="latent",
     ).images
     pixels = second(**options, image=latents, denoising_start=0.8, output_type="np").images[0]
-    assert difference(generated.images[0].image, (pixels * 255).round().astype(int)) <= BOUND
+    assert difference(drawn.images[0].image, (pixels * 255).round().astype(int)) <= BOUND
 
 
 @pytest.mark.parametrize(("start", "end"), [(0.0, 1.0), (0.25, 1.0), (0.0, 0.5), (0.3, 0.35)])
@@ -281,7 +279,7 @@ def test_it_is_run_only_where_it_acts(
 ) -> None:
     net = extension_of(sd1, "controlnets").load(wanted(use("one")))[0].model
     rows: list[int] = []
-    net.register_forward_pre_hook(lambda _, arguments: rows.append(len(arguments[0])))
+    net.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
     one = wanted(use("one", start=0.25, end=0.75), scheduler="ddim")
     sd1.submit(one, steered(edges[:1])).future.result(timeout=60)
     assert rows == [2, 2], "two of four steps, conditional and unconditional"
@@ -293,9 +291,7 @@ def test_rows_with_and_without_share_a_call(
     sd1: StableDiffusionRunnable, edges: list[Image.Image]
 ) -> None:
     rows: list[int] = []
-    base_of(sd1).unet.conv_in.register_forward_pre_hook(
-        lambda _, arguments: rows.append(len(arguments[0]))
-    )
+    base_of(sd1).unet.conv_in.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
     every = [wanted(), wanted(use("one")), wanted(use("two")), wanted(use("two"), use("one"))]
     long = [one.model_copy(update={"num_inference_steps": 40}) for one in every]
     tickets = [sd1.submit(one, steered(edges[: len(one.controlnets)])) for one in long]
@@ -332,7 +328,7 @@ def test_one_that_fails_ends_its_own_request_only(
         drawn = tickets[i].future.result(timeout=60).images[0].image
         again = sd1.submit(every[i], steered(edges[: len(every[i].controlnets)]))
         pixels = np.asarray(again.future.result(timeout=60).images[0].image).astype(int)
-        assert difference(generated, pixels) <= BOUND
+        assert difference(drawn, pixels) <= BOUND
 
 
 def test_its_convolutions_are_packed(sd1: StableDiffusionRunnable) -> None:
@@ -374,7 +370,7 @@ def test_compiled_models_take_none(
 def test_compiled_code_is_not_run_with_them(
     sd1: StableDiffusionRunnable, edges: list[Image.Image], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SD_COMPILE leaves the UNet compiled like this; another graph would take minutes."""
+    """As torch.compile leaves the UNet with SD_COMPILE: another graph would take minutes."""
 
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("the compiled graph")

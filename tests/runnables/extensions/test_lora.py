@@ -1,4 +1,4 @@
-"""LoRAs act per request as diffusers' load_lora_weights and set_adapters do, in mixed batches."""
+"""LoRAs a request: as diffusers' load_lora_weights and set_adapters draw them, in mixed batches."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RANK = 3
 
 
 def write(folder: Path, name: str, model: Path, *, kohya: bool = False, seed: int = 0) -> None:
-    """Write a LoRA for the model's UNet and text encoders, in diffusers' or in kohya's naming."""
+    """A LoRA for the model's UNet and text encoders, in diffusers' or in kohya's naming."""
     pipeline = reference.pipeline(model, TextToImage)
     generator = torch.Generator().manual_seed(seed)
     weights: dict[str, torch.Tensor] = {}
@@ -64,13 +64,13 @@ def _factors(
 
 
 def wanted(*loras: tuple[str, float], seed: int = 1, **options: Any) -> TextToImage:
-    arguments = {"prompt": "a cat", "num_inference_steps": 4, "guidance_scale": 5.0, "seed": seed}
+    given = {"prompt": "a cat", "num_inference_steps": 4, "guidance_scale": 5.0, "seed": seed}
     uses = tuple(LoraUse(name=name, weight=weight) for name, weight in loras)
-    return TextToImage(**(arguments | options), loras=uses)
+    return TextToImage(**(given | options), loras=uses)
 
 
 def expected(model: Path, folder: Path, one: TextToImage) -> np.ndarray:
-    """Return diffusers' own image, with peft."""
+    """diffusers' own, with peft."""
     pipeline = reference.pipeline(model, TextToImage)
     try:
         for use in one.loras:
