@@ -75,7 +75,7 @@ class Vocabulary:
     def convert(self, prompt: str) -> str:
         """Return the prompt with every name followed by its further words.
 
-        diffusers' function takes a name for the beginning of another, forgets the further words of a
+        diffusers' function takes a name for the start of another, forgets the further words of a
         name with capitals or in other letter case, and takes 0.1 s for one of 75 vectors.
         """
         return self._pattern.sub(
