@@ -24,6 +24,9 @@ ELSEWHERE |= {"optimum": "optimum-neuron"}
 LOAD = ("benchmarks/locustfile.py", "benchmarks/locust_images.py", "tests/benchmarks/end_after.py")
 NEURON = ("runnables/accelerators/neuron", "tests/neuron")
 SERVE = ("service.py", "api", "runnables", "hosts/host.py", "hosts/queue/worker", "ui", "models")
+#: what `python -m deploy.check` is made of; the checks of manifests run beside the tests
+STEPS = ("__main__", "inventory", "ready", "stand_in", "steps", "terraform")
+APPLYING = tuple(f"deploy/check/{name}.py" for name in STEPS)
 #: what is installed together -> (its code, what of that is installed elsewhere)
 CODE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "serve": (SERVE, NEURON),
@@ -33,7 +36,7 @@ CODE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "load": (LOAD, ()),
     "test": (("tests", "benchmarks", "hosts/queue/local", "deploy/check"), (*LOAD, *NEURON)),
     "deploy": (("deploy/tools", "deploy/operators"), ()),
-    "deploy-check": (("deploy/check",), ("deploy/check/manifests.py", "deploy/check/ray.py")),
+    "deploy-check": (APPLYING, ()),
 }
 
 
