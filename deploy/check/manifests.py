@@ -3,12 +3,11 @@
 Kubernetes' own kinds are checked against its schemas (kubernetes-validate, strictly), custom
 resources against their real CRDs (crds.py) and against ours in `schemas/`, pods of custom resources
 as pods, and all together against the rules of `rules.py`.
-
-    python -m deploy.check.manifests [FOLDER...]     default: every overlay and every ready EKS one
 """
 
 from __future__ import annotations
 
+import argparse
 import functools
 import shutil
 import subprocess
@@ -136,8 +135,13 @@ def _closed_keyword(key: str, value: Any) -> Any:
     return _closed(value, branch=key == "then")
 
 
-def main(folders: list[str]) -> int:
+def main(arguments: list[str]) -> int:
     """Check kustomizations; 1 when one is wrong."""
+    parser = argparse.ArgumentParser(
+        prog="python -m deploy.check.manifests", description=main.__doc__
+    )
+    parser.add_argument("folders", nargs="*", help="kustomizations; all of ours without any")
+    folders = parser.parse_args(arguments).folders
     wrong = 0
     with tempfile.TemporaryDirectory() as scratch:
         for name, folder in [(one, Path(one)) for one in folders] or [*everything(Path(scratch))]:

@@ -1,10 +1,11 @@
-"""`python -m deploy.ray.bento fp16`: a Bento as its bentofile says, with Ray and its host inside.
+"""A Bento as its bentofile says, with Ray and its host inside: `python -m deploy.ray.bento fp16`.
 
 What it builds is called like the other, with `_ray` at its end: stable_diffusion_fp16_ray.
 """
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import tempfile
@@ -43,11 +44,12 @@ def _lines(name: str) -> list[str]:
 
 def main(arguments: list[str]) -> int:
     """Build it. Returns the exit code."""
-    if len(arguments) != 1:
-        print(__doc__, file=sys.stderr)
-        return 2
+    parser = argparse.ArgumentParser(prog="python -m deploy.ray.bento", description=__doc__)
+    kinds = ("fp32", *(path.name.split(".")[1] for path in sorted(ROOT.glob("bentofile.*.yaml"))))
+    parser.add_argument("kind", choices=kinds, help="which bentofile")
+    kind = parser.parse_args(arguments).kind
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-        yaml.safe_dump(bentofile(arguments[0]), file)
+        yaml.safe_dump(bentofile(kind), file)
         file.flush()
         program = str(Path(sys.executable).with_name("bentoml"))
         return subprocess.run(

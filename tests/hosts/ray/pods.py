@@ -9,6 +9,7 @@ and unshare.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import itertools
 import json
@@ -38,8 +39,12 @@ ADDRESSES = {"head": f"{NETWORK}.2", "worker": f"{NETWORK}.3", "worker2": f"{NET
 WAIT_S = 240
 
 
-def main() -> int:
+def main(arguments: list[str]) -> int:
     """Bring it up, and print what each question was answered."""
+    description, _, rest = (__doc__ or "").partition("\n\n")
+    argparse.ArgumentParser(
+        prog="python -m tests.hosts.ray.pods", description=description, epilog=rest
+    ).parse_args(arguments)
     documents = render(OVERLAYS / "ray")
     (service,) = [one["spec"] for one in documents if one["kind"] == "RayService"]
     settings = {
@@ -243,5 +248,4 @@ def shell(command: str) -> None:
 
 
 if __name__ == "__main__":
-    print(shlex.join(sys.argv))
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
