@@ -41,7 +41,10 @@ STOPPED = "the service stopped before this request was finished"
 
 
 class Engine:
-    """The engine serves tickets. It calls `observe(stage, seconds, rows)` after all work."""
+    """The engine serves tickets.
+
+    It calls `observe(stage, seconds, rows)` after every piece of work.
+    """
 
     def __init__(
         self,

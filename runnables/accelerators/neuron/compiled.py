@@ -177,7 +177,7 @@ def _folder(source: str) -> Path:
         return Path(snapshot_download(name, revision=revision or None))
     except Exception as error:
         raise refusal(
-            f"SD_MODEL={source}: there is no such folder, and the Hub does not have it"
+            f"SD_MODEL={source}: no such folder, and it could not be fetched from the Hub"
         ) from error
 
 

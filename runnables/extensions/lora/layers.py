@@ -67,7 +67,7 @@ class Use:
 
 
 def uses(sets: Sequence[LoraSet], device: torch.device) -> list[Use]:
-    """Turn every row's LoRAs of a call into every LoRA's rows."""
+    """Return the rows of every LoRA of a call, from the LoRAs of every row."""
     rows: dict[Lora, list[tuple[int, float]]] = {}
     for index, loras in enumerate(sets):
         for lora, weight in loras:

@@ -101,7 +101,9 @@ def test_by_openai_and_webui(client: TestClient) -> None:
     asked = {"prompt": "a cat", "steps": 2, "override_settings": settings}
     drawn = client.post("/sdapi/v1/txt2img", json=asked).json()["images"][0]
     assert model_of(base64.b64decode(drawn)) == "sd2"
-    assert client.post("/sdapi/v1/options", json=settings).status_code == 400  # for everybody: no
+    assert client.post("/sdapi/v1/options", json=settings).status_code == 200
+    assert client.get("/sdapi/v1/options").json()["sd_model_checkpoint"] == "sd2"
+    assert model_of(png(client)) == "sd1", "the options are the WebUI's alone"
 
 
 def test_by_a_job(client: TestClient) -> None:
