@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
+from sd_aws_eks.spec import EksSpec
+from sd_bentoctl.schema import cerberus_schema
 from tests.deploy.conftest import ROOT, Run
 
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
@@ -52,7 +54,7 @@ EC2: dict[str, Any] = {
 EKS: dict[str, Any] = {
     "region": "us-east-1",
     "instance_types": ["g5.xlarge", "g6.xlarge"],
-    "kubernetes_version": "1.36",
+    "kubernetes_version": "1.35",
     "log_retention_days": 90,
     "nat_per_zone": True,
     "async_": True,
@@ -139,6 +141,14 @@ class Terminal:
 
 def _is_many(value: Any) -> bool:
     return isinstance(value, list | dict)
+
+
+def test_several_services_are_typed_one_in_a_line() -> None:
+    read = cerberus_schema(EksSpec)["services"]["schema"]["coerce"]
+    assert read("{name: anime, precision: fp32}") == {"name": "anime", "precision": "fp32"}
+    for wrong, word in (("{name: anime, precison: fp32}", "Extra inputs"), ("{", "not YAML")):
+        with pytest.raises(ValueError, match=word):
+            read(wrong)
 
 
 @pytest.mark.parametrize(("operator", "spec"), [("aws-ec2", EC2), ("aws-eks", EKS)])

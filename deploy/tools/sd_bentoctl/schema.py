@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 import typing as t
 
+import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 _TYPES = {bool: "boolean", int: "integer", float: "float", str: "string"}
@@ -16,7 +17,8 @@ def cerberus_schema(model: type[BaseModel]) -> dict[str, dict[str, t.Any]]:
 
 
 def _entry(field: t.Any) -> dict[str, t.Any]:
-    annotation = t.Annotated[(field.annotation, *field.metadata, field)]
+    checks = tuple(field.metadata)
+    annotation = t.Annotated[(field.annotation, *checks)] if checks else field.annotation
     entry: dict[str, t.Any] = {"required": field.is_required(), **_kind(annotation)}
     entry["help_message"] = field.description or ""
     if not field.is_required():
@@ -34,7 +36,9 @@ def _kind(annotation: t.Any) -> dict[str, t.Any]:
     if origin is dict:
         return {"type": "dict"}
     kind: dict[str, t.Any] = {"coerce": _reader(annotation)}
-    if origin is t.Literal:
+    if _is_model(plain):
+        kind["help_message"] = "its fields in one line, like {" + _first(plain) + ": value}"
+    elif origin is t.Literal:
         kind |= {"type": _TYPES[type(arguments[0])], "allowed": list(arguments)}
     else:
         kind["type"] = _TYPES.get(plain, "string")
@@ -61,11 +65,31 @@ def _reader(annotation: t.Any) -> t.Callable[[t.Any], t.Any]:
             return None
         named = next((one for one in choices if str(one) == given), given)
         try:
+            if _is_model(_plain(annotation)[0]):
+                return _fields(adapter, given)
             return adapter.validate_python(named)
         except ValidationError as error:
             raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
 
     return read
+
+
+def _fields(adapter: TypeAdapter[t.Any], text: str) -> t.Any:
+    """Fields that are typed in one line, checked and as they stand."""
+    try:
+        fields = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{text!r} is not YAML in one line") from error
+    adapter.validate_python(fields)
+    return fields
+
+
+def _is_model(plain: t.Any) -> bool:
+    return isinstance(plain, type) and issubclass(plain, BaseModel)
+
+
+def _first(model: type[BaseModel]) -> str:
+    return next(iter(model.model_fields))
 
 
 def _is_literal(annotation: t.Any) -> bool:

@@ -22,7 +22,7 @@ from runnables.samplers.scheduler import make_scheduler
 SHIFT = ("base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len")
 
 
-def draw(
+def generate(
     folder: Path,
     parameters: TextToImage,
     image: Image.Image | None = None,

@@ -57,7 +57,7 @@ def test_equals_diffusers_alone_and_mixed(
         asked = result.parameters
         assert isinstance(asked, TextToImage)
         given = photo if isinstance(asked, ImageToImage) else None
-        expected = reference.draw(folder, asked, given)
+        expected = reference.generate(folder, asked, given)
         difference = np.abs(pixels(result.images[0].image) - expected).max()
         assert difference <= BOUND, f"{asked.scheduler} {asked.hires}: {difference} of 255"
 

@@ -63,7 +63,7 @@ def check(
     tickets = [runnable.submit(one, Inputs(*inputs(type(one), photo, mask))) for one in wanted]
     for one, ticket in zip(wanted, tickets, strict=True):
         result = ticket.future.result(timeout=300)
-        expected = reference.draw(folder, result.parameters, *inputs(type(one), photo, mask))
+        expected = reference.generate(folder, result.parameters, *inputs(type(one), photo, mask))
         drawn = np.asarray(result.images[0].image).astype(int)
         difference = np.abs(drawn - expected).max()
         assert difference <= BOUND, f"{one.task} {one.scheduler}: {difference} of 255"

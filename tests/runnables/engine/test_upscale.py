@@ -195,7 +195,7 @@ def test_second_pass_from_the_enlarged_picture_equals_diffusers(
         result = ticket.future.result(timeout=100)
         asked = result.parameters
         assert isinstance(asked, TextToImage)
-        expected = reference.draw(tiny_model(kind), asked)
+        expected = reference.generate(tiny_model(kind), asked)
         assert np.abs(pixels(result.images[0].image) - expected).max() <= BOUND
 
 

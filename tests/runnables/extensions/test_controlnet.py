@@ -70,7 +70,7 @@ def expected(
 ) -> np.ndarray:
     """diffusers' own image, (H, W, 3)."""
     if not one.controlnets:
-        return reference.draw(model, one, image, mask).astype(int)
+        return reference.generate(model, one, image, mask).astype(int)
     diffuser, call = diffuser_of(model, folder, type(one), one.controlnets), call_of(one)
     call["image" if image is None else "control_image"] = listed(controls)
     if isinstance(one, ImageToImage):

@@ -85,7 +85,7 @@ def expected(model: Path, folder: Path, one: TextToImage) -> np.ndarray:
                 for use in one.loras
             ]
             pipeline.set_adapters([use.name for use in one.loras], weights)
-        return reference.draw(model, one).astype(int)
+        return reference.generate(model, one).astype(int)
     finally:
         pipeline.unload_lora_weights()
 
