@@ -14,7 +14,6 @@ import contextlib
 import itertools
 import json
 import os
-import shlex
 import signal
 import subprocess
 import sys

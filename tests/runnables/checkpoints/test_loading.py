@@ -108,7 +108,9 @@ def test_a_folder_that_is_no_model(tmp_path: Path) -> None:
 
 def test_another_architecture_is_named(copy: Path) -> None:
     index = json.loads((copy / "model_index.json").read_text())
-    (copy / "model_index.json").write_text(json.dumps({**index, "_class_name": "QwenImagePipeline"}))
+    (copy / "model_index.json").write_text(
+        json.dumps({**index, "_class_name": "QwenImagePipeline"})
+    )
     (copy / "manifest.json").unlink()
     with pytest.raises(ConfigurationError, match="QwenImagePipeline is not supported"):
         load(str(copy), dtype=torch.float32)
