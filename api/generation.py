@@ -135,7 +135,7 @@ class Generation:
     def measure(self) -> None:
         """Write into the metrics how busy the engine is."""
         if self._metrics:
-            self._metrics.load(**self.runnable.load())
+            self._metrics.load(self.runnable.load())
 
 
 async def _disconnected(request: Request) -> None:

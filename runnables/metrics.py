@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from runnables.ticket import Result
+    from runnables.ticket import Load, Result
 
 STEP_BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 REQUEST_BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900, 3600)
@@ -34,6 +34,11 @@ class Metrics:
         self.queue: Any = Gauge("sd_queue_depth", "Requests waiting", multiprocess_mode="livesum")
         self.active: Any = Gauge(
             "sd_active_rows", "Images being generated", multiprocess_mode="livesum"
+        )
+        self.share: Any = Gauge(
+            "sd_batch_share",
+            "Share of the usual batch size that memory allows, less than 1 after an out-of-memory",
+            multiprocess_mode="livemin",
         )
         self.requests: Any = Counter(
             "sd_requests", "Requests ended, refusals included", ["task", "status"]
@@ -100,10 +105,11 @@ class Metrics:
         """Count a try to deliver a webhook: one of WEBHOOK_OUTCOMES."""
         self.webhooks.labels(outcome).inc()
 
-    def load(self, waiting: int, active: int) -> None:
+    def load(self, load: Load) -> None:
         """Set how busy the engine is now."""
-        self.queue.set(waiting)
-        self.active.set(active)
+        self.queue.set(load.waiting)
+        self.active.set(load.active)
+        self.share.set(load.batch_share)
 
     def waiting_jobs(self, counts: Mapping[str, int]) -> None:
         """Set the jobs by state now: those of JOB_STATES."""

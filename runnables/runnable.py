@@ -18,7 +18,7 @@ from runnables.errors import InvalidInput, NotReady
 from runnables.parameters import AnyParameters, ImageToImage, Inpaint, TextToImage, Upscale
 from runnables.samplers import names
 from runnables.settings import Settings
-from runnables.ticket import NOTHING, Inputs, OnStep, Plan, Result, Ticket
+from runnables.ticket import NOTHING, Inputs, Load, OnStep, Plan, Result, Ticket
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -79,7 +79,7 @@ class Runnable(Protocol):
     @property
     def capacity(self) -> int: ...
 
-    def load(self) -> dict[str, int]: ...
+    def load(self) -> Load: ...
 
 
 class StableDiffusionRunnable:
@@ -244,11 +244,12 @@ class StableDiffusionRunnable:
             raise NotReady("the model is still loading")
         return self._engine.capacity
 
-    def load(self) -> dict[str, int]:
-        """Return how busy it is: requests waiting, images being generated."""
-        if self._engine is None:
-            return {"waiting": 0, "active": 0}
-        return {"waiting": self._engine.waiting, "active": self._engine.active}
+    def load(self) -> Load:
+        """Return how busy the engine is."""
+        engine = self._engine
+        if engine is None:
+            return Load()
+        return Load(engine.waiting, engine.active, engine.headroom.share)
 
 
 def _names(folder: str | None) -> list[dict[str, Any]]:

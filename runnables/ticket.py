@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -36,6 +36,21 @@ class Inputs:
 
 #: the inputs of a request from text alone
 NOTHING = Inputs()
+
+
+class Load(NamedTuple):
+    """Load says how busy an engine is.
+
+    Attributes:
+        waiting: requests in the queue.
+        active: images being generated.
+        batch_share: the share of the usual batch size that memory allows; less than 1 after an
+            out-of-memory error.
+    """
+
+    waiting: int = 0
+    active: int = 0
+    batch_share: float = 1.0
 
 
 @dataclass(frozen=True)

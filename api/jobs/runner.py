@@ -141,7 +141,7 @@ class Runner:
 
         One job at least is always in the engine, or synchronous requests could starve all jobs.
         """
-        waiting = self._runnable.load()["waiting"]
+        waiting = self._runnable.load().waiting
         return not self._active or (waiting < WAITING and len(self._active) < self._limit)
 
     def _submit(self, job: Job) -> bool:

@@ -25,7 +25,7 @@ from runnables.errors import Cancelled, NotReady, OverCapacity, StableDiffusionE
 from runnables.parameters import AnyParameters
 from runnables.runnable import Observe
 from runnables.settings import Settings
-from runnables.ticket import NOTHING, Inputs, OnStep, Plan, Progress, Result, Ticket
+from runnables.ticket import NOTHING, Inputs, Load, OnStep, Plan, Progress, Result, Ticket
 
 if TYPE_CHECKING:
     pass
@@ -256,11 +256,11 @@ class RemoteRunnable:
             raise NotReady("the model is still loading")
         return self._known[what]
 
-    def load(self) -> dict[str, int]:
+    def load(self) -> Load:
         """How busy the replicas are with the requests that came through this ingress."""
         states = [(one.progress.state, one.parameters) for one in list(self._tickets)]
         active = [p.num_images_per_prompt for state, p in states if state == "drawing"]
-        return {"waiting": len(states) - len(active), "active": sum(active)}
+        return Load(len(states) - len(active), sum(active))
 
 
 def _report(ticket: RemoteTicket, progress: Progress) -> None:

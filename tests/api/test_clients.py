@@ -97,7 +97,7 @@ def test_requests_at_a_time(start: Start, tmp_path: Path) -> None:
 
     drawing = threading.Thread(target=draw)
     drawing.start()
-    while drawing.is_alive() and not runnable.load()["active"]:
+    while drawing.is_alive() and not runnable.load().active:
         time.sleep(0.001)
     stream = {"prompt": "x", "num_inference_steps": 1, "stream": True}
     second = served.post("/v1/images/generations", json=stream, headers=headers)

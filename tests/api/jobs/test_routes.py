@@ -90,7 +90,7 @@ def test_cancel_is_idempotent_and_frees_the_rows(client: Client) -> None:
     cancelled = client.until(id, "cancelled")
     assert cancelled["error"] is None and cancelled["images"] == []
     assert client.http.delete(f"/jobs/{id}").json() == cancelled
-    assert client.api.runnable.load()["active"] == 0
+    assert client.api.runnable.load().active == 0
     assert client.http.get(f"/jobs/{id}/images/0").status_code == 404
 
 

@@ -25,7 +25,7 @@ from runnables.errors import (
 from runnables.families.unet import UNetFamily
 from runnables.parameters import TextToImage
 from runnables.runnable import StableDiffusionRunnable
-from runnables.ticket import Progress, Result, Ticket
+from runnables.ticket import Load, Progress, Result, Ticket
 from tests.insides import engine_of
 
 Start = Callable[..., StableDiffusionRunnable]
@@ -137,7 +137,7 @@ def test_out_of_memory_shrinks_the_batch(start: Start, failing: Callable[..., No
     tickets = [runnable.submit(wanted(guidance_scale=7.5)) for _ in range(4)]
     assert all(ticket.future.result(timeout=60).images for ticket in tickets)
     headroom = engine_of(runnable).headroom
-    assert headroom.share < 1
+    assert runnable.load().batch_share == headroom.share < 1
     while headroom.share < 1:  # it recovers with calls that go well
         before = headroom.share
         for _ in range(RECOVERY):
@@ -259,4 +259,4 @@ def test_random_joins_cancels_and_failures(
             assert np.abs(generated - alone[index]).max() <= 2
     assert set(ends.values()) == {1}
     assert len(ends) == 500
-    assert runnable.load() == {"waiting": 0, "active": 0}
+    assert runnable.load() == Load()

@@ -16,7 +16,7 @@ from runnables.errors import Cancelled, InvalidInput, PayloadTooLarge
 from runnables.families.unet import UNetFamily
 from runnables.parameters import Hires, ImageToImage, TextToImage
 from runnables.runnable import StableDiffusionRunnable
-from runnables.ticket import Inputs, Progress
+from runnables.ticket import Inputs, Load, Progress
 from tests.insides import base_of, model_of
 from tests.runnables.engine import reference
 from tests.runnables.engine.test_parity import BOUND, Start, TinyModel
@@ -142,7 +142,7 @@ def test_cancelled_in_the_second_pass(start: Start) -> None:
     )
     with pytest.raises(Cancelled):
         ticket.future.result(timeout=60)
-    assert runnable.load() == {"waiting": 0, "active": 0}
+    assert runnable.load() == Load()
 
 
 @pytest.mark.parametrize(
@@ -205,4 +205,4 @@ def test_a_failing_second_pass_ends_alone(
     good = [runnable.submit(wanted(3, seed=seed)) for seed in range(3)]
     assert "log says why" in str(bad.future.exception(timeout=60))
     assert all(ticket.future.result(timeout=60).images for ticket in good)
-    assert runnable.load() == {"waiting": 0, "active": 0}
+    assert runnable.load() == Load()

@@ -25,7 +25,7 @@ from runnables.errors import (
 )
 from runnables.parameters import TextToImage
 from runnables.runnable import StableDiffusionRunnable
-from runnables.ticket import Ticket
+from runnables.ticket import Load, Ticket
 
 Start = Callable[..., StableDiffusionRunnable]
 TinyModel = Callable[[str], Path]
@@ -148,7 +148,7 @@ def test_a_broken_source_fails_its_requests_alone(start: Start, tmp_path: Path) 
     for ticket in broken:
         with pytest.raises(ConfigurationError, match="the model broken cannot be loaded"):
             ticket.future.result(timeout=60)
-    assert runnable.load() == {"waiting": 0, "active": 0}
+    assert runnable.load() == Load()
 
 
 @pytest.fixture
@@ -174,7 +174,7 @@ def test_who_waits_for_a_model_can_leave(
     runnable = several()
     cancelled, late = runnable.submit(wanted("sd2")), runnable.submit(wanted("sd2", deadline_s=0.2))
     stays = runnable.submit(wanted("sd2"))
-    assert runnable.load()["waiting"] == 3
+    assert runnable.load().waiting == 3
     cancelled.cancel()
     with pytest.raises(Cancelled):
         cancelled.future.result(timeout=30)

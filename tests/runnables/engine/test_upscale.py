@@ -21,7 +21,7 @@ from runnables.errors import (
 )
 from runnables.parameters import Hires, TextToImage, Upscale
 from runnables.runnable import StableDiffusionRunnable
-from runnables.ticket import Inputs, Progress
+from runnables.ticket import Inputs, Load, Progress
 from runnables.upscalers.upscaler import Lanczos, Tiles
 from tests.insides import model_of
 from tests.runnables.engine import reference
@@ -89,7 +89,7 @@ def test_lanczos_is_pillows(start: Start, photo: Image.Image) -> None:
         assert drawn.seed is None
         assert result.parameters == Upscale(scale=scale or 2.0)
         assert list(result.timings) == ["queue", "upscale"]
-    assert runnable.load() == {"waiting": 0, "active": 0}
+    assert runnable.load() == Load()
 
 
 def test_turns_are_told_as_progress(slow: Make, photo: Image.Image) -> None:
@@ -129,7 +129,7 @@ def test_cancelled_and_late(slow: Make, photo: Image.Image) -> None:
     assert len(told) == 1
     with pytest.raises(DeadlineExceeded):
         runnable.upscale(Upscale(deadline_s=0.05), photo)
-    assert runnable.load() == {"waiting": 0, "active": 0}
+    assert runnable.load() == Load()
 
 
 def test_a_failure_ends_alone(slow: Make, photo: Image.Image) -> None:
@@ -140,7 +140,7 @@ def test_a_failure_ends_alone(slow: Make, photo: Image.Image) -> None:
         runnable.upscale(Upscale(), photo)
     assert neighbour.future.result(timeout=60).images
     assert isinstance(second_pass.future.exception(timeout=60), GenerationFailed)
-    assert runnable.load() == {"waiting": 0, "active": 0}
+    assert runnable.load() == Load()
 
 
 def test_drained_and_closed(slow: Make, photo: Image.Image) -> None:
