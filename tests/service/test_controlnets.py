@@ -21,4 +21,5 @@ def test_the_example(tmp_path: Path, photo: Image.Image) -> None:
     with serve(tmp_path / "log", SD_CONTROLNET_DIR=str(tmp_path / "nets")) as server:
         command = example.replace("http://127.0.0.1:3000", server.url).replace("curl", "curl -sSf")
         subprocess.run(["bash", "-ec", command], cwd=tmp_path, check=True, timeout=120)
-    assert Image.open(tmp_path / "output.jpg").size == (128, 128)
+    with Image.open(tmp_path / "output.jpg") as image:
+        assert image.size == (128, 128)

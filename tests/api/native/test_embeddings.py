@@ -16,7 +16,6 @@ from starlette.testclient import TestClient
 from api.app import Api
 from runnables.parameters import TextToImage
 from runnables.runnable import StableDiffusionRunnable
-from runnables.ticket import Inputs
 from tests.service.server import ROOT
 from tests.tiny import TEXT_WIDTH
 
@@ -116,7 +115,7 @@ def test_the_webui_uses_whole_words(
 
     def look(parameters: TextToImage, *rest: Any, **options: Any) -> Any:
         seen.append(parameters)
-        return submit(parameters, Inputs(*rest), **options)
+        return submit(parameters, *rest, **options)
 
     monkeypatch.setattr(runnable, "submit", look)
     response = client.post("/sdapi/v1/txt2img", json={**WEBUI, **prompts})

@@ -64,7 +64,8 @@ def env(tmp_path: Path, tools: Path) -> dict[str, str]:
 @pytest.fixture
 def configuration(tmp_path: Path) -> Path:
     document = yaml.safe_load((EKS / "queue.yaml").read_text())
-    document["spec"] |= {"image_uri": IMAGE, "bottlerocket_version": "1.51.0"}
+    versions = {"kubernetes_version": "1.35", "bottlerocket_version": "1.51.0"}
+    document["spec"] |= {"image_uri": IMAGE, **versions}
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(document))
     return path
