@@ -62,7 +62,7 @@ deploy-pages: $(VENV)/.test ## write the generated parts of deploy/README.md ane
 
 neuron-tools: .venv-neuron/.done ## optimum-neuron in an environment of its own, to compile and test
 
-neuron-check: neuron-tools ## compile and draw over a stand-in of the Neuron SDK
+neuron-check: neuron-tools ## compile and generate over a stand-in of the Neuron SDK
 	PYTHONPATH=tests/neuron/stub .venv-neuron/bin/python -m pytest tests/neuron/compiled
 
 .venv-neuron/.done: requirements/neuron.txt

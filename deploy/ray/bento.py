@@ -38,7 +38,8 @@ def bentofile(kind: str) -> dict[str, Any]:
 
 def _lines(name: str) -> list[str]:
     """The requirements in a file, without comments."""
-    lines = (line.partition(" #")[0].strip() for line in (ROOT / "requirements" / name).open())
+    text = (ROOT / "requirements" / name).read_text()
+    lines = (line.partition(" #")[0].strip() for line in text.splitlines())
     return [line for line in lines if line and not line.startswith("#")]
 
 
