@@ -10,7 +10,7 @@ from runnables.ticket import Inputs, Ticket
 
 
 def plan(model: LoadedModel, ticket: Ticket, inputs: Inputs) -> Work:
-    """Decide everything about a request, and load nothing that it names.
+    """Decide everything about a request, and load nothing that it names but an upscaler.
 
     Raises:
         InvalidInput: (400, 404, 413) naming the field that cannot be served.

@@ -117,7 +117,7 @@ class Engine:
             raise
 
     def plan(self, ticket: Ticket, inputs: Inputs) -> Plan:
-        """Return what `submit` would do; load nothing that the request names.
+        """Return what `submit` would do; load no model, LoRA or ControlNet (but a named upscaler).
 
         Of a model that is not loaded nothing is known yet: the parameters stay as they are.
 
