@@ -27,8 +27,12 @@ def free_port() -> int:
 
 
 @contextmanager
-def served(model: str) -> Iterator[tuple[str, psutil.Process]]:
-    """Yield the address of a ready service, and its process; end all its processes afterwards."""
+def served(model: str, **environment: str) -> Iterator[tuple[str, psutil.Process]]:
+    """Yield the address of a ready service, and its process; end all its processes afterwards.
+
+    Args:
+        environment: further variables, settings for example.
+    """
     port = str(free_port())
     command = [sys.executable, "-m", "bentoml", "serve", "service:svc", "--host", "127.0.0.1"]
     settings = {"SD_MODEL": model, "BENTOML_CONFIG": str(ROOT / "configuration.yaml")}
@@ -37,7 +41,7 @@ def served(model: str) -> Iterator[tuple[str, psutil.Process]]:
     process = psutil.Popen(
         [*command, "--port", port],
         cwd=ROOT,
-        env={**os.environ, "BENTOML_DO_NOT_TRACK": "1", **settings},
+        env={**os.environ, "BENTOML_DO_NOT_TRACK": "1", **settings, **environment},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,  # as every host's processes: Linux shares cores between sessions

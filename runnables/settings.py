@@ -88,7 +88,11 @@ class Settings(EnvironmentSettings):
         description="A folder with an AutoencoderTiny (TAESD) of this model's family: sharper "
         "previews; default: colours fitted to the model's own VAE",
     )
-    threads: int = Field(0, ge=0, description="CPU threads for generating; 0: as many as cores")
+    threads: int = Field(
+        0,
+        ge=0,
+        description="CPU threads for generating; 0: as many as cores are free, which may change",
+    )
     compile: bool = Field(
         False, description="torch.compile the denoiser (slower start, faster steps)"
     )

@@ -65,6 +65,9 @@ class Accelerator:
         with torch.inference_mode():
             yield
 
+    def before_step(self) -> None:
+        """Prepare the engine's thread for a step, for example to the cores that are free."""
+
     def row_limit(self, latent_area: int) -> int:
         """Return how many rows a step may hold for latents of this area (h x w), at least 2."""
         if self.settings.max_batch:

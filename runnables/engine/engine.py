@@ -189,6 +189,7 @@ class Engine:
 
     def _turn(self) -> None:
         """Run a step or a tile of a task; where there is neither, wait for requests."""
+        self._accelerator.before_step()
         started = time.perf_counter()
         if task := self._tasks.due(steps_wait=bool(self._rows)):
             self._run_task(task)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from torch import nn
 from runnables.accelerators.base import DTYPES, Accelerator, T
 from runnables.accelerators.cpu.allocator import keep_freed_memory
 from runnables.accelerators.cpu.packed import pack
+from runnables.accelerators.cpu.threads import Threads, others_seconds, usable_cores
 from runnables.errors import ConfigurationError
 from runnables.families.base import Family
 
@@ -37,10 +37,11 @@ class Cpu(Accelerator):
             )
         dtype = DTYPES.get(settings.precision, torch.float32)
         super().__init__(torch.device("cpu"), dtype, settings)
+        self._threads = None if settings.threads else Threads(usable_cores(), others_seconds)
 
     def prepare(self, family: Family) -> None:
         keep_freed_memory()
-        torch.set_num_threads(self.settings.threads or _cores())
+        torch.set_num_threads(self.settings.threads or usable_cores())
         super().prepare(family)
         if family.denoiser_name == "unet":  # a transformer has one convolution, others copy it
             pack(family.denoiser, family.traits.latent_size)
@@ -49,6 +50,10 @@ class Cpu(Accelerator):
     def adopt(self, module: nn.Module, size: tuple[int, int]) -> None:
         super().adopt(module, size)
         pack(module, size)
+
+    def before_step(self) -> None:
+        if self._threads is not None:
+            self._threads.adapt()
 
     def free_bytes(self) -> float:
         """Return the bytes that the system, or the container's limit, leaves."""
@@ -78,11 +83,3 @@ def _number(file: str) -> float:
     path = Path(file)
     text = path.read_text().strip() if path.exists() else ""
     return float(text) if text.isdigit() else 0.0
-
-
-def _cores() -> int:
-    """Return the cores this process may use.
-
-    Unlike os.cpu_count, they respect a container's limit.
-    """
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
