@@ -32,7 +32,7 @@ IMAGE = json.dumps({"prompt": "a red circle", "num_inference_steps": 20, "seed":
 
 def images(url: str, seconds: float) -> list[float]:
     """Return the seconds of each image that one client, who waits for each, gets in this time."""
-    figures = []
+    figures: list[float] = []
     end = time.monotonic() + seconds
     while time.monotonic() < end or not figures:
         started = time.perf_counter()
@@ -57,6 +57,7 @@ def image_seconds(environment: dict[str, str], services: int, seconds: float) ->
 
 
 def main() -> None:
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=6.0, help="of generating, for each figure")

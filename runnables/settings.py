@@ -91,7 +91,7 @@ class Settings(EnvironmentSettings):
     threads: int = Field(
         0,
         ge=0,
-        description="CPU threads for generating; 0: as many as cores are free, which may change",
+        description="CPU threads for generating; 0: as many as cores are free",
     )
     compile: bool = Field(
         False, description="torch.compile the denoiser (slower start, faster steps)"

@@ -71,7 +71,7 @@ def others_seconds() -> float:
     cores = psutil.Process().cpu_affinity() if hasattr(psutil.Process, "cpu_affinity") else None
     chosen = [times[core] for core in cores or range(len(times)) if core < len(times)]
     busy = sum(one.user + one.nice + one.system + getattr(one, "steal", 0.0) for one in chosen)
-    return busy - time.process_time()
+    return float(busy) - time.process_time()
 
 
 def _quota() -> float:
