@@ -14,6 +14,7 @@ from api.jobs import schema as jobs
 from api.native import schema as native
 from api.openai import schema as openai
 from api.webui import schema as webui
+from runnables.version import VERSION
 
 PARTS = (native, jobs, openai, webui)
 #: Swagger UI from the host's own files: nothing is loaded from elsewhere
@@ -40,7 +41,7 @@ def document() -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {
             "title": "Stable Diffusion",
-            "version": "0.1.0",
+            "version": VERSION,
             "description": "Generate images from text, from images, and parts of images anew.",
         },
         "paths": {path: methods for part in PARTS for path, methods in part.paths().items()},

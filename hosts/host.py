@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 from api.app import Api
 from api.http import tracing
 from api.http.gateway import Gateway
+from hosts.banner import banner, listening
 from runnables.metrics import Metrics
 from runnables.runnable import Observe, Runnable
 from runnables.settings import Settings
@@ -60,12 +61,20 @@ class Host:
         try:
             self.runnable.start()
             self.api.start()
-            logger.info("ready: %s", self.runnable.describe()["name"])
+            self._announce()
         except Exception as error:
             logger.exception("the model could not be loaded")
             self.api.failure = str(error)
         finally:
             self.settled.set()
+
+    def _announce(self) -> None:
+        """Tell a person more than a program that reads the log."""
+        settings, model = self.runnable.settings, self.runnable.describe()
+        if settings.log_format == "json":
+            logger.info("ready: %s", model["name"])
+        else:
+            logger.info(banner(settings, model, listening()))
 
 
 def begin(settings: Settings, handlers: Sequence[logging.Handler] | None = None) -> None:

@@ -186,6 +186,7 @@ def _timed_step(rows: list[Row], accelerator: Accelerator) -> tuple[int, int, fl
     """Return (denoiser rows, area, seconds) of one call."""
     calls, area = sum(row.denoiser_rows for row in rows), rows[0].key.area
     batch = Batch(rows, accelerator)
+    accelerator.before_step()
     started = time.perf_counter()
     batch.step()
     accelerator.synchronize()

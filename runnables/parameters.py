@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -24,6 +25,7 @@ from pydantic import (
 from runnables.samplers.names import DEFAULT, Sampler, resolve
 
 MAX_SEED = 2**53 - 1  # the largest integer that JavaScript holds exactly
+RANDOM_SEED = -1  # what the WebUI and other programs send for "any seed"
 SIZE_MULTIPLE = 8  # the VAE halves the image three times
 MAX_SIZE = 4096
 MAX_CONTROLNETS = 3
@@ -176,6 +178,10 @@ class Profile(BaseModel):
     width: int | None = Field(None, description="Native width; None: from the denoiser's config")
 
 
+def _random_seed(seed: int | None) -> int | None:
+    return None if seed == RANDOM_SEED else seed
+
+
 class Parameters(BaseModel):
     """Every task takes these parameters."""
 
@@ -262,12 +268,12 @@ class Parameters(BaseModel):
     num_inference_steps: int | None = Field(
         None, ge=1, le=150, description="Denoising steps. Default: the model's profile."
     )
-    seed: int | None = Field(
+    seed: Annotated[int | None, AfterValidator(_random_seed)] = Field(
         None,
-        ge=0,
+        ge=RANDOM_SEED,
         le=MAX_SEED,
-        description="The same seed, parameters and model give the same image. Default: random; "
-        "the response's header `seed` reports it.",
+        description="The same seed, parameters and model give the same image. Default, and -1: "
+        "random; the response's header `seed` reports it.",
     )
     scheduler: SamplerByName | None = Field(
         None,

@@ -56,7 +56,7 @@ ROOMS = {
     "names": _room("runnables.samplers.names", "errors", HTTP | TORCH),
     "values": _room(
         "runnables runnables.parameters runnables.settings runnables.ticket runnables.metrics "
-        "runnables.collector runnables.__main__",
+        "runnables.collector runnables.version runnables.__main__",
         "errors names",
         HTTP | TORCH,
     ),

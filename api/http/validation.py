@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Self, TypeVar
@@ -70,10 +71,26 @@ def validated(
     except ValidationError as error:
         raise Invalid(
             [
-                ((*prefix, *_renamed(problem["loc"], names or {})), problem["msg"])
+                (
+                    (*prefix, *_renamed(problem["loc"], names or {})),
+                    _message(problem["type"], problem["loc"], model, names or {}) or problem["msg"],
+                )
                 for problem in error.errors(include_url=False, include_context=False)
             ]
         ) from error
+
+
+def _message(kind: str, loc: Loc, model: type[BaseModel], names: Mapping[str, str]) -> str:
+    """Return what to say about a field that the model does not have; "" about other problems."""
+    if kind != "extra_forbidden":
+        return ""
+    fields = list(model.model_fields) if len(loc) == 1 else []
+    word = str(loc[-1])
+    near = difflib.get_close_matches(word, fields, n=1) or [
+        field for field in fields if len(word) > 2 and word in field
+    ]
+    hint = ".".join(map(str, _renamed((near[0],), names))) if near else ""
+    return f"there is no such field; did you mean {hint}?" if near else "there is no such field"
 
 
 def check_values(content: Any, prefix: Loc = ()) -> None:

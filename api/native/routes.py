@@ -14,6 +14,7 @@ from api.http import forms, request_id, responses
 from api.http.forms import Form
 from api.native import imagine
 from runnables.parameters import MODELS, AnyParameters
+from runnables.version import versions
 
 #: what the runnable lists under the same name: names that requests may use
 LISTS = ("samplers", "loras", "embeddings", "controlnets", "upscalers")
@@ -35,6 +36,7 @@ class NativeRoutes:
             Route("/imagine", self._imagine, methods=["GET"]),
             *(Route(f"/{name}", self._list(name)) for name in LISTS),
             Route("/models", self._models),
+            Route("/version", _version),
             Route("/healthz", _alive),
             Route("/livez", _alive),
             Route("/readyz", self._ready),
@@ -84,6 +86,10 @@ class NativeRoutes:
         self._generation.measure()
         self._generation.check_ready()
         return PlainTextResponse("ready\n")
+
+
+async def _version(request: Request) -> Response:
+    return JSONResponse(versions())
 
 
 async def _alive(request: Request) -> Response:

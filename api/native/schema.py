@@ -64,6 +64,7 @@ def paths() -> Schema:
         "/imagine": {"get": _imagine()},
         **{f"/{name}": {"get": _list(summary)} for name, summary in LISTS.items()},
         **{f"/{name}": {"get": _text(summary)} for name, summary in PROBES.items()},
+        "/version": {"get": _version()},
     }
 
 
@@ -137,6 +138,12 @@ def _list(summary: str) -> Schema:
 def _text(summary: str) -> Schema:
     text = {"description": summary, "content": {"text/plain": {"schema": {"type": "string"}}}}
     return operation(summary, {"200": text}, errors=(503,), open=True)
+
+
+def _version() -> Schema:
+    named = {"type": "object", "additionalProperties": {"type": "string"}}
+    summary = "The version of this service, and of the packages that its images depend on"
+    return operation(summary, {"200": json(named, summary)}, open=True)
 
 
 def _error() -> Schema:

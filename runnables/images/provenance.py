@@ -15,10 +15,11 @@ from PIL import Image
 from runnables.errors import ConfigurationError
 from runnables.images import codec
 from runnables.settings import Settings
+from runnables.version import VERSION
 
 GENERATED = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 MANIFEST = {
-    "claim_generator_info": [{"name": "stable-diffusion-service", "version": "0.1.0"}],
+    "claim_generator_info": [{"name": "stable-diffusion-service", "version": VERSION}],
     "assertions": [
         {
             "label": "c2pa.actions",

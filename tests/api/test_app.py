@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+import torch
 from starlette.testclient import TestClient
 
 from api.app import Api
 from runnables.runnable import StableDiffusionRunnable
 from runnables.settings import Settings
+from runnables.version import VERSION
 
 Start = Callable[..., StableDiffusionRunnable]
 ASK = {"prompt": "x", "num_inference_steps": 1}
@@ -53,6 +55,20 @@ def test_keys_guard_all_but_the_probes_and_the_page() -> None:
     for path, status in {"/samplers": 401, "/models": 401, "/livez": 200, "/": 200}.items():
         assert guarded.get(path).status_code == status, path
     assert guarded.get("/samplers", headers={"x-api-key": "secret"}).status_code == 200
+
+
+def test_the_version_is_open_to_all() -> None:
+    guarded = client(StableDiffusionRunnable(Settings(api_keys="secret")))
+    found = guarded.get("/version").json()
+    assert found["version"] == VERSION
+    assert found["torch"].startswith(torch.__version__.partition("+")[0])
+
+
+def test_minus_one_is_any_seed(start: Start) -> None:
+    served = client(start("sd1"))
+    seeds = {served.post("/txt2img", json=ASK | {"seed": -1}).headers["seed"] for _ in range(3)}
+    assert len(seeds) == 3
+    assert served.post("/txt2img", json=ASK | {"seed": -2}).status_code == 400
 
 
 def test_unknown_errors_leak_nothing_and_browsers_may_read_them(

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.http import forms, validation
 from api.http.validation import Invalid, validated
 from runnables.errors import InvalidInput, error_body
+from runnables.parameters import TextToImage
 from tests.steps import steps
 
 
@@ -40,6 +41,29 @@ def test_every_wrong_field_is_named() -> None:
         ["data", "inner", "size"],
         ["data", "other"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("sent", "meant"),
+    [
+        ("steps", "num_inference_steps"),
+        ("cfg_scale", "guidance_scale"),
+        ("promt", "prompt"),
+    ],
+)
+def test_an_unknown_field_gets_the_one_that_was_meant(sent: str, meant: str) -> None:
+    with pytest.raises(Invalid, match=rf"^{sent}: there is no such field; did you mean {meant}\?$"):
+        validated(TextToImage, {"prompt": "x", sent: 1})
+
+
+def test_a_field_like_no_other_gets_no_suggestion() -> None:
+    with pytest.raises(Invalid, match=r"^zzz: there is no such field$"):
+        validated(TextToImage, {"prompt": "x", "zzz": 1})
+
+
+def test_the_suggestion_is_the_callers_name() -> None:
+    (found,) = problems({"sise": 1}, names={"size": "img_size"})
+    assert found["msg"].endswith("did you mean img_size?")
 
 
 def test_names_of_fields_are_the_callers() -> None:
