@@ -1,11 +1,21 @@
 # make serve   the service on http://127.0.0.1:3000 with the embedded model
 # make test    lint, types and every test
-PYTHON ?= python3
+# The first of these that is 3.11, 3.12 or 3.13; another: make PYTHON=/path/to/python serve
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+	2>/dev/null && echo $$python && break; done)
 HOST ?= 127.0.0.1
 PORT ?= 3000
 VENV := .venv
 BIN := $(VENV)/bin
 DEPLOY := .venv-deploy
+
+# uv installs, where it is there, and else pip.
+INSTALL := $(if $(shell command -v uv),uv pip install --python $(BIN)/python,$(BIN)/pip install --quiet)
+# The build of PyTorch: for NVIDIA GPUs where there is one, else the much smaller one for CPUs.
+# macOS has one build only. Another: make TORCH_INDEX=https://... serve
+CPU_ONLY := $(shell [ "$$(uname)" = Linux ] && ! command -v nvidia-smi >/dev/null && echo yes)
+TORCH_INDEX ?= $(if $(CPU_ONLY),https://download.pytorch.org/whl/cpu)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup serve ray neuron-tools neuron-check test lint format bento bench queue-demo queue-serve load-tools deploy-tools deploy-check deploy-pages lock clean
@@ -43,10 +53,10 @@ bench: $(VENV)/.test ## the comparisons in benchmarks/
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks
 
-queue-demo: $(VENV)/.test ## the asynchronous queue on this machine, on a stand-in of AWS
+queue-demo: $(VENV)/.queue ## the asynchronous queue on this machine, on a stand-in of AWS
 	$(BIN)/python -m hosts.queue.local.demo
 
-queue-serve: $(VENV)/.test ## the same, kept running for curl or a load test
+queue-serve: $(VENV)/.queue ## the same, kept running for curl or a load test
 	$(BIN)/python -m hosts.queue.local.serve
 
 load-tools: .venv-load/.tools ## locust in an environment of its own, for benchmarks/locust*.py
@@ -83,21 +93,29 @@ clean: ## remove the environment and caches
 	rm -rf $(VENV) $(DEPLOY) .venv-load .pytest_cache .mypy_cache .ruff_cache
 
 $(VENV)/bin/pip:
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v == (3, 11) else \
-	  "Python 3.11 is needed, this is %d.%d; try: make PYTHON=python3.11 $(MAKECMDGOALS)" % v)'
+	@[ -n "$(PYTHON)" ] || { echo "Python 3.11, 3.12 or 3.13 is needed and was not found;" \
+	  "try: make PYTHON=/path/to/python $(MAKECMDGOALS)" >&2; exit 1; }
+	@echo "Setting up .venv with $$($(PYTHON) --version) and $(firstword $(INSTALL)); this takes some minutes"
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.serve: $(VENV)/bin/pip requirements/serve.txt requirements/constraints.txt
-	$(BIN)/pip install --quiet -c requirements/constraints.txt $$(grep '^torch==' requirements/serve.txt)
-	$(BIN)/pip install --quiet -c requirements/constraints.txt -r requirements/serve.txt
+	@echo "PyTorch $(if $(CPU_ONLY),for CPUs (200 MB),)"
+	$(INSTALL) -c requirements/constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
+	  $$(grep '^torch==' requirements/serve.txt)
+	@echo "The other packages"
+	$(INSTALL) -c requirements/constraints.txt -r requirements/serve.txt
 	@touch $@
 
 $(VENV)/.ray: $(VENV)/.serve requirements/ray.txt
-	$(BIN)/pip install --quiet -c requirements/constraints.txt -r requirements/ray.txt
+	$(INSTALL) -c requirements/constraints.txt -r requirements/ray.txt
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.ray requirements/test.txt
-	$(BIN)/pip install --quiet -c requirements/constraints.txt -r requirements/test.txt
+$(VENV)/.queue: $(VENV)/.serve requirements/queue-demo.txt
+	$(INSTALL) -c requirements/constraints.txt -r requirements/queue-demo.txt
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.ray requirements/test.txt requirements/queue-demo.txt
+	$(INSTALL) -c requirements/constraints.txt -r requirements/test.txt
 	@touch $@
 
 # bentoctl wants rich 12 and an older bentoml: --no-deps, and pip check is not asked.

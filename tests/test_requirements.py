@@ -23,7 +23,16 @@ ELSEWHERE = {"bentoctl": "bentoctl", "gevent": "gevent", "locust": "locust"}
 ELSEWHERE |= {"optimum": "optimum-neuron"}
 LOAD = ("benchmarks/locustfile.py", "benchmarks/locust_images.py", "tests/benchmarks/end_after.py")
 NEURON = ("runnables/accelerators/neuron", "tests/neuron")
-SERVE = ("service.py", "api", "runnables", "hosts/host.py", "hosts/queue/worker", "ui", "models")
+SERVE = (
+    "service.py",
+    "api",
+    "runnables",
+    "hosts/host.py",
+    "hosts/banner.py",
+    "hosts/queue/worker",
+    "ui",
+    "models",
+)
 #: what `python -m deploy.check` is made of; the checks of manifests run beside the tests
 STEPS = ("__main__", "inventory", "ready", "stand_in", "steps", "terraform")
 APPLYING = tuple(f"deploy/check/{name}.py" for name in STEPS)
@@ -34,7 +43,8 @@ CODE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "ray": (("hosts/ray",), ()),
     "ui": (("ui",), ()),
     "load": (LOAD, ()),
-    "test": (("tests", "benchmarks", "hosts/queue/local", "deploy/check"), (*LOAD, *NEURON)),
+    "queue-demo": (("hosts/queue/local",), ()),
+    "test": (("tests", "benchmarks", "deploy/check"), (*LOAD, *NEURON)),
     "deploy": (("deploy/tools", "deploy/operators"), ()),
     "deploy-check": (APPLYING, ()),
 }
