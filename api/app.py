@@ -71,6 +71,8 @@ class Api:
 
     def start(self) -> None:
         """Go on with stored jobs. It is to be called once the runnable has started."""
+        if self._metrics:
+            self._metrics.started(self.runnable.describe())
         self.jobs.start()
         threading.Thread(target=self._gauge, name="gauges", daemon=True).start()
 

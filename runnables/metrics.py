@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from runnables.version import VERSION
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -55,6 +57,12 @@ class Metrics:
             "Denoiser rows run for finished requests, in units of 512x512 pixels",
             ["task"],
         )
+        self.build: Any = Gauge(
+            "sd_build_info",
+            "1, with what answers here as labels",
+            ["version", "model", "device", "precision"],
+            multiprocess_mode="livemax",
+        )
         self._add_jobs()
 
     def _add_jobs(self) -> None:
@@ -104,6 +112,10 @@ class Metrics:
     def webhook(self, outcome: str) -> None:
         """Count a try to deliver a webhook: one of WEBHOOK_OUTCOMES."""
         self.webhooks.labels(outcome).inc()
+
+    def started(self, model: Mapping[str, Any]) -> None:
+        """Say what answers: the version, and the default model as the runnable describes it."""
+        self.build.labels(VERSION, model["name"], model["device"], model["precision"]).set(1)
 
     def load(self, load: Load) -> None:
         """Set how busy the engine is now."""

@@ -10,11 +10,14 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from runnables.version import VERSION
 from tests.service.server import ROOT, Server
 
-DASHBOARD = ROOT / "deploy" / "observability" / "grafana.json"
+OBSERVABILITY = ROOT / "deploy" / "observability"
+DASHBOARD = OBSERVABILITY / "grafana.json"
 NAME = re.compile(r"\bsd_[a-z0-9_]+")
 ASK = {"prompt": "sea", "num_inference_steps": 2, "seed": 1, "height": 64, "width": 64}
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -116,3 +119,31 @@ def test_the_dashboard_queries_what_is_exposed(
     asked = {name for query in queries for name in NAME.findall(query)}
     assert len(asked) > 10
     assert asked <= exposed, asked - exposed
+
+
+def test_what_answers_is_told(before_and_after: tuple[Samples, Samples]) -> None:
+    labels = {"version": VERSION, "model": "embedded", "device": "cpu"}
+    assert total(before_and_after[1], "sd_build_info", **labels) == 1
+
+
+def test_the_alerts_query_what_is_exposed(before_and_after: tuple[Samples, Samples]) -> None:
+    exposed = {name for name, _ in before_and_after[1]}
+    rules = [
+        rule
+        for group in yaml.safe_load((OBSERVABILITY / "alerts.yml").read_text())["groups"]
+        for rule in group["rules"]
+    ]
+    asked = {name for rule in rules for name in NAME.findall(rule["expr"])}
+    assert len(rules) == len({rule["alert"] for rule in rules}) > 5
+    assert asked <= exposed, asked - exposed
+    assert all({"summary", "action"} <= set(rule["annotations"]) for rule in rules)
+    assert all(rule["labels"]["severity"] in ("page", "ticket") for rule in rules)
+
+
+def test_the_files_that_the_compose_mounts_are_there() -> None:
+    services = yaml.safe_load((OBSERVABILITY / "compose.yml").read_text())["services"]
+    mounted = [one.partition(":")[0] for name in services.values() for one in name["volumes"]]
+    assert len(mounted) > 3
+    assert all((OBSERVABILITY / path).exists() for path in mounted)
+    scraped = yaml.safe_load((OBSERVABILITY / "prometheus.yml").read_text())
+    assert all((OBSERVABILITY / path).exists() for path in scraped["rule_files"])
