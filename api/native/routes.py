@@ -13,6 +13,7 @@ from api.generation import Generation
 from api.http import forms, request_id, responses
 from api.http.forms import Form
 from api.native import imagine
+from runnables.errors import EngineFailed
 from runnables.parameters import MODELS, AnyParameters
 
 #: what the runnable lists under the same name: names that requests may use
@@ -35,8 +36,8 @@ class NativeRoutes:
             Route("/imagine", self._imagine, methods=["GET"]),
             *(Route(f"/{name}", self._list(name)) for name in LISTS),
             Route("/models", self._models),
-            Route("/healthz", _alive),
-            Route("/livez", _alive),
+            Route("/healthz", self._alive),
+            Route("/livez", self._alive),
             Route("/readyz", self._ready),
         ]
 
@@ -85,6 +86,7 @@ class NativeRoutes:
         self._generation.check_ready()
         return PlainTextResponse("ready\n")
 
-
-async def _alive(request: Request) -> Response:
-    return PlainTextResponse("alive\n")
+    async def _alive(self, request: Request) -> Response:
+        if not self._generation.runnable.alive:
+            raise EngineFailed("the engine has failed, and the service has to be restarted")
+        return PlainTextResponse("alive\n")
