@@ -10,6 +10,7 @@
     +-- Cancelled                   499   the client went away or asked to stop
     +-- OverCapacity                429   refused at admission; `retry_after` says when to come back
     +-- NotReady                    503   loading, or draining before a stop
+    |   +-- EngineFailed            503   the engine died, or stands still
     +-- DeadlineExceeded            504   the request's deadline passed before its last step
     +-- GenerationFailed            500   this request alone failed (not a number, out of memory)
     +-- ConfigurationError          503   settings or a model are wrong: the operator has to mend it
@@ -103,6 +104,10 @@ class NotReady(StableDiffusionError):
     """The model is still loading, or the service is draining."""
 
     status = 503
+
+
+class EngineFailed(NotReady):
+    """The engine died or stood still while it worked on this request, perhaps because of it."""
 
 
 class DeadlineExceeded(StableDiffusionError):

@@ -46,6 +46,9 @@ class Runnable(Protocol):
     @property
     def ready(self) -> bool: ...
 
+    @property
+    def alive(self) -> bool: ...
+
     def drain(self, timeout_s: float | None = None) -> bool: ...
 
     def close(self) -> None: ...
@@ -122,6 +125,11 @@ class StableDiffusionRunnable:
     def ready(self) -> bool:
         """Return whether it is loaded, warmed up, and accepting requests."""
         return self._engine is not None and self._engine.accepting
+
+    @property
+    def alive(self) -> bool:
+        """Return False where only a restart of the process helps: the engine has failed."""
+        return self._engine is None or self._engine.alive
 
     def drain(self, timeout_s: float | None = None) -> bool:
         """Accept no new requests and finish the accepted ones.

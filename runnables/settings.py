@@ -111,6 +111,13 @@ class Settings(EnvironmentSettings):
     request_timeout_s: float = Field(
         300.0, gt=0, description="Every request's deadline when it names none"
     )
+    stall_s: float = Field(
+        300.0,
+        gt=0,
+        description="The engine stands still when a step takes longer than this and 20 times its "
+        "estimate: its requests fail (503), and /livez answers 503. To be longer than a first step "
+        "with SD_COMPILE, and than the warm-up of a further model",
+    )
     drain_s: float = Field(60.0, ge=0, description="How long a stop waits for requests in flight")
     prompt_cache: int = Field(256, ge=0, description="Prompt embeddings kept")
     cors_origins: str = Field("", description="Comma-separated allowed origins; * for all")

@@ -24,6 +24,7 @@ from api.progress.record import State, failure
 from runnables.errors import (
     Cancelled,
     DeadlineExceeded,
+    EngineFailed,
     GenerationFailed,
     NotReady,
     OverCapacity,
@@ -198,6 +199,8 @@ class Runner:
         if error is None:
             result = ticket.future.result()
             self._end(job, "succeeded", images=self._keep(job, result), result=result)
+        elif isinstance(error, EngineFailed):  # perhaps because of this job
+            self._recover(job)
         elif isinstance(error, NotReady):  # the service stops; the job goes on after the restart
             self._store.release(job, begun=False)
         elif isinstance(error, Cancelled):
@@ -263,7 +266,7 @@ class Runner:
             self._reported = steps
 
     def _recover(self, job: Job) -> None:
-        """Queue a job whose process has died again, unless that has happened too often."""
+        """Queue a job again whose process or engine has died, unless that happened too often."""
         logger.warning("job %s was interrupted (attempt %d)", job.id, job.attempts)
         if job.cancel:
             self._end(job, "cancelled")

@@ -13,6 +13,7 @@ from api.generation import Generation
 from api.http import forms, request_id, responses
 from api.http.forms import Form
 from api.native import imagine
+from runnables.errors import EngineFailed
 from runnables.parameters import MODELS, AnyParameters
 from runnables.version import versions
 
@@ -37,8 +38,8 @@ class NativeRoutes:
             *(Route(f"/{name}", self._list(name)) for name in LISTS),
             Route("/models", self._models),
             Route("/version", _version),
-            Route("/healthz", _alive),
-            Route("/livez", _alive),
+            Route("/healthz", self._alive),
+            Route("/livez", self._alive),
             Route("/readyz", self._ready),
         ]
 
@@ -87,10 +88,11 @@ class NativeRoutes:
         self._generation.check_ready()
         return PlainTextResponse("ready\n")
 
+    async def _alive(self, request: Request) -> Response:
+        if not self._generation.runnable.alive:
+            raise EngineFailed("the engine has failed, and the service has to be restarted")
+        return PlainTextResponse("alive\n")
+
 
 async def _version(request: Request) -> Response:
     return JSONResponse(versions())
-
-
-async def _alive(request: Request) -> Response:
-    return PlainTextResponse("alive\n")

@@ -88,6 +88,11 @@ class RemoteRunnable:
     def ready(self) -> bool:
         return self._known is not None and not self._draining
 
+    @property
+    def alive(self) -> bool:
+        """True: Ray itself replaces a replica whose engine has failed."""
+        return True
+
     def drain(self, timeout_s: float | None = None) -> bool:
         self._draining = True
         end = time.monotonic() + (self.settings.drain_s if timeout_s is None else timeout_s)

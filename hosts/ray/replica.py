@@ -86,8 +86,8 @@ class Replica:
 
     async def check_health(self) -> None:
         """Ray calls it every few seconds, and replaces a replica that raises."""
-        if not self._runnable.ready:
-            raise RuntimeError("the engine has stopped")
+        if not self._runnable.alive:
+            raise RuntimeError("the engine has failed")
 
     async def __del__(self) -> None:
         """Ray calls it once the orders in flight are finished, or their grace is over."""

@@ -95,9 +95,10 @@ class Accelerator:
 
     def is_out_of_memory(self, error: BaseException) -> bool:
         """Return whether the device ran out of memory, so that a smaller batch may succeed."""
-        return isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or (
-            isinstance(error, RuntimeError) and "not enough memory" in str(error)
-        )
+        if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):
+            return True
+        words = ("not enough memory", "can't allocate memory")  # PyTorch's on the CPU
+        return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
     def free_memory(self) -> None:
         """Give cached memory back after a failure."""

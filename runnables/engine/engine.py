@@ -2,13 +2,13 @@
 
 One thread owns the models. It alternates between admitting (text encode, initial latents), one
 denoiser call for the rows that `scheduling.choose` picks, and decoding what has finished; making
-images of the pixels happens in other threads. Every accepted ticket's future ends exactly once.
+images of the pixels happens in other threads. Every accepted ticket's future ends exactly once:
+here, or by the watch (`watch.py`) where this thread fails.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,8 +26,15 @@ from runnables.engine.model_pool import ModelPool, Waiting
 from runnables.engine.prepare import Preparer
 from runnables.engine.row import Row
 from runnables.engine.scheduling import AHEAD, Queue, Task, Tasks, choose, has_room
+from runnables.engine.watch import Watch, computes, spared
 from runnables.engine.work import Work
-from runnables.errors import Cancelled, DeadlineExceeded, NotReady, StableDiffusionError
+from runnables.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    EngineFailed,
+    NotReady,
+    StableDiffusionError,
+)
 from runnables.ticket import Inputs, Plan, Progress, Ticket
 
 if TYPE_CHECKING:
@@ -38,6 +45,8 @@ logger = logging.getLogger(__name__)
 
 IDLE_S = 0.5  # how often an idle engine looks for cancelled and expired requests
 STOPPED = "the service stopped before this request was finished"
+CLOSE_S = 30.0  # how long a stop waits for the step under way
+IN_VAIN = 3  # turns in a row that fail without any request to blame: the thread gives up
 
 
 class Engine:
@@ -62,18 +71,26 @@ class Engine:
         self._preparer = Preparer(self._settings.prompt_cache)
         self._rows: list[Row] = []
         self._tasks = Tasks()
-        self._open: set[str] = set()  # tickets that are accepted and have not ended
+        self._blamed: list[Work] = []  # whose work is under way: these end with what it raises
+        self._in_vain = 0
+        self._suspect = False  # whether the device has to be checked
         self._batch: Batch | None = None
         self.headroom = Headroom()
         self._images = ThreadPoolExecutor(2, thread_name_prefix="images")
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._stopped = False
+        self._watch = Watch(
+            self._run,
+            forget=self._forget,
+            safe=lambda: computes(accelerator.device),
+            over=self._over,
+            stall_s=self._settings.stall_s,
+        )
 
     # -- any thread -------------------------------------------------------------------------
 
     def start(self) -> None:
         """Begin to serve."""
-        self._thread.start()
+        self._watch.start()
 
     def submit(self, ticket: Ticket, inputs: Inputs) -> None:
         """Plan and admit a request, or let it wait for its model; the ticket's future ends later.
@@ -81,6 +98,8 @@ class Engine:
         Raises:
             InvalidInput, OverCapacity, NotReady: refused, the future is left alone.
         """
+        if not self.alive:
+            raise EngineFailed("the engine has failed, and the service has to be restarted")
         model = self._pool.enter(ticket.parameters.model)
         if model is None:
             self._wait_for_model(ticket, inputs)
@@ -91,7 +110,7 @@ class Engine:
             self._begin(ticket)
             self._queue.admit(work)
         except BaseException:
-            self._open.discard(ticket.id)
+            self._watch.refuse(ticket)
             self._pool.leave(model.name)
             raise
         self._leave_at_end(ticket, model.name)
@@ -102,9 +121,7 @@ class Engine:
     def _begin(self, ticket: Ticket) -> None:
         """Mark the ticket as accepted: from here on only the engine ends its future."""
         ticket.future.set_running_or_notify_cancel()
-        self._open.add(ticket.id)
-        id = ticket.id  # not the ticket: its future would hold it for ever
-        ticket.future.add_done_callback(lambda _: self._open.discard(id))
+        self._watch.accept(ticket)
 
     def _wait_for_model(self, ticket: Ticket, inputs: Inputs) -> None:
         if self._queue.closed:
@@ -112,8 +129,8 @@ class Engine:
         self._begin(ticket)
         try:
             self._pool.wait_for(ticket, inputs)
-        except StableDiffusionError:
-            self._open.discard(ticket.id)
+        except BaseException:
+            self._watch.refuse(ticket)
             raise
 
     def plan(self, ticket: Ticket, inputs: Inputs) -> Plan:
@@ -140,23 +157,27 @@ class Engine:
         """
         self._queue.close()
         end = time.monotonic() + timeout_s
-        while self._open and time.monotonic() < end:
+        while self._watch.open and time.monotonic() < end:
             time.sleep(0.02)
-        return not self._open
+        return not self._watch.open
 
     def close(self) -> None:
         """Stop the thread; whatever is not finished ends with NotReady."""
         self._queue.close()
         self._stopped = True
-        if self._thread.is_alive():
-            self._thread.join()
+        self._watch.close(CLOSE_S, NotReady(STOPPED))
         self._images.shutdown()
         self._pool.close()
 
     @property
     def accepting(self) -> bool:
         """Return whether the engine is running, and not draining."""
-        return self._thread.is_alive() and not self._queue.closed
+        return self._watch.alive and not self._queue.closed
+
+    @property
+    def alive(self) -> bool:
+        """Return False once the engine's thread has died or stands still: only a restart helps."""
+        return self._watch.alive
 
     @property
     def waiting(self) -> int:
@@ -181,16 +202,51 @@ class Engine:
     def _run(self) -> None:
         with self._accelerator.session():
             while not self._stopped:
-                self._drop_ended()
-                self._change_models()
-                self._admit()
-                self._turn()
+                self._blamed = []
+                try:
+                    self._watch.beat()
+                    self._drop_ended()
+                    self._change_models()
+                    self._admit()
+                    self._turn()
+                    self._in_vain = 0
+                except Exception as error:
+                    self._survive(error)
+                self._check_device()
             self._abandon()
+
+    def _survive(self, error: Exception) -> None:
+        """End the requests whose work has raised an error; the others go on."""
+        blamed, self._blamed, self._batch = self._blamed, [], None
+        for work in blamed:
+            self._fail(work, error)
+        self._in_vain = 0 if blamed else self._in_vain + 1
+        if not blamed:
+            logger.error("the engine failed outside of any request", exc_info=error)
+        if self._in_vain >= IN_VAIN:
+            raise error
+
+    def _check_device(self) -> None:
+        """After an unexpected error, look whether the device is lost; then the thread gives up."""
+        suspect, self._suspect = self._suspect, False
+        if suspect and not computes(self._accelerator.device):
+            raise EngineFailed(f"the device {self._accelerator.device} is lost")
+
+    def _forget(self) -> None:
+        """Drop all work, before the thread is started again: every request has ended."""
+        lost = [*_works(self._rows, self._tasks), *self._blamed]
+        for work in [*lost, *self._queue.discard(lambda work: True)]:
+            work.release()
+        self._pool.discard(lambda ticket: True)
+        self._preparer = Preparer(self._settings.prompt_cache)
+        self._rows, self._tasks, self._blamed, self._batch = [], Tasks(), [], None
+        self._in_vain, self._suspect = 0, False
 
     def _turn(self) -> None:
         """Run a step or a tile of a task; where there is neither, wait for requests."""
         self._accelerator.before_step()
         started = time.perf_counter()
+        self._blamed = []
         if task := self._tasks.due(steps_wait=bool(self._rows)):
             self._run_task(task)
             self._tasks.took(time.perf_counter() - started)
@@ -205,6 +261,7 @@ class Engine:
         """Let models come and go, and admit the requests that waited for one."""
         if self._pool.expecting:
             self._batch = None  # it may hold the one that has to go
+        self._blamed = []
         for waiting, outcome in self._pool.turn():
             if isinstance(outcome, StableDiffusionError):
                 settle(waiting.ticket, outcome)
@@ -226,15 +283,20 @@ class Engine:
         """Prepare waiting requests while there is room, their prompts in one text encode."""
         taken: list[Denoise] = []
         while self._has_room(taken) and (work := self._queue.take()):
-            work.begin(taken, self._tasks)
+            try:
+                work.begin(taken, self._tasks)
+            except Exception as error:
+                self._fail(work, error)
+            self._blamed = [*taken]
         started = time.perf_counter()
         for prepared, rows in self._preparer.prepare(taken):
             if isinstance(rows, BaseException):
                 self._fail(prepared, rows)
-                continue
-            self._rows += rows
+            else:
+                self._rows += rows
+            self._blamed.remove(prepared)
         if taken:
-            self._observe("encode", time.perf_counter() - started, len(taken))
+            self._measured("encode", time.perf_counter() - started, len(taken))
 
     def _has_room(self, taken: Sequence[Work]) -> bool:
         held = sum(task.held for task in self._tasks)
@@ -244,8 +306,11 @@ class Engine:
     def _step(self, rows: list[Row]) -> None:
         """Run one denoiser call; when it fails, retry each row alone, so that only one ends."""
         started = time.perf_counter()
+        works = {row.work: None for row in rows}
+        self._blamed = [*works]
         calls, load = sum(row.denoiser_rows for row in rows), sum(row.load for row in rows)
         model, area = rows[0].work.model, rows[0].key.area
+        self._watch.beat(model.cost.step(load, area))
         try:
             batch = self._stacked(rows)
             done = batch.step()
@@ -255,13 +320,19 @@ class Engine:
             self._recover(error, rows)
             return
         seconds = time.perf_counter() - started
-        self.headroom.succeeded()
-        model.cost.observe_step(load, area, seconds)
-        self._observe("denoise", seconds, calls)
-        for work in {row.work: None for row in rows}:
-            self._report(work, batch)
+        with spared("measuring a step"):
+            self.headroom.succeeded()
+            model.cost.observe_step(load, area, seconds)
+        self._measured("denoise", seconds, calls)
+        for work in works:
+            with spared("reporting progress"):
+                self._report(work, batch)
         if done:
             self._finish(done)
+
+    def _measured(self, stage: str, seconds: float, rows: int) -> None:
+        with spared("measuring"):
+            self._observe(stage, seconds, rows)
 
     def _stacked(self, rows: list[Row]) -> Batch:
         if self._batch is None or self._batch.signature != signature(rows):
@@ -282,6 +353,7 @@ class Engine:
 
     def _finish(self, done: list[Row]) -> None:
         """Decode denoised rows together, and end the requests that are complete."""
+        self._blamed = list({row.work: None for row in done})
         for row in done:
             self._rows.remove(row)
         if last := [row for row in done if row.second_pass is None]:
@@ -295,7 +367,7 @@ class Engine:
         for row, pixels in decode(pictured, self._accelerator):
             self._begin_second(row, pixels)
         if pictured:
-            self._observe("decode", time.perf_counter() - started, len(pictured))
+            self._measured("decode", time.perf_counter() - started, len(pictured))
         for row in rows:
             if row not in pictured:
                 self._begin_second(row, None)
@@ -340,14 +412,17 @@ class Engine:
                 except Exception as error:  # the safety checker's: nothing goes out unchecked
                     self._fail(work, error)
         seconds = time.perf_counter() - started
-        model.cost.observe_decode(len(done), done[0].key.area, seconds)
-        self._observe("decode", seconds, len(done))
+        with spared("measuring a decode"):
+            model.cost.observe_decode(len(done), done[0].key.area, seconds)
+        self._measured("decode", seconds, len(done))
 
     # -- tasks ------------------------------------------------------------------------------
 
     def _run_task(self, task: Task) -> None:
         """Run the task's next tile; a failure ends its request and no other."""
         started, work = time.perf_counter(), task.work
+        self._blamed = [work]
+        self._watch.beat(work.model.cost.turns(task.name, 1))
         try:
             next(task.tiles)
             self._accelerator.synchronize()
@@ -360,8 +435,9 @@ class Engine:
             self._fail(work, error)
         else:
             work.model.cost.observe_turn(task.name, time.perf_counter() - started)
-            task.counted()
-        self._observe("upscale", time.perf_counter() - started, 1)
+            with spared("reporting progress"):
+                task.counted()
+        self._measured("upscale", time.perf_counter() - started, 1)
 
     # -- how requests end -------------------------------------------------------------------
 
@@ -382,7 +458,7 @@ class Engine:
         started = time.perf_counter()
         flags = flagged(work)
         if flags is not None:
-            self._observe("safety", time.perf_counter() - started, len(work.finished))
+            self._measured("safety", time.perf_counter() - started, len(work.finished))
         return flags or set()
 
     def _drop_ended(self) -> None:
@@ -391,7 +467,8 @@ class Engine:
             settle(ticket, self._why_ended(ticket))
 
         def ended(work: Work) -> bool:
-            return work.ticket.cancelled or now > work.expires
+            ticket = work.ticket  # the watch may have ended it
+            return ticket.cancelled or now > work.expires or ticket.future.done()
 
         active = filter(ended, _works(self._rows, self._tasks))
         for work in [*self._queue.discard(ended), *active]:
@@ -401,6 +478,10 @@ class Engine:
         allowed = self._pool.first.allowed_s(ticket.parameters)
         return ticket.cancelled or now > ticket.submitted + allowed
 
+    def _over(self, ticket: Ticket) -> StableDiffusionError | None:
+        """Return what a ticket fails with, if its time is over; for the watch."""
+        return self._why_ended(ticket) if self._is_over(ticket, time.monotonic()) else None
+
     def _why_ended(self, ticket: Ticket) -> StableDiffusionError:
         if ticket.cancelled:
             return Cancelled("the request was cancelled")
@@ -409,6 +490,7 @@ class Engine:
 
     def _fail(self, work: Work, error: BaseException) -> None:
         """End a request with an error, and free its rows."""
+        self._suspect |= not isinstance(error, StableDiffusionError)
         self._tasks.drop_all(work)
         self._rows = [row for row in self._rows if row.work is not work]
         settle(work.ticket, readable(error, self._accelerator))

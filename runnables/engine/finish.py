@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from concurrent.futures import InvalidStateError
+from contextlib import suppress
 from itertools import groupby
 
 from PIL import Image
@@ -108,17 +110,18 @@ def deliver(work: Denoise, timings: dict[str, float], flagged: set[int], policy:
 
 
 def settle(ticket: Ticket, outcome: Result | BaseException) -> None:
-    """End the ticket's future, once."""
+    """End the ticket's future, once; of two threads that do, one succeeds."""
     steps = ticket.progress.steps
     if ticket.future.done():
         return
-    if isinstance(outcome, Result):
-        ticket.progress = Progress("done", steps, steps)
-        ticket.future.set_result(outcome)
-    else:
-        state: State = "cancelled" if isinstance(outcome, Cancelled) else "failed"
-        ticket.progress = Progress(state, ticket.progress.step, steps)
-        ticket.future.set_exception(outcome)
+    with suppress(InvalidStateError):
+        if isinstance(outcome, Result):
+            ticket.progress = Progress("done", steps, steps)
+            ticket.future.set_result(outcome)
+        else:
+            state: State = "cancelled" if isinstance(outcome, Cancelled) else "failed"
+            ticket.progress = Progress(state, ticket.progress.step, steps)
+            ticket.future.set_exception(outcome)
 
 
 def readable(error: BaseException, accelerator: Accelerator) -> StableDiffusionError:

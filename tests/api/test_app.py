@@ -12,6 +12,7 @@ from api.app import Api
 from runnables.runnable import StableDiffusionRunnable
 from runnables.settings import Settings
 from runnables.version import VERSION
+from tests.insides import engine_of
 
 Start = Callable[..., StableDiffusionRunnable]
 ASK = {"prompt": "x", "num_inference_steps": 1}
@@ -47,6 +48,22 @@ def test_after_draining_nothing_is_accepted(start: Start) -> None:
     assert response.status_code == 503
     assert "retry-after" in response.headers
     assert served.get("/readyz").status_code == 503
+
+
+def test_an_engine_that_has_failed_is_no_longer_alive(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runnable = start("sd1")
+    served = client(runnable)
+    assert served.get("/livez").status_code == 200
+    monkeypatch.setattr(type(engine_of(runnable)._watch), "alive", False)
+    for response in (
+        served.get("/livez"),
+        served.get("/readyz"),
+        served.post("/txt2img", json=ASK),
+    ):
+        assert response.status_code == 503
+    assert "restarted" in served.get("/livez").json()["error"]
 
 
 def test_keys_guard_all_but_the_probes_and_the_page() -> None:

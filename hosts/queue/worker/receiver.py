@@ -92,7 +92,7 @@ class Receiver:
     def _poll(self, queue: str, urgent: bool) -> None:
         while not self._stopped.is_set():
             room = self._limit + self._settings.reserve * urgent - len(self._in_flight)
-            if room <= 0:
+            if room <= 0 or not self._lifecycle.runnable.alive:
                 self._stopped.wait(PAUSE_S)
                 continue
             try:

@@ -51,7 +51,7 @@ class Worker:
     @property
     def ready(self) -> bool:
         """The model is loaded and every queue is being polled."""
-        return self._receiver is not None and self._receiver.polling
+        return self._receiver is not None and self._receiver.polling and self.runnable.ready
 
     def run(self) -> None:
         """Load the model, work until `stop`, hand back what is unfinished.
@@ -78,7 +78,8 @@ class Worker:
         logger.info("stopped")
 
     def _alive(self) -> bool:
-        return self._receiver is None or self._stop.is_set() or self._receiver.polling
+        polling = self._receiver is None or self._stop.is_set() or self._receiver.polling
+        return polling and self.runnable.alive
 
     def _make_receiver(self, limit: int) -> Receiver:
         settings = self.settings

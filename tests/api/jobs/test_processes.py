@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -20,6 +21,8 @@ from api.jobs.job import Job
 from api.jobs.lease import Lease
 from api.jobs.runner import ATTEMPTS
 from api.jobs.store import Store
+from runnables.errors import EngineFailed
+from runnables.ticket import Ticket
 from tests.api.jobs.conftest import ASK, LONG, Client
 
 Make = Callable[..., Client]
@@ -91,6 +94,26 @@ def test_a_job_that_kills_every_process_fails_in_the_end(
     job = claimed(store, tmp_path / "jobs")
     store._connection.execute("UPDATE jobs SET attempts = ?", (ATTEMPTS,))
     failed = make().until(job.id, "failed")
+    assert failed["error"]["status"] == 500
+    assert str(ATTEMPTS) in failed["error"]["error"]
+
+
+def test_a_job_that_kills_every_engine_fails_in_the_end(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service stays; without a count, the job would be tried for ever."""
+    client = make()
+    submit = client.api.runnable.submit
+
+    def fails(*given: Any, **options: Any) -> Ticket:
+        ticket = submit(*given, **options)
+        ticket.future.exception(timeout=60)
+        ended = Ticket(ticket.parameters)
+        ended.future.set_exception(EngineFailed("the engine failed"))
+        return ended
+
+    monkeypatch.setattr(client.api.runnable, "submit", fails)
+    failed = client.until(client.post()["id"], "failed")
     assert failed["error"]["status"] == 500
     assert str(ATTEMPTS) in failed["error"]["error"]
 
