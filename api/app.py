@@ -13,7 +13,7 @@ from api import errors, openapi
 from api.generation import Generation
 from api.http import tracing
 from api.http.keys import Keys
-from api.jobs.jobs import Jobs
+from api.jobs.jobs import Jobs, folder_of
 from api.jobs.routes import JobRoutes
 from api.native.routes import NativeRoutes
 from api.openai.routes import OpenAIRoutes
@@ -36,8 +36,12 @@ class Api:
         self.settings = runnable.settings
         hub = Hub()
         requests = Requests(hub)
-        self.jobs = Jobs(runnable, hub, requests, metrics)
-        self.generation = Generation(runnable, Keys(self.settings.api_keys), requests, metrics)
+        settings = self.settings
+        keys = Keys(
+            settings.api_keys, folder_of(settings), by_address=settings.anonymous == "address"
+        )
+        self.jobs = Jobs(runnable, hub, requests, keys, metrics)
+        self.generation = Generation(runnable, keys, requests, metrics)
         self._hub = hub
         self._metrics = metrics
         self._stopped = threading.Event()

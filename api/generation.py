@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
@@ -87,13 +89,17 @@ class Generation:
 
         The caller has to `release` the ticket.
         """
+        self.keys.check_model(owner, form.parameters.model or self.models[0])
+        host = request.client.host if request.client else ""
         live = self._requests.begin(owner, request_id.of(request))
         ticket = await asyncio.to_thread(
             self.runnable.submit,
             form.parameters,
             form.inputs,
             on_step=live.on_step,
+            caller=self.keys.caller(owner, host),
         )
+        ticket.future.add_done_callback(partial(self._spend, owner))
         self._requests.follow(live, ticket)
         self.measure()
         return ticket
@@ -121,6 +127,10 @@ class Generation:
         reasons = [image.finish_reason for image in result.images]
         self.count(ticket.parameters.task, 200, reasons)
         return result
+
+    def _spend(self, owner: str, future: Future[Result]) -> None:
+        if future.exception() is None:
+            self.keys.used(owner, future.result().cost_units)
 
     def release(self, ticket: Ticket) -> None:
         """Cancel a ticket that nobody waits for any more; one that has ended stays as it is."""

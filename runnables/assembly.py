@@ -165,7 +165,7 @@ def warm_up(model: LoadedModel, accelerator: Accelerator) -> None:
     logger.info(
         "warm: a step takes %.1f ms, %.2f ms more a row",
         1000 * cost.step(2, area),
-        1000 * cost.share(area),
+        1000 * cost.rate * area,
     )
 
 

@@ -18,7 +18,7 @@ from runnables.errors import InvalidInput, NotReady
 from runnables.parameters import AnyParameters, ImageToImage, Inpaint, TextToImage, Upscale
 from runnables.samplers import names
 from runnables.settings import Settings
-from runnables.ticket import NOTHING, Inputs, Load, OnStep, Plan, Result, Ticket
+from runnables.ticket import ANYBODY, NOTHING, Caller, Inputs, Load, OnStep, Plan, Result, Ticket
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -61,6 +61,7 @@ class Runnable(Protocol):
         id: str | None = None,
         on_step: OnStep | None = None,
         preview_every: int = 0,
+        caller: Caller = ANYBODY,
     ) -> Ticket: ...
 
     def plan(self, parameters: AnyParameters, inputs: Inputs = NOTHING) -> Plan: ...
@@ -155,6 +156,7 @@ class StableDiffusionRunnable:
         id: str | None = None,
         on_step: OnStep | None = None,
         preview_every: int = 0,
+        caller: Caller = ANYBODY,
     ) -> Ticket:
         """Submit a request and return at once; `ticket.future` ends with a Result or an error.
 
@@ -163,6 +165,7 @@ class StableDiffusionRunnable:
             id: the ticket's; default: a new one.
             on_step: called with the Progress after every step, on the engine's thread: be quick.
             preview_every: every so many steps the Progress carries a preview; 0: never.
+            caller: on whose behalf, for its share of the machine.
 
         Raises:
             NotReady, InvalidInput, OverCapacity: refused.
@@ -171,7 +174,11 @@ class StableDiffusionRunnable:
             raise NotReady("the model is still loading")
         _check_inputs(parameters, inputs)
         ticket = Ticket(
-            parameters, id or uuid.uuid4().hex, on_step=on_step, preview_every=preview_every
+            parameters,
+            id or uuid.uuid4().hex,
+            on_step=on_step,
+            preview_every=preview_every,
+            caller=caller,
         )
         self._engine.submit(ticket, inputs)
         return ticket

@@ -124,6 +124,11 @@ class Settings(EnvironmentSettings):
     api_keys: str = Field(
         "", description="Comma-separated keys, or a file of SHA-256 hashes; empty: open to all"
     )
+    anonymous: Literal["together", "address"] = Field(
+        "together",
+        description="Callers without a key share the machine as one caller, or as one per "
+        "`address` (behind a proxy all have the proxy's)",
+    )
     fetch_hosts: str = Field(
         "",
         description="Comma-separated hosts (name or name:port) that images may be fetched from; "
@@ -139,7 +144,9 @@ class Settings(EnvironmentSettings):
         description="Folder of jobs and their images; processes that share it are one service. "
         "Default: stable-diffusion/jobs in XDG_STATE_HOME or ~/.local/state",
     )
-    jobs_max: int = Field(1000, ge=1, description="Jobs waiting at most; more are refused (429)")
+    jobs_max: int = Field(
+        1000, ge=1, description="Jobs of a key waiting at most; more are refused (429)"
+    )
     jobs_active: int = Field(16, ge=1, description="Jobs passed to the engine at once at most")
     jobs_retention_h: float = Field(
         24.0, gt=0, description="Hours that ended jobs and their images are kept"

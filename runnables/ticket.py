@@ -38,6 +38,21 @@ class Inputs:
 NOTHING = Inputs()
 
 
+class Caller(NamedTuple):
+    """A caller shares the machine with others.
+
+    Attributes:
+        name: an API key's hash, or an address; "" for all who have none.
+        weight: the caller's share of the machine, relative to the other callers' weights.
+    """
+
+    name: str = ""
+    weight: float = 1.0
+
+
+ANYBODY = Caller()
+
+
 class Load(NamedTuple):
     """Load says how busy an engine is.
 
@@ -121,6 +136,7 @@ class Ticket:
     Attributes:
         on_step: called with the Progress after every step, on the engine's thread.
         preview_every: steps between previews; 0: none.
+        caller: on whose behalf it is served.
     """
 
     parameters: AnyParameters
@@ -131,6 +147,7 @@ class Ticket:
     cancelled: bool = False
     on_step: OnStep | None = None
     preview_every: int = 0
+    caller: Caller = ANYBODY
 
     def cancel(self) -> None:
         """Ask to stop: the rows are freed before the next step. Further calls do nothing."""

@@ -3,7 +3,7 @@
 `python -m api.http.keys new --name mobile --rate 60 --concurrency 4` makes one: it prints the key,
 once, and the line for the file that SD_API_KEYS names:
 
-    SHA256-OF-THE-KEY name=mobile rate=60 concurrency=4
+    SHA256-OF-THE-KEY name=mobile rate=60 concurrency=4 weight=2 quota=5000 models=tiny,large
 
 A line may have the hash alone; `#` begins a comment. The keys are random and long, so that a plain
 hash is enough: there is nothing to guess that a slow hash would protect.
@@ -20,14 +20,18 @@ import logging
 import os
 import re
 import secrets
+import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from api.http.limits import Limit
-from runnables.errors import ConfigurationError, Unauthorized
+from api.http.usage import Usage
+from runnables.errors import ConfigurationError, OverCapacity, Unauthorized, UnknownName
+from runnables.ticket import ANYBODY, Caller
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +45,9 @@ class Key(BaseModel):
     Attributes:
         rate: The most requests in any minute; None means no limit.
         concurrency: The most requests at a time; None means no limit.
+        weight: The key's share of the machine while others wait, relative to their weights.
+        quota: The most cost units in a calendar month (UTC); None means no limit.
+        models: The models that it may use; none named means all.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,10 +56,20 @@ class Key(BaseModel):
     name: str = Field("", max_length=100)
     rate: int | None = Field(None, ge=1)
     concurrency: int | None = Field(None, ge=1)
+    weight: float = Field(1.0, gt=0, le=1000, allow_inf_nan=False)
+    quota: float | None = Field(None, gt=0, allow_inf_nan=False)
+    models: tuple[str, ...] = ()
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _split(cls, models: object) -> object:
+        return tuple(filter(None, models.split(","))) if isinstance(models, str) else models
 
     def line(self) -> str:
         """Return the key as it stands in the file."""
         options = self.model_dump(exclude={"hash"}, exclude_defaults=True)
+        if self.models:
+            options["models"] = ",".join(self.models)
         return " ".join([self.hash, *(f"{name}={value}" for name, value in options.items())])
 
 
@@ -61,14 +78,21 @@ class Keys:
 
     Args:
         configured: Keys separated by commas, or the name of a file with one line per key.
+        folder: Where the use of keys with a quota is kept.
+        by_address: Whether callers without a key are told apart by their addresses.
 
     Raises:
-        ConfigurationError: Something is configured, but no key is in it, or a line is wrong.
+        ConfigurationError: Something is configured, but no key is in it, or a line is wrong, or
+            quotas cannot be kept.
     """
 
-    def __init__(self, configured: str) -> None:
+    def __init__(
+        self, configured: str, folder: Path | None = None, *, by_address: bool = False
+    ) -> None:
+        self._by_address = by_address
         self._keys = {key.hash: key for key in _read(configured)}
         self._limits = {key.hash: Limit(key.rate, key.concurrency) for key in self._keys.values()}
+        self._usage = _usage(self._keys.values(), folder)
         if configured and not self._keys:  # an empty file must not open the door
             raise ConfigurationError(f"{SETTING} holds no key", loc=(SETTING,))
         if not self._keys:
@@ -101,8 +125,41 @@ class Keys:
         """
         owner = self.check(headers)
         if owner:
+            self._check_quota(owner)
             self._limits[owner].spend()
         return owner
+
+    def check_model(self, owner: str, name: str) -> None:
+        """Check that a key may use a model.
+
+        Raises:
+            UnknownName: It may not; the message has the names that it may use.
+        """
+        models = self._keys[owner].models if owner else ()
+        if models and name not in models:
+            raise UnknownName(
+                f"this key may not use the model {name!r}, but: {', '.join(models)}",
+                loc=("model",),
+            )
+
+    def caller(self, owner: str, address: str = "") -> Caller:
+        """Return on whose behalf the engine serves an owner's request."""
+        if owner:
+            return Caller(owner, self._keys[owner].weight) if owner in self._keys else Caller(owner)
+        return Caller(address) if self._by_address else ANYBODY
+
+    def used(self, owner: str, units: float) -> None:
+        """Count the cost units of a finished request against the key's quota."""
+        if self._usage and owner in self._keys and self._keys[owner].quota:
+            self._usage.add(owner, units)
+
+    def _check_quota(self, owner: str) -> None:
+        quota = self._keys[owner].quota
+        if self._usage and quota and self._usage.of(owner) >= quota:
+            raise OverCapacity(
+                f"this key has used its {quota:g} cost units of this month",
+                retry_after=self._usage.month_left_s,
+            )
 
     @contextmanager
     def admitted(self, headers: Mapping[str, str]) -> Iterator[str]:
@@ -116,8 +173,20 @@ class Keys:
             yield owner
             return
         with self._limits[owner].occupied():
+            self._check_quota(owner)
             self._limits[owner].spend()
             yield owner
+
+
+def _usage(keys: Iterable[Key], folder: Path | None) -> Usage | None:
+    """Return where quotas are counted; None where no key has one."""
+    if folder is None or not any(key.quota for key in keys):
+        return None
+    try:
+        return Usage(folder)
+    except (OSError, sqlite3.Error) as error:
+        why = f"{SETTING} has quotas, whose use cannot be kept in {folder}: {error}"
+        raise ConfigurationError(why, loc=(SETTING,)) from error
 
 
 def _read(configured: str) -> Iterable[Key]:
@@ -163,10 +232,14 @@ def _hash(key: str) -> str:
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def new(name: str = "", rate: int | None = None, concurrency: int | None = None) -> tuple[str, Key]:
-    """Return a random key, and what the file keeps of it."""
+def new(name: str = "", **limits: Any) -> tuple[str, Key]:
+    """Return a random key, and what the file keeps of it.
+
+    Args:
+        limits: The fields of `Key` beside its hash and name.
+    """
     secret = f"sd_{secrets.token_urlsafe(32)}"
-    return secret, Key(hash=_hash(secret), name=name, rate=rate, concurrency=concurrency)
+    return secret, Key(hash=_hash(secret), name=name, **limits)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -176,6 +249,9 @@ def main(arguments: list[str] | None = None) -> None:
     making.add_argument("--name", default="", type=_word, help="whose it is, without spaces")
     making.add_argument("--rate", type=_positive, help="requests per minute; default: no limit")
     making.add_argument("--concurrency", type=_positive, help="at a time; default: no limit")
+    making.add_argument("--weight", type=_amount, default=1.0, help="share while others wait")
+    making.add_argument("--quota", type=_amount, help="cost units per month; default: no limit")
+    making.add_argument("--models", default="", type=_word, help="comma-separated; default: all")
     secret, key = new(**vars(parser.parse_args(arguments)))
     print(f"key (shown once, for the client): {secret}")
     print(f"line (for the file {SETTING} names): {key.line()}")
@@ -191,6 +267,16 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError("a whole number from 1")
     return int(text)
+
+
+def _amount(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1e12:
+        raise argparse.ArgumentTypeError("a number over 0")
+    return value
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 from api.http import fetch, tracing
+from api.http.keys import Keys
 from api.jobs.document import document
 from api.jobs.files import Files
 from api.jobs.job import Job
@@ -45,6 +46,7 @@ class Jobs:
     Args:
         hub: Listeners of progress.
         requests: The synchronous requests, which `find` and `cancel` know as well.
+        keys: The owners' keys, for their shares and quotas.
     """
 
     def __init__(
@@ -52,9 +54,11 @@ class Jobs:
         runnable: Runnable,
         hub: Hub,
         requests: Requests,
+        keys: Keys,
         metrics: Metrics | None = None,
     ) -> None:
         self.hub = hub
+        self._keys = keys
         self._requests = requests
         self._watch = Watch(metrics)
         self._runnable = runnable
@@ -69,7 +73,9 @@ class Jobs:
         """Open the folder, go on with what a former process left, and begin to work."""
         folder = folder_of(self._settings)
         try:
-            self._parts = Parts(self._runnable, folder, self.hub, self._watch, self.document)
+            self._parts = Parts(
+                self._runnable, folder, self.hub, self._watch, self._keys, self.document
+            )
         except (OSError, sqlite3.Error) as error:
             self._failure = f"SD_JOBS_DIR={folder} cannot be used: {error}"
             logger.error("no jobs are accepted: %s", self._failure)
@@ -101,7 +107,7 @@ class Jobs:
 
         Raises:
             Conflict: The id names a job with another body.
-            OverCapacity: SD_JOBS_MAX jobs are waiting.
+            OverCapacity: SD_JOBS_MAX jobs of this owner are waiting.
             InvalidInput, NotReady: As on the synchronous endpoints.
         """
         parts, id = self._open(), submission.request.id or uuid4().hex
@@ -109,7 +115,7 @@ class Jobs:
         there = parts.store.get(owner, id)
         if there is not None:
             return _same(there, fingerprint), False
-        self._check_room(parts.store)
+        self._check_room(parts.store, owner)
         self._check_webhook(submission)
         job = self._planned(owner, id, submission, fingerprint)
         job = replace(job, folder=parts.files.new(submission.images))
@@ -188,6 +194,7 @@ class Jobs:
         images = wanted.images
         inputs = Inputs(images.get("img"), images.get("mask"), tuple(wanted.controls))
         plan = self._runnable.plan(wanted.parameters, inputs)
+        self._keys.check_model(owner, plan.parameters.model or self._runnable.describe()["name"])
         now = time.time()
         expires = now + wanted.deadline_s if wanted.deadline_s else None
         return Job(
@@ -206,10 +213,11 @@ class Jobs:
             fingerprint=fingerprint,
         )
 
-    def _check_room(self, store: Store) -> None:
-        waiting = store.count("queued")
+    def _check_room(self, store: Store, owner: str) -> None:
+        waiting = store.count("queued", owner)
         if waiting >= self._settings.jobs_max:
-            raise OverCapacity(f"{waiting} jobs are waiting; try again later", retry_after=30)
+            message = f"{waiting} jobs of this caller are waiting; try again later"
+            raise OverCapacity(message, retry_after=30)
 
     def _check_webhook(self, wanted: Submission) -> None:
         if wanted.request.webhook is None:
@@ -240,6 +248,7 @@ class Parts:
         folder: Path,
         hub: Hub,
         watch: Watch,
+        keys: Keys,
         document: Document,
     ) -> None:
         settings = runnable.settings
@@ -247,7 +256,7 @@ class Parts:
         self.files = Files(folder / "files")
         self.lease = Lease(folder / "processes")
         self.runner = Runner(
-            runnable, self.store, self.files, self.lease, hub, settings.jobs_active, watch
+            runnable, self.store, self.files, self.lease, hub, settings.jobs_active, watch, keys
         )
         self.webhooks = Webhooks(
             self.store,

@@ -12,6 +12,7 @@ from typing import Any
 
 from PIL.Image import Image
 
+from api.http.keys import Keys
 from api.http.stopping import stopping
 from api.jobs.files import Files
 from api.jobs.job import Job
@@ -51,6 +52,7 @@ class Runner:
     Args:
         limit: The most jobs in the engine.
         watch: It hears when a job starts and ends.
+        keys: The owners' keys, for their shares and quotas.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Runner:
         hub: Hub,
         limit: int,
         watch: Watch,
+        keys: Keys,
     ) -> None:
         self._runnable = runnable
         self._store = store
@@ -70,6 +73,7 @@ class Runner:
         self._hub = hub
         self._limit = limit
         self._watch = watch
+        self._keys = keys
         self._active: dict[int, tuple[Job, Live]] = {}
         self._wake = threading.Event()
         self._stopped = False
@@ -161,6 +165,7 @@ class Runner:
                 inputs,
                 on_step=live.on_step,
                 preview_every=self._hub.every(live.key),
+                caller=self._keys.caller(job.owner),
             )
         except (OverCapacity, NotReady):
             self._store.release(job, begun=False)
@@ -198,6 +203,7 @@ class Runner:
         error = ticket.future.exception()
         if error is None:
             result = ticket.future.result()
+            self._keys.used(job.owner, result.cost_units)
             self._end(job, "succeeded", images=self._keep(job, result), result=result)
         elif isinstance(error, EngineFailed):  # perhaps because of this job
             self._recover(job)

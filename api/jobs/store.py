@@ -98,11 +98,11 @@ class Store:
             row = self._connection.execute(query, (job.due, job.number)).fetchone()
         return row["jobs"], row["seconds"]
 
-    def count(self, state: State) -> int:
-        """Return how many jobs are in this state."""
+    def count(self, state: State, owner: str | None = None) -> int:
+        """Return how many jobs, of this owner or of all, are in this state."""
         with self._lock:
-            query = "SELECT COUNT(*) FROM jobs WHERE state = ?"
-            return int(self._connection.execute(query, (state,)).fetchone()[0])
+            query = "SELECT COUNT(*) FROM jobs WHERE state = ? AND owner = COALESCE(?, owner)"
+            return int(self._connection.execute(query, (state, owner)).fetchone()[0])
 
     # -- a job's way ------------------------------------------------------------------------
 
@@ -118,11 +118,16 @@ class Store:
             return _job(self._connection.execute(query, (job.owner, job.id)).fetchone())
 
     def claim(self, runner: str) -> Job | None:
-        """Return the queued job that is due first; it is now running at this runner."""
+        """Return a queued job, which is now running at this runner.
+
+        It is one of the owner who has the fewest running, and of those the one that is due first.
+        """
         return self._one(
             "UPDATE jobs SET state = 'running', runner = ?, attempts = attempts + 1, "
             "started = COALESCE(started, ?) WHERE number = (SELECT number FROM jobs "
-            "WHERE state = 'queued' ORDER BY due, number LIMIT 1) RETURNING *",
+            "WHERE state = 'queued' ORDER BY (SELECT COUNT(*) FROM jobs AS other "
+            "WHERE other.state = 'running' AND other.owner = jobs.owner), due, number LIMIT 1) "
+            "RETURNING *",
             runner,
             self._clock(),
         )

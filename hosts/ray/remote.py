@@ -25,7 +25,18 @@ from runnables.errors import Cancelled, NotReady, OverCapacity, StableDiffusionE
 from runnables.parameters import AnyParameters
 from runnables.runnable import Observe
 from runnables.settings import Settings
-from runnables.ticket import NOTHING, Inputs, Load, OnStep, Plan, Progress, Result, Ticket
+from runnables.ticket import (
+    ANYBODY,
+    NOTHING,
+    Caller,
+    Inputs,
+    Load,
+    OnStep,
+    Plan,
+    Progress,
+    Result,
+    Ticket,
+)
 
 if TYPE_CHECKING:
     pass
@@ -115,13 +126,14 @@ class RemoteRunnable:
         id: str | None = None,
         on_step: OnStep | None = None,
         preview_every: int = 0,
+        caller: Caller = ANYBODY,
     ) -> Ticket:
         if not self.ready:
             raise NotReady("the model is loading, or the service is stopping")
         ticket = RemoteTicket(
             parameters, id or uuid.uuid4().hex, on_step=on_step, preview_every=preview_every
         )
-        options = {"id": ticket.id, "preview_every": preview_every}
+        options = {"id": ticket.id, "preview_every": preview_every, "caller": caller}
         order = Order(parameters, inputs, options, on_step is not None, time.time())
         ticket.future.set_running_or_notify_cancel()  # from here on only `_follow` ends it
         self._tickets.add(ticket)

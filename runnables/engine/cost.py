@@ -2,16 +2,47 @@
 
 from __future__ import annotations
 
+import statistics
+from collections import deque
 from dataclasses import dataclass, field
 
-GAIN = 0.05  # how far one observation moves the model
-TURN_GAIN = 0.3  # the same for upscalers, whose first turn is often slow
+GAIN = 0.1  # how far one observation moves the model
+BOUND = 2.0  # an observation counts as at most so many times its estimate, and no less than 1/BOUND
+RECENT = 7  # observations whose median shows that the machine has become faster or slower
+SHIFT = 1.5  # from this factor on the median is a new level, and the model takes it at once
+TURN_GAIN = 0.3  # as GAIN, for upscalers, whose first turn is often slow
 FIRST_TURN_S = 0.1  # of an upscaler that was never used
+SHARING = 4.0  # images that share a call of a busy machine, as estimates of waiting assume
+
+
+class Level:
+    """A level tells a lasting change from outliers: the median of recent observations says it."""
+
+    def __init__(self) -> None:
+        self._recent: deque[float] = deque(maxlen=RECENT)
+
+    def changed(self, ratio: float) -> float | None:
+        """Count an observation by its ratio to the estimate.
+
+        Returns:
+            The factor by which everything has changed, or None where it has not.
+        """
+        self._recent.append(ratio)
+        median = statistics.median(self._recent)
+        if len(self._recent) < RECENT or 1 / SHIFT < median < SHIFT:
+            return None
+        latest = statistics.median(list(self._recent)[-3:])  # the estimate has moved meanwhile
+        self._recent.clear()
+        return latest
 
 
 @dataclass
 class CostModel:
     """A denoiser call takes overhead + rate x denoiser rows x latent area, in seconds.
+
+    Both are learnt from calls of different size, by normalised least mean squares. A single
+    observation has a bounded effect, however slow the machine was at that moment, and a model that
+    is wrong as a whole (a warm-up beside other work) is replaced after a few calls.
 
     Attributes:
         overhead: seconds of a call that no row adds to.
@@ -24,6 +55,9 @@ class CostModel:
     rate: float = 1e-5
     decode_rate: float = 1e-4
     turn: dict[str, float] = field(default_factory=dict)
+    _steps: Level = field(default_factory=Level, repr=False, compare=False)
+    _decodes: Level = field(default_factory=Level, repr=False, compare=False)
+    _typical: float = field(default=0.0, repr=False)  # rows x area of a call, on average
 
     def step(self, rows: float, area: int) -> float:
         """Return the seconds of one denoiser call."""
@@ -34,9 +68,18 @@ class CostModel:
         decode = self.decode_rate * area * images
         return steps * self.step(rows * images, area) + decode
 
-    def share(self, work: float) -> float:
-        """Return the seconds that rows x latent positions add to a machine already busy."""
-        return self.rate * work
+    def share(self, work: float, calls: float) -> float:
+        """Return the seconds that a request adds to a machine that is busy already.
+
+        Args:
+            work: rows x latent positions of all its calls.
+            calls: denoiser calls of all its images; others share them.
+        """
+        return self.rate * work + self.overhead * calls / SHARING
+
+    def left(self, work: float, calls: float) -> float:
+        """Return the seconds of the calls that are left of an image, alone on the machine."""
+        return self.rate * work + self.overhead * calls
 
     def turns(self, upscaler: str, count: int) -> float:
         """Return the seconds of so many tiles of an upscaler."""
@@ -45,7 +88,7 @@ class CostModel:
     def observe_turn(self, upscaler: str, seconds: float) -> None:
         """Correct an upscaler's seconds per tile; the first observation is taken as it is."""
         known = self.turn.get(upscaler, seconds)
-        self.turn[upscaler] = known + TURN_GAIN * (seconds - known)
+        self.turn[upscaler] = known + TURN_GAIN * (min(seconds, 10 * known) - known)
 
     def calibrate(self, samples: list[tuple[int, int, float]]) -> None:
         """Fit overhead and rate to (denoiser rows, area, seconds) of calls of different size."""
@@ -59,11 +102,28 @@ class CostModel:
         self.overhead = max(small[2] - self.rate * work_small, 0.0)
 
     def observe_step(self, rows: float, area: int, seconds: float) -> None:
-        """Scale the model towards what a call really took."""
-        ratio = min(max(seconds / max(self.step(rows, area), 1e-9), 0.1), 10.0)
-        self.overhead *= 1 + GAIN * (ratio - 1)
-        self.rate *= 1 + GAIN * (ratio - 1)
+        """Correct overhead and rate by what a call really took."""
+        work, estimate = rows * area, max(self.step(rows, area), 1e-9)
+        if factor := self._steps.changed(seconds / estimate):
+            self.overhead *= factor
+            self.rate *= factor
+            return
+        self._typical += (work - self._typical) * (GAIN if self._typical else 1.0)
+        error = _bounded(seconds, estimate) - estimate
+        size = work / self._typical  # so that overhead and rate weigh alike
+        step = GAIN * error / (1 + size * size)
+        self.overhead = max(self.overhead + step, 0.0)
+        self.rate = max(self.rate + step * size / self._typical, 0.01 * self.rate)
 
     def observe_decode(self, images: int, area: int, seconds: float) -> None:
         """Correct the VAE's seconds by what a decode really took."""
-        self.decode_rate += GAIN * (seconds / (images * area) - self.decode_rate)
+        observed, estimate = seconds / (images * area), max(self.decode_rate, 1e-12)
+        factor = self._decodes.changed(observed / estimate)
+        if factor:
+            self.decode_rate *= factor
+        else:
+            self.decode_rate += GAIN * (_bounded(observed, estimate) - estimate)
+
+
+def _bounded(observed: float, estimate: float) -> float:
+    return min(max(observed, estimate / BOUND), estimate * BOUND)

@@ -131,7 +131,7 @@ class Denoise:
 
     @property
     def share_s(self) -> float:
-        return self.model.cost.share(self.work)
+        return self.model.cost.share(self.work, self.steps * len(self.seeds))
 
     def text_additions(self, family: Family) -> tuple[Any, ...]:
         """Return what extensions add to the prompts' encoding; nothing for a refiner."""

@@ -1,7 +1,7 @@
 """The step loop lets requests join before a step, share it, and leave after it.
 
 One thread owns the models. It alternates between admitting (text encode, initial latents), one
-denoiser call for the rows that `scheduling.choose` picks, and decoding what has finished; making
+denoiser call for the rows that `scheduling.Turns` picks, and decoding what has finished; making
 images of the pixels happens in other threads. Every accepted ticket's future ends exactly once:
 here, or by the watch (`watch.py`) where this thread fails.
 """
@@ -25,7 +25,16 @@ from runnables.engine.memory import Headroom
 from runnables.engine.model_pool import ModelPool, Waiting
 from runnables.engine.prepare import Preparer
 from runnables.engine.row import Row
-from runnables.engine.scheduling import AHEAD, Queue, Task, Tasks, choose, has_room
+from runnables.engine.scheduling import (
+    AHEAD,
+    Busy,
+    Candidate,
+    Queue,
+    Task,
+    Tasks,
+    Turns,
+    has_room,
+)
 from runnables.engine.watch import Watch, computes, spared
 from runnables.engine.work import Work
 from runnables.errors import (
@@ -66,11 +75,12 @@ class Engine:
         self._settings = pool.first.settings
         self._accelerator = accelerator
         self._observe = observe
-        self._queue = Queue(self._settings.max_queue_s, self._busy_s)
+        self._turns: Turns[Row] = Turns(self._limit, _seconds)
+        self._queue = Queue(self._settings.max_queue_s, self._busy, self._turns.served)
         pool.wake = self._queue.wake
         self._preparer = Preparer(self._settings.prompt_cache)
         self._rows: list[Row] = []
-        self._tasks = Tasks()
+        self._tasks = Tasks(self._turns.served)
         self._blamed: list[Work] = []  # whose work is under way: these end with what it raises
         self._in_vain = 0
         self._suspect = False  # whether the device has to be checked
@@ -239,7 +249,8 @@ class Engine:
             work.release()
         self._pool.discard(lambda ticket: True)
         self._preparer = Preparer(self._settings.prompt_cache)
-        self._rows, self._tasks, self._blamed, self._batch = [], Tasks(), [], None
+        self._rows, self._blamed, self._batch = [], [], None
+        self._tasks = Tasks(self._turns.served)
         self._in_vain, self._suspect = 0, False
 
     def _turn(self) -> None:
@@ -249,13 +260,21 @@ class Engine:
         self._blamed = []
         if task := self._tasks.due(steps_wait=bool(self._rows)):
             self._run_task(task)
-            self._tasks.took(time.perf_counter() - started)
+            self._tasks.took(seconds := time.perf_counter() - started)
+            self._turns.charge(task.work.ticket.caller, seconds)
         elif self._rows:
-            self._step(choose(self._rows, self._limit))
+            self._take_steps()
             self._tasks.stepped(time.perf_counter() - started)
         else:
             self._batch = None  # its rows hold their finished latents
             self._queue.wait(IDLE_S)
+
+    def _take_steps(self) -> None:
+        """Run a step of the rows whose turn it is, and count what that took, decoding included."""
+        candidates = [_candidate(row) for row in self._rows]
+        chosen, started = self._turns.choose(candidates), time.perf_counter()
+        self._step([one.row for one in chosen])
+        self._turns.took(chosen, candidates, time.perf_counter() - started)
 
     def _change_models(self) -> None:
         """Let models come and go, and admit the requests that waited for one."""
@@ -300,8 +319,8 @@ class Engine:
 
     def _has_room(self, taken: Sequence[Work]) -> bool:
         held = sum(task.held for task in self._tasks)
-        limit = self._accelerator.row_limit
-        return has_room(self._rows, held, taken, self._queue.first_urgency, limit)
+        active = [_candidate(row) for row in self._rows]
+        return has_room(active, held, taken, self._queue.first, self._accelerator.row_limit)
 
     def _step(self, rows: list[Row]) -> None:
         """Run one denoiser call; when it fails, retry each row alone, so that only one ends."""
@@ -509,15 +528,16 @@ class Engine:
     def _row_limit(self, model: LoadedModel, area: int) -> float:
         return min(self._accelerator.row_limit(area), model.memory.rows(area))
 
-    def _limit(self, row: Row) -> int:
+    def _limit(self, one: Candidate[Row]) -> int:
         """Return the denoiser rows that a call with this row may hold, at least one image's."""
-        fits = self._row_limit(row.work.model, row.key.area)
+        fits = self._row_limit(one.row.work.model, one.key.area)
         return max(2, int(fits * self.headroom.share))
 
-    def _busy_s(self) -> float:
-        """Return the seconds of work left in the rows that take steps, and in tasks."""
-        steps = sum(_share_of(row) for row in list(self._rows))
-        return steps + sum(task.left_s() for task in self._tasks)
+    def _busy(self) -> list[Busy]:
+        """Return the work that is left in the rows that take steps, and in tasks."""
+        left: list[tuple[Work, float]] = [(row.work, _share_of(row)) for row in list(self._rows)]
+        left += [(task.work, task.left_s()) for task in self._tasks]
+        return [Busy(work.ticket.caller, work.urgency, seconds) for work, seconds in left]
 
     def _report(self, work: Denoise, batch: Batch) -> None:
         rows = [row for row in self._rows if row.work is work]
@@ -549,4 +569,15 @@ def _works(rows: Sequence[Row], tasks: Tasks) -> list[Work]:
 
 def _share_of(row: Row) -> float:
     """Return the seconds that the rest of a row takes on a machine that is busy already."""
-    return row.work.model.cost.share(row.remaining)
+    return row.work.model.cost.share(row.remaining, row.work.steps - row.done)
+
+
+def _seconds(one: Candidate[Row], load: float) -> float:
+    """Return the estimated seconds of a call with this row that holds so much load."""
+    return one.row.work.model.cost.step(load, one.key.area)
+
+
+def _candidate(row: Row) -> Candidate[Row]:
+    work = row.work
+    left_s = work.model.cost.left(row.remaining, work.steps - row.done)
+    return Candidate(row, work, row.key, row.load, left_s, fresh=row.done == 0)

@@ -121,10 +121,6 @@ class Row:
         return BatchKey(self.stage.family.number, height, width, tokens, acting)
 
     @property
-    def urgency(self) -> float:
-        return self.work.urgency
-
-    @property
     def latents(self) -> Tensor:
         """Return the current sample, (C, h, w) float32."""
         return self.state[0]

@@ -1,33 +1,48 @@
 """This module has all policy of the engine: who is admitted, who waits, who takes the next step.
 
-Urgency is an absolute time: a request may wait a multiple of its own time before others of its
-class overtake it. So a waiting request goes before those that come much later, and every request is
-served in the end.
+Three rules hold everywhere, and `tests/runnables/engine/test_fairness.py` proves their bounds:
+
+- Callers (API keys) share the machine's seconds by their weights. Who has had less goes first.
+- Among the requests of a caller the least remaining work goes first, with ageing: a request that
+  has waited a multiple of its own time, or may miss its deadline, is overdue and goes before them.
+- Whoever goes first shares the step with the others, but those that have had more, or have more
+  left than its whole request, at most double the time of the step. Work that cannot share it
+  (another size or model) gets as much time in steps of its own.
 """
 
 from __future__ import annotations
 
-import math
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from functools import cached_property
+from operator import itemgetter
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from runnables.engine.work import Work
-from runnables.errors import NotReady, OverCapacity
+from runnables.errors import DeadlineExceeded, NotReady, OverCapacity
 from runnables.parameters import Priority
-from runnables.ticket import Progress, Ticket
+from runnables.ticket import Caller, Progress, Ticket
 
 #: how many times its own time a request may wait before others of its class overtake it
 PATIENCE: Mapping[Priority, float] = {"high": 1.0, "normal": 4.0, "low": 16.0}
 AHEAD = 2  # how many full batches of rows are prepared and kept in memory
+STRETCH = 2.0  # how many times longer a step may become by those that are not first in line
+FORGET = 1000  # callers that are remembered; then the half that was served least is forgotten
 
 
 def urgency(ticket: Ticket, seconds: float, expires: float) -> float:
     """Return the time.monotonic at which a request that takes so long alone should be served."""
     wait = PATIENCE[ticket.parameters.priority] * seconds
     return min(ticket.submitted + wait, expires - seconds)
+
+
+def due(work: Work, left_s: float) -> float:
+    """Return the time until which others may overtake what is left of a request."""
+    ended = urgency(work.ticket, work.seconds, work.expires) + work.seconds
+    return min(ended, work.expires - STRETCH * left_s)
 
 
 # -- the next step ----------------------------------------------------------------------------
@@ -56,53 +71,204 @@ class BatchKey:
         return self.height * self.width
 
 
-class Candidate(Protocol):
-    """A candidate has what the choice needs to know of a row."""
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate(Generic[R]):
+    """A candidate is a row that could take the next step, with what the choice needs to know.
+
+    Attributes:
+        work: what the row is an image of.
+        load: denoiser rows of the next call.
+        left_s: seconds of the calls that are left, alone on the machine.
+        fresh: whether it has taken no step yet.
+    """
+
+    row: R
+    work: Work
+    key: BatchKey
+    load: float
+    left_s: float
+    fresh: bool = False
 
     @property
-    def key(self) -> BatchKey: ...
+    def caller(self) -> Caller:
+        return self.work.ticket.caller
+
+    @cached_property
+    def due(self) -> float:
+        """Return the time until which others may overtake it."""
+        return due(self.work, self.left_s)
+
     @property
-    def urgency(self) -> float: ...
-    @property
-    def load(self) -> float: ...
+    def pending_s(self) -> float:
+        """Return the seconds that are left, where those of higher priority count less."""
+        return self.left_s * PATIENCE[self.work.parameters.priority]
 
 
-C = TypeVar("C", bound=Candidate)
-
-
-def choose(rows: Sequence[C], limit: Callable[[C], float]) -> list[C]:
-    """Return the most urgent row, and the most urgent of those that can share its denoiser call.
+class Turns(Generic[R]):
+    """Turns are taken by callers, batch keys and rows; the engine's thread alone calls `choose`.
 
     Args:
-        rows: all active rows, at least one.
-        limit: denoiser rows, or as much other load, that a call with this row may hold. A single
-            row is always taken.
+        limit: denoiser rows, or as much other load, that a call with this candidate may hold.
+        seconds: estimated, of a call with this candidate that holds so much load.
+        clock: in seconds, of the same kind as a ticket's `submitted`.
     """
-    first = min(rows, key=lambda row: row.urgency)
-    room, key = limit(first), first.key
-    chosen: list[C] = []
-    for row in sorted((row for row in rows if row.key == key), key=lambda row: row.urgency):
-        if chosen and row.load > room:
-            break
-        chosen.append(row)
-        room -= row.load
-    return chosen
+
+    def __init__(
+        self,
+        limit: Callable[[Candidate[R]], float],
+        seconds: Callable[[Candidate[R], float], float],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._limit = limit
+        self._seconds = seconds
+        self._clock = clock
+        self._served: dict[str, float] = {}  # virtual time: seconds by weight, by caller
+        self._floor = 0.0  # the virtual time at which new callers begin
+        self._credit: dict[BatchKey, float] = {}  # seconds that waiting batch keys may take
+        self._led: BatchKey | None = None
+
+    def served(self, caller: Caller) -> float:
+        """Return the caller's virtual time: the seconds that it was served, divided by weight."""
+        return max(self._served.get(caller.name, 0.0), self._floor)
+
+    def charge(self, caller: Caller, seconds: float) -> None:
+        """Count seconds of the machine that a caller was served."""
+        if len(self._served) > FORGET:
+            most = sorted(self._served.items(), key=itemgetter(1))[FORGET // 2 :]
+            self._served = dict(most)
+        self._served[caller.name] = self.served(caller) + seconds / caller.weight
+
+    def choose(self, candidates: Sequence[Candidate[R]]) -> list[Candidate[R]]:
+        """Return the candidates that take the next step together.
+
+        Args:
+            candidates: all of them, at least one. A single one is always taken.
+        """
+        behind = min(candidates, key=lambda one: self.served(one.caller))
+        self._floor = max(self._floor, self.served(behind.caller))
+        # callers of equal load differ by parts of a step, which must not limit what they share
+        level = self._floor + self._seconds(behind, self._limit(behind)) / 2
+        now = self._clock()
+
+        def rank(one: Candidate[R]) -> tuple[bool, bool, float]:
+            overdue = one.due < now
+            place = one.due if overdue else one.pending_s
+            return self.served(one.caller) > level, not overdue, place
+
+        first = min(candidates, key=rank)
+        self._led = first.key
+        if (key := self._due(candidates, first.key, level)) is not None:
+            first = min((one for one in candidates if one.key == key), key=rank)
+        alike = [one for one in candidates if one.key == first.key]
+        return self._fill(first, alike, level)
+
+    def _due(
+        self, candidates: Sequence[Candidate[R]], led: BatchKey, level: float
+    ) -> BatchKey | None:
+        """Return another batch key whose turn it is: it has waited for as long as its call takes.
+
+        One with a new row only waits for one step.
+        """
+        groups: dict[BatchKey, list[Candidate[R]]] = {}
+        for one in candidates:
+            if one.key != led:
+                groups.setdefault(one.key, []).append(one)
+        left: dict[BatchKey, float] = {}
+        for key, group in groups.items():
+            new = any(one.fresh and self.served(one.caller) <= level for one in group)
+            load = min(sum(one.load for one in group), self._limit(group[0]))
+            needed = 0.0 if new else self._seconds(group[0], load)
+            left[key] = self._credit.get(key, 0.0) - needed
+        due = max(left, key=lambda key: left[key], default=None)
+        return due if due is not None and self._credit.get(due, 0.0) > 0 <= left[due] else None
+
+    def _fill(
+        self, first: Candidate[R], alike: list[Candidate[R]], level: float
+    ) -> list[Candidate[R]]:
+        """Return the first, its peers, and of the others those that at most double the step.
+
+        New rows go before others, so that they take their first step at once, and then those that
+        have least left.
+        """
+        alike = sorted(alike, key=lambda one: (not one.fresh, one.pending_s))
+        room, longest = self._limit(first), first.work.seconds
+        peers = [
+            one
+            for one in alike
+            if self.served(one.caller) <= level and (one.fresh or one.left_s <= longest)
+        ]
+        chosen, load = [first], first.load
+        for one in peers:
+            if one is not first and load + one.load <= room:
+                chosen.append(one)
+                load += one.load
+        allowed = STRETCH * self._seconds(first, load)
+        for one in sorted(alike, key=lambda one: self.served(one.caller) > level):
+            fits = load + one.load <= room and self._seconds(first, load + one.load) <= allowed
+            if one not in chosen and fits:
+                chosen.append(one)
+                load += one.load
+        return chosen
+
+    def took(
+        self,
+        chosen: Sequence[Candidate[R]],
+        candidates: Sequence[Candidate[R]],
+        seconds: float,
+    ) -> None:
+        """Count a step: to its callers by load, and to the batch keys that waited for it."""
+        load = sum(one.load for one in chosen)
+        for one in chosen:
+            self.charge(one.caller, seconds * one.load / load)
+        key, before = chosen[0].key, self._credit
+        waiting = {one.key for one in candidates} - {key, self._led}
+        earned = seconds / len(waiting) if waiting and key == self._led else 0.0
+        self._credit = {other: before.get(other, 0.0) + earned for other in waiting}
+        if key != self._led:
+            self._credit[key] = before.get(key, 0.0) - seconds
 
 
 # -- admission --------------------------------------------------------------------------------
 
 
+class Busy(NamedTuple):
+    """This much work is accepted and not finished.
+
+    Attributes:
+        seconds: that it takes of a machine that is busy with other work, too.
+    """
+
+    caller: Caller
+    urgency: float
+    seconds: float
+
+
 class Queue:
-    """The queue holds accepted work that has not begun, most urgent first; it is thread-safe.
+    """The queue holds accepted work that has not begun; it is thread-safe.
+
+    The work of the caller that has had least goes first, and of that the most urgent.
 
     Args:
         max_wait: seconds of estimated waiting beyond which requests are refused.
-        busy: seconds of work in what is being generated.
+        busy: the work that has begun.
+        served: virtual time of a caller, as `Turns.served`.
+        clock: in seconds, of the same kind as a ticket's `submitted`.
     """
 
-    def __init__(self, max_wait: float, busy: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        max_wait: float,
+        busy: Callable[[], Iterable[Busy]],
+        served: Callable[[Caller], float] = lambda caller: 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._max_wait = max_wait
         self._busy = busy
+        self._served = served
+        self._clock = clock
         self._waiting: list[Work] = []
         self._changed = threading.Condition()
         self.closed = False
@@ -111,37 +277,45 @@ class Queue:
         return len(self._waiting)
 
     @property
-    def first_urgency(self) -> float:
-        """Return the urgency of the next request; infinity where none waits."""
+    def first(self) -> Work | None:
+        """Return what `take` would return."""
         with self._changed:
-            return self._waiting[0].urgency if self._waiting else math.inf
+            self._sort()
+            return self._waiting[0] if self._waiting else None
 
     def admit(self, work: Work) -> None:
         """Admit a request.
 
         Raises:
             NotReady: the service is draining.
+            DeadlineExceeded: alone on the machine it would take longer than its deadline allows.
             OverCapacity: it would wait longer than allowed, or past its own deadline.
         """
         with self._changed:
             if self.closed:
                 raise NotReady("the service is stopping and takes no new requests")
-            ahead = [other for other in self._waiting if other.urgency <= work.urgency]
-            wait = self._busy() + sum(other.share_s for other in ahead)
-            room = min(self._max_wait, work.expires - time.monotonic() - work.seconds)
-            if wait > max(room, 0.0) and wait > 0:
+            spare = work.expires - self._clock() - work.seconds
+            if spare < 0:
+                allowed = work.expires - work.ticket.submitted
+                raise DeadlineExceeded(
+                    f"it takes about {work.seconds:.1f} s alone, and its deadline is "
+                    f"{allowed:.1f} s",
+                    loc=("deadline_s",),
+                )
+            wait, room = self._wait(work), min(self._max_wait, spare)
+            if wait > room:
                 raise OverCapacity(
                     f"about {wait:.0f} s of work are ahead; try again later",
-                    retry_after=wait - max(room, 0.0),
+                    retry_after=wait - room,
                 )
             self._waiting.append(work)
-            self._waiting.sort(key=lambda other: other.urgency)
             self._number()
             self._changed.notify_all()
 
     def take(self) -> Work | None:
-        """Remove and return the most urgent request that waits."""
+        """Remove and return the request that goes first."""
         with self._changed:
+            self._sort()
             work = self._waiting.pop(0) if self._waiting else None
             self._number()
             return work
@@ -172,34 +346,77 @@ class Queue:
             if not self._waiting:
                 self._changed.wait(timeout)
 
+    def _wait(self, work: Work) -> float:
+        """Estimate the seconds for which others hold a request up.
+
+        Of its own caller's work all that is more urgent goes first, and the rest takes at most half
+        of its steps. Every other caller gets at most its share by weight of the time until then. So
+        work of others delays nobody by more than that, and who floods is refused for its own work.
+        """
+        caller = work.ticket.caller
+        ahead = later = 0.0
+        others: Counter[Caller] = Counter()
+        queued = (Busy(one.ticket.caller, one.urgency, one.share_s) for one in self._waiting)
+        for one in [*self._busy(), *queued]:
+            if one.caller.name != caller.name:
+                others[one.caller] += one.seconds  # type: ignore[assignment]
+            elif one.urgency <= work.urgency:
+                ahead += one.seconds
+            else:
+                later += one.seconds
+        own = ahead + min(later, work.seconds)
+        until = own + work.seconds
+        return own + sum(
+            min(seconds, until * other.weight / caller.weight) for other, seconds in others.items()
+        )
+
+    def _sort(self) -> None:
+        """Put the work of the caller that had least first, and of that the most urgent."""
+        begun: Counter[str] = Counter()
+        for one in self._busy() if len(self._waiting) > 1 else ():
+            begun[one.caller.name] += one.seconds / one.caller.weight  # type: ignore[assignment]
+
+        def rank(work: Work) -> tuple[float, float]:
+            caller = work.ticket.caller
+            return self._served(caller) + begun[caller.name], work.urgency
+
+        self._waiting.sort(key=rank)
+
     def _number(self) -> None:
         """Report to every waiting request its position, and when it should be finished."""
-        wait = self._busy() if self._waiting else 0.0
+        wait = sum(one.seconds for one in self._busy()) if self._waiting else 0.0
         for position, work in enumerate(self._waiting):
             work.ticket.progress = Progress("queued", 0, work.steps, position, wait + work.seconds)
             wait += work.share_s
 
 
 def has_room(
-    active: Sequence[Candidate],
+    active: Sequence[Candidate[Any]],
     held: float,
     taken: Sequence[Work],
-    next_urgency: float,
+    following: Work | None,
     row_limit: Callable[[int], float],
 ) -> bool:
-    """Return whether to prepare another request: some batches ahead, twice as many if it is urgent.
+    """Return whether to prepare another request.
+
+    Some batches are prepared ahead, as many again for a request that is much shorter than some row,
+    and as many again for a caller who has no row yet.
 
     Args:
         active: the rows that take steps.
         held: load of the rows that wait for a task.
         taken: what is about to be prepared.
-        next_urgency: of the next request in the queue.
+        following: the next request in the queue.
         row_limit: denoiser rows of a call, by latent area.
     """
-    load = held + sum(row.load for row in active) + sum(work.rows_to_come for work in taken)
-    areas = [row.key.area for row in active[:1]] + [work.area for work in taken[:1]]
-    overtakes = any(next_urgency < row.urgency for row in active)
-    return load < AHEAD * row_limit(max(areas, default=1)) * (1 + overtakes)
+    if following is None:
+        return False
+    load = held + sum(one.load for one in active) + sum(work.rows_to_come for work in taken)
+    areas = [one.key.area for one in active[:1]] + [work.area for work in taken[:1]]
+    pending_s = following.seconds * PATIENCE[following.parameters.priority]
+    shorter = any(STRETCH * pending_s < one.pending_s for one in active)
+    new = all(one.caller.name != following.ticket.caller.name for one in active)
+    return load < AHEAD * row_limit(max(areas, default=1)) * (1 + shorter + new)
 
 
 # -- tasks beside the steps -------------------------------------------------------------------
@@ -232,9 +449,14 @@ class Task:
 
 
 class Tasks:
-    """These tasks have begun; the engine's thread alone changes them."""
+    """These tasks have begun; the engine's thread alone changes them.
 
-    def __init__(self) -> None:
+    Args:
+        served: virtual time of a caller, as `Turns.served`.
+    """
+
+    def __init__(self, served: Callable[[Caller], float] = lambda caller: 0.0) -> None:
+        self._served = served
         self._all: list[Task] = []
         self._owed = 0.0
 
@@ -257,14 +479,17 @@ class Tasks:
         self._all = [task for task in self._all if task.work is not work]
 
     def due(self, *, steps_wait: bool) -> Task | None:
-        """Return the most urgent task, if a task is due.
+        """Return the most urgent task of the caller that had least, if a task is due.
 
         Args:
             steps_wait: whether there are steps, to which half of the time belongs.
         """
         if not self._all or (steps_wait and self._owed > 0):
             return None
-        return min(self._all, key=lambda task: task.work.urgency)
+        return min(
+            self._all,
+            key=lambda task: (self._served(task.work.ticket.caller), task.work.urgency),
+        )
 
     def took(self, seconds: float) -> None:
         """Count a tile's seconds: the steps get as many next."""

@@ -7,13 +7,15 @@ import hashlib
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from api.http.keys import Keys, new
 from api.http.limits import Limit
-from runnables.errors import ConfigurationError, OverCapacity, Unauthorized
+from api.http.usage import Usage
+from runnables.errors import ConfigurationError, OverCapacity, Unauthorized, UnknownName
 from tests.service.server import ROOT
 
 
@@ -77,6 +79,8 @@ def test_a_list_longer_than_a_file_name() -> None:
         ("0" * 64 + " rate=0", "line 2: rate"),
         ("0" * 64 + " concurrency=many", "line 2: concurrency"),
         ("0" * 64 + " ratte=5", "line 2: ratte"),
+        ("0" * 64 + " weight=0", "line 2: weight"),
+        ("0" * 64 + " quota=nan", "line 2: quota"),
     ],
 )
 def test_a_wrong_line_is_named(tmp_path: Path, line: str, complaint: str) -> None:
@@ -130,13 +134,54 @@ def test_any_minute_holds_no_more_than_the_rate() -> None:
 def test_the_command_makes_a_key_that_is_let_in(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "api.http.keys", "new"]
     options = ["--name", "mobile", "--rate", "60", "--concurrency", "4"]
+    options += ["--quota", "50", "--models", "a,b"]
     printed = subprocess.run(
         [*command, *options], cwd=ROOT, env=os.environ, check=True, capture_output=True, text=True
     ).stdout
     secret, line = (text.partition(": ")[2] for text in printed.splitlines())
-    assert line.endswith(" name=mobile rate=60 concurrency=4")
+    assert line.endswith(" name=mobile rate=60 concurrency=4 quota=50.0 models=a,b")
     assert secret not in line
     (tmp_path / "keys").write_text(line)
     Keys(str(tmp_path / "keys")).check({"authorization": f"Bearer {secret}"})
     wrong = subprocess.run([*command, "--rate", "0"], cwd=ROOT, capture_output=True)
     assert wrong.returncode == 2
+
+
+def test_a_key_has_a_share_a_quota_and_models(tmp_path: Path) -> None:
+    secret, key = new("one", weight=2.0, quota=10.0, models=("tiny", "large"))
+    assert key.line().endswith("name=one weight=2.0 quota=10.0 models=tiny,large")
+    (tmp_path / "keys").write_text(key.line())
+    keys, headers = Keys(str(tmp_path / "keys"), tmp_path), {"x-api-key": secret}
+    assert keys.caller(key.hash) == (key.hash, 2.0)
+    keys.check_model(key.hash, "tiny")
+    with pytest.raises(UnknownName, match="tiny, large") as refused:
+        keys.check_model(key.hash, "huge")
+    assert refused.value.loc == ("model",)
+    keys.used(key.hash, 9.0)
+    with keys.admitted(headers):
+        pass
+    keys.used(key.hash, 1.0)
+    again = Keys(str(tmp_path / "keys"), tmp_path)  # another process, or after a restart
+    with pytest.raises(OverCapacity, match="10 cost units of this month"):
+        again.spend(headers)
+    with pytest.raises(OverCapacity), again.admitted(headers):
+        pass
+
+
+def test_a_quota_begins_anew_with_each_month(tmp_path: Path) -> None:
+    now = datetime(2027, 12, 31, 23, 0, tzinfo=UTC).timestamp()
+    usage = Usage(tmp_path, clock=lambda: now)
+    usage.add("key", 3.0)
+    usage.add("key", 4.0)
+    assert usage.of("key") == 7.0
+    assert usage.of("other") == 0.0
+    assert usage.month_left_s == 3600
+    now += 3600
+    assert usage.of("key") == 0.0
+    assert usage.month_left_s == 31 * 86400
+
+
+def test_callers_without_a_key_are_told_apart_by_address_where_that_is_set() -> None:
+    assert Keys("").caller("", "10.0.0.1") == Keys("").caller("", "10.0.0.2")
+    apart = Keys("", by_address=True)
+    assert apart.caller("", "10.0.0.1") != apart.caller("", "10.0.0.2")

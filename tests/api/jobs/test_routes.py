@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from api.http.keys import new
+from api.jobs.job import Job
+from api.jobs.store import Store
+from runnables.ticket import Caller, Inputs, Ticket
 from tests.api.jobs.conftest import ASK, LONG, Client
+from tests.insides import engine_of
 
 Make = Callable[..., Client]
 DOCUMENT = {
@@ -209,6 +216,76 @@ def test_too_many_jobs_are_refused(make: Make) -> None:
     assert int(full.headers["retry-after"]) >= 1
     assert client.post(id="a")["state"] == "queued"  # the job that is there needs no room
     client.http.delete("/jobs/busy")
+
+
+def test_the_limit_of_waiting_jobs_is_each_keys_own(make: Make) -> None:
+    client = make(api_keys="one,two", jobs_max=1, jobs_active=1)
+    one, two = {"x-api-key": "one"}, {"x-api-key": "two"}
+
+    def post(id: str, key: dict[str, str], parameters: dict[str, Any] = LONG) -> int:
+        body = {"task": "txt2img", "parameters": parameters, "id": id}
+        return client.http.post("/jobs", json=body, headers=key).status_code
+
+    def state(id: str, key: dict[str, str]) -> str:
+        return str(client.http.get(f"/jobs/{id}", headers=key).json()["state"])
+
+    assert post("a", one) == 202
+    while state("a", one) == "queued":
+        time.sleep(0.02)
+    assert post("b", one) == 202
+    assert post("c", one) == 429
+    assert post("d", two) == 202, "the other key floods, not this one"
+    client.http.delete("/jobs/a", headers=one)
+    for id, key in (("b", one), ("d", two)):
+        client.http.delete(f"/jobs/{id}", headers=key)
+
+
+def test_the_owner_with_the_fewest_running_jobs_is_next(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for number, owner in enumerate(["one", "one", "one", "two"]):
+        store.add(_job(owner, str(number), due=float(number)))
+    claimed = [store.claim("runner") for _ in range(4)]
+    assert [job.owner for job in claimed if job] == ["one", "two", "one", "one"]
+    store.close()
+
+
+def _job(owner: str, id: str, due: float) -> Job:
+    return Job(
+        id=id,
+        owner=owner,
+        task="txt2img",
+        parameters={},
+        due=due,
+        steps=1,
+        created=0.0,
+    )
+
+
+def test_a_key_uses_its_models_and_its_share(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (secret, key), (other, narrow) = new("a", weight=3.0), new("b", models=("huge",))
+    (tmp_path / "keys").write_text(f"{key.line()}\n{narrow.line()}\n")
+    client = make(api_keys=str(tmp_path / "keys"))
+    engine, seen = engine_of(client.api.runnable), list[Caller]()  # type: ignore[arg-type]
+    submit = engine.submit
+
+    def watched(ticket: Ticket, inputs: Inputs) -> None:
+        seen.append(ticket.caller)
+        submit(ticket, inputs)
+
+    monkeypatch.setattr(engine, "submit", watched)
+    headers = {"x-api-key": secret}
+    assert client.http.post("/txt2img", json=ASK, headers=headers).status_code == 200
+    job = {"task": "txt2img", "parameters": ASK, "id": "mine"}
+    assert client.http.post("/jobs", json=job, headers=headers).status_code == 202
+    while client.http.get("/jobs/mine", headers=headers).json()["state"] != "succeeded":
+        time.sleep(0.02)
+    assert seen == [(key.hash, 3.0)] * 2
+    for path, body in (("/txt2img", ASK), ("/jobs", job)):
+        refused = client.http.post(path, json=body, headers={"x-api-key": other})
+        assert refused.status_code == 404
+        assert refused.json()["detail"][0]["loc"] == ["model"]
 
 
 def test_another_key_sees_nothing(make: Make) -> None:

@@ -1,65 +1,123 @@
-"""The policy is tested without any model: the next batch, and the turns of tasks and steps."""
+"""The policy is tested without any model: the next batch, room, and turns of tasks and steps."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runnables.engine.scheduling import BatchKey, Task, Tasks, choose, has_room
+from runnables.engine.scheduling import Candidate, Task, Tasks, Turns, has_room
+from runnables.ticket import ANYBODY, Caller
+from tests.runnables.engine.simulated import SIZES, Request, Work
+
+requests = st.builds(
+    Request,
+    st.floats(0, 5),
+    st.integers(1, 50),
+    caller=st.sampled_from([Caller("a"), Caller("b", 2.0)]),
+    size=st.sampled_from(sorted(SIZES)),
+    priority=st.sampled_from(["low", "normal", "high"]),
+)
 
 
-@dataclass(frozen=True)
-class Row:
-    key: BatchKey
-    urgency: float
-    load: float
+def candidate(request: Request, load: float = 2.0) -> Candidate[Any]:
+    work: Any = Work(request)
+    return Candidate(request, work, SIZES[request.size], load, work.seconds)
 
 
-KEYS = [BatchKey(1, 8, 8, 77), BatchKey(1, 8, 16, 77), BatchKey(2, 8, 8, 77)]
-rows = st.builds(Row, st.sampled_from(KEYS), st.floats(0, 100), st.sampled_from([1, 1.5, 2, 4]))
+def turns(limit: float, now: float = 0.0) -> Turns[Any]:
+    return Turns(lambda one: limit, lambda one, load: 1.0 + load, lambda: now)
 
 
 @settings(deadline=None)
-@given(st.lists(rows, min_size=1, max_size=30), st.integers(1, 20))
-def test_the_most_urgent_row_is_served_with_those_that_fit(waiting: list[Row], limit: int) -> None:
-    chosen = choose(waiting, lambda row: limit)
-    first = min(waiting, key=lambda row: row.urgency)
-    assert chosen[0].urgency == first.urgency
-    assert len({row.key for row in chosen}) == 1
-    assert len(chosen) == 1 or sum(row.load for row in chosen) <= limit
-    left = [row for row in waiting if row not in chosen and row.key == chosen[0].key]
-    assert all(row.urgency >= max(one.urgency for one in chosen) for row in left)
+@given(
+    st.lists(st.tuples(requests, st.sampled_from([1, 1.5, 2, 4])), min_size=1, max_size=30),
+    st.integers(1, 20),
+    st.lists(st.floats(0, 9), max_size=10),
+)
+def test_a_batch_is_of_one_key_and_fits(
+    waiting: list[tuple[Request, float]], limit: int, seconds: list[float]
+) -> None:
+    candidates, policy = [candidate(*one) for one in waiting], turns(limit, now=3.0)
+    for step in [*seconds, 1.0]:
+        chosen = policy.choose(candidates)
+        assert chosen
+        assert len(set(map(id, chosen))) == len(chosen)
+        assert len({one.key for one in chosen}) == 1
+        assert len(chosen) == 1 or sum(one.load for one in chosen) <= limit
+        policy.took(chosen, candidates, step)
 
 
 def test_a_batch_is_filled() -> None:
-    waiting = [Row(KEYS[0], time, 2) for time in range(10)]
-    assert len(choose(waiting, lambda row: 8)) == 4
+    waiting = [candidate(Request(0.0, 20)) for _ in range(10)]
+    assert len(turns(8).choose(waiting)) == 4
 
 
-def test_two_batches_are_prepared_ahead_and_more_for_an_urgent_request() -> None:
-    full = [Row(KEYS[0], 5.0, 2) for _ in range(8)]  # 16 of 8 rows a call, twice
-    assert has_room(full[:7], 0.0, [], 9.0, lambda area: 8)
-    assert not has_room(full, 0.0, [], 9.0, lambda area: 8)
-    assert not has_room(full[:7], 2.0, [], 9.0, lambda area: 8), "a row that waits for a task"
-    assert has_room(full, 0.0, [], 1.0, lambda area: 8), "more urgent than some row"
+def test_the_least_that_is_left_goes_first_until_the_others_are_overdue() -> None:
+    long, short = candidate(Request(0.0, 40)), candidate(Request(0.0, 4))
+    assert turns(2).choose([long, short]) == [short]
+    assert turns(2, now=long.due + 1).choose([long, short])[0] is short, "both are overdue"
+    late = candidate(Request(long.due, 4))
+    assert turns(2, now=long.due + 0.1).choose([long, late]) == [long]
+
+
+def test_another_size_gets_as_much_time_as_the_first() -> None:
+    waiting = [candidate(Request(0.0, 4)), candidate(Request(0.0, 40, size="tall"))]
+    policy, seconds = turns(2), {"square": 0.0, "tall": 0.0}
+    for _ in range(60):
+        chosen = policy.choose(waiting)
+        step = 1.0 if chosen[0].row.size == "square" else 3.0
+        seconds[chosen[0].row.size] += step
+        policy.took(chosen, waiting, step)
+    assert abs(seconds["square"] - seconds["tall"]) <= 4.0
+
+
+def test_callers_that_came_and_went_are_forgotten() -> None:
+    policy = turns(2)
+    for number in range(5000):
+        one = candidate(Request(0.0, 4, caller=Caller(str(number))))
+        policy.took(policy.choose([one]), [one], 1.0)
+    assert len(policy._served) <= 1002
+
+
+def test_a_new_caller_has_no_credit_of_times_before_it_came() -> None:
+    policy, old = turns(2), candidate(Request(0.0, 4, caller=Caller("old")))
+    for _ in range(10):
+        policy.took(policy.choose([old]), [old], 1.0)
+    assert policy.served(Caller("new")) == 9.0
+
+
+def test_two_batches_are_prepared_ahead_and_more_for_short_and_for_new_callers() -> None:
+    full = [candidate(Request(0.0, 20)) for _ in range(8)]  # 16 of 8 rows a call, twice
+    same: Any = Work(Request(0.0, 20))
+    assert has_room(full[:7], 0.0, [], same, lambda area: 8)
+    assert not has_room(full, 0.0, [], same, lambda area: 8)
+    assert not has_room(full[:7], 2.0, [], same, lambda area: 8), "a row that waits for a task"
+    assert not has_room([], 0.0, [], None, lambda area: 8), "nothing waits"
+    short: Any = Work(Request(0.0, 4))
+    assert has_room(full, 0.0, [], short, lambda area: 8)
+    other: Any = Work(Request(0.0, 20, caller=Caller("other")))
+    assert has_room(full, 0.0, [], other, lambda area: 8)
 
 
 class Urgent:
     """This is a request as far as tasks look at it."""
 
-    def __init__(self, urgency: float) -> None:
+    def __init__(self, urgency: float, caller: Caller = ANYBODY) -> None:
         self.urgency = urgency
+        self.ticket = self
+        self.caller = caller
+
+
+def task(urgency: float, caller: Caller = ANYBODY) -> Task:
+    return Task(Urgent(urgency, caller), iter(()), print, "", float)  # type: ignore[arg-type]
 
 
 def test_half_of_the_time_belongs_to_steps() -> None:
     tasks = Tasks()
     assert tasks.due(steps_wait=True) is None
-    late, soon = (
-        Task(Urgent(urgency), iter(()), print, "", float)  # type: ignore[arg-type]
-        for urgency in (2.0, 1.0)
-    )
+    late, soon = task(2.0), task(1.0)
     tasks.add(late)
     tasks.add(soon)
     assert tasks.due(steps_wait=True) is soon
@@ -72,3 +130,12 @@ def test_half_of_the_time_belongs_to_steps() -> None:
     assert tasks.due(steps_wait=True) is soon
     tasks.drop_all(soon.work)
     assert tasks.due(steps_wait=True) is late
+
+
+def test_the_task_of_the_caller_that_had_less_goes_first() -> None:
+    busy, idle = Caller("busy"), Caller("idle")
+    tasks = Tasks(lambda caller: 5.0 if caller is busy else 0.0)
+    first, second = task(1.0, busy), task(2.0, idle)
+    tasks.add(first)
+    tasks.add(second)
+    assert tasks.due(steps_wait=False) is second

@@ -1,0 +1,122 @@
+"""The bounds of the policy hold on a machine with a virtual clock: no model, no real seconds."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+
+from runnables.engine.scheduling import STRETCH
+from runnables.errors import DeadlineExceeded, OverCapacity
+from runnables.ticket import Caller
+from tests.runnables.engine.simulated import LIMIT, Machine, Request, alone, full_step
+
+FLOODER, SMALL = Caller("flooder"), Caller("small")
+
+
+@pytest.mark.parametrize("size", ["square", "tall"])
+@pytest.mark.parametrize("pause", [0.0, 0.01])
+def test_a_flood_costs_another_caller_a_doubling_and_a_step(size: str, pause: float) -> None:
+    """100 requests to one; `tall` ones cannot share a call with the small caller's."""
+    flood = [Request(i * pause, 20, caller=FLOODER, size=size) for i in range(500)]
+    small = [Request(0.5 + i, 20, caller=SMALL) for i in range(5)]
+    Machine(max_wait=10.0).run([*flood, *small])
+    for one in small:
+        assert one.refused is None
+        assert one.latency <= STRETCH * alone(one) + full_step(size)
+    refused = [one.refused for one in flood if one.refused]
+    assert refused, "the flood is refused, as it waits for its own requests"
+    assert all(isinstance(error, OverCapacity) for error in refused)
+
+
+def test_callers_get_their_share_by_weight() -> None:
+    """Both always have work: in the first seconds the heavier gets three times as much."""
+    heavy, light = Caller("heavy", 3.0), Caller("light", 1.0)
+    requests = [Request(0.0, 20, caller=caller) for caller in (heavy, light) * 100]
+    machine = Machine()
+    machine.run(requests)
+    half = machine.busy_s / 3
+    ended = [one.caller.name for one in requests if one.ended and one.ended < half]
+    assert ended.count("heavy") == pytest.approx(3 * ended.count("light"), rel=0.2)
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 3, 4])
+def test_short_requests_stay_short_beside_long_ones(jobs: int) -> None:
+    """The same caller's jobs of 4 images x 150 steps: every fourth second a request of 4 steps."""
+    long = [Request(0.0, 150, images=4) for _ in range(jobs)]
+    short = [Request(1.0 + 1.37 * i, 4) for i in range(20)]
+    Machine().run([*long, *short])
+    ratios = [one.latency / alone(one) for one in short]
+    assert np.percentile(ratios, 95) <= 3.0
+    solo = Machine().run([Request(0.0, 150, images=4) for _ in range(jobs)])
+    assert max(one.latency for one in long) <= 1.2 * solo.now
+
+
+@pytest.mark.parametrize("load", [0.7, 1.0, 1.2])
+def test_a_newcomers_first_step_comes_soon_below_capacity(load: float) -> None:
+    """It waits for the running step, and for one of another size, and then takes its own.
+
+    The machine can serve twice the load that one at a time can (1.0 here).
+    """
+    requests = _poisson(load)
+    Machine().run(requests)
+    waits = [one.begun - one.at for one in requests if one.begun is not None]
+    assert len(waits) == len(requests)
+    assert np.percentile(waits, 99) <= 2 * full_step("tall") + full_step()
+
+
+def test_sharing_costs_little_throughput() -> None:
+    """A backlog of 4 to 50 steps is done in hardly more than full steps alone would take."""
+    rng = random.Random(0)
+    requests = [Request(0.0, rng.randint(4, 50), caller=Caller(str(i % 16))) for i in range(200)]
+    machine = Machine().run(requests)
+    full = sum(one.steps for one in requests) * full_step() / (LIMIT / 2)
+    assert machine.busy_s <= 1.1 * full
+
+
+def test_nobody_starves() -> None:
+    """Long requests end although short ones keep coming, as they are overdue in the end."""
+    long = [Request(0.0, 100, images=4, size="tall") for _ in range(3)]
+    short = [Request(0.1 * i, 8) for i in range(600)]
+    Machine().run([*long, *short])
+    assert max(one.latency for one in long) <= 60.0
+
+
+def test_low_priority_waits_longer_than_high() -> None:
+    rng = random.Random(2)
+    requests = [Request(0.0, 20, priority=rng.choice(["low", "high"])) for _ in range(100)]
+    Machine().run(requests)
+    waits: dict[str, list[float]] = {}
+    for one in requests:
+        waits.setdefault(one.priority, []).append(one.latency)
+    assert np.mean(waits["high"]) < 0.7 * np.mean(waits["low"])
+
+
+def test_a_small_request_is_let_in_beside_large_ones() -> None:
+    large = [Request(0.0, 150, images=4) for _ in range(8)]
+    small = Request(1.0, 4)
+    Machine(max_wait=20.0).run([*large, small])
+    assert small.refused is None
+    assert any(one.refused for one in large)
+
+
+def test_a_deadline_that_cannot_be_kept_is_refused_at_once() -> None:
+    late: Any = Request(0.0, 150, images=4, deadline=1.0)
+    fine = Request(0.0, 150, images=4, deadline=60.0)
+    Machine().run([late, fine])
+    assert isinstance(late.refused, DeadlineExceeded)
+    assert "about 7" in late.refused.message
+    assert late.refused.loc == ("deadline_s",)
+    assert fine.refused is None
+
+
+def _poisson(load: float, count: int = 300) -> list[Request]:
+    """Return arrivals at a multiple of what one at a time can serve."""
+    rng, at, requests = random.Random(1), 0.0, []
+    for _ in range(count):
+        at += rng.expovariate(load / alone(Request(0.0, 27)))
+        size = rng.choice(["square", "square", "tall"])
+        requests.append(Request(at, rng.randint(4, 50), size=size))
+    return requests
