@@ -55,6 +55,12 @@ class Settings(EnvironmentSettings):
         description="Memory for the weights of all models that are loaded at once, SD_MODEL's "
         "included; the least recently used makes room. 0: all stay",
     )
+    idle_unload_s: float = Field(
+        0.0,
+        ge=0,
+        description="Unload a model, SD_MODEL's included, after these seconds without a request; "
+        "the next one loads it again and waits, within its deadline. 0: never",
+    )
     checkpoint_config: str | None = Field(
         None,
         description="For a single-file checkpoint without the Hub: a diffusers folder of the same "

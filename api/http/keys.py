@@ -23,11 +23,12 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from api.http.limits import Limit
-from runnables.errors import ConfigurationError, Unauthorized
+from runnables.errors import ConfigurationError, Forbidden, Unauthorized
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ class Key(BaseModel):
     Attributes:
         rate: The most requests in any minute; None means no limit.
         concurrency: The most requests at a time; None means no limit.
+        operator: Whether it may load and unload models.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,6 +51,7 @@ class Key(BaseModel):
     name: str = Field("", max_length=100)
     rate: int | None = Field(None, ge=1)
     concurrency: int | None = Field(None, ge=1)
+    operator: bool = False
 
     def line(self) -> str:
         """Return the key as it stands in the file."""
@@ -92,6 +95,16 @@ class Keys:
         if not any(matches):  # all are compared, so that the time shows nothing
             raise Unauthorized(WANTED)
         return sent
+
+    def check_operator(self, headers: Mapping[str, str]) -> None:
+        """Accept an operator's key; where there are no keys, everybody is let in.
+
+        Raises:
+            Unauthorized, Forbidden: There are keys, and this is none of an operator.
+        """
+        owner = self.check(headers)
+        if owner and not self._keys[owner].operator:
+            raise Forbidden(f"this needs an operator's key: operator=true in the file of {SETTING}")
 
     def spend(self, headers: Mapping[str, str]) -> str:
         """Check the key as `check` does, and count a request against its rate.
@@ -163,10 +176,10 @@ def _hash(key: str) -> str:
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def new(name: str = "", rate: int | None = None, concurrency: int | None = None) -> tuple[str, Key]:
-    """Return a random key, and what the file keeps of it."""
+def new(name: str = "", **options: Any) -> tuple[str, Key]:
+    """Return a random key, and what the file keeps of it; `options` are further fields of `Key`."""
     secret = f"sd_{secrets.token_urlsafe(32)}"
-    return secret, Key(hash=_hash(secret), name=name, rate=rate, concurrency=concurrency)
+    return secret, Key(hash=_hash(secret), name=name, **options)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -176,6 +189,7 @@ def main(arguments: list[str] | None = None) -> None:
     making.add_argument("--name", default="", type=_word, help="whose it is, without spaces")
     making.add_argument("--rate", type=_positive, help="requests per minute; default: no limit")
     making.add_argument("--concurrency", type=_positive, help="at a time; default: no limit")
+    making.add_argument("--operator", action="store_true", help="may load and unload models")
     secret, key = new(**vars(parser.parse_args(arguments)))
     print(f"key (shown once, for the client): {secret}")
     print(f"line (for the file {SETTING} names): {key.line()}")
