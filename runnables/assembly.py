@@ -14,6 +14,7 @@ import torch
 
 from runnables import accelerators
 from runnables.accelerators.base import Accelerator
+from runnables.checkpoints import quantization
 from runnables.checkpoints.checkpoint import Checkpoint
 from runnables.checkpoints.families import FAMILIES
 from runnables.checkpoints.sources import Sources
@@ -75,6 +76,7 @@ class Models:
             ConfigurationError: saying which setting is wrong.
         """
         base = self._family(self._settings.model)
+        quantization.check(self._settings.quantized, base.checkpoint.components)
         self._primary = base.traits.family
         named = self._settings.refiner
         refiner = self._family(named) if named else None
