@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.host import served
 from runnables import accelerators
-from runnables.assembly import Models, load_family
+from runnables.assembly import Models
 from runnables.engine import denoise
 from runnables.engine.batch import Batch
 from runnables.engine.prepare import Preparer
@@ -54,8 +54,9 @@ def own_share(model: str) -> str:
     """Report, per batch size, milliseconds of a step and the share spent outside the denoiser."""
     settings = Settings(model=model)
     accelerator = accelerators.choose(settings)
-    family: Any = load_family(model, accelerator)
-    loaded = Models(settings, accelerator, family.traits.family).make(family)
+    loaded = Models(settings, accelerator).read_first()
+    family: Any = loaded.base
+    accelerator.prepare(family)
     lines = ["| images in a step | step, ms | outside the denoiser |", "|---|---|---|"]
     for images in (1, 4, 8):
         with accelerator.session():

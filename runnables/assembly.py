@@ -14,6 +14,7 @@ import torch
 
 from runnables import accelerators
 from runnables.accelerators.base import Accelerator
+from runnables.checkpoints import quantization
 from runnables.checkpoints.checkpoint import Checkpoint
 from runnables.checkpoints.families import FAMILIES
 from runnables.checkpoints.sources import Sources
@@ -47,14 +48,10 @@ def assemble(
 ) -> tuple[Engine, ModelPool]:
     """Return a warmed-up engine, not started yet, and the models that it serves."""
     accelerator = accelerators.choose(settings)
-    base = load_family(settings.model, accelerator, settings.checkpoint_config)
-    refiner = load_family(settings.refiner, accelerator) if settings.refiner else None
-    if refiner and not refiner.checkpoint.config.get("requires_aesthetics_score"):
-        raise ConfigurationError(f"SD_REFINER={settings.refiner} is not an SDXL refiner")
-    models = Models(settings, accelerator, base.traits.family)
-    first = models.make(base, refiner=refiner)
+    models = Models(settings, accelerator)
+    first = models.read_first()
     with accelerator.session():
-        warm_up(first, accelerator)
+        models.install(first)
     pool = models.pool(first)
     return Engine(pool, accelerator, observe=observe), pool
 
@@ -63,14 +60,36 @@ class Models:
     """This class makes loaded models for one accelerator.
 
     Args:
-        primary: the family of the model that SD_MODEL names.
+        primary: the family of the model that SD_MODEL names; default: known once that is read.
     """
 
-    def __init__(self, settings: Settings, accelerator: Accelerator, primary: str) -> None:
+    def __init__(self, settings: Settings, accelerator: Accelerator, primary: str = "") -> None:
         self._settings = settings
         self._accelerator = accelerator
         self._primary = primary
         self._upscalers = Upscalers(settings, accelerator.device)
+
+    def read_first(self) -> LoadedModel:
+        """Return the model that SD_MODEL names, with its refiner, in main memory.
+
+        Raises:
+            ConfigurationError: saying which setting is wrong.
+        """
+        base = self._family(self._settings.model)
+        quantization.check(self._settings.quantized, base.checkpoint.components)
+        self._primary = base.traits.family
+        named = self._settings.refiner
+        refiner = self._family(named) if named else None
+        if refiner and not refiner.checkpoint.config.get("requires_aesthetics_score"):
+            raise ConfigurationError(f"SD_REFINER={named} is not an SDXL refiner")
+        return self.make(base, refiner=refiner)
+
+    def install(self, model: LoadedModel) -> None:
+        """Bring a model to the accelerator, and warm it up."""
+        with torch.inference_mode(False):
+            for family in filter(None, (model.base, model.refiner)):
+                self._accelerator.prepare(family)
+        warm_up(model, self._accelerator)
 
     def make(
         self, base: Family, *, refiner: Family | None = None, name: str | None = None
@@ -104,33 +123,24 @@ class Models:
             first,
             sources,
             read=self._read,
-            install=self._install,
+            install=self.install,
             free=self._free,
             budget=budget,
+            idle_s=settings.idle_unload_s,
         )
 
-    def _read(self, name: str, source: str) -> LoadedModel:
-        accelerator = self._accelerator
-        checkpoint = accelerator.load(source, self._settings.checkpoint_config)
-        return self.make(family_of(checkpoint, accelerator), name=name)
+    def _read(self, name: str, source: str | None) -> LoadedModel:
+        return self.make(self._family(source), name=name) if source else self.read_first()
 
-    def _install(self, model: LoadedModel) -> None:
-        with torch.inference_mode(False):
-            self._accelerator.prepare(model.base)
-        warm_up(model, self._accelerator)
+    def _family(self, source: str) -> Family:
+        started = time.monotonic()
+        checkpoint = self._accelerator.load(source, self._settings.checkpoint_config)
+        logger.info("read %s in %.1f s", checkpoint.name, time.monotonic() - started)
+        return family_of(checkpoint, self._accelerator)
 
     def _free(self) -> float:
         self._accelerator.free_memory()
         return SPARE * self._accelerator.free_bytes()
-
-
-def load_family(source: str, accelerator: Accelerator, config: str | None = None) -> Family:
-    """Load a model and prepare it for the accelerator."""
-    started = time.monotonic()
-    family = family_of(accelerator.load(source, config), accelerator)
-    accelerator.prepare(family)
-    logger.info("loaded %s in %.1f s", family.checkpoint.name, time.monotonic() - started)
-    return family
 
 
 def family_of(checkpoint: Checkpoint, accelerator: Accelerator) -> Family:

@@ -15,6 +15,15 @@ THRESHOLDS = gc.get_threshold()
 RARELY = (100_000, 50, 100)  # young objects often enough to free what imports throw away
 
 
+def collect() -> None:
+    """Collect everything that is garbage now, also what the start has made."""
+    frozen = gc.get_freeze_count()
+    gc.unfreeze()
+    gc.collect()
+    if frozen:
+        gc.freeze()
+
+
 @contextmanager
 def lasting() -> Iterator[None]:
     """Collect rarely inside; objects made inside the first one are never examined again."""

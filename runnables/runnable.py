@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from runnables import collector
-from runnables.errors import InvalidInput, NotReady
+from runnables.errors import DeadlineExceeded, InvalidInput, NotReady
 from runnables.parameters import AnyParameters, ImageToImage, Inpaint, TextToImage, Upscale
 from runnables.samplers import names
 from runnables.settings import Settings
@@ -67,6 +67,8 @@ class Runnable(Protocol):
     def plan(self, parameters: AnyParameters, inputs: Inputs = NOTHING) -> Plan: ...
 
     def models(self) -> Descriptions: ...
+
+    def change_model(self, name: str, *, load: bool) -> None: ...
 
     def describe(self) -> dict[str, Any]: ...
 
@@ -246,11 +248,28 @@ class StableDiffusionRunnable:
         """Return every model a request may name, the default first; others may have only a name."""
         if self._pool is None:
             raise NotReady("the model is still loading")
-        loaded = self._pool.loaded
-        return [
-            _described(loaded[name]) if name in loaded else {"name": name, "loaded": False}
-            for name in self._pool.names
-        ]
+        first, loaded = self._pool.first, self._pool.loaded
+        known = {first.name: {**_described(first), "loaded": False}}
+        known |= {name: _described(model) for name, model in loaded.items()}
+        return [known.get(name, {"name": name, "loaded": False}) for name in self._pool.names]
+
+    def change_model(self, name: str, *, load: bool) -> None:
+        """Load a model, or unload it once its accepted requests are finished; this blocks.
+
+        Requests for a model that is unloaded load it again.
+
+        Raises:
+            UnknownName: there is no such model.
+            DeadlineExceeded: it takes longer than SD_REQUEST_TIMEOUT_S, and goes on.
+            ConfigurationError: the model cannot be loaded.
+        """
+        if self._pool is None:
+            raise NotReady("the model is still loading")
+        allowed = self.settings.request_timeout_s
+        try:
+            self._pool.order(name, load=load).result(timeout=allowed)
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"not done within {allowed:.0f} s; it goes on") from error
 
     @property
     def capacity(self) -> int:

@@ -26,6 +26,7 @@ EMBEDDED_MODEL = str(Path(__file__).resolve().parent.parent / "models" / "embedd
 MODEL_NAME = re.compile(r"[\w.-]{1,200}", re.ASCII)
 
 DeviceName = Literal["auto", "cpu", "cuda", "neuron"]
+QUANTIZED = ("int8", "fp8")
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
 
 
@@ -55,6 +56,12 @@ class Settings(EnvironmentSettings):
         description="Memory for the weights of all models that are loaded at once, SD_MODEL's "
         "included; the least recently used makes room. 0: all stay",
     )
+    idle_unload_s: float = Field(
+        0.0,
+        ge=0,
+        description="Unload a model, SD_MODEL's included, after these seconds without a request; "
+        "the next one loads it again and waits, within its deadline. 0: never",
+    )
     checkpoint_config: str | None = Field(
         None,
         description="For a single-file checkpoint without the Hub: a diffusers folder of the same "
@@ -62,6 +69,11 @@ class Settings(EnvironmentSettings):
     )
     device: DeviceName = Field("auto", description="auto takes CUDA, then Neuron, then the CPU")
     precision: Precision = Field("auto", description="auto is fp16 on CUDA, else fp32")
+    quantize: str = Field(
+        "",
+        description="Comma-separated `component:kind` of weights kept in 8 bits, such as "
+        "`text_encoder_3:int8,transformer:int8`; kinds are int8 and fp8",
+    )
     t5: bool = Field(
         True,
         description="Load T5, the third text encoder of Stable Diffusion 3. Without it prompts of "
@@ -191,8 +203,29 @@ class Settings(EnvironmentSettings):
         named = (entry.partition("=") for entry in self.models.split(",") if entry.strip())
         return {name.strip(): source.strip() for name, _, source in named}
 
+    @field_validator("quantize")
+    @classmethod
+    def _check_quantize(cls, quantize: str) -> str:
+        for component, kind in _quantized(quantize):
+            if not component or kind not in QUANTIZED:
+                known = ", ".join(QUANTIZED)
+                raise ValueError(f"{component}:{kind} is not component:kind; kinds are {known}")
+        if len(dict(_quantized(quantize))) < len(_quantized(quantize)):
+            raise ValueError("a component stands twice")
+        return quantize
+
+    @property
+    def quantized(self) -> dict[str, str]:
+        """Return component -> kind of SD_QUANTIZE."""
+        return dict(_quantized(self.quantize))
+
     @classmethod
     def page(cls) -> str:
         """Return the settings in Markdown, the content of docs/settings.md."""
         rows = (f"| `{name}` | {default} | {text} |" for name, default, text in cls.rows())
         return "\n".join([PAGE, *rows])
+
+
+def _quantized(text: str) -> list[tuple[str, str]]:
+    parts = [part.strip().partition(":") for part in text.split(",") if part.strip()]
+    return [(component, kind) for component, _, kind in parts]

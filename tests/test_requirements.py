@@ -22,6 +22,7 @@ OURS |= {"operator_config", "sd_aws_ec2", "sd_aws_eks", "sd_bentoctl"}
 ELSEWHERE = {"bentoctl": "bentoctl", "gevent": "gevent", "locust": "locust"}
 ELSEWHERE |= {"optimum": "optimum-neuron"}
 LOAD = ("benchmarks/locustfile.py", "benchmarks/locust_images.py", "tests/benchmarks/end_after.py")
+QUANTIZE = "runnables/checkpoints/quantization.py"
 NEURON = ("runnables/accelerators/neuron", "tests/neuron")
 SERVE = (
     "service.py",
@@ -38,7 +39,8 @@ STEPS = ("__main__", "inventory", "ready", "stand_in", "steps", "terraform")
 APPLYING = tuple(f"deploy/check/{name}.py" for name in STEPS)
 #: what is installed together -> (its code, what of that is installed elsewhere)
 CODE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "serve": (SERVE, NEURON),
+    "serve": (SERVE, (*NEURON, QUANTIZE)),
+    "quantize": ((QUANTIZE,), ()),
     "neuron": (("runnables/accelerators/neuron",), ()),
     "ray": (("hosts/ray",), ()),
     "ui": (("ui",), ()),

@@ -30,7 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from api.http.limits import Limit
 from api.http.usage import Usage
-from runnables.errors import ConfigurationError, OverCapacity, Unauthorized, UnknownName
+from runnables.errors import ConfigurationError, Forbidden, OverCapacity, Unauthorized, UnknownName
 from runnables.ticket import ANYBODY, Caller
 
 logger = logging.getLogger(__name__)
@@ -48,6 +48,7 @@ class Key(BaseModel):
         weight: The key's share of the machine while others wait, relative to their weights.
         quota: The most cost units in a calendar month (UTC); None means no limit.
         models: The models that it may use; none named means all.
+        operator: Whether it may load and unload models.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,6 +60,7 @@ class Key(BaseModel):
     weight: float = Field(1.0, gt=0, le=1000, allow_inf_nan=False)
     quota: float | None = Field(None, gt=0, allow_inf_nan=False)
     models: tuple[str, ...] = ()
+    operator: bool = False
 
     @field_validator("models", mode="before")
     @classmethod
@@ -116,6 +118,16 @@ class Keys:
         if not any(matches):  # all are compared, so that the time shows nothing
             raise Unauthorized(WANTED)
         return sent
+
+    def check_operator(self, headers: Mapping[str, str]) -> None:
+        """Accept an operator's key; where there are no keys, everybody is let in.
+
+        Raises:
+            Unauthorized, Forbidden: There are keys, and this is none of an operator.
+        """
+        owner = self.check(headers)
+        if owner and not self._keys[owner].operator:
+            raise Forbidden(f"this needs an operator's key: operator=true in the file of {SETTING}")
 
     def spend(self, headers: Mapping[str, str]) -> str:
         """Check the key as `check` does, and count a request against its rate.
@@ -252,6 +264,7 @@ def main(arguments: list[str] | None = None) -> None:
     making.add_argument("--weight", type=_amount, default=1.0, help="share while others wait")
     making.add_argument("--quota", type=_amount, help="cost units per month; default: no limit")
     making.add_argument("--models", default="", type=_word, help="comma-separated; default: all")
+    making.add_argument("--operator", action="store_true", help="may load and unload models")
     secret, key = new(**vars(parser.parse_args(arguments)))
     print(f"key (shown once, for the client): {secret}")
     print(f"line (for the file {SETTING} names): {key.line()}")

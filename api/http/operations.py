@@ -14,6 +14,7 @@ Schema = dict[str, Any]
 ERRORS = {
     400: "A field is wrong, and named",
     401: "No API key, or a wrong one",
+    403: "The key is not an operator's",
     404: "No such model, sampler or job",
     408: "The body did not arrive in time",
     409: "It does not fit the state of what is there",
@@ -26,7 +27,7 @@ ERRORS = {
     504: "The deadline passed",
 }
 #: what a request that generates can end with
-GENERATING = tuple(status for status in ERRORS if status != 409)
+GENERATING = tuple(status for status in ERRORS if status not in (403, 409))
 #: what one that only looks can
 LOOKING = (401, 503)
 SECURITY: list[dict[str, list[str]]] = [{}, {"bearer": []}, {"key": []}, {"basic": []}]

@@ -13,7 +13,7 @@ from api.generation import Generation
 from api.http import forms, request_id, responses
 from api.http.forms import Form
 from api.native import imagine
-from runnables.errors import EngineFailed
+from runnables.errors import ConfigurationError, EngineFailed, UnknownName
 from runnables.parameters import MODELS, AnyParameters
 from runnables.version import versions
 
@@ -37,6 +37,8 @@ class NativeRoutes:
             Route("/imagine", self._imagine, methods=["GET"]),
             *(Route(f"/{name}", self._list(name)) for name in LISTS),
             Route("/models", self._models),
+            Route("/models/{name}/load", self._change_model(load=True), methods=["POST"]),
+            Route("/models/{name}/unload", self._change_model(load=False), methods=["POST"]),
             Route("/version", _version),
             Route("/healthz", self._alive),
             Route("/livez", self._alive),
@@ -82,6 +84,23 @@ class NativeRoutes:
         self._generation.keys.check(request.headers)
         self._generation.check_ready()
         return JSONResponse(self._generation.runnable.models())
+
+    def _change_model(self, *, load: bool) -> Any:
+        """Return the handler that loads or unloads a model, and answers as `/models` does."""
+
+        async def change(request: Request) -> Response:
+            generation, name = self._generation, request.path_params["name"]
+            generation.keys.check_operator(request.headers)
+            generation.check_ready()
+            try:
+                await asyncio.to_thread(generation.runnable.change_model, name, load=load)
+            except (UnknownName, ConfigurationError) as error:
+                error.loc = ("name",)
+                raise
+            models = generation.runnable.models()
+            return JSONResponse(next(one for one in models if one["name"] == name))
+
+        return change
 
     async def _ready(self, request: Request) -> Response:
         self._generation.measure()

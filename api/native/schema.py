@@ -49,6 +49,10 @@ LISTS = {
     "upscalers": "The upscalers that a request may name",
     "models": "The models that a request may name, the default first, and their defaults",
 }
+CHANGES = {
+    "load": "Load a model, and answer when it is ready",
+    "unload": "Finish the model's requests and free its memory; the next request loads it again",
+}
 PROBES = {
     "healthz": "The process runs",
     "livez": "The process runs",
@@ -63,6 +67,7 @@ def paths() -> Schema:
         **{f"/{task}": {"post": _task(task)} for task in MODELS},
         "/imagine": {"get": _imagine()},
         **{f"/{name}": {"get": _list(summary)} for name, summary in LISTS.items()},
+        **{f"/models/{{name}}/{verb}": {"post": _change(verb)} for verb in CHANGES},
         **{f"/{name}": {"get": _text(summary)} for name, summary in PROBES.items()},
         "/version": {"get": _version()},
     }
@@ -133,6 +138,13 @@ def _imagine() -> Schema:
 def _list(summary: str) -> Schema:
     listed = {"type": "array", "items": {"type": "object"}}
     return operation(summary, {"200": json(listed, summary)})
+
+
+def _change(verb: str) -> Schema:
+    name = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
+    described = json({"type": "object"}, "The model, as `GET /models` describes it")
+    errors = (401, 403, 404, 503, 504)
+    return operation(CHANGES[verb], {"200": described}, errors=errors, parameters=[name])
 
 
 def _text(summary: str) -> Schema:

@@ -21,7 +21,13 @@ from ray.serve.handle import DeploymentHandle
 
 from hosts.ray.messages import Description, Order, Outcome
 from hosts.ray.reported import Reported
-from runnables.errors import Cancelled, NotReady, OverCapacity, StableDiffusionError
+from runnables.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    NotReady,
+    OverCapacity,
+    StableDiffusionError,
+)
 from runnables.parameters import AnyParameters
 from runnables.runnable import Observe
 from runnables.settings import Settings
@@ -220,6 +226,18 @@ class RemoteRunnable:
             self._observe(*observation)
         self._reported.hear(outcome.replica, outcome.models)
         return outcome.ended
+
+    def change_model(self, name: str, *, load: bool) -> None:
+        """Every replica loads or unloads it."""
+        sent = self._replicas.broadcast("change_model", name, load)
+        try:
+            ends = sent.results(timeout_s=self.settings.request_timeout_s)
+        except TimeoutError as error:
+            raise DeadlineExceeded("some replicas are not done; they go on") from error
+        for replica, models, failure in ends:
+            if failure is not None:
+                raise failure
+            self._reported.hear(replica, models)
 
     # -- what there is ----------------------------------------------------------------------
 

@@ -70,6 +70,17 @@ class Replica:
         if id in self._tickets:
             self._tickets[id].preview_every = every
 
+    async def change_model(
+        self, name: str, load: bool
+    ) -> tuple[str, list[Description], StableDiffusionError | None]:
+        """Load or unload a model; return this replica's id, its models, and what went wrong."""
+        error: StableDiffusionError | None = None
+        try:
+            await asyncio.to_thread(self._runnable.change_model, name, load=load)
+        except StableDiffusionError as caught:
+            error = caught
+        return self._id, self._runnable.models(), error
+
     async def describe(self) -> dict[str, Any]:
         """What the ingress answers about models and about names that requests may use."""
         return {

@@ -44,7 +44,8 @@ class Accelerator:
         from runnables.checkpoints.loading import load
 
         left_out = () if self.settings.t5 else T5
-        return load(source, dtype=self.dtype, config=config, left_out=left_out)
+        quantized = self.settings.quantized
+        return load(source, dtype=self.dtype, config=config, left_out=left_out, quantized=quantized)
 
     def prepare(self, family: Family) -> None:
         """Move the modules to the device and make the denoiser fast there, once, before serving."""

@@ -10,6 +10,7 @@ from torch import nn
 
 from runnables.checkpoints.components import refusal
 from runnables.checkpoints.families import FAMILIES, LATENT_CONSISTENCY
+from runnables.checkpoints.quantization import bytes_of
 from runnables.errors import InvalidInput, UnknownName
 from runnables.parameters import Profile
 
@@ -92,8 +93,7 @@ class Checkpoint:
     @property
     def nbytes(self) -> int:
         """Return the bytes of all weights."""
-        weights = (weight for part in self.modules for weight in part.parameters())
-        return sum(weight.numel() * weight.element_size() for weight in weights)
+        return sum(bytes_of(weight) for part in self.modules for weight in part.parameters())
 
 
 def profile_of(family: str, scheduler_config: Mapping[str, Any], own: Mapping[str, Any]) -> Profile:

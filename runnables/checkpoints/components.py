@@ -11,11 +11,21 @@ import torch
 
 from runnables.checkpoints import layout
 from runnables.checkpoints.families import COMPONENTS
+from runnables.checkpoints.quantization import quantize
 from runnables.errors import ConfigurationError
 
 
-def load_component(folder: Path, index: Mapping[str, Any], name: str, dtype: torch.dtype) -> Any:
+def load_component(
+    folder: Path,
+    index: Mapping[str, Any],
+    name: str,
+    dtype: torch.dtype,
+    quantized: str | None = None,
+) -> Any:
     """Return one component, on the CPU: a module in evaluation mode, or a processor.
+
+    Args:
+        quantized: how its weights are kept, a key of `quantization.CONFIGS`; None: in `dtype`.
 
     Returns:
         None where model_index.json lists none.
@@ -30,7 +40,10 @@ def load_component(folder: Path, index: Mapping[str, Any], name: str, dtype: tor
     try:
         if not COMPONENTS[name].weights:
             return kind.from_pretrained(folder / name)
-        return load_module(kind, folder / name, dtype)
+        module = load_module(kind, folder / name, dtype)
+        if quantized:
+            quantize(module, quantized)
+        return module
     except ConfigurationError:
         raise
     except Exception as error:  # whatever foreign files make the libraries raise

@@ -32,6 +32,7 @@ def load(
     dtype: torch.dtype,
     config: str | None = None,
     left_out: Collection[str] = (),
+    quantized: Mapping[str, str] | None = None,
 ) -> Checkpoint:
     """Load what SD_MODEL names.
 
@@ -39,23 +40,25 @@ def load(
         source: a path, a name of the catalog or of a folder in models/, or `owner/name[@revision]`.
         config: for a single-file checkpoint, a diffusers folder of the same architecture.
         left_out: components that are not loaded, though the model has them.
+        quantized: component -> how its weights are kept, a key of `quantization.CONFIGS`.
 
     Raises:
         ConfigurationError: saying what is missing, damaged or not supported.
     """
-    path = Path(source).expanduser()
+    path, kinds = Path(source).expanduser(), quantized or {}
     if path.is_file():
-        return load_file(path, dtype, config, left_out)
+        return load_file(path, dtype, config, left_out, kinds)
     if folder := path if path.is_dir() else catalog.folder_of(source):
-        return _load_folder(folder, folder.resolve().name, dtype, left_out)
-    return _load_from_hub(source, dtype, left_out)
+        return _load_folder(folder, folder.resolve().name, dtype, left_out, kinds)
+    return _load_from_hub(source, dtype, left_out, kinds)
 
 
 def _load_folder(
     folder: Path,
     name: str,
     dtype: torch.dtype,
-    left_out: Collection[str] = (),
+    left_out: Collection[str],
+    quantized: Mapping[str, str],
     defaults: Mapping[str, Any] | None = None,
 ) -> Checkpoint:
     index = _read_json(folder / layout.INDEX, "not a diffusers model folder")
@@ -67,7 +70,9 @@ def _load_folder(
     return Checkpoint(
         name=name,
         family=family,
-        components={part: load_component(folder, index, part, dtype) for part in names},
+        components={
+            part: load_component(folder, index, part, dtype, quantized.get(part)) for part in names
+        },
         scheduler_config=scheduler_config,
         profile=profile_of(family, scheduler_config, _own_profile(folder) or defaults or {}),
         config=index,
@@ -123,7 +128,9 @@ def _read_json(path: Path, meaning: str) -> dict[str, Any]:
     return content
 
 
-def _load_from_hub(source: str, dtype: torch.dtype, left_out: Collection[str]) -> Checkpoint:
+def _load_from_hub(
+    source: str, dtype: torch.dtype, left_out: Collection[str], quantized: Mapping[str, str]
+) -> Checkpoint:
     name, _, revision = source.partition("@")
     entry = catalog.entry_of(name)
     if not entry and not HUB_ID.fullmatch(name):
@@ -134,7 +141,7 @@ def _load_from_hub(source: str, dtype: torch.dtype, left_out: Collection[str]) -
     repository = entry.repository if entry else name
     folder = _snapshot(source, repository, revision or (entry.revision if entry else None), dtype)
     defaults = entry.defaults if entry else None
-    return _load_folder(folder, name.split("/")[-1], dtype, left_out, defaults)
+    return _load_folder(folder, name.split("/")[-1], dtype, left_out, quantized, defaults)
 
 
 def _snapshot(source: str, repository: str, revision: str | None, dtype: torch.dtype) -> Path:

@@ -8,7 +8,7 @@ the file's name, the catalog's model of that kind where it is imported, and else
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +18,24 @@ from runnables.checkpoints import catalog, layout
 from runnables.checkpoints.checkpoint import Checkpoint, profile_of
 from runnables.checkpoints.components import load_component, refusal
 from runnables.checkpoints.families import COMPONENTS, FamilyLayout, family_of, single_file_kinds
+from runnables.checkpoints.quantization import quantize
 from runnables.errors import ConfigurationError
 from runnables.samplers.scheduler import mended
 
 
 def load_file(
-    path: Path, dtype: torch.dtype, config: str | None, left_out: Collection[str] = ()
+    path: Path,
+    dtype: torch.dtype,
+    config: str | None,
+    left_out: Collection[str] = (),
+    quantized: Mapping[str, str] | None = None,
 ) -> Checkpoint:
     """Load a single-file checkpoint.
 
     Args:
         config: a diffusers folder of the same architecture, or None.
         left_out: components that are not loaded.
+        quantized: component -> how its weights are kept, a key of `quantization.CONFIGS`.
 
     Raises:
         ConfigurationError: the file is damaged or of an unknown kind, or no configuration found.
@@ -64,7 +70,7 @@ def load_file(
             f"{source}: {error}. Without the Hub, import {known} first, or name a diffusers folder "
             "of the same architecture in SD_CHECKPOINT_CONFIG"
         ) from error
-    return _checkpoint(path, pipeline)
+    return _checkpoint(path, pipeline, quantized or {})
 
 
 def _from_folder(
@@ -116,12 +122,14 @@ def _folder(path: Path, config: str | None, known: str) -> Path | None:
     return beside if (beside / layout.INDEX).is_file() else catalog.folder_of(known)
 
 
-def _checkpoint(path: Path, pipeline: Any) -> Checkpoint:
+def _checkpoint(path: Path, pipeline: Any, quantized: Mapping[str, str]) -> Checkpoint:
     names = [name for name in COMPONENTS if name != "scheduler"]
     components = {name: part for name in names if (part := getattr(pipeline, name, None))}
-    for part in components.values():
+    for name, part in components.items():
         if isinstance(part, torch.nn.Module):
             part.eval().requires_grad_(False)
+            if name in quantized:
+                quantize(part, quantized[name])
     index = {**dict(pipeline.config), "_class_name": type(pipeline).__name__}
     scheduler = pipeline.scheduler
     named = {**dict(scheduler.config), "_class_name": type(scheduler).__name__}

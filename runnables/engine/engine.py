@@ -79,6 +79,7 @@ class Engine:
         self._queue = Queue(self._settings.max_queue_s, self._busy, self._turns.served)
         pool.wake = self._queue.wake
         self._preparer = Preparer(self._settings.prompt_cache)
+        pool.evicted = self._forget
         self._rows: list[Row] = []
         self._tasks = Tasks(self._turns.served)
         self._blamed: list[Work] = []  # whose work is under way: these end with what it raises
@@ -286,6 +287,12 @@ class Engine:
                 settle(waiting.ticket, outcome)
             else:
                 self._admit_waiting(waiting, outcome)
+
+    def _forget(self, model: LoadedModel) -> None:
+        """Release what is kept of a model that is evicted."""
+        self._batch = None
+        for family in filter(None, (model.base, model.refiner)):
+            self._preparer.forget(family)
 
     def _admit_waiting(self, waiting: Waiting, model: LoadedModel) -> None:
         """Admit a request that waited for its model; errors end its future."""

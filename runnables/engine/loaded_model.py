@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, cast
 
 from runnables.engine.cost import CostModel
 from runnables.engine.memory import MemoryModel
 from runnables.extensions.base import Extension
-from runnables.families.base import Family
+from runnables.families.base import Family, Outline
 from runnables.parameters import AnyParameters, Parameters
 
 if TYPE_CHECKING:
@@ -43,6 +43,11 @@ class LoadedModel:
         """Return the bytes of all its weights."""
         refiner = self.refiner.checkpoint.nbytes if self.refiner else 0
         return self.base.checkpoint.nbytes + refiner
+
+    def outline(self) -> LoadedModel:
+        """Return what is known of the model without its weights; it cannot generate."""
+        base = cast(Family, Outline.of(self.base))
+        return replace(self, base=base, refiner=None, extensions=())
 
     def wanted(self, parameters: Parameters) -> list[Extension]:
         """Return the extensions that a request asks for."""

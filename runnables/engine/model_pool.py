@@ -1,24 +1,31 @@
 """The models that requests choose from are pooled here.
 
-The first is loaded at the start and stays. The others are read when a request first names one, on
-a thread of their own, while the engine goes on with its steps; where they do not all fit, the one
-that was unused for longest is evicted as soon as its accepted requests are finished. Requests for a
-model that is not loaded wait here.
+The first is loaded at the start. The others are read when a request first names one, on a thread of
+their own, while the engine goes on with its steps; where they do not all fit, the one of them that
+was unused for longest is evicted as soon as its accepted requests are finished. The operator may
+unload any model, the first included, and have those unloaded that are not used for a while: the
+next request loads it again. Requests for a model that is not loaded wait here.
 """
 
 from __future__ import annotations
 
-import gc
 import logging
 import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from runnables import collector
 from runnables.engine.loaded_model import LoadedModel
-from runnables.errors import ConfigurationError, OverCapacity, StableDiffusionError, UnknownName
+from runnables.errors import (
+    ConfigurationError,
+    NotReady,
+    OverCapacity,
+    StableDiffusionError,
+    UnknownName,
+)
 from runnables.ticket import Inputs, Ticket
 
 logger = logging.getLogger(__name__)
@@ -36,19 +43,31 @@ class Waiting:
     inputs: Inputs
 
 
+@dataclass(frozen=True, eq=False)
+class Order:
+    """The operator wants this model loaded, or else unloaded; `done` ends when it is."""
+
+    model: str
+    load: bool
+    done: Future[None] = field(default_factory=Future)
+
+
 class ModelPool:
     """The pool is thread-safe, but only the engine's thread may call `turn`.
 
     Attributes:
+        first: the default; while it is not loaded, what is known of it without its weights.
         wake: called when there is something for `turn` to do.
+        evicted: called with each model that was evicted, on the engine's thread.
 
     Args:
         first: the default, installed.
         sources: name -> what SD_MODEL takes, of the further ones.
-        read: called as read(name, source): a model in main memory.
+        read: called as read(name, source): a model in main memory; without a source the default.
         install: brings one to the accelerator and warms it up; on the engine's thread.
         free: called when memory was freed; returns what calls may use now, in bytes.
         budget: bytes of weights that may be loaded in all.
+        idle_s: seconds without a request after which a model is unloaded; 0: never.
     """
 
     def __init__(
@@ -56,10 +75,11 @@ class ModelPool:
         first: LoadedModel,
         sources: Mapping[str, str] | None = None,
         *,
-        read: Callable[[str, str], LoadedModel] | None = None,
+        read: Callable[[str, str | None], LoadedModel] | None = None,
         install: Callable[[LoadedModel], None] = lambda model: None,
         free: Callable[[], float] | None = None,
         budget: float = float("inf"),
+        idle_s: float = 0.0,
     ) -> None:
         self.first = first
         self._sources = {} if sources is None else sources  # it may change
@@ -67,13 +87,18 @@ class ModelPool:
         self._install = install
         self._free = free
         self._budget = budget
+        self._first_bytes = first.nbytes
+        self._idle_s = idle_s
         self._loaded: OrderedDict[str, LoadedModel] = OrderedDict({first.name: first})
         self._users: Counter[str] = Counter()
+        self._used = {first.name: time.monotonic()}
         self._leaving: str | None = None  # takes no more requests, to make room
+        self._orders: list[Order] = []
         self._waiting: list[Waiting] = []
         self._arriving: tuple[str, Future[LoadedModel]] | None = None
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="models")
         self.wake: Callable[[], None] = lambda: None
+        self.evicted: Callable[[LoadedModel], None] = lambda model: None
         self._lock = threading.Lock()
 
     @property
@@ -102,9 +127,10 @@ class ModelPool:
         name = self._name(named)
         with self._lock:
             model = self._loaded.get(name)
-            if model is None or name == self._leaving:
+            if model is None or self._is_leaving(name):
                 return None
             self._users[name] += 1
+            self._used[name] = time.monotonic()
             self._loaded.move_to_end(name)
             return model
 
@@ -112,6 +138,9 @@ class ModelPool:
         """Count the end of a request that had entered."""
         with self._lock:
             self._users[name] -= 1
+            self._used[name] = time.monotonic()
+        if self._orders:
+            self.wake()
 
     def wait_for(self, ticket: Ticket, inputs: Inputs) -> None:
         """Keep a request until its model is there. Raise OverCapacity where many wait already."""
@@ -122,6 +151,25 @@ class ModelPool:
                 raise OverCapacity(message, retry_after=30)
             self._waiting.append(Waiting(ticket, name, inputs))
         self.wake()
+
+    def order(self, name: str, *, load: bool) -> Future[None]:
+        """Load or unload a model; the future ends when that is done, or with the error.
+
+        A model that is unloaded finishes its accepted requests first. Those that arrive meanwhile
+        wait, and load it again.
+
+        Raises:
+            UnknownName: the message lists the names that there are.
+        """
+        order = Order(self._name(name), load)
+        with self._lock:
+            self._orders.append(order)
+        self.wake()
+        return order.done
+
+    def _is_leaving(self, name: str) -> bool:
+        unloading = any(order.model == name and not order.load for order in self._orders)
+        return unloading or name == self._leaving
 
     def _name(self, named: str | None) -> str:
         if named is not None and named not in self.names:
@@ -149,28 +197,65 @@ class ModelPool:
         Each comes with its model, entered, or with the error that ends it.
         """
         yield from self._arrivals()
+        self._unload()
         for waiting in self._take(lambda waiting: waiting.model in self._loaded):
             if model := self.enter(waiting.model):
                 yield waiting, model
-        if self._arriving is None and self._waiting:
-            self._begin_reading(self._waiting[0].model)
+            else:  # the operator has it unloaded at this very moment
+                with self._lock:
+                    self._waiting.insert(0, waiting)
+        self._end_orders(lambda order: order.load and order.model in self._loaded)
+        if self._arriving is None and (name := self._next()):
+            self._begin_reading(name)
 
     def close(self) -> None:
-        """Stop reading models."""
+        """Stop reading models, and end the orders that are open."""
         self._reader.shutdown(cancel_futures=True)
+        self._end_orders(lambda order: True, NotReady("the service has stopped"))
 
     def _take(self, wanted: Callable[[Waiting], bool]) -> list[Waiting]:
         with self._lock:
-            out = [p for p in self._waiting if wanted(p) and p.model != self._leaving]
+            out = [p for p in self._waiting if wanted(p) and not self._is_leaving(p.model)]
             self._waiting = [waiting for waiting in self._waiting if waiting not in out]
             return out
 
+    def _unload(self) -> None:
+        """Evict the models that nobody uses and that the operator wants unloaded, or are idle."""
+        for name in list(self.loaded):  # names only: the models must be free to go
+            with self._lock:
+                idle = time.monotonic() - self._used[name] > self._idle_s > 0
+                wanted = idle or (self._is_leaving(name) and name != self._leaving)
+            if wanted:
+                self._evict(name, "is idle" if idle else "the operator asked for it")
+        self._end_orders(lambda order: not order.load and order.model not in self._loaded)
+
+    def _end_orders(
+        self, ended: Callable[[Order], bool], error: StableDiffusionError | None = None
+    ) -> None:
+        with self._lock:
+            done = [order for order in self._orders if ended(order)]
+            self._orders = [order for order in self._orders if order not in done]
+        for order in done:
+            if error:
+                order.done.set_exception(error)
+            else:
+                order.done.set_result(None)
+
+    def _next(self) -> str | None:
+        """Return the model that is to be read next: the one that is waited for longest."""
+        wanted = [waiting.model for waiting in self._waiting]
+        wanted += [order.model for order in self._orders if order.load]
+        return next((name for name in wanted if name not in self._loaded), None)
+
     def _begin_reading(self, name: str) -> None:
-        assert self._read is not None
         logger.info("loading the model %s", name)
-        reading = self._reader.submit(self._read, name, self._sources[name])
+        reading = self._reader.submit(self._read_from_source, name)
         self._arriving = name, reading
         reading.add_done_callback(lambda _: self.wake())
+
+    def _read_from_source(self, name: str) -> LoadedModel:
+        assert self._read is not None
+        return self._read(name, None if name == self.first.name else self._sources[name])
 
     def _arrivals(self) -> Iterator[tuple[Waiting, Outcome]]:
         """Put the model that has been read on the accelerator, once there is room for it."""
@@ -184,24 +269,37 @@ class ModelPool:
         except Exception as error:
             failure = _as_failure(name, error)
             yield from ((waiting, failure) for waiting in self._take(lambda p: p.model == name))
+            self._end_orders(lambda order: order.load and order.model == name, failure)
         self._arriving = self._leaving = None
 
     def _has_room(self, name: str, model: LoadedModel) -> bool:
         """Evict the models that are in its way; return False while one of them is still used."""
-        if self.first.nbytes + model.nbytes > self._budget:
-            need = (self.first.nbytes + model.nbytes) / 1e9
+        kept = 0 if name == self.first.name else self._first_bytes
+        if kept + model.nbytes > self._budget:
+            need = (kept + model.nbytes) / 1e9
             raise ConfigurationError(
                 f"with {self.first.name} it needs {need:.1f} GB, over SD_MODELS_MEMORY_GB"
             )
         while sum(one.nbytes for one in self.loaded.values()) + model.nbytes > self._budget:
             with self._lock:
                 self._leaving = next(one for one in self._loaded if one != self.first.name)
-                if self._users[self._leaving]:
-                    return False
-                del self._loaded[self._leaving]
-            logger.info("evicted the model %s for %s", self._leaving, name)
-            gc.collect()  # modules refer to each other in circles
-            self._share_memory()
+            if not self._evict(self._leaving, f"{name} needs the room"):
+                return False
+        return True
+
+    def _evict(self, name: str, why: str) -> bool:
+        """Free a model's memory; return False where a request still uses it."""
+        with self._lock:
+            if self._users[name]:
+                return False
+            model = self._loaded.pop(name)
+        if model is self.first:
+            self.first = model.outline()
+        self.evicted(model)
+        del model
+        collector.collect()  # modules refer to each other in circles
+        self._share_memory()
+        logger.info("unloaded the model %s: %s", name, why)
         return True
 
     def _add(self, model: LoadedModel) -> None:
@@ -209,6 +307,9 @@ class ModelPool:
         self._install(model)
         with self._lock:
             self._loaded[model.name] = model
+            self._used[model.name] = time.monotonic()
+            if model.name == self.first.name:
+                self.first = model
         self._share_memory()
         logger.info("%s is ready, after %.1f s", model.name, time.monotonic() - started)
 

@@ -32,6 +32,10 @@ class Preparer:
     def __init__(self, cache_size: int) -> None:
         self._prompts = Prompts(cache_size)
 
+    def forget(self, family: Family) -> None:
+        """Forget the prompts of a model that is gone."""
+        self._prompts.forget(family)
+
     def prepare(self, works: Sequence[Denoise]) -> Iterator[tuple[Denoise, list[Row] | Exception]]:
         """Return each request with its rows, or with the error that ends it and no other."""
         for work in works:

@@ -52,6 +52,11 @@ class Prompts:
         while len(self._embeddings) > self._size:
             self._embeddings.popitem(last=False)
 
+    def forget(self, family: Family) -> None:
+        """Forget the encodings of a model that is gone."""
+        for key in [key for key in self._embeddings if key[0] == family.number]:
+            del self._embeddings[key]
+
     def _one(self, family: Family, text: Text) -> Embedding:
         key = (family.number, text)
         if key not in self._embeddings:

@@ -7,7 +7,7 @@ A family holds no loop and no request: the engine owns the steps. All methods ru
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -204,6 +204,22 @@ class Family(Protocol):
     def finished(self, latents: Tensor, *, inpainted: bool) -> Tensor:
         """Return (C, h, w) denoised latents as `to_pixels` takes them."""
         ...
+
+
+@dataclass(frozen=True)
+class Outline:
+    """An outline has what is known of a family while its weights are not loaded."""
+
+    traits: Traits
+    checkpoint: Checkpoint
+    device: torch.device
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, family: Family) -> Outline:
+        """Return a family's outline, which holds none of its weights."""
+        checkpoint = replace(family.checkpoint, components={})
+        return cls(family.traits, checkpoint, family.device, family.dtype)
 
 
 def _stack(tensors: Sequence[Tensor | None]) -> Tensor | None:

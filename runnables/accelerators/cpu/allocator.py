@@ -16,6 +16,12 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -2, -3, -8
 MIB = 1 << 20
 
 
+def give_back_freed_memory() -> None:
+    """Give the kernel what is free now, as after a model was unloaded."""
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc's
+        trim(0)
+
+
 def keep_freed_memory() -> bool:
     """Serve large blocks from one heap that does not shrink; return whether the C library does so.
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from runnables.accelerators.base import DTYPES, Accelerator, T
-from runnables.accelerators.cpu.allocator import keep_freed_memory
+from runnables.accelerators.cpu.allocator import give_back_freed_memory, keep_freed_memory
 from runnables.accelerators.cpu.packed import pack
 from runnables.accelerators.cpu.threads import Threads, others_seconds, usable_cores
 from runnables.errors import ConfigurationError
@@ -60,6 +60,9 @@ class Cpu(Accelerator):
         available = _kilobytes("/proc/meminfo", "MemAvailable") * 1024
         limit, used = (_number(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
         return min(available or math.inf, limit - used if limit and used else math.inf)
+
+    def free_memory(self) -> None:
+        give_back_freed_memory()
 
     def measure(self, call: Callable[[], T]) -> tuple[T, float]:
         """Measure by the process's highest memory use, which earlier calls may have raised already.

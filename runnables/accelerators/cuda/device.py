@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from runnables.accelerators.base import DTYPES, Accelerator, T
+from runnables.checkpoints.quantization import is_quantized
 from runnables.errors import ConfigurationError
 from runnables.families.base import Family
 
@@ -40,7 +41,8 @@ class Cuda(Accelerator):
             torch.backends.cudnn.allow_tf32 = False
         if family.denoiser_name == "unet":  # a transformer has no convolutions to speak of
             family.denoiser.to(memory_format=torch.channels_last)
-            family.denoiser.fuse_qkv_projections()
+            if not is_quantized(family.denoiser):
+                family.denoiser.fuse_qkv_projections()
         family.vae.to(memory_format=torch.channels_last)
         if self.settings.compile:
             family.denoiser.compile(mode="max-autotune-no-cudagraphs", dynamic=False)

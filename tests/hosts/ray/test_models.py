@@ -166,3 +166,14 @@ def test_an_unknown_model_is_404(served: Server, path: str, body: dict[str, Any]
     assert "sd1, second, third, large, broken" in refused.text
     if path in ("/txt2img", "/jobs"):
         assert refused.json()["detail"][0]["loc"] == ["model"]
+
+
+def test_the_replicas_load_and_unload_a_model(served: Server) -> None:
+    post(served, "/txt2img", {"prompt": "sea", "model": "second", **ASKED})
+    unloaded = post(served, "/models/second/unload", {})
+    assert unloaded.status_code == 200 and unloaded.json()["loaded"] is False, unloaded.text
+    loaded = post(served, "/models/second/load", {})
+    assert loaded.status_code == 200 and loaded.json()["loaded"] is True, loaded.text
+    assert post(served, "/models/another/load", {}).status_code == 404
+    broken = post(served, f"/models/{BROKEN}/load", {})
+    assert broken.status_code == 503 and "cannot be loaded" in broken.json()["error"]

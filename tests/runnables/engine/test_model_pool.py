@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from runnables.engine.loaded_model import LoadedModel
 from runnables.engine.model_pool import MOST_WAITING, ModelPool
 from runnables.errors import (
     Cancelled,
@@ -154,16 +155,13 @@ def test_a_broken_source_fails_its_requests_alone(start: Start, tmp_path: Path) 
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Return an event; further models are read only once it is set."""
-    go, begin = threading.Event(), ModelPool._begin_reading
+    go, read = threading.Event(), ModelPool._read_from_source
 
-    def read_slowly(pool: ModelPool, name: str) -> None:
-        read = pool._read
-        assert read is not None
-        pool._read = lambda *arguments: (go.wait(60), read(*arguments))[1]
-        begin(pool, name)
-        pool._read = read
+    def read_slowly(pool: ModelPool, name: str) -> LoadedModel:
+        go.wait(60)
+        return read(pool, name)
 
-    monkeypatch.setattr(ModelPool, "_begin_reading", read_slowly)
+    monkeypatch.setattr(ModelPool, "_read_from_source", read_slowly)
     yield go
     go.set()
 
