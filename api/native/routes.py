@@ -15,6 +15,7 @@ from api.http.forms import Form
 from api.native import imagine
 from runnables.parameters import MODELS, AnyParameters
 
+READY = ("readyz", "health", "v1/health")  # others' names of the same probe
 #: what the runnable lists under the same name: names that requests may use
 LISTS = ("samplers", "loras", "embeddings", "controlnets", "upscalers")
 
@@ -37,7 +38,7 @@ class NativeRoutes:
             Route("/models", self._models),
             Route("/healthz", _alive),
             Route("/livez", _alive),
-            Route("/readyz", self._ready),
+            *(Route(f"/{name}", self._ready) for name in READY),
         ]
 
     def _task(self, model: type[AnyParameters]) -> Any:
