@@ -13,6 +13,7 @@ from api import errors, openapi
 from api.generation import Generation
 from api.http import tracing
 from api.http.keys import Keys
+from api.http.links import Links
 from api.jobs.jobs import Jobs, folder_of
 from api.jobs.routes import JobRoutes
 from api.native.routes import NativeRoutes
@@ -43,6 +44,7 @@ class Api:
         self.jobs = Jobs(runnable, hub, requests, keys, metrics)
         self.generation = Generation(runnable, keys, requests, metrics)
         self._hub = hub
+        self._links = Links(folder_of(self.settings) / "links", self.settings.url_expiry_s)
         self._metrics = metrics
         self._stopped = threading.Event()
 
@@ -66,7 +68,7 @@ class Api:
                 *openapi.routes(),
                 *NativeRoutes(generation).routes(),
                 *JobRoutes(self.jobs, generation).routes(),
-                *OpenAIRoutes(generation, hub).routes(),
+                *OpenAIRoutes(generation, hub, self._links).routes(),
                 *WebUIRoutes(generation, hub).routes(),
             ],
             exception_handlers=dict(errors.HANDLERS),

@@ -7,7 +7,6 @@ images are from those of the unquantised model (PSNR over all pixels, and the la
 from __future__ import annotations
 
 import argparse
-import time
 
 import numpy as np
 from numpy.typing import NDArray

@@ -29,6 +29,8 @@ RANDOM_SEED = -1  # what the WebUI and other programs send for "any seed"
 SIZE_MULTIPLE = 8  # the VAE halves the image three times
 MAX_SIZE = 4096
 MAX_CONTROLNETS = 3
+MAX_IMAGES = 10  # of one request, as at OpenAI
+MAX_PROMPT = 32_000  # characters, as at OpenAI
 MAX_SAMPLER_NAME = 100
 
 #: parameters that not every model takes; a family's traits say which of them it does
@@ -193,7 +195,7 @@ class Parameters(BaseModel):
     )
     task: ClassVar[Task]
 
-    prompt: str = Field(min_length=1, max_length=4000, description="What to generate.")
+    prompt: str = Field(min_length=1, max_length=MAX_PROMPT, description="What to generate.")
     model: str | None = Field(
         None,
         min_length=1,
@@ -201,7 +203,7 @@ class Parameters(BaseModel):
         description="Which model generates, a name from `GET /models`. Default: the first of them.",
     )
     negative_prompt: str = Field(
-        "", max_length=4000, description="What to keep out; acts through guidance."
+        "", max_length=MAX_PROMPT, description="What to keep out; acts through guidance."
     )
     prompt_syntax: Syntax = Field(
         "plain",
@@ -280,7 +282,7 @@ class Parameters(BaseModel):
         description="The sampler, a name from `GET /samplers`. Default: the model's own.",
     )
     num_images_per_prompt: int = Field(
-        1, ge=1, le=8, description="Image i is generated with seed + i."
+        1, ge=1, le=MAX_IMAGES, description="Image i is generated with seed + i."
     )
     safety_check: bool = Field(
         True, description="Honoured as far as the operator's policy allows; this request only."

@@ -166,6 +166,17 @@ class Settings(EnvironmentSettings):
     webhook_secret: str = Field(
         "", description="Signs the webhooks of jobs; empty: jobs with a webhook are refused"
     )
+    url_expiry_s: float = Field(
+        3600.0,
+        gt=0,
+        le=30 * 24 * 3600,
+        description="How long images are kept that OpenAI's `response_format=url` asks for",
+    )
+    transparent: Literal["opaque", "refuse"] = Field(
+        "opaque",
+        description="What happens to OpenAI's `background=transparent`, which no model here can "
+        "generate: an opaque image that says so, or 400",
+    )
     metadata: Literal["full", "minimal", "none"] = Field(
         "full", description="Parameters written into the images"
     )

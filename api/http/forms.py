@@ -23,7 +23,9 @@ from runnables.parameters import AnyParameters, Inpaint, TextToImage
 from runnables.settings import Settings
 from runnables.ticket import NOTHING, Inputs
 
-MAX_DATA = 64 * 1024  # bytes of the `data` part; the longest valid one has about 33 KB
+#: bytes of the `data` part; both prompts may have 32,000 characters, of up to 12 bytes each (an
+#: escaped pair of surrogates)
+MAX_DATA = 1024 * 1024
 #: commas in JSON, so values and those in texts: more take too long to parse
 MAX_COMMAS = 100_000
 CONTROL = "control"  # the part of a control image, once for each of `controlnets`
@@ -111,13 +113,13 @@ async def _read_parts(request: Request, model: type[AnyParameters], settings: Se
 
 
 @asynccontextmanager
-async def parts(request: Request, fields: int = 8) -> AsyncIterator[FormData]:
+async def parts(request: Request, fields: int = 8, files: int = 8) -> AsyncIterator[FormData]:
     """Yield the parts of a multipart body; the parser's errors become ours."""
     charset = _charset(request)
     if charset not in ("", "utf-8", "utf8", "us-ascii"):
         raise InvalidInput(f"charset must be utf-8, not {charset[:100]}", loc=("content-type",))
     try:
-        async with request.form(max_files=8, max_fields=fields, max_part_size=MAX_DATA) as form:
+        async with request.form(max_files=files, max_fields=fields, max_part_size=MAX_DATA) as form:
             yield form
     except HTTPException as error:  # the parser's: not multipart at all, or a part too large
         if "exceeded maximum size" in str(error.detail):

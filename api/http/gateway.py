@@ -30,6 +30,8 @@ SWAGGER = ("swagger-ui.css", "swagger-ui-bundle.js")
 HOST_PATHS = {"/metrics", "/schema.json", *(f"/static_content/{name}" for name in SWAGGER)}
 
 
+#: what is not logged while all is well
+PROBES = {"/readyz", "/livez", "/healthz", "/health", "/v1/health"}
 MAX_HEADERS = 64 * 1024  # bytes
 
 
@@ -112,7 +114,7 @@ class Gateway:
         await self.app(scope, receive, send)
 
     def _log(self, scope: Scope, seen: dict[str, Any], seconds: float) -> None:
-        if scope["path"] in ("/readyz", "/livez", "/healthz") and seen["status"] == 200:
+        if scope["path"] in PROBES and seen["status"] == 200:
             return
         entry = {
             "method": scope["method"],

@@ -20,8 +20,13 @@ def assign(scope: MutableMapping[str, Any]) -> str:
     state: dict[str, Any] = scope.setdefault("state", {})
     if "request_id" not in state:
         sent = Headers(scope=scope).get(HEADER, "")
-        state["request_id"] = sent if ID.fullmatch(sent) else uuid4().hex
+        state["request_id"] = sent if ID.fullmatch(sent) else _new(scope.get("path", ""))
     return str(state["request_id"])
+
+
+def _new(path: str) -> str:
+    """Return a new id; at OpenAI's paths it looks as OpenAI's do."""
+    return f"req_{uuid4().hex}" if path.startswith("/v1/") else uuid4().hex
 
 
 def of(request: Request) -> str:

@@ -17,6 +17,7 @@ from runnables.errors import ConfigurationError, EngineFailed, UnknownName
 from runnables.parameters import MODELS, AnyParameters
 from runnables.version import versions
 
+READY = ("readyz", "health", "v1/health")  # others' names of the same probe
 #: what the runnable lists under the same name: names that requests may use
 LISTS = ("samplers", "loras", "embeddings", "controlnets", "upscalers")
 
@@ -42,7 +43,7 @@ class NativeRoutes:
             Route("/version", _version),
             Route("/healthz", self._alive),
             Route("/livez", self._alive),
-            Route("/readyz", self._ready),
+            *(Route(f"/{name}", self._ready) for name in READY),
         ]
 
     def _task(self, model: type[AnyParameters]) -> Any:

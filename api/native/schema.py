@@ -57,6 +57,8 @@ PROBES = {
     "healthz": "The process runs",
     "livez": "The process runs",
     "readyz": "The model is loaded and warmed up",
+    "health": "The same as /readyz",
+    "v1/health": "The same as /readyz",
     "metrics": "Prometheus metrics",
 }
 

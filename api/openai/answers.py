@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
+from collections.abc import Callable
 from typing import Any
 
 from api.generation import Generation
@@ -12,6 +13,9 @@ from runnables.errors import InvalidInput
 from runnables.images import files
 from runnables.ticket import GeneratedImage, Result
 
+#: keeps an image's file of a kind, and returns its address
+Keep = Callable[[bytes, str], str]
+
 
 class Moderated(InvalidInput):
     """An error: the operator's safety policy let none of the images through."""
@@ -19,7 +23,7 @@ class Moderated(InvalidInput):
     code = "moderation_blocked"
 
 
-def images(result: Result, body: ImagesBody, generation: Generation) -> dict[str, Any]:
+def images(result: Result, body: ImagesBody, generation: Generation, keep: Keep) -> dict[str, Any]:
     """Return the answer of images.generate and images.edit. Raise Moderated."""
     check(result, generation)
     first = result.images[0].image
@@ -28,19 +32,24 @@ def images(result: Result, body: ImagesBody, generation: Generation) -> dict[str
         "background": "opaque",
         "output_format": body.output_format,
         "size": f"{first.width}x{first.height}",
-        "data": [image(result, one, body, generation) for one in result.images],
+        "data": [image(result, one, body, generation, keep) for one in result.images],
     }
 
 
 def image(
-    result: Result, one: GeneratedImage, body: ImagesBody, generation: Generation
+    result: Result,
+    one: GeneratedImage,
+    body: ImagesBody,
+    generation: Generation,
+    keep: Keep | None = None,
 ) -> dict[str, Any]:
-    """Return one entry of `data`. URLs have the image itself in them: nothing is stored."""
+    """Return one entry of `data`: base64, or an address where there is somebody to keep it."""
     kind = body.output_format
     data = files.image_file(result, one, kind, generation.settings)
-    text = base64.b64encode(data).decode()
-    as_url = body.response_format == "url" and not body.stream
-    content = {"url": f"data:image/{kind};base64,{text}"} if as_url else {"b64_json": text}
+    if keep is not None and body.response_format == "url":
+        content = {"url": keep(data, kind)}
+    else:
+        content = {"b64_json": base64.b64encode(data).decode()}
     return {**content, "seed": one.seed, "finish_reason": one.finish_reason}
 
 

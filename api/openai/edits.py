@@ -1,4 +1,7 @@
-"""The body of images.edit: an image, and a mask whose transparent part is repainted."""
+"""The bodies of images.edit and images.create_variation.
+
+An edit has an image, and may have a mask whose transparent part is repainted.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,9 @@ from runnables.settings import Settings
 from runnables.ticket import Inputs
 
 IMAGE = ("image", "image[]")  # the SDK names it so where it has a list
+MAX_FILES = 17  # OpenAI takes 16 images and a mask: more than one image is refused by its name
+#: a variation has no prompt; parameters must have one
+NO_PROMPT = " "
 
 
 async def read(request: Request, settings: Settings) -> tuple[ImagesBody, Form]:
@@ -33,7 +39,7 @@ async def read(request: Request, settings: Settings) -> tuple[ImagesBody, Form]:
         InvalidInput, UnsupportedImage, PayloadTooLarge: Something is wrong; the field is named.
     """
     forms.expect_multipart(request)
-    async with forms.parts(request, fields=32) as form:
+    async with forms.parts(request, fields=32, files=MAX_FILES) as form:
         body = validated(ImagesBody, _fields(form))
         pixels, own = await _upload(_only_image(form), "image", settings)
         alpha = own
@@ -50,6 +56,15 @@ async def read(request: Request, settings: Settings) -> tuple[ImagesBody, Form]:
         return body, Form(translate.parameters(body, Inpaint), Inputs(pixels, alpha))
 
 
+async def read_variation(request: Request, settings: Settings) -> tuple[ImagesBody, Form]:
+    """Read a variation: the image, generated again without a prompt. Raise as `read`."""
+    forms.expect_multipart(request)
+    async with forms.parts(request, fields=32, files=MAX_FILES) as form:
+        body = validated(ImagesBody, {"prompt": NO_PROMPT, **_fields(form)})
+        pixels, _ = await _upload(_only_image(form), "image", settings)
+        return body, Form(translate.parameters(body, ImageToImage), Inputs(pixels))
+
+
 def _fields(form: FormData) -> dict[str, Any]:
     """Return all parts that are neither image nor mask."""
     items = [(name, part) for name, part in form.multi_items() if name not in (*IMAGE, "mask")]
@@ -62,7 +77,10 @@ def _fields(form: FormData) -> dict[str, Any]:
 def _only_image(form: FormData) -> UploadFile | str | None:
     images = [part for name, part in form.multi_items() if name in IMAGE]
     if len(images) > 1:
-        raise InvalidInput("one image can be edited at a time", loc=("image",))
+        raise InvalidInput(
+            f"image: {len(images)} were sent, and the models here edit one image at a time",
+            loc=("image",),
+        )
     return images[0] if images else None
 
 

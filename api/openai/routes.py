@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from api.generation import Generation
 from api.http import forms, request_id
 from api.http.forms import Form
+from api.http.links import Links
 from api.http.responses import in_thread
 from api.openai import answers, edits, stream, translate
 from api.openai.translate import ImagesBody
 from api.progress.live import Hub
-from runnables.errors import InvalidInput, UnknownName
+from runnables.errors import UnknownName
 from runnables.parameters import TextToImage
 
+FILES = "/v1/images/files/"
 Read = Callable[[Request], Awaitable[tuple[ImagesBody, Form]]]
 
 
@@ -27,11 +31,13 @@ class OpenAIRoutes:
 
     Args:
         hub: Streams hear of previews there.
+        links: It keeps the images of answers with addresses.
     """
 
-    def __init__(self, generation: Generation, hub: Hub) -> None:
+    def __init__(self, generation: Generation, hub: Hub, links: Links) -> None:
         self._generation = generation
         self._hub = hub
+        self._links = links
 
     def routes(self) -> list[Route]:
         """Return the routes, which are to be mounted at the root."""
@@ -39,6 +45,7 @@ class OpenAIRoutes:
             Route("/v1/images/generations", self._generations, methods=["POST"]),
             Route("/v1/images/edits", self._edits, methods=["POST"]),
             Route("/v1/images/variations", self._variations, methods=["POST"]),
+            Route(FILES + "{name}", self._file, methods=["GET"]),
             Route("/v1/models", self._models, methods=["GET"]),
             Route("/v1/models/{id:path}", self._model, methods=["GET"]),
         ]
@@ -50,8 +57,7 @@ class OpenAIRoutes:
         return await self._serve(request, stream.EDIT, self._read_edit)
 
     async def _variations(self, request: Request) -> Response:
-        self._generation.keys.check(request.headers)
-        raise InvalidInput("variations need a prompt here: use images/edits without a mask")
+        return await self._serve(request, stream.EDIT, self._read_variation)
 
     async def _read_generation(self, request: Request) -> tuple[ImagesBody, Form]:
         forms.expect_json(request)
@@ -61,20 +67,42 @@ class OpenAIRoutes:
     async def _read_edit(self, request: Request) -> tuple[ImagesBody, Form]:
         return await edits.read(request, self._generation.settings)
 
+    async def _read_variation(self, request: Request) -> tuple[ImagesBody, Form]:
+        return await edits.read_variation(request, self._generation.settings)
+
     async def _serve(self, request: Request, kind: stream.Kind, read: Read) -> Response:
         generation = self._generation
         with ExitStack() as stack:
             owner = stack.enter_context(generation.admitted(request, kind.task))
+            started = time.monotonic()
             body, form = await read(request)
+            headers = _ignored(body.ignored(generation.settings))
             if body.stream:
                 key = (owner, request_id.of(request))
                 listener = stack.enter_context(self._hub.listening(key, 0))
                 ticket = await generation.submit(request, owner, form)
                 stack.callback(generation.release, ticket)
                 events = stream.events(generation, ticket, listener, body, kind)
-                return stream.Events(events, stack.pop_all())
+                return stream.Events(events, stack.pop_all(), headers)
             result = await generation.run(request, owner, form)
-            return await in_thread(answers.images, result, body, generation)
+            response = await in_thread(
+                answers.images, result, body, generation, self._keep_for(request)
+            )
+            headers["openai-processing-ms"] = f"{1000 * (time.monotonic() - started):.0f}"
+            response.headers.update(headers)
+            return response
+
+    def _keep_for(self, request: Request) -> answers.Keep:
+        """Return what keeps an image and returns its address, as this caller reaches us."""
+        base = str(request.base_url).rstrip("/")
+        return lambda data, kind: f"{base}{FILES}{self._links.keep(data, kind)}"
+
+    async def _file(self, request: Request) -> Response:
+        """Answer an address: whoever has it needs no key."""
+        name = request.path_params["name"]
+        path = await run_in_threadpool(self._links.find, name, request.query_params)
+        kind = f"image/{path.suffix.removeprefix('.')}"
+        return FileResponse(path, media_type=kind, headers={"Cache-Control": "private"})
 
     # -- models -----------------------------------------------------------------------------
 
@@ -93,6 +121,11 @@ class OpenAIRoutes:
                 f"there is no model {name!r}; known: {', '.join(known)}", loc=("model",)
             )
         return JSONResponse(_described(name))
+
+
+def _ignored(names: list[str]) -> dict[str, str]:
+    """Return the header that says which fields of the request did nothing."""
+    return {"x-ignored": ", ".join(names)} if names else {}
 
 
 def _described(name: str) -> dict[str, object]:

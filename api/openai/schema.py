@@ -10,13 +10,16 @@ from api.http.operations import (
     json,
     operation,
     path_field,
+    query,
     reference,
     schema_of,
 )
 from api.openai.translate import ImagesBody
-from runnables.parameters import Inpaint, Parameters, TextToImage
+from runnables.parameters import ImageToImage, Inpaint, Parameters, TextToImage
 
 FORM = "OpenAIError"
+KINDS = ("image/jpeg", "image/png", "image/webp")
+BYTES = {"schema": BINARY}
 MASK = "PNG; what is transparent is repainted. Without it the image's transparency is the mask."
 
 
@@ -34,7 +37,6 @@ def paths() -> Schema:
     generation = {"application/json": {"schema": _body(TextToImage)}}
     model = {"200": json(reference("OpenAIModel"))}
     listed = {"type": "object", "properties": {"data": _list(reference("OpenAIModel"))}}
-    refused = operation("Refused: request an edit instead", {}, errors=(400, 401), error=FORM)
     return {
         "/v1/images/generations": {
             "post": operation(
@@ -46,7 +48,25 @@ def paths() -> Schema:
                 "Change an image (OpenAI)", images, errors=GENERATING, error=FORM, body=_edit()
             )
         },
-        "/v1/images/variations": {"post": refused},
+        "/v1/images/variations": {
+            "post": operation(
+                "Vary an image (OpenAI)", images, errors=GENERATING, error=FORM, body=_variation()
+            )
+        },
+        "/v1/images/files/{name}": {
+            "get": operation(
+                "An image that an answer has the address of",
+                {"200": {"description": "The image", "content": dict.fromkeys(KINDS, BYTES)}},
+                errors=(404,),
+                error=FORM,
+                parameters=[
+                    path_field("name", "A random one"),
+                    query("expires", {"type": "string"}, "Seconds since 1970"),
+                    query("signature", {"type": "string"}, "Of name and expiry"),
+                ],
+                open=True,
+            )
+        },
         "/v1/models": {
             "get": operation("Models (OpenAI)", {"200": json(listed)}, errors=LOOKING, error=FORM)
         },
@@ -93,6 +113,13 @@ def schemas() -> Schema:
             },
         },
     }
+
+
+def _variation() -> Schema:
+    body = _body(ImageToImage)
+    fields = {name: one for name, one in body["properties"].items() if name != "prompt"}
+    body["properties"], body["required"] = {**fields, "image": BINARY}, ["image"]
+    return {"multipart/form-data": {"schema": body}}
 
 
 def _edit() -> Schema:

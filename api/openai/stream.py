@@ -6,7 +6,7 @@ import base64
 import io
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -49,9 +49,11 @@ EDIT = Kind("image_edit", "img2img")
 class Events(StreamingResponse):
     """A stream that releases what belongs to it however it ends, begun or not."""
 
-    def __init__(self, events: AsyncIterator[str], resources: ExitStack) -> None:
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        super().__init__(events, media_type="text/event-stream", headers=headers)
+    def __init__(
+        self, events: AsyncIterator[str], resources: ExitStack, headers: Mapping[str, str]
+    ) -> None:
+        every = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", **headers}
+        super().__init__(events, media_type="text/event-stream", headers=every)
         self._resources = resources
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

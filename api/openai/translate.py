@@ -7,21 +7,28 @@ image would be another one than requested: then it is refused.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from api.http.validation import NullIsAbsent, validated
-from runnables.parameters import Inpaint, Parameters
+from runnables.errors import InvalidInput
+from runnables.parameters import MAX_IMAGES, Inpaint, Parameters
+from runnables.settings import Settings
 
 #: names of OpenAI's own models: clients have them built in, and mean the model that is served
 OPENAI_MODELS = ("gpt-image-", "chatgpt-image-", "dall-e-")
 
 
-def _opaque(value: str) -> str:
-    if value == "transparent":
-        raise ValueError("transparent backgrounds cannot be generated")
-    return value
+#: fields that are accepted, and do nothing here
+WITHOUT_EFFECT = (
+    "quality",
+    "style",
+    "moderation",
+    "output_compression",
+    "complexity",
+    "input_fidelity",
+)
 
 
 class ImagesBody(NullIsAbsent):
@@ -30,15 +37,13 @@ class ImagesBody(NullIsAbsent):
     model_config = ConfigDict(extra="allow", protected_namespaces=())
 
     model: str = Field("", max_length=200)
-    n: int = Field(1, ge=1, le=8)
+    n: int = Field(1, ge=1, le=MAX_IMAGES)
     size: str = Field("auto", pattern=r"^(auto|[1-9]\d{0,3}x[1-9]\d{0,3})$")
     response_format: Literal["url", "b64_json"] = "b64_json"
     output_format: Literal["png", "webp", "jpeg"] = "png"
     stream: bool = False
     partial_images: int = Field(0, ge=0, le=3)
-    background: Annotated[Literal["opaque", "auto", "transparent"], AfterValidator(_opaque)] = (
-        "auto"
-    )
+    background: Literal["opaque", "auto", "transparent"] = "auto"
     quality: Literal["low", "medium", "high", "xhigh", "max", "auto", "standard", "hd"] = "auto"
     # accepted, and without effect here
     style: Literal["vivid", "natural"] | None = None
@@ -48,6 +53,20 @@ class ImagesBody(NullIsAbsent):
     input_fidelity: Literal["low", "high"] | None = None
     user: str | None = Field(None, max_length=1000)
     safety_identifier: str | None = Field(None, max_length=1000)
+
+    def ignored(self, settings: Settings) -> list[str]:
+        """Return the fields that ask for something, and get nothing.
+
+        Raises:
+            InvalidInput: The operator wants transparency to be refused.
+        """
+        sent = {name: getattr(self, name) for name in WITHOUT_EFFECT}
+        names = [name for name, value in sent.items() if value not in (None, "auto")]
+        if self.background != "transparent":
+            return names
+        if settings.transparent == "refuse":
+            raise InvalidInput("transparent backgrounds cannot be generated", loc=("background",))
+        return ["background", *names]
 
 
 def parameters(body: ImagesBody, model: type[Parameters]) -> Parameters:

@@ -7,9 +7,9 @@ from typing import Any
 from pydantic import ConfigDict, Field
 
 from api.http.validation import NullIsAbsent
+from runnables.parameters import MAX_IMAGES, MAX_PROMPT
 
-MAX_IMAGES = 8
-MAX_PROMPT = 10_000  # characters with tags; without them they are limited as on all endpoints
+MAX_TEXT = 2 * MAX_PROMPT  # characters with tags; without them prompts have the usual limit
 
 
 class GenerationBody(NullIsAbsent):
@@ -17,8 +17,8 @@ class GenerationBody(NullIsAbsent):
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
-    prompt: str = Field("", max_length=MAX_PROMPT)
-    negative_prompt: str = Field("", max_length=MAX_PROMPT)
+    prompt: str = Field("", max_length=MAX_TEXT)
+    negative_prompt: str = Field("", max_length=MAX_TEXT)
     seed: int = Field(-1, lt=2**64 - MAX_IMAGES**2)
     steps: int | None = None
     cfg_scale: float | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ EMPTY: dict[str, Any] = {
     "memory": {"ram": {}, "cuda": {}},
 }
 
+MAX_CHOOSERS = 10_000  # addresses that are remembered; the latest ones
 _HASH = re.compile(r"\s*+\[[0-9a-f]++\]$")
 
 
@@ -87,16 +89,19 @@ def without_hash(name: str) -> str:
 class Chosen:
     """The models that callers have chosen by `POST /options`, each for its own requests.
 
-    In the WebUI an option holds for everybody. Here it holds for requests with the same key, and
-    for everybody where there are no keys, until the service starts again.
+    In the WebUI an option holds for everybody. Here it holds for requests with the same key, or
+    from the same address where there are no keys, until the service starts again.
     """
 
     def __init__(self) -> None:
-        self._models: dict[str, str] = {}
+        self._models: OrderedDict[str, str] = OrderedDict()
 
     def set(self, owner: str, model: str) -> None:
         """Choose a model for this owner's requests."""
         self._models[owner] = model
+        self._models.move_to_end(owner)
+        if len(self._models) > MAX_CHOOSERS:
+            self._models.popitem(last=False)
 
     def of(self, owner: str, known: Sequence[str]) -> str | None:
         """Return the owner's model, if it has chosen one that is still there."""

@@ -8,9 +8,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.http.validation import NullIsAbsent, validated
-from api.webui.body import MAX_IMAGES, GenerationBody
+from api.webui.body import GenerationBody
 from runnables.errors import InvalidInput
-from runnables.parameters import Upscale
+from runnables.parameters import MAX_IMAGES, Upscale
 
 #: what the WebUI calls ours; the operator's models have one name
 NAMES = {"latent": "latent", "lanczos": "lanczos"}

@@ -111,7 +111,7 @@ class WebUIRoutes:
         generation = self._generation
         sent = forms.json_object(await request.body())
         body = validated(GenerationBody, sent)
-        form = await self._form(owner, body, image)
+        form = await self._form(_chooser(request, owner), body, image)
         key = (owner, request_id.of(request))
         with self._hub.listening(key, 0) as listener:
             ticket = await generation.submit(request, owner, form)
@@ -199,12 +199,12 @@ class WebUIRoutes:
         return answer
 
     async def _options(self, request: Request) -> Response:
-        owner = self._generation.keys.check(request.headers)
+        owner = _chooser(request, self._generation.keys.check(request.headers))
         known = self._generation.models
         return JSONResponse(catalog.options(self._chosen.of(owner, known) or known[0]))
 
     async def _set_options(self, request: Request) -> Response:
-        owner = self._generation.keys.check(request.headers)
+        owner = _chooser(request, self._generation.keys.check(request.headers))
         options = forms.json_object(await request.body())
         model = catalog.model_of(options, self._generation.models, "body")
         if model is not None:
@@ -216,7 +216,7 @@ class WebUIRoutes:
         return JSONResponse(None)
 
     async def _png_info(self, request: Request) -> Response:
-        owner = self._generation.keys.check(request.headers)
+        owner = _chooser(request, self._generation.keys.check(request.headers))
         picture = forms.parse(Picture, await request.body())
         data = await uploads.read(picture.image, "image", self._generation.settings)
         limit = self._generation.settings.max_pixels
@@ -238,3 +238,8 @@ class WebUIRoutes:
         return restore.ours(texts) or restore.translated(
             settings, self._generation.models, translated
         )
+
+
+def _chooser(request: Request, owner: str) -> str:
+    """Return whose choice of a model holds: the key's owner, else the address that called."""
+    return owner or (request.client.host if request.client else "")

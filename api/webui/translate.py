@@ -48,6 +48,7 @@ NAMES = {
     "hires.num_inference_steps": "hr_second_pass_steps",
     "hires.upscaler": "hr_upscaler",
 }
+NO_PROMPT = " "  # stands for an empty one while the others are checked
 #: scripts whose arguments only repeat fields of the body
 REPEATING = ("seed", "sampler")
 CROP = 1
@@ -72,8 +73,10 @@ def parameters(
     _check(body, model)
     body = rounded(body)
     texts = prompts.read(body.prompt, body.negative_prompt)
+    native_texts = texts.native()
     ours = {
-        **texts.native(),
+        **native_texts,
+        "prompt": native_texts["prompt"] or NO_PROMPT,
         "controlnets": [unit.native() for unit in controlnet.units(body.alwayson_scripts)],
         "embeddings": texts.embeddings(embeddings),
         "seed": body.seed if 0 <= body.seed <= MAX_SEED else None,
@@ -89,8 +92,12 @@ def parameters(
     if issubclass(model, ImageToImage):
         ours["strength"] = body.denoising_strength
     found = validated(model, ours, names=NAMES)
-    # our own endpoints take what JavaScript holds exactly; the WebUI's seeds have 64 bits
-    return found.model_copy(update={"seed": body.seed}) if body.seed > MAX_SEED else found
+    # our own endpoints want a prompt, and seeds that JavaScript holds exactly: the WebUI's have 64
+    # bits
+    exact = {"prompt": native_texts["prompt"]}
+    return found.model_copy(
+        update={**exact, **({"seed": body.seed} if body.seed > MAX_SEED else {})}
+    )
 
 
 def rounded(body: GenerationBody) -> GenerationBody:
@@ -117,7 +124,7 @@ def _check(body: GenerationBody, model: type[Parameters]) -> None:
     """Raise InvalidInput for what is not available; the field is named."""
     for name, why in REFUSED.items():
         value = getattr(body, name)
-        if value and value not in (-1, "None"):
+        if value and value not in (-1, "None", [""]):
             raise InvalidInput(why, loc=(name,))
     for name, script in body.alwayson_scripts.items():
         ignored = controlnet.is_ours(name) or name.lower() in REPEATING

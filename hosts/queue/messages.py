@@ -16,10 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from api.http.validation import validated
 from api.webui import controlnet
-from api.webui.body import MAX_IMAGES
 from hosts.queue.webui import Content, Enlarged, Generated
 from runnables.errors import InvalidInput, Loc
-from runnables.parameters import MAX_SEED, AnyParameters, Parameters
+from runnables.parameters import MAX_IMAGES, MAX_SEED, AnyParameters, Parameters
 from runnables.parameters import Task as Kind
 from runnables.samplers.names import Prediction
 

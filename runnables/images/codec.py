@@ -122,7 +122,7 @@ def encode(
 ) -> bytes:
     """Return the image's file, with `parameters` in a text chunk (PNG) or in EXIF (JPEG, WebP).
 
-    EXIF holds 64 KB: very long prompts are in it in the WebUI's form only, without the JSON.
+    EXIF holds 64 KB: of long prompts it has the WebUI's form only, and of the longest neither.
     """
     buffer = io.BytesIO()
     if format == "png":
@@ -216,4 +216,5 @@ def _exif(parameters: Mapping[str, Any]) -> bytes:
     exif[EXIF_DESCRIPTION] = json.dumps(parameters)
     if len(exif.tobytes()) > MAX_EXIF:
         del exif[EXIF_DESCRIPTION]
-    return exif.tobytes()
+    packed = exif.tobytes()
+    return packed if len(packed) <= MAX_EXIF else b""

@@ -18,7 +18,7 @@ from typing import Any
 from runnables import attention
 from runnables.samplers import names
 
-MAX_TEXT = 100_000  # characters; a longer text is not read
+MAX_TEXT = 1_000_000  # characters; a longer text is not read
 NEGATIVE = "Negative prompt:"
 FIRST = "Steps: "  # what the line of settings begins with
 #: our spacing of noise levels -> the name of the WebUI's schedule

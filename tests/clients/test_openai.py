@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 import time
 
 import httpx
@@ -64,12 +65,45 @@ def test_n_size_output_format_and_seeds(client: openai.OpenAI) -> None:
     assert answer.output_format == "webp"
 
 
-def test_response_format_url_holds_the_image(client: openai.OpenAI) -> None:
+def test_response_format_url_is_an_address_that_answers_the_image(client: openai.OpenAI) -> None:
     given = {"prompt": PROMPT, "extra_body": QUICK, "size": "auto"}
     (as_url,) = client.images.generate(response_format="url", **given).data or ()
     (as_text,) = client.images.generate(response_format="b64_json", **given).data or ()
     assert as_url.b64_json is None
-    assert as_url.url == f"data:image/png;base64,{as_text.b64_json}"
+    assert as_url.url
+    answer = httpx.get(as_url.url)
+    assert answer.headers["content-type"] == "image/png"
+    assert answer.content == base64.b64decode(as_text.b64_json or "")
+    for wrong in (as_url.url[:-1], as_url.url.replace("expires=", "expires=9")):
+        assert httpx.get(wrong).status_code == 404
+
+
+def test_what_has_no_effect_is_told(client: openai.OpenAI) -> None:
+    raw = client.images.with_raw_response.generate(
+        prompt=PROMPT,
+        background="transparent",
+        quality="high",
+        output_compression=80,
+        output_format="webp",
+        extra_body=QUICK,
+    )
+    assert raw.headers["x-ignored"] == "background, quality, output_compression"
+    assert int(raw.headers["openai-processing-ms"]) > 0
+    assert re.fullmatch("req_[0-9a-f]{32}", raw.headers["x-request-id"])
+    assert raw.parse().background == "opaque"
+    plain = client.images.with_raw_response.generate(prompt=PROMPT, extra_body=QUICK)
+    assert "x-ignored" not in plain.headers
+
+
+def test_ten_images_and_a_long_prompt(client: openai.OpenAI) -> None:
+    words = ("a red circle on a blue background, " * 1000)[:32_000]
+    answer = client.images.generate(
+        prompt=words, n=10, size="64x64", extra_body={**QUICK, "num_inference_steps": 1}
+    )
+    assert len(answer.data or ()) == 10
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.images.generate(prompt=words + "x", extra_body=QUICK)
+    assert caught.value.param == "prompt"
 
 
 def test_stream_with_partial_images(client: openai.OpenAI) -> None:
@@ -164,8 +198,8 @@ def test_errors_are_the_sdks_own(client: openai.OpenAI) -> None:
         ({"prompt": ""}, "prompt"),
         ({"prompt": PROMPT, "size": "100x100"}, "size"),
         ({"prompt": PROMPT, "size": "large"}, "size"),
-        ({"prompt": PROMPT, "n": 9}, "n"),
-        ({"prompt": PROMPT, "background": "transparent"}, "background"),
+        ({"prompt": PROMPT, "n": 11}, "n"),
+        ({"prompt": PROMPT, "background": "blue"}, "background"),
         ({"prompt": PROMPT, "output_format": "svg"}, "output_format"),
         ({"prompt": PROMPT, "extra_body": {"sead": 1}}, "sead"),
         ({"prompt": PROMPT, "extra_body": {"frame_count": 4}}, "frame_count"),
@@ -182,6 +216,7 @@ def test_wrong_edits_are_refused(client: openai.OpenAI) -> None:
     image, small = Image.new("RGBA", (64, 64), "red"), Image.new("RGBA", (32, 32))
     cases = [
         ({"image": [png(image), png(image)]}, openai.BadRequestError, "image"),
+        ({"image": [png(image)] * 16}, openai.BadRequestError, "image"),
         ({"image": png(image), "mask": png(small)}, openai.BadRequestError, "mask"),
         ({"image": png(image), "mask": png(image)}, openai.BadRequestError, "mask"),
         ({"image": ("a.png", b"no", "image/png")}, openai.APIStatusError, "image"),
@@ -190,8 +225,13 @@ def test_wrong_edits_are_refused(client: openai.OpenAI) -> None:
         with pytest.raises(kind) as caught:
             client.images.edit(prompt=PROMPT, **given)
         assert caught.value.param == field
-    with pytest.raises(openai.BadRequestError, match="variations"):
-        client.images.create_variation(image=png(image))
+
+
+@pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
+def test_a_variation_needs_no_prompt(client: openai.OpenAI) -> None:
+    image = png(Image.new("RGB", (64, 64), BLUE))
+    answer = client.images.create_variation(image=image, n=2, size="256x256", extra_body=QUICK)
+    assert [picture(one.b64_json).size for one in answer.data or ()] == [(256, 256)] * 2
 
 
 def test_unknown_paths_are_told_in_the_same_form(client: openai.OpenAI) -> None:

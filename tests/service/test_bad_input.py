@@ -90,7 +90,7 @@ def accepting(kind: str) -> Send:
 CASES: dict[str, tuple[Send, int, list[object]]] = {
     "missing prompt": (raw("{}"), 400, ["prompt"]),
     "empty prompt": (text(prompt=""), 400, ["prompt"]),
-    "long prompt": (text(prompt="x" * 4001), 400, ["prompt"]),
+    "long prompt": (text(prompt="x" * 32_001), 400, ["prompt"]),
     "prompt of a wrong type": (text(prompt=5), 400, ["prompt"]),
     "unknown field": (text(promt="x"), 400, ["promt"]),
     "steps of a wrong type": (text(num_inference_steps="many"), 400, ["num_inference_steps"]),
@@ -109,7 +109,7 @@ CASES: dict[str, tuple[Send, int, list[object]]] = {
     "absurd size": (text(height=10**9), 400, ["height"]),
     "negative seed": (text(seed=-1), 400, ["seed"]),
     "seed over 2^53": (text(seed=2**53), 400, ["seed"]),
-    "nine images": (text(num_images_per_prompt=9), 400, ["num_images_per_prompt"]),
+    "eleven images": (text(num_images_per_prompt=11), 400, ["num_images_per_prompt"]),
     "unknown sampler": (text(scheduler="eulr"), 404, ["scheduler"]),
     "unknown format": (text(output_format="gif"), 400, ["output_format"]),
     "several images as one file": (

@@ -86,11 +86,19 @@ def test_the_second_pass_may_repeat_the_first() -> None:
 
 
 def test_the_length_of_a_prompt_is_that_of_what_was_sent() -> None:
-    for prompt in ("+" * 4000, "(" * 10 + "+" * 3980 + ")" * 10, r"\(" * 2000):
+    for prompt in ("+" * 32_000, "(" * 10 + "+" * 31_980 + ")" * 10, r"\(" * 16_000):
         assert parameters(prompt=prompt).prompt in (prompt, prompt.replace("\\", ""))
     with pytest.raises(InvalidInput) as caught:
-        parameters(prompt="x" * 4001)
+        parameters(prompt="x" * 32_001)
     assert caught.value.loc == ("prompt",)
+
+
+def test_no_prompt_and_no_style_are_what_they_are_in_the_webui() -> None:
+    found = parameters(prompt="", styles=[""])
+    assert found.prompt == ""
+    with pytest.raises(InvalidInput) as caught:
+        parameters(styles=["neon"])
+    assert caught.value.loc == ("styles",)
 
 
 def test_sizes_are_rounded_down() -> None:

@@ -1,0 +1,56 @@
+"""Signed addresses of images: they expire, and nothing else opens them."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from urllib.parse import parse_qsl
+
+import pytest
+
+from api.http.links import KEY, Links
+from runnables.errors import UnknownName
+
+
+def parts(address: str) -> tuple[str, dict[str, str]]:
+    name, _, query = address.partition("?")
+    return name, dict(parse_qsl(query))
+
+
+def test_another_process_answers_the_address(tmp_path: Path) -> None:
+    address = Links(tmp_path / "links", 60).keep(b"image", "png")
+    assert Links(tmp_path / "links", 60).find(*parts(address)).read_bytes() == b"image"
+
+
+def test_a_changed_address_is_unknown(tmp_path: Path) -> None:
+    links = Links(tmp_path, 60)
+    (name, query), (other, _) = (parts(links.keep(b"image", "png")) for _ in range(2))
+    later = str(int(query["expires"]) + 1)
+    for wrong in (
+        (other, query),
+        (name, {}),
+        (name, {**query, "expires": later}),
+        (name, {**query, "expires": "x"}),
+        (name, {**query, "signature": "é"}),
+        (f"../{name}", query),
+        (KEY, query),
+    ):
+        with pytest.raises(UnknownName):
+            links.find(*wrong)
+    with pytest.raises(UnknownName):
+        Links(tmp_path / "none", 60).find(name, query)
+
+
+def test_addresses_expire_and_their_files_go(tmp_path: Path) -> None:
+    links = Links(tmp_path, 60)
+    name, query = parts(links.keep(b"old", "jpeg"))
+    later = time.time() + 61
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "time", lambda: later)
+        with pytest.raises(UnknownName, match="expired"):
+            links.find(name, query)
+    long_ago = time.time() - 61
+    os.utime(tmp_path / name, (long_ago, long_ago))
+    kept = parts(Links(tmp_path, 60).keep(b"new", "webp"))[0]
+    assert {path.name for path in tmp_path.iterdir()} == {KEY, kept}
