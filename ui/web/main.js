@@ -2,6 +2,7 @@
 
 import * as api from "./api.js";
 import { load } from "./catalog.js";
+import { copyText } from "./clipboard.js";
 import * as errors from "./errors.js";
 import { Form } from "./form.js";
 import { History } from "./history.js";
@@ -108,11 +109,12 @@ async function submit() {
 /** @param {any} job */
 function ended(job) {
   const pictures = picturesOf(job);
+  const watched = stage.live;
   if (pictures.length) history.add(job);
-  if (stage.live && pictures.length) stage.show(pictures[0]);
-  else if (stage.live) stage.rest();
+  if (watched && pictures.length) stage.show(pictures[0]);
+  else if (watched) stage.rest();
+  stage.live = watched && queue.jobs.length > 0;
   history.mark(stage.picture);
-  if (queue.jobs.length && !pictures.length) stage.live = true;
   if (job.state === "failed" && job.error) {
     const error = api.errorOf(job.error, job.error.status);
     if (error.place.length) errors.show(error);
@@ -183,7 +185,7 @@ async function copy(kind) {
   const { picture } = stage;
   if (!picture || !form.catalog) return;
   const parameters = essential(picture.parameters, form.catalog);
-  await navigator.clipboard.writeText(WRITERS[kind](picture, parameters));
+  if (!(await copyText(WRITERS[kind](picture, parameters)))) return stage.note("This browser does not let the page copy.");
   const files = picture.task === "txt2img" ? "" : " Put the picture it began with beside it, as img.png.";
   stage.note(`Copied.${files}`);
 }
@@ -213,14 +215,12 @@ function wire() {
   for (const button of all("[data-copy]")) {
     button.addEventListener("click", () => {
       button.closest("details")?.removeAttribute("open");
-      copy(/** @type {keyof typeof WRITERS} */ (button.dataset.copy)).catch(() =>
-        stage.note("This browser does not let the page copy; it needs https or localhost."),
-      );
+      copy(/** @type {keyof typeof WRITERS} */ (button.dataset.copy));
     });
   }
   stage.open.addEventListener("click", () => stage.picture && lightbox.open(stage.picture));
   find(".progress .stop").addEventListener("click", stop);
-  find("#reset").addEventListener("click", () => form.reset());
+  find("#start-over").addEventListener("click", () => form.reset());
   find("#lock").addEventListener("click", lock);
   find("#theme").addEventListener("click", turn);
   find("#key-button").addEventListener("click", () => attempt(async () => void ((await askForKey()) && connect())));
