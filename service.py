@@ -16,13 +16,11 @@ from PIL.Image import Image
 
 from api.http.gateway import Gateway
 from api.http.responses import choose_format
-from api.http.stopping import stopping
 from runnables.images import codec, files
 from runnables.parameters import AnyParameters, ImageToImage, Inpaint, TextToImage, Upscale
 from runnables.runnable import StableDiffusionRunnable
 from runnables.settings import Settings
 from runnables.ticket import Inputs
-from ui.mount import Mounted
 
 settings = Settings.from_environment()
 gateway = Gateway(settings)
@@ -39,14 +37,6 @@ class StableDiffusion:
         self.host = Host(
             settings, gateway, lambda watch: StableDiffusionRunnable(settings, observe=watch)
         )
-        if settings.ui:
-            page = Mounted(
-                self.host.app,
-                max_upload_mb=settings.max_body_mb,
-                max_pixels=settings.max_pixels,
-                stopping=stopping,
-            )
-            gateway.page = page
         self.host.start()
 
     @bentoml.on_shutdown

@@ -23,6 +23,7 @@ from api.progress.requests import Requests
 from api.webui.routes import WebUIRoutes
 from runnables.metrics import Metrics
 from runnables.runnable import Runnable
+from ui import static
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +71,7 @@ class Api:
                 *JobRoutes(self.jobs, generation).routes(),
                 *OpenAIRoutes(generation, hub, self._links).routes(),
                 *WebUIRoutes(generation, hub).routes(),
+                *(static.routes() if self.settings.ui else ()),
             ],
             exception_handlers=dict(errors.HANDLERS),
         )

@@ -1,1 +1,1 @@
-"""The web page, which generates through the service's jobs API, beside the service or elsewhere."""
+"""The web page beside the service (`static`), and a Gradio page in front of one elsewhere."""

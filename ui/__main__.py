@@ -1,4 +1,4 @@
-"""`python -m ui`: the page alone, in front of a service elsewhere."""
+"""`python -m ui`: a Gradio page alone, in front of a service elsewhere."""
 
 from __future__ import annotations
 

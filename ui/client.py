@@ -1,13 +1,9 @@
-"""The service as the page sees it: its jobs API over HTTP, and what can be requested."""
+"""The service as the Gradio page sees it: its jobs API over HTTP."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
-import time
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -18,8 +14,6 @@ FINAL = frozenset({"succeeded", "failed", "cancelled"})
 NOT_THERE = (0, 502, 503, 504)
 #: seconds; events and images come when they come
 TIMEOUT = httpx.Timeout(30, read=180)
-Files = Mapping[str, bytes]
-KEY_S = 60.0  # how long a key that was good is not checked again
 
 
 class ServiceError(Exception):
@@ -35,21 +29,6 @@ class ServiceError(Exception):
         self.message, self.field, self.status = message, field, status
 
 
-@dataclass(frozen=True)
-class Catalog:
-    """What a service offers.
-
-    Attributes:
-        models: The answer of `GET /models`, the default first.
-        samplers: The answer of `GET /samplers`.
-        limits: Parameter -> its JSON schema (minimum, maximum, description), as in OpenAPI.
-    """
-
-    models: list[dict[str, Any]]
-    samplers: list[dict[str, Any]]
-    limits: dict[str, dict[str, Any]]
-
-
 class Service:
     """A client of one service.
 
@@ -60,39 +39,15 @@ class Service:
 
     def __init__(self, http: httpx.AsyncClient, key: str = "") -> None:
         self._http, self._key = http, key
-        self._checked: dict[bytes, float] = {}  # hashes of good keys -> when they were checked
 
-    async def check_key(self, key: str = "") -> None:
-        """Raise ServiceError if this key is not good. A good one is known for a minute."""
-        known = hashlib.sha256((key or self._key).encode()).digest()
-        if time.monotonic() - self._checked.get(known, -KEY_S) < KEY_S:
-            return
-        await self._send("GET", "/loras", key)
-        self._checked[known] = time.monotonic()
+    async def models(self, key: str = "") -> list[dict[str, Any]]:
+        """Return the answer of `GET /models`, the default first. Raise ServiceError."""
+        return list((await self._send("GET", "/models", key)).json())
 
-    async def catalog(self, key: str = "") -> Catalog:
-        """Return models, samplers and limits. Raise ServiceError."""
-        document = (await self._send("GET", "/docs.json", key)).json()
-        schemas = document["components"]["schemas"]
-        return Catalog(
-            models=(await self._send("GET", "/models", key)).json(),
-            samplers=(await self._send("GET", "/samplers", key)).json(),
-            limits={
-                name: _flat(schema, schemas)
-                for name, schema in schemas["Inpaint"]["properties"].items()
-            },
-        )
-
-    async def submit(
-        self, task: str, parameters: Mapping[str, Any], files: Files, key: str = ""
-    ) -> dict[str, Any]:
-        """Submit a job and return its document. Raise ServiceError that names the field."""
-        order = {"task": task, "parameters": dict(parameters)}
-        if not files:
-            return dict((await self._send("POST", "/jobs", key, json=order)).json())
-        parts: dict[str, Any] = {name: (name, data) for name, data in files.items()}
-        data = {"data": json.dumps(order)}
-        return dict((await self._send("POST", "/jobs", key, data=data, files=parts)).json())
+    async def submit(self, parameters: Mapping[str, Any], key: str = "") -> dict[str, Any]:
+        """Submit a txt2img job and return its document. Raise ServiceError that names the field."""
+        order = {"task": "txt2img", "parameters": dict(parameters)}
+        return dict((await self._send("POST", "/jobs", key, json=order)).json())
 
     async def events(
         self, job: str, key: str = "", *, preview_every: int = 1
@@ -115,18 +70,6 @@ class Service:
     async def image(self, path: str, key: str = "") -> bytes:
         """Return an image's file, by the path in the job's document."""
         return (await self._send("GET", path, key)).content
-
-    async def parameters_in(self, data: bytes, key: str = "") -> dict[str, Any]:
-        """Return the parameters that lie in an image's file.
-
-        Raises:
-            ServiceError: The file is not an image, or there are none in it.
-        """
-        body = {"image": base64.b64encode(data).decode()}
-        found = (await self._send("POST", "/sdapi/v1/png-info", key, json=body)).json()
-        if not found["native"]:
-            raise ServiceError("this image carries no parameters", field="file")
-        return dict(found["native"])
 
     async def cancel(self, job: str, key: str = "") -> None:
         """Stop a job; a finished one stays as it is."""
@@ -172,9 +115,3 @@ def problem(body: Any, status: int = 0) -> ServiceError:
 
 def _unreachable(error: httpx.HTTPError) -> ServiceError:
     return ServiceError(f"the service cannot be reached ({type(error).__name__})")
-
-
-def _flat(schema: dict[str, Any], schemas: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a property's schema without `anyOf [..., null]`."""
-    choices = [choice for choice in schema.get("anyOf", []) if choice.get("type") != "null"]
-    return {**schema, **choices[0]} if choices else schema

@@ -1,14 +1,14 @@
-"""A job of the page: from its fields to finished images, with what to show meanwhile."""
+"""A job of the Gradio page: from its parameters to a finished picture, with progress meanwhile."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field
 from typing import Any
 
-from ui.client import FINAL, NOT_THERE, Files, Service, ServiceError, problem
+from ui.client import FINAL, NOT_THERE, Service, ServiceError, problem
 
 #: previews per job, at most about
 PREVIEWS = 15
@@ -17,24 +17,8 @@ RECONNECTS, RECONNECT_S = 60, 1.0
 Events = AsyncGenerator[tuple[str, dict[str, Any]], None]
 
 
-@dataclass(frozen=True)
-class Shown:
-    """An image of the session.
-
-    Attributes:
-        data: Its file, as the service made it.
-        parameters: The parameters that make it again, its own seed included.
-    """
-
-    data: bytes
-    name: str
-    task: str
-    finish_reason: str
-    parameters: dict[str, Any] = field(default_factory=dict)
-
-
 async def run(
-    service: Service, task: str, parameters: Mapping[str, Any], files: Files, key: str
+    service: Service, parameters: Mapping[str, Any], key: str
 ) -> AsyncGenerator[dict[str, Any]]:
     """Submit a job; yield its document, progress events, and its document when it has ended.
 
@@ -43,7 +27,7 @@ async def run(
     Raises:
         ServiceError: The job was refused, or the service was lost.
     """
-    job = await service.submit(task, parameters, files, key)
+    job = await service.submit(parameters, key)
     ended = False
     every = max(1, job["steps"] // PREVIEWS)
     try:
@@ -74,8 +58,10 @@ async def _follow(service: Service, job: str, key: str, preview_every: int) -> E
     raise ServiceError("the connection to the service was lost; the image may still be finished")
 
 
-async def collect(service: Service, job: Mapping[str, Any], key: str) -> list[Shown]:
-    """Return the images of a job that has succeeded.
+async def picture_of(
+    service: Service, job: Mapping[str, Any], key: str
+) -> tuple[dict[str, Any], bytes]:
+    """Return a job's image, as its document describes it, and its file.
 
     Raises:
         ServiceError: The job failed, for the reason that the error names.
@@ -83,19 +69,25 @@ async def collect(service: Service, job: Mapping[str, Any], key: str) -> list[Sh
     if job["state"] == "failed":
         error = job.get("error") or {}
         raise problem(error, int(error.get("status") or 500))
-    return [
-        Shown(
-            data=await service.image(image["url"], key),
-            name=f"{job['id'][:12]}-{index}.png",
-            task=job["task"],
-            finish_reason=image["finish_reason"],
-            parameters=_of_image(job, image),
-        )
-        for index, image in enumerate(job["images"])
-    ]
+    image = job["images"][0]
+    return image, await service.image(image["url"], key)
 
 
-def _of_image(job: Mapping[str, Any], image: Mapping[str, Any]) -> dict[str, Any]:
-    """Return one image's own parameters, which alone make the same image."""
-    own = {name: image[name] for name in ("seed", "width", "height") if image.get(name)}
-    return {**job["parameters"], **own, "num_images_per_prompt": 1}
+def decoded(preview: str) -> bytes:
+    """Return the file of a preview, which events carry in base64."""
+    return base64.b64decode(preview)
+
+
+def line(event: Mapping[str, Any]) -> str:
+    """Return how far a job is, in words."""
+    parts = [_where(event)]
+    if event.get("eta_s"):
+        parts.append(f"about {max(1, round(event['eta_s']))} s left")
+    return " · ".join(parts)
+
+
+def _where(event: Mapping[str, Any]) -> str:
+    if event.get("state") == "queued":
+        ahead = event.get("position") or 0
+        return f"Waiting, {ahead} before this" if ahead else "Next in line"
+    return f"Step {event.get('step') or 0} of {event.get('steps') or '?'}"

@@ -10,7 +10,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, MutableMapping
-from typing import Any, Protocol
+from typing import Any
 
 from starlette.datastructures import MutableHeaders
 from starlette.responses import JSONResponse
@@ -35,24 +35,13 @@ PROBES = {"/readyz", "/livez", "/healthz", "/health", "/v1/health"}
 MAX_HEADERS = 64 * 1024  # bytes
 
 
-class Page(Protocol):
-    """A web page with paths of its own; see `ui.mount`."""
-
-    def owns(self, path: str) -> bool:
-        """Return whether the page answers this path."""
-
-    async def __call__(self, scope: Scope, receive: Asgi, send: Asgi) -> None:
-        """Answer a request."""
-
-
 class Gateway:
-    """A switch between the network and three applications: ours, the web page, and the host's."""
+    """A switch between the network and two applications: ours and the host's."""
 
     def __init__(self, settings: Settings) -> None:
         self._bodies = Bodies(round(settings.max_body_mb * 1e6))
         self.log_format = settings.log_format
         self.app: Asgi | None = None
-        self.page: Page | None = None
 
     def serve(self, app: Asgi) -> None:
         """Answer our paths with this application from now on."""
@@ -84,9 +73,6 @@ class Gateway:
         path = scope.get("path", "")
         if scope["type"] != "http" or path in HOST_PATHS or self.app is None:
             await host(scope, receive, errors_as_json(send))
-            return
-        if self.page is not None and self.page.owns(path):
-            await self.page(scope, receive, send)
             return
         started = time.perf_counter()
         seen: dict[str, Any] = {"status": 0, "id": request_id.assign(scope)}

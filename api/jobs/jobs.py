@@ -138,9 +138,11 @@ class Jobs:
         """Return the stored job."""
         return self._open().store.get(owner, id)
 
-    def page(self, owner: str, state: State | None, limit: int, before: int | None) -> list[Job]:
-        """Return the owner's stored jobs, newest first."""
-        return self._open().store.page(owner, state, limit, before)
+    def page(
+        self, owner: str, state: State | None, limit: int, before: int | None, prefix: str = ""
+    ) -> list[Job]:
+        """Return the owner's stored jobs whose ids begin so, newest first."""
+        return self._open().store.page(owner, state, limit, before, prefix)
 
     def cancel(self, owner: str, id: str) -> dict[str, Any] | None:
         """End a job or a request at its next step; one that has ended stays as it is."""

@@ -11,7 +11,7 @@ from starlette.responses import FileResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Route
 
 from api.generation import Generation
-from api.http import tracing
+from api.http import request_id, tracing
 from api.jobs import events, submission
 from api.jobs.job import Job
 from api.jobs.jobs import Jobs
@@ -59,9 +59,10 @@ class JobRoutes:
         state = _state(request)
         limit = _number(request, "limit", 50, 1, MAX_LIMIT)
         cursor = _number(request, "cursor", 0, 0, 2**62)
+        prefix = _prefix(request)
 
         def listed() -> dict[str, Any]:
-            found = self._jobs.page(owner, state, limit + 1, cursor or None)
+            found = self._jobs.page(owner, state, limit + 1, cursor or None, prefix)
             more = found[limit - 1].number if len(found) > limit else None
             documents = [self._jobs.document(job) for job in found[:limit]]
             return {"jobs": documents, "next": None if more is None else str(more)}
@@ -131,6 +132,13 @@ def _state(request: Request) -> State | None:
     if state is not None and state not in STATES:
         raise InvalidInput(f"state must be one of {', '.join(STATES)}", loc=("state",))
     return cast("State | None", state)
+
+
+def _prefix(request: Request) -> str:
+    prefix = request.query_params.get("prefix", "")
+    if prefix and not request_id.ID.fullmatch(prefix):
+        raise InvalidInput("prefix must be the beginning of a job's id", loc=("prefix",))
+    return prefix
 
 
 def _number(request: Request, name: str, default: int, least: int, most: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
+from api.http import request_id
 from api.http.operations import (
     BINARY,
     GENERATING,
@@ -25,6 +26,7 @@ from runnables.parameters import MODELS
 TEXT: Schema = {"type": "string"}
 WHOLE: Schema = {"type": "integer"}
 TIME: Schema = {"type": ["string", "null"], "format": "date-time"}
+PREFIX: Schema = {"type": "string", "pattern": f"^{request_id.ID.pattern}$"}
 NUMBER_OR_NULL: Schema = {"type": ["number", "null"]}
 STATE: Schema = {"type": "string", "enum": list(get_args(State))}
 #: what a request for a job can be refused with
@@ -127,6 +129,7 @@ def _list() -> Schema:
         parameters=[
             query("state", STATE, "Only these"),
             query("limit", limit, "Jobs per page"),
+            query("prefix", PREFIX, "Only ids that begin so"),
             query("cursor", {"type": "string", "pattern": "^[0-9]{1,18}$"}, "From `next`"),
         ],
     )

@@ -79,13 +79,21 @@ class Store:
         """Return this owner's job of this id."""
         return self._one("SELECT * FROM jobs WHERE owner = ? AND id = ?", owner, id)
 
-    def page(self, owner: str, state: State | None, limit: int, before: int | None) -> list[Job]:
-        """Return the owner's jobs with a smaller number than `before`, newest first."""
+    def page(
+        self, owner: str, state: State | None, limit: int, before: int | None, prefix: str = ""
+    ) -> list[Job]:
+        """Return the owner's jobs with a smaller number than `before`, newest first.
+
+        Args:
+            prefix: What the ids begin with.
+        """
         query, values = "SELECT * FROM jobs WHERE owner = ?", list[object]([owner])
         if state is not None:
             query, values = query + " AND state = ?", [*values, state]
         if before is not None:
             query, values = query + " AND number < ?", [*values, before]
+        if prefix:
+            query, values = query + " AND substr(id, 1, ?) = ?", [*values, len(prefix), prefix]
         return self._all(query + " ORDER BY number DESC LIMIT ?", *values, limit)
 
     def ahead(self, job: Job) -> tuple[int, float]:

@@ -82,24 +82,6 @@ def test_errors_of_the_host_are_told_in_our_form(
     assert response.json()["detail"][0]["loc"] == ["path"]
 
 
-class _Page:
-    """A web page at /page."""
-
-    def owns(self, path: str) -> bool:
-        return path == "/page"
-
-    async def __call__(self, scope: Scope, receive: Asgi, send: Asgi) -> None:
-        await PlainTextResponse("of the page")(scope, receive, send)
-
-
-def test_a_page_answers_its_own_paths_alone(gateway: Gateway, client: TestClient) -> None:
-    assert client.get("/page").status_code == 404
-    gateway.page = _Page()
-    assert client.get("/page").text == "of the page"
-    assert client.get("/pages").status_code == 404
-    assert client.get("/metrics").text == "of the host"
-
-
 def test_a_path_that_only_begins_like_the_hosts_is_ours(client: TestClient) -> None:
     assert client.get("/metrics-of-mine").status_code == 404
 

@@ -1,0 +1,161 @@
+"""The page on services that are set up otherwise: keys, a proxy before them, more to choose."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+from selenium.webdriver import Chrome
+from selenium.webdriver.common.keys import Keys
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from tests import tiny
+from tests.runnables.extensions import test_lora, test_textual_inversion
+from tests.service.browser import needs_chromium, resize
+from tests.service.server import Server, serve
+from tests.ui.browsing import Page, png
+
+pytestmark = needs_chromium
+
+
+def test_a_key_is_asked_for_before_anything_is_sent(
+    browser: Chrome, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    log = tmp_path_factory.mktemp("keys") / "log"
+    with serve(log, SD_API_KEYS="secret") as server:
+        resize(browser, 1200, 1000)
+        page = Page(browser, server.url, {"x-api-key": "secret"})
+        page.forget()
+        page.load()
+        page.until(lambda: page.shown("#key-dialog"))
+        assert not page.find("#generate").is_enabled()
+        page.fill("#key", "wrong")
+        page.find("#key").send_keys(Keys.ENTER)
+        page.until(lambda: "not known" in page.find("#key-dialog .error").text)
+        page.fill("#key", "secret")
+        page.find("#key").send_keys(Keys.ENTER)
+        page.until_ready()
+        page.ask("two hills")
+        first = page.generate()
+        page.load()  # the tab knows the key
+        page.until(lambda: page.all("#history img[src^=blob]"))
+        page.until(page.current)
+        assert (page.picture() == first).all()
+        assert str(page.find("[data-action=download]").get_attribute("href")).startswith("blob:")
+        browser.execute_script("sessionStorage.clear()")
+        page.load()
+        page.until(lambda: page.shown("#key-dialog"))
+
+
+@contextmanager
+def proxied(service: str, prefix: str) -> Iterator[str]:
+    """A proxy that has a service below a path; yields the address with it."""
+
+    async def forward(request: Request) -> Response:
+        client = httpx.AsyncClient(base_url=service, timeout=60)
+        path = f"/{request.path_params['path']}?{request.url.query}"
+        kept = {"content-type", "x-api-key", "accept"}
+        headers = {name: value for name, value in request.headers.items() if name in kept}
+        body = await request.body()
+        sent = client.build_request(request.method, path, headers=headers, content=body)
+        answer = await client.send(sent, stream=True)
+
+        async def content() -> AsyncIterator[bytes]:
+            async for chunk in answer.aiter_raw():
+                yield chunk
+            await client.aclose()
+
+        dropped = {"content-length", "transfer-encoding", "connection", "date"}
+        back = {name: value for name, value in answer.headers.items() if name not in dropped}
+        return StreamingResponse(content(), answer.status_code, back)
+
+    methods = ["GET", "POST", "DELETE"]
+    app = Starlette(routes=[Route(f"{prefix}/{{path:path}}", forward, methods=methods)])
+    listening = socket.create_server(("127.0.0.1", 0))
+    proxy = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+    thread = threading.Thread(target=lambda: asyncio.run(proxy.serve([listening])), daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{listening.getsockname()[1]}{prefix}"
+    proxy.should_exit = True
+    thread.join(10)
+
+
+def test_it_works_below_a_path(browser: Chrome, server: Server) -> None:
+    with proxied(server.url, "/some/where") as address:
+        answer = httpx.get(f"{address}/ui", follow_redirects=True)
+        assert str(answer.url) == f"{address}/ui/"
+        resize(browser, 1200, 1000)
+        page = Page(browser, address)
+        page.forget()
+        page.open()
+        page.complaints()
+        page.ask("two hills", 30)
+        page.generate()
+        assert page.find("[data-action=download]").get_attribute("href") == (
+            f"{address}/jobs/{page.newest()['id']}/images/0"
+        )
+        assert page.find("#docs").get_attribute("href") == f"{address}/"
+        assert page.complaints() == []
+
+
+def test_loras_embeddings_and_controlnets_are_picked_with_what_they_need(
+    browser: Chrome, tiny_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    model = tiny_model("sd1")
+    for folder in ("loras", "embeddings", "nets"):
+        (tmp_path / folder).mkdir()
+    test_lora.write(tmp_path / "loras", "one", model)
+    test_textual_inversion.write(tmp_path / "embeddings", "sd1")
+    tiny.build_controlnet(tmp_path / "nets" / "canny", model)
+    folders = {
+        "SD_MODEL": str(model),
+        "SD_MODELS": f"second={model}",
+        "SD_LORA_DIR": str(tmp_path / "loras"),
+        "SD_EMBEDDINGS_DIR": str(tmp_path / "embeddings"),
+        "SD_CONTROLNET_DIR": str(tmp_path / "nets"),
+    }
+    with serve(tmp_path / "log", **folders) as server:
+        resize(browser, 1200, 1000)
+        page = Page(browser, server.url)
+        page.forget()
+        page.open()
+        page.ask("a hill", 2)
+        for kind, name in (
+            ("loras", "one"),
+            ("embeddings", "bad-hands-5"),
+            ("controlnets", "canny"),
+        ):
+            inside = f"details[data-field={kind}]"
+            page.click(f"{inside} > summary")
+            page.find(f"{inside} .add").send_keys(name)
+            page.until(lambda inside=inside: page.shown(f"{inside} .use"))
+        assert page.value("#prompt") == "a hill bad-hands-5"
+        page.fill("details[data-field=loras] .weight input", "0.5")
+        page.click("#generate")
+        page.until(lambda: "needs a picture" in page.find("[data-field=controlnets] .error").text)
+        page.drop("details[data-field=controlnets] .target", png(size=(64, 64)))
+        page.find("#model").send_keys("second")
+        page.generate()
+        parameters = page.newest()["parameters"]
+        assert parameters["model"] == "second"
+        assert parameters["loras"] == [{"name": "one", "weight": 0.5, "text_weight": None}]
+        assert parameters["embeddings"] == ["bad-hands-5"]
+        assert parameters["controlnets"] == [
+            {"name": "canny", "weight": 1.0, "start": 0.0, "end": 1.0}
+        ]
+        page.click("#start-over")
+        assert not page.all(".use")
+        page.click("[data-action=recall]")
+        assert len(page.all(".use")) == 3
+        assert page.value("details[data-field=loras] .weight input") == "0.5"
+        assert page.value("#model") == "second"

@@ -1,0 +1,79 @@
+/** Finished pictures: what they are, and where their files come from. */
+
+import * as api from "./api.js";
+
+/**
+ * One image of a finished job.
+ * @typedef {object} Picture
+ * @property {string} id The job's id and the image's number.
+ * @property {string} path Its file's address, relative to the API.
+ * @property {string} task
+ * @property {Record<string, any>} parameters Those that make this image again, alone.
+ * @property {number|null} seed It is null where an image was only enlarged.
+ * @property {number} width
+ * @property {number} height
+ * @property {string} type Its media type.
+ * @property {boolean} filtered Whether the safety checker objected.
+ */
+
+/**
+ * Return the pictures of a job's document; none where it has not succeeded.
+ * @param {any} job
+ * @returns {Picture[]}
+ */
+export function picturesOf(job) {
+  return job.images.map((/** @type {any} */ image, /** @type {number} */ index) => ({
+    id: `${job.id}/${index}`,
+    path: `jobs/${job.id}/images/${index}`,
+    task: job.task,
+    parameters: ownParameters(job, image),
+    seed: image.seed,
+    width: image.width,
+    height: image.height,
+    type: image.content_type,
+    filtered: image.finish_reason !== "success",
+  }));
+}
+
+/** @param {any} job @param {any} image */
+function ownParameters(job, image) {
+  if (job.task === "upscale") return job.parameters;
+  return { ...job.parameters, seed: image.seed, num_images_per_prompt: 1 };
+}
+
+/** @type {Map<string, Promise<string>>} addresses of files that were loaded with the key */
+const loaded = new Map();
+
+/**
+ * Return an address for `<img>` and links. An element cannot send a key: with one, the file is
+ * loaded here.
+ * @param {Picture} picture
+ * @returns {Promise<string>}
+ */
+export async function source(picture) {
+  if (!api.key()) return api.ROOT + picture.path;
+  const address = loaded.get(picture.path) ?? blob(picture).then((file) => URL.createObjectURL(file));
+  loaded.set(picture.path, address);
+  address.catch(() => loaded.delete(picture.path));
+  return address;
+}
+
+/**
+ * Return a picture's file.
+ * @param {Picture} picture
+ * @returns {Promise<Blob>}
+ */
+export async function blob(picture) {
+  return (await api.call(picture.path)).blob();
+}
+
+/**
+ * Show a picture in an element. The element keeps what it has where the file cannot be loaded.
+ * @param {HTMLImageElement} element
+ * @param {Picture} picture
+ */
+export async function show(element, picture) {
+  element.dataset.picture = picture.id;
+  const address = await source(picture).catch(() => "");
+  if (address && element.dataset.picture === picture.id) element.src = address;
+}
