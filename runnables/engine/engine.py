@@ -91,7 +91,7 @@ class Engine:
         self._stopped = False
         self._watch = Watch(
             self._run,
-            forget=self._forget,
+            forget=self._drop_all,
             safe=lambda: computes(accelerator.device),
             over=self._over,
             stall_s=self._settings.stall_s,
@@ -243,7 +243,7 @@ class Engine:
         if suspect and not computes(self._accelerator.device):
             raise EngineFailed(f"the device {self._accelerator.device} is lost")
 
-    def _forget(self) -> None:
+    def _drop_all(self) -> None:
         """Drop all work, before the thread is started again: every request has ended."""
         lost = [*_works(self._rows, self._tasks), *self._blamed]
         for work in [*lost, *self._queue.discard(lambda work: True)]:
