@@ -16,6 +16,14 @@ from api.openai import schema as openai
 from api.webui import schema as webui
 from runnables.version import VERSION
 
+TAGS = {
+    "images": "Generating, changing and enlarging images, with our own parameters.",
+    "jobs": "Generating later: progress, cancelling, webhooks.",
+    "names": "The names that requests may use.",
+    "openai": "OpenAI's image API.",
+    "webui": "The Stable Diffusion WebUI's API.",
+    "probes": "For whoever runs the service.",
+}
 PARTS = (native, jobs, openai, webui)
 #: Swagger UI from the host's own files: nothing is loaded from elsewhere
 PAGE = """<!doctype html>
@@ -43,7 +51,10 @@ def document() -> dict[str, Any]:
             "title": "Stable Diffusion",
             "version": VERSION,
             "description": "Generate images from text, from images, and parts of images anew.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
+        "servers": [{"url": "/"}],
+        "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
         "paths": {path: methods for part in PARTS for path, methods in part.paths().items()},
         "components": {
             "schemas": {name: model for part in PARTS for name, model in part.schemas().items()},

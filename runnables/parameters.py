@@ -341,8 +341,8 @@ class ImageToImage(TextToImage):
     task: ClassVar[Task] = "img2img"
     height: Size | None = Field(
         None,
-        description="Pixels, a multiple of 8. Default: the input's shape, scaled to the model's "
-        "native area.",
+        description="Pixels, a multiple of 8. Default: the input's shape, scaled to `width` or, "
+        "without it, to the model's native area.",
     )
     width: Size | None = Field(None, description="As `height`.")
     strength: float = Field(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
@@ -36,6 +36,7 @@ SECURITY_SCHEMES: Schema = {
     "key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
     "basic": {"type": "http", "scheme": "basic", "description": "The key as password"},
 }
+REFERENCE = "#/components/schemas/{model}"
 BINARY: Schema = {"type": "string", "format": "binary"}
 
 
@@ -45,6 +46,8 @@ def controls(text: str) -> Schema:
 
 
 def operation(
+    id: str,
+    tag: str,
     summary: str,
     answers: Schema,
     *,
@@ -57,15 +60,21 @@ def operation(
     """Return one method of one path.
 
     Args:
+        id: The name that generated clients give to its function.
+        tag: The group that it is shown in, one of `TAGS` in `api.openapi`.
         answers: Status -> response, of what goes well.
         errors: The statuses of what does not, in the form of the schema named `error`.
         body: Media type -> schema and encoding.
         open: Whether no key is needed.
     """
     described = {str(code): json(reference(error), ERRORS[code]) for code in errors}
-    whole: Schema = {"summary": summary, "responses": {**answers, **described}}
-    if not open:
-        whole["security"] = SECURITY
+    whole: Schema = {
+        "operationId": id,
+        "tags": [tag],
+        "summary": summary,
+        "security": [] if open else SECURITY,
+        "responses": {**answers, **described},
+    }
     if body is not None:
         whole["requestBody"] = {"required": True, "content": body}
     if parameters:
@@ -80,32 +89,35 @@ def json(schema: Schema, text: str = "Done") -> Schema:
 
 def reference(name: str) -> Schema:
     """Return a reference to a schema of the document."""
-    return {"$ref": f"#/components/schemas/{name}"}
+    return {"$ref": REFERENCE.format(model=name)}
 
 
-def schema_of(model: type[BaseModel]) -> Schema:
-    """Return a model's JSON schema, in which models inside it stand where they are used."""
-    schema = model.model_json_schema()
-    parts = schema.pop("$defs", {})
-    whole: Schema = _inlined(schema, parts)
-    return whole
+def components(
+    models: Mapping[str, type[BaseModel]], mode: Literal["validation", "serialization"]
+) -> Schema:
+    """Return the schemas of models by these names, and of the models inside them by their own.
+
+    Args:
+        mode: What is described: what may be sent (`validation`), or what is answered.
+    """
+    found: Schema = {}
+    for name, model in models.items():
+        schema = model.model_json_schema(ref_template=REFERENCE, mode=mode)
+        found |= schema.pop("$defs", {})
+        found[name] = {**schema, "title": name}
+    return found
 
 
-def _inlined(part: Any, parts: Schema) -> Any:
-    if isinstance(part, list):
-        return [_inlined(one, parts) for one in part]
-    if not isinstance(part, dict):
-        return part
-    if "$ref" in part:
-        name = str(part["$ref"]).removeprefix("#/$defs/")
-        part = {**parts[name], **{key: one for key, one in part.items() if key != "$ref"}}
-    return {key: _inlined(one, parts) for key, one in part.items()}
+def fields_of(model: type[BaseModel]) -> Schema:
+    """Return the schemas of a model's fields, which refer to the models inside it."""
+    fields: Schema = model.model_json_schema(ref_template=REFERENCE)["properties"]
+    return fields
 
 
 def is_plain(schema: Schema) -> bool:
     """Return whether a field can stand in a query: a list or an object cannot."""
-    kinds = {one.get("type") for one in (schema, *schema.get("anyOf", ()))}
-    return not kinds & {"array", "object"}
+    every = (schema, *schema.get("anyOf", ()))
+    return not any("$ref" in one or one.get("type") in ("array", "object") for one in every)
 
 
 def query(name: str, schema: Schema, text: str, required: bool = False) -> Schema:

@@ -20,13 +20,14 @@ def assign(scope: MutableMapping[str, Any]) -> str:
     state: dict[str, Any] = scope.setdefault("state", {})
     if "request_id" not in state:
         sent = Headers(scope=scope).get(HEADER, "")
-        state["request_id"] = sent if ID.fullmatch(sent) else _new(scope.get("path", ""))
+        state["request_id"] = sent if ID.fullmatch(sent) else _new(scope)
     return str(state["request_id"])
 
 
-def _new(path: str) -> str:
+def _new(scope: MutableMapping[str, Any]) -> str:
     """Return a new id; at OpenAI's paths it looks as OpenAI's do."""
-    return f"req_{uuid4().hex}" if path.startswith("/v1/") else uuid4().hex
+    openai = scope.get("path", "").startswith(f"{scope.get('root_path', '')}/v1/")
+    return f"req_{uuid4().hex}" if openai else uuid4().hex
 
 
 def of(request: Request) -> str:

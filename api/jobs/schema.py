@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, get_args
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from api.http import request_id
 from api.http.operations import (
@@ -10,24 +13,21 @@ from api.http.operations import (
     GENERATING,
     LOOKING,
     Schema,
+    components,
     controls,
     json,
     operation,
     path_field,
     query,
     reference,
-    schema_of,
 )
 from api.jobs.routes import MAX_LIMIT, MAX_STEPS
 from api.jobs.submission import JobRequest
 from api.progress.record import State
-from runnables.parameters import MODELS
+from runnables.parameters import MODELS, Task
+from runnables.ticket import FinishReason
 
-TEXT: Schema = {"type": "string"}
-WHOLE: Schema = {"type": "integer"}
-TIME: Schema = {"type": ["string", "null"], "format": "date-time"}
 PREFIX: Schema = {"type": "string", "pattern": f"^{request_id.ID.pattern}$"}
-NUMBER_OR_NULL: Schema = {"type": ["number", "null"]}
 STATE: Schema = {"type": "string", "enum": list(get_args(State))}
 #: what a request for a job can be refused with
 SUBMITTING = (*(status for status in GENERATING if status not in (499, 500, 504)), 409)
@@ -35,13 +35,63 @@ FINDING = (*LOOKING, 404)
 ID = path_field("id", "The id of a job, or the `X-Request-Id` of a synchronous request")
 
 
+class JobImage(BaseModel):
+    """An image of a job that has succeeded."""
+
+    url: str = Field(description="Where this service answers it")
+    seed: int | None = Field(description="null where an image was only enlarged")
+    finish_reason: FinishReason
+    content_type: str
+    width: int
+    height: int
+
+
+class JobError(BaseModel):
+    """The reason why a job has failed."""
+
+    model_config = ConfigDict(extra="allow")
+
+    error: str
+    status: int = 0
+
+
+class Job(BaseModel):
+    """A job, or a synchronous request, which has fewer fields set."""
+
+    id: str
+    task: Task
+    state: State
+    step: int
+    steps: int
+    position: int | None = Field(description="In the queue; 0 is next")
+    eta_s: float | None
+    priority: int
+    created_at: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    deadline_at: datetime | None
+    parameters: dict[str, Any] = Field(description="With every default and the seed")
+    images: list[JobImage]
+    error: JobError | None
+    webhook: str | None
+
+
+class Jobs(BaseModel):
+    """Jobs, newest first."""
+
+    jobs: list[Job]
+    next: str | None = Field(description="The next page's `cursor`")
+
+
 def paths() -> Schema:
     """Return path -> method -> operation."""
     return {
         "/jobs": {"post": _submit(), "get": _list()},
         "/jobs/{id}": {
-            "get": _one("A job, or a synchronous request by its `X-Request-Id`"),
-            "delete": _one("Cancel it at its next step; what has ended stays as it is"),
+            "get": _one("getJob", "A job, or a synchronous request by its `X-Request-Id`"),
+            "delete": _one(
+                "cancelJob", "Cancel it at its next step; what has ended stays as it is"
+            ),
         },
         "/jobs/{id}/events": {"get": _events()},
         "/jobs/{id}/images/{index}": {"get": _image()},
@@ -50,44 +100,15 @@ def paths() -> Schema:
 
 def schemas() -> Schema:
     """Return what the paths refer to."""
-    body = schema_of(JobRequest)
-    body["properties"]["parameters"] = {
+    sent = components({"JobRequest": JobRequest}, "validation")
+    sent["JobRequest"]["properties"]["parameters"] = {
         "description": "As the task's own endpoint takes them.",
         "anyOf": [reference(model.__name__) for model in MODELS.values()],
     }
-    return {"JobRequest": body, "Job": _job()}
-
-
-def _job() -> Schema:
-    properties: dict[str, Any] = {
-        "id": TEXT,
-        "task": {"type": "string", "enum": list(MODELS)},
-        "state": STATE,
-        "step": WHOLE,
-        "steps": WHOLE,
-        "position": {"type": ["integer", "null"], "description": "In the queue; 0 is next"},
-        "eta_s": NUMBER_OR_NULL,
-        "priority": WHOLE,
-        "created_at": TIME,
-        "started_at": TIME,
-        "finished_at": TIME,
-        "deadline_at": TIME,
-        "parameters": {"type": "object", "description": "With every default and the seed"},
-        "images": {"type": "array", "items": _described()},
-        "error": {"type": ["object", "null"]},
-        "webhook": {"type": ["string", "null"]},
-    }
-    return {"type": "object", "required": list(properties), "properties": properties}
-
-
-def _described() -> Schema:
-    text = dict.fromkeys(("url", "finish_reason", "content_type"), TEXT)
-    properties = {**text, **dict.fromkeys(("width", "height"), WHOLE)}
-    properties["seed"] = {
-        "type": ["integer", "null"],
-        "description": "null where an image was only enlarged",
-    }
-    return {"type": "object", "required": list(properties), "properties": properties}
+    sent["JobRequest"]["examples"] = [
+        {"task": "txt2img", "parameters": {"prompt": "View of a cyberpunk city"}}
+    ]
+    return sent | components({"Job": Job, "Jobs": Jobs}, "serialization")
 
 
 def _submit() -> Schema:
@@ -109,22 +130,16 @@ def _submit() -> Schema:
         "202": json(reference("Job"), "Accepted: it will end, whatever happens to the service"),
         "200": json(reference("Job"), "The job of this id that is there"),
     }
-    return operation("Generate later", answers, errors=SUBMITTING, body=body)
+    return operation("createJob", "jobs", "Generate later", answers, errors=SUBMITTING, body=body)
 
 
 def _list() -> Schema:
-    listed = {
-        "type": "object",
-        "required": ["jobs", "next"],
-        "properties": {
-            "jobs": {"type": "array", "items": reference("Job")},
-            "next": {"type": ["string", "null"], "description": "The next page's `cursor`"},
-        },
-    }
     limit = {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": 50}
     return operation(
+        "listJobs",
+        "jobs",
         "Your jobs, newest first",
-        {"200": json(listed)},
+        {"200": json(reference("Jobs"))},
         errors=(*LOOKING, 400),
         parameters=[
             query("state", STATE, "Only these"),
@@ -135,16 +150,18 @@ def _list() -> Schema:
     )
 
 
-def _one(summary: str) -> Schema:
+def _one(id: str, summary: str) -> Schema:
     found = {"200": json(reference("Job"))}
-    return operation(summary, found, errors=FINDING, parameters=[ID])
+    return operation(id, "jobs", summary, found, errors=FINDING, parameters=[ID])
 
 
 def _events() -> Schema:
     text = "`progress` events, and one last named by the final state, with the job"
-    stream = {"description": text, "content": {"text/event-stream": {"schema": TEXT}}}
+    stream = {"description": text, "content": {"text/event-stream": {"schema": {"type": "string"}}}}
     every = {"type": "integer", "minimum": 0, "maximum": MAX_STEPS, "default": 0}
     return operation(
+        "streamJobEvents",
+        "jobs",
         "Progress as server-sent events",
         {"200": stream},
         errors=(*FINDING, 400),
@@ -156,6 +173,8 @@ def _image() -> Schema:
     kinds = ("image/jpeg", "image/png", "image/webp")
     image = {"description": "The image", "content": {kind: {"schema": BINARY} for kind in kinds}}
     return operation(
+        "getJobImage",
+        "jobs",
         "An image of a job that has succeeded",
         {"200": image},
         errors=(*FINDING, 409),

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
 from api.http import forms
 from api.http.operations import (
     BINARY,
     GENERATING,
     Schema,
+    components,
     controls,
+    fields_of,
     is_plain,
     json,
     operation,
+    path_field,
     query,
     reference,
-    schema_of,
 )
 from api.native.imagine import NOT_IN_QUERY
 from runnables.parameters import MAX_SIZE, MODELS, AnyParameters, Task, TextToImage, Upscale
+from runnables.samplers.names import Prediction
+from runnables.ticket import FinishReason
 
 #: the README's own
 EXAMPLE = {"prompt": "View of a cyberpunk city"}
@@ -41,25 +49,102 @@ ENLARGED = {
     name: HEADERS[name]
     for name in ("width", "height", "finish-reason", "Server-Timing", "x-request-id")
 }
-LISTS = {
-    "samplers": "The samplers that a request may name",
-    "loras": "The LoRAs that a request may name",
-    "controlnets": "The ControlNets that a request may name",
-    "embeddings": "The textual inversions that a request may name",
-    "upscalers": "The upscalers that a request may name",
-    "models": "The models that a request may name, the default first, and their defaults",
-}
 CHANGES = {
-    "load": "Load a model, and answer when it is ready",
-    "unload": "Finish the model's requests and free its memory; the next request loads it again",
+    "load": ("loadModel", "Load a model, and answer when it is ready"),
+    "unload": (
+        "unloadModel",
+        "Finish the model's requests and free its memory; the next request loads it again",
+    ),
 }
 PROBES = {
-    "healthz": "The process runs",
-    "livez": "The process runs",
-    "readyz": "The model is loaded and warmed up",
-    "health": "The same as /readyz",
-    "v1/health": "The same as /readyz",
-    "metrics": "Prometheus metrics",
+    "healthz": ("checkAlive", "The process runs"),
+    "livez": ("checkLive", "The process runs"),
+    "readyz": ("checkReady", "The model is loaded and warmed up"),
+    "health": ("checkHealth", "The same as /readyz"),
+    "v1/health": ("checkHealthV1", "The same as /readyz"),
+    "metrics": ("getMetrics", "Prometheus metrics"),
+}
+
+
+class GeneratedImage(BaseModel):
+    """One image of an answer in JSON."""
+
+    image: str = Field(description="PNG in base64")
+    seed: int | None = Field(description="null where an image was only enlarged")
+    finish_reason: FinishReason
+
+
+class GeneratedImages(BaseModel):
+    """All images of a request, with `output_format` json."""
+
+    images: list[GeneratedImage]
+    parameters: dict[str, Any] = Field(description="With every default and the seed")
+    timings: dict[str, float] = Field(description="Seconds by stage")
+
+
+class SamplerInfo(BaseModel):
+    """A sampler that requests may name."""
+
+    name: str
+    label: str
+    scheduler: str | None = Field(description="The class in diffusers")
+    flow_scheduler: str | None = Field(description="The class in diffusers for flow matching")
+    aliases: list[str]
+    stochastic: bool
+    spacing: str
+    predictions: list[Prediction] = Field(description="The kinds of models that it fits")
+
+
+class ModelInfo(BaseModel):
+    """A model that requests may name; of one that is not loaded only the name is known."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+    loaded: bool
+    family: str = ""
+    prediction: Prediction | None = None
+    height: int | None = Field(None, description="Native")
+    width: int | None = Field(None, description="Native")
+    defaults: dict[str, Any] | None = None
+    device: str = ""
+    precision: str = ""
+
+
+class FileInfo(BaseModel):
+    """A LoRA, a ControlNet or a textual inversion that requests may name."""
+
+    name: str
+
+
+class UpscalerInfo(BaseModel):
+    """An upscaler that requests may name, and how many times it enlarges by itself."""
+
+    name: str
+    scale: int
+
+
+class Problem(BaseModel):
+    """What is wrong, and where."""
+
+    loc: list[str | int]
+    msg: str
+
+
+class Error(BaseModel):
+    """What is wrong with a request."""
+
+    error: str
+    detail: list[Problem]
+
+
+LISTS: dict[str, tuple[str, type[BaseModel], str]] = {
+    "samplers": ("listSamplers", SamplerInfo, "The samplers that a request may name"),
+    "loras": ("listLoras", FileInfo, "The LoRAs that a request may name"),
+    "controlnets": ("listControlNets", FileInfo, "The ControlNets that a request may name"),
+    "embeddings": ("listEmbeddings", FileInfo, "The textual inversions that a request may name"),
+    "upscalers": ("listUpscalers", UpscalerInfo, "The upscalers that a request may name"),
+    "models": ("listModels", ModelInfo, "The models that a request may name, the default first"),
 }
 
 
@@ -68,33 +153,34 @@ def paths() -> Schema:
     return {
         **{f"/{task}": {"post": _task(task)} for task in MODELS},
         "/imagine": {"get": _imagine()},
-        **{f"/{name}": {"get": _list(summary)} for name, summary in LISTS.items()},
-        **{f"/models/{{name}}/{verb}": {"post": _change(verb)} for verb in CHANGES},
-        **{f"/{name}": {"get": _text(summary)} for name, summary in PROBES.items()},
+        **{f"/{name}": {"get": _list(*of)} for name, of in LISTS.items()},
+        **{f"/models/{{name}}/{verb}": {"post": _change(*of)} for verb, of in CHANGES.items()},
+        **{f"/{name}": {"get": _text(*of)} for name, of in PROBES.items()},
         "/version": {"get": _version()},
     }
 
 
 def schemas() -> Schema:
     """Return what the paths refer to."""
-    return {model.__name__: _schema(model) for model in MODELS.values()} | {"Error": _error()}
+    sent = components({model.__name__: model for model in MODELS.values()}, "validation")
+    answers: tuple[type[BaseModel], ...] = (GeneratedImages, Error)
+    listed = [model for _, model, _ in LISTS.values()]
+    named = {model.__name__: model for model in (*answers, *listed)}
+    for model in MODELS.values():
+        sent[model.__name__]["examples"] = [{"scale": 2} if model is Upscale else EXAMPLE]
+    return sent | components(named, "serialization")
 
 
 def _task(task: Task) -> Schema:
     model = MODELS[task]
     summary = (model.__doc__ or "").partition(": ")[2].strip().capitalize()
-    headers = ENLARGED if model is Upscale else HEADERS
-    answers = {"200": _image_response(headers)}
-    described = operation(summary, answers, errors=GENERATING, body=_body(model))
-    return {**described, "operationId": task}
+    answers = {"200": _image_response(ENLARGED if model is Upscale else HEADERS)}
+    return operation(task, "images", summary, answers, errors=GENERATING, body=_body(model))
 
 
 def _body(model: type[AnyParameters]) -> Schema:
     data = reference(model.__name__)
-    files = {
-        name: {"type": "string", "format": "binary", "description": FILES[name]}
-        for name in forms.files_of(model)
-    }
+    files = {name: {**BINARY, "description": FILES[name]} for name in forms.files_of(model)}
     schema = {
         "type": "object",
         "properties": {**files, "control": controls(FILES["control"]), "data": data},
@@ -106,23 +192,19 @@ def _body(model: type[AnyParameters]) -> Schema:
     return {**plain, **parts}
 
 
-def _schema(model: type[AnyParameters]) -> Schema:
-    example = {"scale": 2} if model is Upscale else EXAMPLE
-    return {**schema_of(model), "examples": [example]}
-
-
 def _image_response(headers: dict[str, str]) -> Schema:
-    kinds = ("image/jpeg", "image/png", "image/webp")
+    # the first is what Swagger UI asks for, and shows
+    kinds = ("image/jpeg", "application/json", "image/png", "image/webp")
+    schemas = dict.fromkeys(kinds, BINARY) | {"application/json": reference("GeneratedImages")}
     return {
         "description": "The image; as JSON, all images in base64 (PNG) with their seeds",
-        "content": {kind: {"schema": BINARY} for kind in kinds}
-        | {"application/json": {"schema": {"type": "object"}}},
+        "content": {kind: {"schema": schema} for kind, schema in schemas.items()},
         "headers": {name: {"schema": {"type": kind}} for name, kind in headers.items()},
     }
 
 
 def _imagine() -> Schema:
-    fields = schema_of(TextToImage)["properties"]
+    fields = fields_of(TextToImage)
     kept = {
         name: field
         for name, field in fields.items()
@@ -134,40 +216,34 @@ def _imagine() -> Schema:
         for name, field in {**kept, "img_size": size}.items()
     ]
     image = {"description": "The image", "content": {"image/png": {"schema": BINARY}}}
-    return operation("Generate a PNG", {"200": image}, errors=GENERATING, parameters=parameters)
+    return operation(
+        "imagine",
+        "images",
+        "Generate a PNG",
+        {"200": image},
+        errors=GENERATING,
+        parameters=parameters,
+    )
 
 
-def _list(summary: str) -> Schema:
-    listed = {"type": "array", "items": {"type": "object"}}
-    return operation(summary, {"200": json(listed, summary)})
+def _list(id: str, model: type[BaseModel], summary: str) -> Schema:
+    listed = {"type": "array", "items": reference(model.__name__)}
+    return operation(id, "names", summary, {"200": json(listed, summary)})
 
 
-def _change(verb: str) -> Schema:
-    name = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
-    described = json({"type": "object"}, "The model, as `GET /models` describes it")
+def _change(id: str, summary: str) -> Schema:
+    described = json(reference("ModelInfo"), "The model, as `GET /models` describes it")
     errors = (401, 403, 404, 503, 504)
-    return operation(CHANGES[verb], {"200": described}, errors=errors, parameters=[name])
+    name = path_field("name", "A name from `GET /models`")
+    return operation(id, "names", summary, {"200": described}, errors=errors, parameters=[name])
 
 
-def _text(summary: str) -> Schema:
+def _text(id: str, summary: str) -> Schema:
     text = {"description": summary, "content": {"text/plain": {"schema": {"type": "string"}}}}
-    return operation(summary, {"200": text}, errors=(503,), open=True)
+    return operation(id, "probes", summary, {"200": text}, errors=(503,), open=True)
 
 
 def _version() -> Schema:
     named = {"type": "object", "additionalProperties": {"type": "string"}}
     summary = "The version of this service, and of the packages that its images depend on"
-    return operation(summary, {"200": json(named, summary)}, open=True)
-
-
-def _error() -> Schema:
-    place = {"type": "array", "items": {"type": ["string", "integer"]}}
-    problem = {"type": "object", "properties": {"loc": place, "msg": {"type": "string"}}}
-    return {
-        "type": "object",
-        "required": ["error", "detail"],
-        "properties": {
-            "error": {"type": "string"},
-            "detail": {"type": "array", "items": problem},
-        },
-    }
+    return operation("getVersion", "probes", summary, {"200": json(named, summary)}, open=True)

@@ -2,78 +2,123 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
 from api.http.operations import (
     BINARY,
     GENERATING,
     LOOKING,
     Schema,
+    components,
+    fields_of,
     json,
     operation,
     path_field,
     query,
     reference,
-    schema_of,
 )
 from api.openai.translate import ImagesBody
 from runnables.parameters import ImageToImage, Inpaint, Parameters, TextToImage
+from runnables.ticket import FinishReason
 
 FORM = "OpenAIError"
-KINDS = ("image/jpeg", "image/png", "image/webp")
-BYTES = {"schema": BINARY}
+TAG = "openai"
 MASK = "PNG; what is transparent is repainted. Without it the image's transparency is the mask."
+KINDS = ("image/jpeg", "image/png", "image/webp")
+#: schema of a request's body -> the task whose parameters may stand in it, its files, and what it
+#: must have
+BODIES: dict[str, tuple[type[Parameters], dict[str, Schema], list[str]]] = {
+    "OpenAIImageRequest": (TextToImage, {}, ["prompt"]),
+    "OpenAIImageEditRequest": (
+        Inpaint,
+        {"image": BINARY, "mask": {**BINARY, "description": MASK}},
+        ["image", "prompt"],
+    ),
+    "OpenAIImageVariationRequest": (ImageToImage, {"image": BINARY}, ["image"]),
+}
+
+
+class OpenAIImage(BaseModel):
+    """One image: base64, or an address where `response_format` is url."""
+
+    b64_json: str = ""
+    url: str = ""
+    seed: int
+    finish_reason: FinishReason
+
+
+class OpenAIImages(BaseModel):
+    """The answer with all images of a request."""
+
+    created: int = Field(description="Seconds since 1970")
+    background: Literal["opaque"]
+    output_format: Literal["png", "webp", "jpeg"]
+    size: str = Field(description="WIDTHxHEIGHT")
+    data: list[OpenAIImage]
+
+
+class OpenAIModel(BaseModel):
+    """A model."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+
+
+class OpenAIModels(BaseModel):
+    """All models, the default first."""
+
+    object: Literal["list"]
+    data: list[OpenAIModel]
+
+
+class OpenAIProblem(BaseModel):
+    """What is wrong, as OpenAI's SDKs read it."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class OpenAIError(BaseModel):
+    """An error."""
+
+    error: OpenAIProblem
 
 
 def paths() -> Schema:
     """Return path -> method -> operation."""
-    images = {
-        "200": {
-            "description": "The images, or events while `stream` is true",
-            "content": {
-                "application/json": {"schema": reference("OpenAIImages")},
-                "text/event-stream": {"schema": {}},
-            },
-        }
-    }
-    generation = {"application/json": {"schema": _body(TextToImage)}}
-    model = {"200": json(reference("OpenAIModel"))}
-    listed = {"type": "object", "properties": {"data": _list(reference("OpenAIModel"))}}
     return {
         "/v1/images/generations": {
-            "post": operation(
-                "Generate (OpenAI)", images, errors=GENERATING, error=FORM, body=generation
-            )
+            "post": _images("createImage", "Generate", "OpenAIImageRequest", "application/json")
         },
         "/v1/images/edits": {
-            "post": operation(
-                "Change an image (OpenAI)", images, errors=GENERATING, error=FORM, body=_edit()
-            )
+            "post": _images("createImageEdit", "Change an image", "OpenAIImageEditRequest")
         },
         "/v1/images/variations": {
-            "post": operation(
-                "Vary an image (OpenAI)", images, errors=GENERATING, error=FORM, body=_variation()
-            )
+            "post": _images("createImageVariation", "Vary an image", "OpenAIImageVariationRequest")
         },
-        "/v1/images/files/{name}": {
-            "get": operation(
-                "An image that an answer has the address of",
-                {"200": {"description": "The image", "content": dict.fromkeys(KINDS, BYTES)}},
-                errors=(404,),
-                error=FORM,
-                parameters=[
-                    path_field("name", "A random one"),
-                    query("expires", {"type": "string"}, "Seconds since 1970"),
-                    query("signature", {"type": "string"}, "Of name and expiry"),
-                ],
-                open=True,
-            )
-        },
+        "/v1/images/files/{name}": {"get": _file()},
         "/v1/models": {
-            "get": operation("Models (OpenAI)", {"200": json(listed)}, errors=LOOKING, error=FORM)
+            "get": operation(
+                "listOpenAIModels",
+                TAG,
+                "Models",
+                {"200": json(reference("OpenAIModels"))},
+                errors=LOOKING,
+                error=FORM,
+            )
         },
         "/v1/models/{id}": {
             "get": operation(
-                "A model (OpenAI)",
-                model,
+                "getOpenAIModel",
+                TAG,
+                "A model",
+                {"200": json(reference("OpenAIModel"))},
                 errors=(404, *LOOKING),
                 error=FORM,
                 parameters=[path_field("id", "Its name")],
@@ -84,63 +129,58 @@ def paths() -> Schema:
 
 def schemas() -> Schema:
     """Return what the paths refer to."""
-    text, integer = {"type": "string"}, {"type": "integer"}
-    nullable = {"type": ["string", "null"]}
-    image = {"b64_json": text, "url": text, "seed": integer, "finish_reason": text}
-    error = {"message": text, "type": text, "param": nullable, "code": nullable}
-    return {
-        "OpenAIImages": {
-            "type": "object",
-            "required": ["created", "data"],
-            "properties": {
-                "created": integer,
-                "background": text,
-                "output_format": text,
-                "size": text,
-                "data": _list({"type": "object", "properties": image}),
-            },
+    answers = (OpenAIImages, OpenAIModels, OpenAIModel, OpenAIError)
+    named = {model.__name__: model for model in answers}
+    return {name: _body(name) for name in BODIES} | components(named, "serialization")
+
+
+def _images(id: str, summary: str, body: str, media: str = "multipart/form-data") -> Schema:
+    images = {
+        "description": "The images, or events while `stream` is true",
+        "content": {
+            "application/json": {"schema": reference("OpenAIImages")},
+            "text/event-stream": {"schema": {"type": "string"}},
         },
-        "OpenAIModel": {
-            "type": "object",
-            "required": ["id", "object"],
-            "properties": {"id": text, "object": text, "created": integer, "owned_by": text},
-        },
-        FORM: {
-            "type": "object",
-            "required": ["error"],
-            "properties": {
-                "error": {"type": "object", "required": ["message", "type"], "properties": error}
-            },
+        "headers": {
+            "x-ignored": {
+                "schema": {"type": "string"},
+                "description": "The fields of the request that had no effect",
+            }
         },
     }
+    content = {media: {"schema": reference(body)}}
+    return operation(id, TAG, summary, {"200": images}, errors=GENERATING, error=FORM, body=content)
 
 
-def _variation() -> Schema:
-    body = _body(ImageToImage)
-    fields = {name: one for name, one in body["properties"].items() if name != "prompt"}
-    body["properties"], body["required"] = {**fields, "image": BINARY}, ["image"]
-    return {"multipart/form-data": {"schema": body}}
+def _file() -> Schema:
+    text = {"type": "string"}
+    image = {"description": "The image", "content": {kind: {"schema": BINARY} for kind in KINDS}}
+    return operation(
+        "getImageFile",
+        TAG,
+        "An image that an answer has the address of",
+        {"200": image},
+        errors=(404,),
+        error=FORM,
+        parameters=[
+            path_field("name", "A random one"),
+            query("expires", text, "Seconds since 1970"),
+            query("signature", text, "Of name and expiry"),
+        ],
+        open=True,
+    )
 
 
-def _edit() -> Schema:
-    body = _body(Inpaint)
-    files = {"image": BINARY, "mask": {**BINARY, "description": MASK}}
-    body["properties"] = {**body["properties"], **files}
-    body["required"] = ["image", "prompt"]
-    return {"multipart/form-data": {"schema": body}}
-
-
-def _body(model: type[Parameters]) -> Schema:
+def _body(name: str) -> Schema:
     """Return OpenAI's fields, and those of ours that have no other name there."""
-    ours, theirs = schema_of(model)["properties"], schema_of(ImagesBody)["properties"]
-    fields = {name: field for name, field in ours.items() if name != "num_images_per_prompt"}
+    model, files, required = BODIES[name]
+    unwanted = {"num_images_per_prompt", *({"prompt"} - set(required))}
+    ours = {name: field for name, field in fields_of(model).items() if name not in unwanted}
     return {
+        "title": name,
         "type": "object",
-        "properties": {**fields, **theirs},
-        "required": ["prompt"],
+        "properties": {**ours, **fields_of(ImagesBody), **files},
+        "required": required,
         "additionalProperties": False,
+        **({} if files else {"examples": [{"prompt": "View of a cyberpunk city", "n": 2}]}),
     }
-
-
-def _list(items: Schema) -> Schema:
-    return {"type": "array", "items": items}

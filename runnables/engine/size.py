@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 def size_of(parameters: TextToImage, image: Image | None, traits: Traits, max_pixels: int) -> Size:
     """Return the size to generate. Raise InvalidInput or PayloadTooLarge naming the field."""
     height, width = parameters.height, parameters.width
-    if image is not None and height is None and width is None:
-        height, width = _fitted(image, traits)
+    if image is not None and (height is None or width is None):
+        height, width = _fitted(image, traits, height, width)
     native = traits.native_size
     size = (height or native[0], width or native[1])
     for name, value in zip(("height", "width"), size, strict=True):
@@ -35,13 +35,15 @@ def check_pixels(size: Size, max_pixels: int, loc: Loc) -> None:
         )
 
 
-def _fitted(image: Image, traits: Traits) -> Size:
-    """Return a size of the image's shape, never squashed, at the model's native area."""
+def _fitted(image: Image, traits: Traits, height: int | None, width: int | None) -> Size:
+    """Return a size of the image's shape, never squashed: with a given side, or the native area."""
     native, factor = traits.native_size, traits.size_multiple
     scale = math.sqrt(native[0] * native[1] / (image.width * image.height))
+    if height or width:
+        scale = height / image.height if height else (width or 0) / image.width
     return (
-        max(factor, round(image.height * scale / factor) * factor),
-        max(factor, round(image.width * scale / factor) * factor),
+        height or max(factor, round(image.height * scale / factor) * factor),
+        width or max(factor, round(image.width * scale / factor) * factor),
     )
 
 

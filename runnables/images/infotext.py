@@ -12,6 +12,7 @@ Names are those of the WebUI, so that it, and `png-info` here, can generate the 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -28,6 +29,7 @@ SCHEDULES = {
     "exponential": "Exponential",
     "trailing": "SGM Uniform",
 }
+_LABEL = re.compile(rf"\n\s*+(?={NEGATIVE})")
 #: what has to be quoted in a value
 SPECIAL = (",", "\n", ":", '"')
 
@@ -59,8 +61,13 @@ def write(parameters: Mapping[str, Any]) -> str:
 
 
 def _prompt(text: str, syntax: str) -> str:
-    """Return a prompt in the WebUI's syntax; compel's stays as it is."""
-    return attention.escaped(text) if syntax == "plain" else text
+    """Return a prompt in the WebUI's syntax; compel's stays as it is.
+
+    A line of it that looks like the negative prompt is joined with the line before, which the text
+    encoders do not notice: they read any white space alike.
+    """
+    joined = _LABEL.sub(" ", text)
+    return attention.escaped(joined) if syntax == "plain" else joined
 
 
 def _tags(parameters: Mapping[str, Any]) -> list[str]:

@@ -8,12 +8,10 @@ import sys
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, Field
 from starlette.routing import Route
 
 from api import openapi
 from api.app import Api
-from api.http.operations import schema_of
 from runnables.parameters import MODELS, Task
 from runnables.runnable import StableDiffusionRunnable
 from runnables.settings import Settings
@@ -49,20 +47,6 @@ def test_bentoml_can_describe_the_service() -> None:
     """As `bentoml build` does, whose reader knows fewer JSON Schema keywords than pydantic."""
     code = "import service; assert '/txt2img' in service.svc.openapi_spec.asdict()['paths']"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
-
-
-def test_models_inside_models_stand_where_they_are_used() -> None:
-    class Inner(BaseModel):
-        weight: float = Field(1.0, le=4)
-
-    class Outer(BaseModel):
-        inner: Inner = Field(description="one")
-        many: tuple[Inner, ...] = ()
-
-    properties = schema_of(Outer)["properties"]
-    assert properties["inner"]["properties"]["weight"]["maximum"] == 4
-    assert properties["inner"]["description"] == "one"
-    assert properties["many"]["items"] == schema_of(Inner)
 
 
 def test_every_route_is_in_the_document() -> None:

@@ -47,7 +47,7 @@ def quick(part: Any) -> Any:
         return [quick(one) for one in part]
     if not isinstance(part, dict):
         return part
-    most = {150: 4, 8: 2}.get(part.get("maximum", 0))
+    most = {150: 4, 10: 2}.get(part.get("maximum", 0))
     return {key: quick(value) for key, value in part.items()} | ({"maximum": most} if most else {})
 
 

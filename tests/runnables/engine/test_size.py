@@ -30,14 +30,25 @@ def test_as_requested_or_native(traits: Traits) -> None:
 
 
 @pytest.mark.parametrize(
-    ("width", "height", "expected"), [(200, 100, (48, 88)), (64, 64, (64, 64)), (30, 90, (112, 40))]
+    ("width", "height", "expected", "of_width"),
+    [
+        (200, 100, (48, 88), (32, 72)),
+        (64, 64, (64, 64), (72, 72)),
+        (30, 90, (112, 40), (216, 72)),
+    ],
 )
 def test_an_input_keeps_its_shape(
-    width: int, height: int, expected: tuple[int, int], traits: Traits
+    width: int,
+    height: int,
+    expected: tuple[int, int],
+    of_width: tuple[int, int],
+    traits: Traits,
 ) -> None:
     photo = Image.new("RGB", (width, height))
     assert size_of(ImageToImage(prompt="x"), photo, traits, LIMIT) == expected
-    assert size_of(ImageToImage(prompt="x", width=72), photo, traits, LIMIT) == (64, 72)
+    assert size_of(ImageToImage(prompt="x", width=72), photo, traits, LIMIT) == of_width
+    both = ImageToImage(prompt="x", width=72, height=64)
+    assert size_of(both, photo, traits, LIMIT) == (64, 72)
 
 
 def test_what_cannot_be_had_names_the_nearest(traits: Traits) -> None:

@@ -200,3 +200,17 @@ def test_texts_of_a_png_are_bounded() -> None:
         chunks.add_text(f"t{i}", "x" * 1_000_000, zip=True)
     with pytest.raises(UnsupportedImage):
         codec.read_texts(file(Image.new("L", (8, 8)), pnginfo=chunks), max_pixels=100, field="img")
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
+def test_the_longest_prompts_leave_room_for_the_image(kind: codec.Format) -> None:
+    """What does not fit into EXIF is left out; a PNG has it all."""
+    long = {**PARAMETERS, "prompt": "\U0001f600" * 32_000, "negative_prompt": "\u65e5" * 32_000}
+    texts = codec.read_texts(
+        codec.encode(Image.new("RGB", (8, 8)), kind, long), max_pixels=64, field="img"
+    )
+    if kind == "png":
+        assert json.loads(texts[codec.JSON_TEXT]) == long
+        assert infotext.parse(texts[codec.WEBUI_TEXT])["Prompt"] == long["prompt"]
+    else:
+        assert texts == {}
