@@ -139,7 +139,14 @@ LISTS: dict[str, tuple[str, type[BaseModel], str]] = {
     "latent-upscale-modes": ("webuiLatentUpscaleModes", WebUINamed, "Enlargers of latents"),
     "sd-models": ("webuiModels", WebUIModel, "Models"),
 }
-ANSWERS = (WebUIImages, WebUIImage, WebUIEnlarged, WebUIParameters, WebUIProgress, WebUIError)
+ANSWERS: tuple[type[BaseModel], ...] = (
+    WebUIImages,
+    WebUIImage,
+    WebUIEnlarged,
+    WebUIParameters,
+    WebUIProgress,
+    WebUIError,
+)
 
 
 def paths() -> Schema:
@@ -156,7 +163,7 @@ def paths() -> Schema:
 
 def schemas() -> Schema:
     """Return what the paths refer to."""
-    bodies = {
+    bodies: dict[str, type[BaseModel]] = {
         "WebUIGeneration": GenerationBody,
         "WebUISingle": enlarge.Single,
         "WebUISeveral": enlarge.Several,
@@ -166,7 +173,11 @@ def schemas() -> Schema:
     for name in ("WebUIGeneration", "WebUISingle", "WebUISeveral"):
         sent[name]["additionalProperties"] = True  # what clients send beside is ignored
     sent["WebUIGeneration"]["examples"] = [{"prompt": "View of a cyberpunk city", "steps": 20}]
-    answers = [*ANSWERS, WebUIOptions, *(model for _, model, _ in LISTS.values())]
+    answers: list[type[BaseModel]] = [
+        *ANSWERS,
+        WebUIOptions,
+        *(model for _, model, _ in LISTS.values()),
+    ]
     return sent | components({model.__name__: model for model in answers}, "serialization")
 
 

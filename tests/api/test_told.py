@@ -98,7 +98,7 @@ def from_webui(some: random.Random) -> dict[str, Any]:
         "prompt": some.choice(PROMPTS),
         "negative_prompt": some.choice(PROMPTS),
         "seed": some.randrange(2**53),
-        "steps": some.randint(1, 4),
+        "steps": some.randint(2, 4),
         "cfg_scale": some.choice([1, 4.5, 7, 12.25]),
         "width": some.choice([64, 72, 90]),
         "height": some.choice([64, 56]),
@@ -110,7 +110,7 @@ def from_webui(some: random.Random) -> dict[str, Any]:
         body["prompt"] = f"{body['prompt']} <lora:ink:{some.choice([0.8, 1, '0.5:1.25'])}>"
     if some.random() < 0.2:
         body |= {"enable_hr": True, "hr_scale": 1.5, "denoising_strength": 0.6}
-        body["hr_second_pass_steps"] = some.randint(0, 3)
+        body["hr_second_pass_steps"] = some.choice([0, 3])
     return body
 
 
@@ -120,7 +120,7 @@ def from_native(some: random.Random) -> dict[str, Any]:
         "prompt": some.choice(PROMPTS) or "a dog",
         "negative_prompt": some.choice(PROMPTS),
         "seed": some.randrange(2**53),
-        "num_inference_steps": some.randint(1, 4),
+        "num_inference_steps": some.randint(2, 4),
         "guidance_scale": some.choice([0.5, 1, 4.5, 7.125]),
         "width": some.choice([64, 72]),
         "height": some.choice([64, 56]),
