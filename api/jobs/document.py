@@ -39,6 +39,12 @@ def document(
     }
 
 
+def placed(found: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """Return a document whose images have their paths below a prefix, as this client sees them."""
+    images = [{**image, "url": prefix + image["url"]} for image in found["images"]]
+    return {**found, "images": images}
+
+
 def _state(job: Job, progress: Progress | None, queue: tuple[int, float]) -> dict[str, Any]:
     """Return state, step, steps, position and eta_s."""
     known: dict[str, Any] = {"state": job.state, "step": job.step, "steps": job.steps}

@@ -14,6 +14,7 @@ from api.generation import Generation
 from api.http import request_id, tracing
 from api.jobs import events, submission
 from api.jobs.job import Job
+from api.jobs.document import placed
 from api.jobs.jobs import Jobs
 from api.progress.record import State
 from runnables.errors import Conflict, InvalidInput, UnknownName
@@ -51,8 +52,9 @@ class JobRoutes:
         self._generation.check_ready()
         sent = await submission.read(request, self._generation.settings)
         job, new = await asyncio.to_thread(self._jobs.submit, owner, sent)
-        body = await asyncio.to_thread(self._jobs.document, job)
-        return JSONResponse(body, 202 if new else 200, headers={"Location": f"/jobs/{job.id}"})
+        body, prefix = await asyncio.to_thread(self._jobs.document, job), _root(request)
+        headers = {"Location": f"{prefix}/jobs/{job.id}"}
+        return JSONResponse(placed(body, prefix), 202 if new else 200, headers=headers)
 
     async def _list(self, request: Request) -> Response:
         owner = self._keys.check(request.headers)
@@ -65,6 +67,7 @@ class JobRoutes:
             found = self._jobs.page(owner, state, limit + 1, cursor or None, prefix)
             more = found[limit - 1].number if len(found) > limit else None
             documents = [self._jobs.document(job) for job in found[:limit]]
+            documents = [placed(document, _root(request)) for document in documents]
             return {"jobs": documents, "next": None if more is None else str(more)}
 
         return JSONResponse(await asyncio.to_thread(listed))
@@ -82,9 +85,12 @@ class JobRoutes:
         every = _number(request, "preview_every", 0, 0, MAX_STEPS)
         if await asyncio.to_thread(self._jobs.find, owner, id) is None:
             raise _unknown(id)
-        stream = events.stream(
-            lambda: self._jobs.find(owner, id), self._jobs.hub, (owner, id), every
-        )
+
+        def find() -> dict[str, Any] | None:
+            found = self._jobs.find(owner, id)
+            return found and placed(found, _root(request))
+
+        stream = events.stream(find, self._jobs.hub, (owner, id), every)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 
@@ -110,7 +116,12 @@ class JobRoutes:
         found = await asyncio.to_thread(look, id)
         if found is None:
             raise _unknown(id)
-        return JSONResponse(found)
+        return JSONResponse(placed(found, _root(request)))
+
+
+def _root(request: Request) -> str:
+    """Return the path below which this client sees the service."""
+    return str(request.scope.get("root_path", ""))
 
 
 def _headers(job: Job, image: dict[str, Any]) -> dict[str, str]:
