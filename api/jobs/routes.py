@@ -13,8 +13,8 @@ from starlette.routing import Route
 from api.generation import Generation
 from api.http import request_id, tracing
 from api.jobs import events, submission
-from api.jobs.job import Job
 from api.jobs.document import placed
+from api.jobs.job import Job
 from api.jobs.jobs import Jobs
 from api.progress.record import State
 from runnables.errors import Conflict, InvalidInput, UnknownName
