@@ -177,7 +177,9 @@ class Settings(EnvironmentSettings):
         24.0, gt=0, description="Hours that ended jobs and their images are kept"
     )
     webhook_secret: str = Field(
-        "", description="Signs the webhooks of jobs; empty: jobs with a webhook are refused"
+        "",
+        description="Comma-separated secrets (`whsec_` and base64), each of which signs the "
+        "webhooks of jobs; empty: jobs with a webhook are refused",
     )
     url_expiry_s: float = Field(
         3600.0,

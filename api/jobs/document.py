@@ -36,6 +36,8 @@ def document(
         "images": [_image(job, i, image) for i, image in enumerate(job.images)],
         "error": job.error,
         "webhook": job.webhook,
+        "webhook_state": job.delivery,
+        "webhook_error": job.webhook_error,
     }
 
 

@@ -18,6 +18,7 @@ from api.http.operations import (
     reference,
     schema_of,
 )
+from api.jobs.job import Delivery
 from api.jobs.routes import MAX_LIMIT, MAX_STEPS
 from api.jobs.submission import JobRequest
 from api.progress.record import State
@@ -27,6 +28,7 @@ TEXT: Schema = {"type": "string"}
 WHOLE: Schema = {"type": "integer"}
 TIME: Schema = {"type": ["string", "null"], "format": "date-time"}
 PREFIX: Schema = {"type": "string", "pattern": f"^{request_id.ID.pattern}$"}
+DELIVERY: Schema = {"type": "string", "enum": list(get_args(Delivery))}
 NUMBER_OR_NULL: Schema = {"type": ["number", "null"]}
 STATE: Schema = {"type": "string", "enum": list(get_args(State))}
 #: what a request for a job can be refused with
@@ -43,6 +45,7 @@ def paths() -> Schema:
             "get": _one("A job, or a synchronous request by its `X-Request-Id`"),
             "delete": _one("Cancel it at its next step; what has ended stays as it is"),
         },
+        "/jobs/{id}/webhook": {"post": _deliver_again()},
         "/jobs/{id}/events": {"get": _events()},
         "/jobs/{id}/images/{index}": {"get": _image()},
     }
@@ -76,6 +79,15 @@ def _job() -> Schema:
         "images": {"type": "array", "items": _described()},
         "error": {"type": ["object", "null"]},
         "webhook": {"type": ["string", "null"]},
+        "webhook_state": {
+            "type": ["string", "null"],
+            "enum": [*get_args(Delivery), None],
+            "description": "How far the webhook of a job that has ended is",
+        },
+        "webhook_error": {
+            "type": ["string", "null"],
+            "description": "Why the last try to deliver it failed",
+        },
     }
     return {"type": "object", "required": list(properties), "properties": properties}
 
@@ -128,6 +140,7 @@ def _list() -> Schema:
         errors=(*LOOKING, 400),
         parameters=[
             query("state", STATE, "Only these"),
+            query("webhook", DELIVERY, "Only those whose webhook is so far"),
             query("limit", limit, "Jobs per page"),
             query("prefix", PREFIX, "Only ids that begin so"),
             query("cursor", {"type": "string", "pattern": "^[0-9]{1,18}$"}, "From `next`"),
@@ -138,6 +151,15 @@ def _list() -> Schema:
 def _one(summary: str) -> Schema:
     found = {"200": json(reference("Job"))}
     return operation(summary, found, errors=FINDING, parameters=[ID])
+
+
+def _deliver_again() -> Schema:
+    return operation(
+        "Send the webhook of a job that has ended again, delivered or dead",
+        {"202": json(reference("Job"), "It is due now")},
+        errors=(*FINDING, 409),
+        parameters=[ID],
+    )
 
 
 def _events() -> Schema:
