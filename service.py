@@ -7,6 +7,7 @@ probes answer from the first moment on.
 
 from __future__ import annotations
 
+import os
 import typing as t
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from runnables.runnable import StableDiffusionRunnable
 from runnables.settings import Settings
 from runnables.ticket import Inputs
 
+os.environ["FORWARDED_ALLOW_IPS"] = ""  # uvicorn's own; SD_TRUSTED_PROXIES alone decides
 settings = Settings.from_environment()
 gateway = Gateway(settings)
 ImageFile = t.Annotated[bytes, ContentType("image/*")]

@@ -16,6 +16,7 @@ from api.http.keys import Keys
 from api.http.links import Links
 from api.jobs.jobs import Jobs, folder_of
 from api.jobs.routes import JobRoutes
+from api.mcp.routes import McpRoutes
 from api.native.routes import NativeRoutes
 from api.openai.routes import OpenAIRoutes
 from api.progress.live import Hub
@@ -69,6 +70,7 @@ class Api:
                 *openapi.routes(),
                 *NativeRoutes(generation).routes(),
                 *JobRoutes(self.jobs, generation).routes(),
+                *McpRoutes(self.jobs, generation).routes(),
                 *OpenAIRoutes(generation, hub, self._links).routes(),
                 *WebUIRoutes(generation, hub).routes(),
                 *(static.routes() if self.settings.ui else ()),

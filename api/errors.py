@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from api.http.proxies import path_of
 from api.http.responses import retry_headers
 from api.openai import errors as openai
 from api.webui import errors as webui
@@ -48,7 +49,7 @@ def body(path: str, error: StableDiffusionError) -> dict[str, Any]:
 
 async def _handle(request: Request, error: Exception) -> Response:
     assert isinstance(error, StableDiffusionError)
-    return response(request.url.path, error)
+    return response(path_of(request.scope), error)
 
 
 async def _handle_http(request: Request, error: Exception) -> Response:
@@ -56,7 +57,7 @@ async def _handle_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     refused = StableDiffusionError(error.detail, loc=("path",))
     refused.status = error.status_code
-    return response(request.url.path, refused, error.headers)
+    return response(path_of(request.scope), refused, error.headers)
 
 
 async def _handle_unknown(request: Request, error: Exception) -> Response:
@@ -64,7 +65,7 @@ async def _handle_unknown(request: Request, error: Exception) -> Response:
     number = secrets.token_hex(4)
     logger.error("internal error %s", number, exc_info=error)
     message = f"internal error {number}; the server's log has the details"
-    return response(request.url.path, StableDiffusionError(message))
+    return response(path_of(request.scope), StableDiffusionError(message))
 
 
 #: for Starlette

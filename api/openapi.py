@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from html import escape
 from typing import Any
 
 from starlette.requests import Request
@@ -29,10 +30,10 @@ PARTS = (native, jobs, openai, webui)
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Stable Diffusion</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="stylesheet" href="./static_content/swagger-ui.css"></head>
+<link rel="stylesheet" href="{prefix}/static_content/swagger-ui.css"></head>
 <body><div id="swagger-ui"></div>
-<script src="./static_content/swagger-ui-bundle.js"></script>
-<script>window.ui = SwaggerUIBundle({url: "./docs.json", dom_id: "#swagger-ui"})</script>
+<script src="{prefix}/static_content/swagger-ui-bundle.js"></script>
+<script>window.ui = SwaggerUIBundle({url: "{prefix}/docs.json", dom_id: "#swagger-ui"})</script>
 </body></html>
 """
 
@@ -64,8 +65,9 @@ def document() -> dict[str, Any]:
 
 
 async def _page(request: Request) -> Response:
-    return HTMLResponse(PAGE)
+    return HTMLResponse(PAGE.replace("{prefix}", escape(request.scope.get("root_path", ""))))
 
 
 async def _document(request: Request) -> Response:
-    return JSONResponse(document())
+    servers = [{"url": request.scope.get("root_path", "") or "/"}]
+    return JSONResponse({**document(), "servers": servers})

@@ -6,6 +6,7 @@ a suggestion, so that no typing mistake leaves a setting at its default unnotice
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from pathlib import Path
 from typing import Literal
@@ -23,6 +24,8 @@ Written by `python -m runnables --markdown > docs/settings.md`.
 | name | default | meaning |
 |---|---|---|"""
 EMBEDDED_MODEL = str(Path(__file__).resolve().parent.parent / "models" / "embedded")
+#: a path prefix: it begins with a slash and ends without one
+PATH_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+", re.ASCII)
 MODEL_NAME = re.compile(r"[\w.-]{1,200}", re.ASCII)
 
 DeviceName = Literal["auto", "cpu", "cuda", "neuron"]
@@ -132,6 +135,16 @@ class Settings(EnvironmentSettings):
     )
     drain_s: float = Field(60.0, ge=0, description="How long a stop waits for requests in flight")
     prompt_cache: int = Field(256, ge=0, description="Prompt embeddings kept")
+    path_prefix: str = Field(
+        "",
+        description="The path below which clients see the service, such as /sd; whether the proxy "
+        "in front strips it does not matter",
+    )
+    trusted_proxies: str = Field(
+        "",
+        description="Comma-separated addresses or networks of proxies whose X-Forwarded-Prefix, "
+        "-Proto, -Host and -For are believed; * for all",
+    )
     cors_origins: str = Field("", description="Comma-separated allowed origins; * for all")
     api_keys: str = Field(
         "", description="Comma-separated keys, or a file of SHA-256 hashes; empty: open to all"
@@ -164,7 +177,9 @@ class Settings(EnvironmentSettings):
         24.0, gt=0, description="Hours that ended jobs and their images are kept"
     )
     webhook_secret: str = Field(
-        "", description="Signs the webhooks of jobs; empty: jobs with a webhook are refused"
+        "",
+        description="Comma-separated secrets (`whsec_` and base64), each of which signs the "
+        "webhooks of jobs; empty: jobs with a webhook are refused",
     )
     url_expiry_s: float = Field(
         3600.0,
@@ -195,6 +210,22 @@ class Settings(EnvironmentSettings):
     )
     ui: bool = Field(True, description="The web page at /ui, loaded when it is first opened")
     log_format: Literal["text", "json"] = Field("text", description="One line per request")
+
+    @field_validator("path_prefix")
+    @classmethod
+    def _check_path_prefix(cls, prefix: str) -> str:
+        plain = prefix.rstrip("/")
+        if plain and not PATH_PREFIX.fullmatch(plain):
+            raise ValueError("it must look like /sd or /images/sd")
+        return plain
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _check_trusted_proxies(cls, proxies: str) -> str:
+        if proxies.strip() != "*":
+            for proxy in filter(None, map(str.strip, proxies.split(","))):
+                ipaddress.ip_network(proxy)
+        return proxies.strip()
 
     @field_validator("models")
     @classmethod

@@ -82,8 +82,9 @@ ROOMS = {
     "openai": _room("api.openai", FORM, TORCH | HOSTS),
     "webui": _room("api.webui", FORM, TORCH | HOSTS),
     "jobs": _room("api.jobs", FORM, TORCH | HOSTS),
+    "mcp": _room("api.mcp", f"{FORM} jobs", TORCH | HOSTS),
     "api": _room(
-        "api.app api.errors api.openapi", f"{FORM} native openai webui jobs", TORCH | HOSTS
+        "api.app api.errors api.openapi", f"{FORM} native openai webui jobs mcp", TORCH | HOSTS
     ),
     "ui": _room("ui", never=TORCH | {"bentoml", "ray"}),
     "hosts": _room("service hosts", f"{FORM} webui api ui", TORCH),

@@ -67,9 +67,12 @@ class Service:
         except httpx.HTTPError as error:
             raise _unreachable(error) from error
 
-    async def image(self, path: str, key: str = "") -> bytes:
-        """Return an image's file, by the path in the job's document."""
-        return (await self._send("GET", path, key)).content
+    async def image(self, job: str, index: int, key: str = "") -> bytes:
+        """Return the file of a job's image.
+
+        (Its `url` is for those who see the service where it is seen from outside.)
+        """
+        return (await self._send("GET", f"/jobs/{job}/images/{index}", key)).content
 
     async def cancel(self, job: str, key: str = "") -> None:
         """Stop a job; a finished one stays as it is."""

@@ -70,7 +70,7 @@ async def picture_of(
         error = job.get("error") or {}
         raise problem(error, int(error.get("status") or 500))
     image = job["images"][0]
-    return image, await service.image(image["url"], key)
+    return image, await service.image(job["id"], 0, key)
 
 
 def decoded(preview: str) -> bytes:

@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse
 from api.http import request_id
 from api.http.bodies import Bodies
 from api.http.host_errors import errors_as_json
+from api.http.proxies import Proxies, path_of
 from runnables.errors import StableDiffusionError, error_body
 from runnables.settings import Settings
 
@@ -40,6 +41,7 @@ class Gateway:
 
     def __init__(self, settings: Settings) -> None:
         self._bodies = Bodies(round(settings.max_body_mb * 1e6))
+        self._proxies = Proxies(settings)
         self.log_format = settings.log_format
         self.app: Asgi | None = None
 
@@ -70,9 +72,14 @@ class Gateway:
         return front
 
     async def _route(self, host: Asgi, scope: Scope, receive: Asgi, send: Asgi) -> None:
-        path = scope.get("path", "")
-        if scope["type"] != "http" or path in HOST_PATHS or self.app is None:
+        if scope["type"] != "http" or self.app is None:
             await host(scope, receive, errors_as_json(send))
+            return
+        mounted, scope = scope.get("root_path", ""), await self._proxies.placed(scope)
+        path = path_of(scope)
+        if path in HOST_PATHS:  # the host knows nothing of our prefix
+            inner = {**scope, "root_path": mounted, "path": mounted + path}
+            await host(inner, receive, errors_as_json(send))
             return
         started = time.perf_counter()
         seen: dict[str, Any] = {"status": 0, "id": request_id.assign(scope)}
@@ -100,7 +107,7 @@ class Gateway:
         await self.app(scope, receive, send)
 
     def _log(self, scope: Scope, seen: dict[str, Any], seconds: float) -> None:
-        if scope["path"] in PROBES and seen["status"] == 200:
+        if path_of(scope) in PROBES and seen["status"] == 200:
             return
         entry = {
             "method": scope["method"],

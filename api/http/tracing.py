@@ -24,6 +24,7 @@ from opentelemetry.trace import Span, SpanKind, StatusCode
 from starlette.requests import Request
 
 from api.http import request_id
+from api.http.proxies import path_of
 from runnables.errors import StableDiffusionError
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
@@ -90,7 +91,7 @@ def server_span(request: Request) -> Iterator[None]:
     """Trace the answer to a request that generates, or that submits a job."""
     about = {"http.request.method": request.method, "url.path": request.url.path}
     about["request.id"] = request_id.of(request)
-    name = f"{request.method} {request.url.path}"
+    name = f"{request.method} {path_of(request.scope)}"
     with span(name, request.headers, SpanKind.SERVER, about) as current:
         try:
             yield

@@ -36,7 +36,15 @@ def document(
         "images": [_image(job, i, image) for i, image in enumerate(job.images)],
         "error": job.error,
         "webhook": job.webhook,
+        "webhook_state": job.delivery,
+        "webhook_error": job.webhook_error,
     }
+
+
+def placed(found: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """Return a document whose images have their paths below a prefix, as this client sees them."""
+    images = [{**image, "url": prefix + image["url"]} for image in found["images"]]
+    return {**found, "images": images}
 
 
 def _state(job: Job, progress: Progress | None, queue: tuple[int, float]) -> dict[str, Any]:

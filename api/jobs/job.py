@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from api.progress.record import Record
+
+#: how far a webhook is; a dead one is tried no more, unless its owner wants it
+Delivery = Literal["waiting", "delivered", "dead"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +26,8 @@ class Job(Record):
         seconds: The estimated seconds of work.
         attempts: How often work on it was begun.
         runner: The process that works on it.
+        webhook_at: When its webhook is due, or None where it is not.
+        webhook_error: Why the last try to deliver it failed, or None.
         images: A description of each image, once the job has succeeded.
     """
 
@@ -40,5 +45,15 @@ class Job(Record):
     webhook: str | None = None
     webhook_at: float | None = None
     webhook_tries: int = 0
+    webhook_error: str | None = None
     fingerprint: str = ""
     trace: str | None = None
+
+    @property
+    def delivery(self) -> Delivery | None:
+        """How far its webhook is; None without one, and before the job has ended."""
+        if self.webhook is None or not self.final:
+            return None
+        if self.webhook_at is not None:
+            return "waiting"
+        return "dead" if self.webhook_error else "delivered"

@@ -15,9 +15,9 @@ from uuid import uuid4
 
 from api.http import fetch, tracing
 from api.http.keys import Keys
-from api.jobs.document import document
+from api.jobs.document import document, placed
 from api.jobs.files import Files
-from api.jobs.job import Job
+from api.jobs.job import Delivery, Job
 from api.jobs.lease import Lease
 from api.jobs.runner import Runner
 from api.jobs.store import Store
@@ -74,7 +74,7 @@ class Jobs:
         folder = folder_of(self._settings)
         try:
             self._parts = Parts(
-                self._runnable, folder, self.hub, self._watch, self._keys, self.document
+                self._runnable, folder, self.hub, self._watch, self._keys, self._reported
             )
         except (OSError, sqlite3.Error) as error:
             self._failure = f"SD_JOBS_DIR={folder} cannot be used: {error}"
@@ -139,10 +139,16 @@ class Jobs:
         return self._open().store.get(owner, id)
 
     def page(
-        self, owner: str, state: State | None, limit: int, before: int | None, prefix: str = ""
+        self,
+        owner: str,
+        state: State | None,
+        limit: int,
+        before: int | None,
+        prefix: str = "",
+        delivery: Delivery | None = None,
     ) -> list[Job]:
         """Return the owner's stored jobs whose ids begin so, newest first."""
-        return self._open().store.page(owner, state, limit, before, prefix)
+        return self._open().store.page(owner, state, limit, before, prefix, delivery)
 
     def cancel(self, owner: str, id: str) -> dict[str, Any] | None:
         """End a job or a request at its next step; one that has ended stays as it is."""
@@ -155,6 +161,17 @@ class Jobs:
             live.cancel()
         self.hub.changed((owner, id))
         return self.find(owner, id)
+
+    def deliver_again(self, job: Job) -> Job:
+        """Send a job's webhook again, now, with the same `webhook-id`.
+
+        Raises:
+            Conflict: The job has not ended, or has no webhook.
+        """
+        again = self._open().store.webhook_again(job)
+        if again is None:
+            raise Conflict(f"job {job.id} has not ended, or has no webhook", loc=("id",))
+        return again
 
     def _cancel_stored(self, store: Store, owner: str, id: str) -> Job | None:
         before = store.get(owner, id)
@@ -170,6 +187,10 @@ class Jobs:
             return document(job, live.progress if live and not job.final else None)
         count, seconds = self._parts.store.ahead(job)
         return document(job, None, (count, seconds + self._parts.runner.remaining_s()))
+
+    def _reported(self, job: Job) -> dict[str, Any]:
+        """Return the job as a webhook reports it: no request says where its reader sees us."""
+        return placed(self.document(job), self._settings.path_prefix)
 
     def file(self, job: Job, index: int) -> Path:
         """Return where a finished job's image lies."""

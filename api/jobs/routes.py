@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, cast, get_args
 
 from starlette.requests import Request
@@ -13,12 +13,14 @@ from starlette.routing import Route
 from api.generation import Generation
 from api.http import request_id, tracing
 from api.jobs import events, submission
-from api.jobs.job import Job
+from api.jobs.document import placed
+from api.jobs.job import Delivery, Job
 from api.jobs.jobs import Jobs
 from api.progress.record import State
 from runnables.errors import Conflict, InvalidInput, UnknownName
 
 STATES = get_args(State)
+DELIVERIES = get_args(Delivery)
 MAX_LIMIT = 200
 MAX_STEPS = 150  # previews at every so many steps
 
@@ -38,6 +40,7 @@ class JobRoutes:
             Route("/jobs", self._list, methods=["GET"]),
             Route("/jobs/{id}", self._get, methods=["GET"]),
             Route("/jobs/{id}", self._cancel, methods=["DELETE"]),
+            Route("/jobs/{id}/webhook", self._deliver_again, methods=["POST"]),
             Route("/jobs/{id}/events", self._events, methods=["GET"]),
             Route("/jobs/{id}/images/{index}", self._image, methods=["GET"]),
         ]
@@ -51,20 +54,23 @@ class JobRoutes:
         self._generation.check_ready()
         sent = await submission.read(request, self._generation.settings)
         job, new = await asyncio.to_thread(self._jobs.submit, owner, sent)
-        body = await asyncio.to_thread(self._jobs.document, job)
-        return JSONResponse(body, 202 if new else 200, headers={"Location": f"/jobs/{job.id}"})
+        body, prefix = await asyncio.to_thread(self._jobs.document, job), _root(request)
+        headers = {"Location": f"{prefix}/jobs/{job.id}"}
+        return JSONResponse(placed(body, prefix), 202 if new else 200, headers=headers)
 
     async def _list(self, request: Request) -> Response:
         owner = self._keys.check(request.headers)
-        state = _state(request)
+        state = cast("State | None", _choice(request, "state", STATES))
+        delivery = cast("Delivery | None", _choice(request, "webhook", DELIVERIES))
         limit = _number(request, "limit", 50, 1, MAX_LIMIT)
         cursor = _number(request, "cursor", 0, 0, 2**62)
         prefix = _prefix(request)
 
         def listed() -> dict[str, Any]:
-            found = self._jobs.page(owner, state, limit + 1, cursor or None, prefix)
+            found = self._jobs.page(owner, state, limit + 1, cursor or None, prefix, delivery)
             more = found[limit - 1].number if len(found) > limit else None
             documents = [self._jobs.document(job) for job in found[:limit]]
+            documents = [placed(document, _root(request)) for document in documents]
             return {"jobs": documents, "next": None if more is None else str(more)}
 
         return JSONResponse(await asyncio.to_thread(listed))
@@ -77,14 +83,26 @@ class JobRoutes:
         owner = self._keys.check(request.headers)
         return await self._answer(request, lambda id: self._jobs.cancel(owner, id))
 
+    async def _deliver_again(self, request: Request) -> Response:
+        owner, id = self._keys.check(request.headers), request.path_params["id"]
+        job = await asyncio.to_thread(self._jobs.get, owner, id)
+        if job is None:
+            raise _unknown(id)
+        again = await asyncio.to_thread(self._jobs.deliver_again, job)
+        body = await asyncio.to_thread(self._jobs.document, again)
+        return JSONResponse(placed(body, _root(request)), 202)
+
     async def _events(self, request: Request) -> Response:
         owner, id = self._keys.check(request.headers), request.path_params["id"]
         every = _number(request, "preview_every", 0, 0, MAX_STEPS)
         if await asyncio.to_thread(self._jobs.find, owner, id) is None:
             raise _unknown(id)
-        stream = events.stream(
-            lambda: self._jobs.find(owner, id), self._jobs.hub, (owner, id), every
-        )
+
+        def find() -> dict[str, Any] | None:
+            found = self._jobs.find(owner, id)
+            return found and placed(found, _root(request))
+
+        stream = events.stream(find, self._jobs.hub, (owner, id), every)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 
@@ -110,7 +128,12 @@ class JobRoutes:
         found = await asyncio.to_thread(look, id)
         if found is None:
             raise _unknown(id)
-        return JSONResponse(found)
+        return JSONResponse(placed(found, _root(request)))
+
+
+def _root(request: Request) -> str:
+    """Return the path below which this client sees the service."""
+    return str(request.scope.get("root_path", ""))
 
 
 def _headers(job: Job, image: dict[str, Any]) -> dict[str, str]:
@@ -127,11 +150,11 @@ def _headers(job: Job, image: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _state(request: Request) -> State | None:
-    state = request.query_params.get("state")
-    if state is not None and state not in STATES:
-        raise InvalidInput(f"state must be one of {', '.join(STATES)}", loc=("state",))
-    return cast("State | None", state)
+def _choice(request: Request, name: str, choices: Collection[str]) -> str | None:
+    chosen = request.query_params.get(name)
+    if chosen is not None and chosen not in choices:
+        raise InvalidInput(f"{name} must be one of {', '.join(choices)}", loc=(name,))
+    return chosen
 
 
 def _prefix(request: Request) -> str:

@@ -21,6 +21,7 @@ from api.http.operations import (
     query,
     reference,
 )
+from api.jobs.job import Delivery
 from api.jobs.routes import MAX_LIMIT, MAX_STEPS
 from api.jobs.submission import JobRequest
 from api.progress.record import State
@@ -28,6 +29,7 @@ from runnables.parameters import MODELS, Task
 from runnables.ticket import FinishReason
 
 PREFIX: Schema = {"type": "string", "pattern": f"^{request_id.ID.pattern}$"}
+DELIVERY: Schema = {"type": "string", "enum": list(get_args(Delivery))}
 STATE: Schema = {"type": "string", "enum": list(get_args(State))}
 #: what a request for a job can be refused with
 SUBMITTING = (*(status for status in GENERATING if status not in (499, 500, 504)), 409)
@@ -74,6 +76,10 @@ class Job(BaseModel):
     images: list[JobImage]
     error: JobError | None
     webhook: str | None
+    webhook_state: Delivery | None = Field(
+        description="How far the webhook of a job that has ended is"
+    )
+    webhook_error: str | None = Field(description="Why the last try to deliver it failed")
 
 
 class Jobs(BaseModel):
@@ -93,6 +99,7 @@ def paths() -> Schema:
                 "cancelJob", "Cancel it at its next step; what has ended stays as it is"
             ),
         },
+        "/jobs/{id}/webhook": {"post": _deliver_again()},
         "/jobs/{id}/events": {"get": _events()},
         "/jobs/{id}/images/{index}": {"get": _image()},
     }
@@ -143,6 +150,7 @@ def _list() -> Schema:
         errors=(*LOOKING, 400),
         parameters=[
             query("state", STATE, "Only these"),
+            query("webhook", DELIVERY, "Only those whose webhook is so far"),
             query("limit", limit, "Jobs per page"),
             query("prefix", PREFIX, "Only ids that begin so"),
             query("cursor", {"type": "string", "pattern": "^[0-9]{1,18}$"}, "From `next`"),
@@ -153,6 +161,17 @@ def _list() -> Schema:
 def _one(id: str, summary: str) -> Schema:
     found = {"200": json(reference("Job"))}
     return operation(id, "jobs", summary, found, errors=FINDING, parameters=[ID])
+
+
+def _deliver_again() -> Schema:
+    return operation(
+        "deliverJobWebhook",
+        "jobs",
+        "Send the webhook of a job that has ended again, delivered or dead",
+        {"202": json(reference("Job"), "It is due now")},
+        errors=(*FINDING, 409),
+        parameters=[ID],
+    )
 
 
 def _events() -> Schema:

@@ -16,10 +16,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from api.jobs.job import Job
+from api.jobs.job import Delivery, Job
 from api.progress.record import State
 
-VERSION = 1  # of the schema, in SQLite's user_version
+VERSION = 2  # of the schema, in SQLite's user_version
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
   number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -29,6 +29,7 @@ CREATE TABLE IF NOT EXISTS jobs (
   attempts INTEGER NOT NULL, cancel INTEGER NOT NULL, runner TEXT,
   created REAL NOT NULL, started REAL, finished REAL, images TEXT NOT NULL, error TEXT,
   webhook TEXT, webhook_at REAL, webhook_tries INTEGER NOT NULL,
+  webhook_error TEXT,
   fingerprint TEXT NOT NULL, trace TEXT,
   UNIQUE (owner, id)
 );
@@ -36,6 +37,12 @@ CREATE INDEX IF NOT EXISTS jobs_queue ON jobs (state, due, number);
 CREATE INDEX IF NOT EXISTS jobs_finished ON jobs (finished);
 CREATE INDEX IF NOT EXISTS jobs_webhook ON jobs (webhook_at) WHERE webhook_at IS NOT NULL;
 """
+#: what a job's `delivery` is, in SQL
+DELIVERIES: dict[Delivery, str] = {
+    "waiting": "webhook_at IS NOT NULL",
+    "delivered": "webhook_at IS NULL AND webhook_error IS NULL",
+    "dead": "webhook_at IS NULL AND webhook_error IS NOT NULL",
+}
 JSON_COLUMNS = {"parameters", "images", "error"}
 COLUMNS = [column.name for column in fields(Job) if column.name != "number"]
 ENDS = (
@@ -66,7 +73,7 @@ class Store:
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = FULL")  # accepted means kept
         self._connection.executescript(SCHEMA)
-        self._connection.execute(f"PRAGMA user_version = {VERSION}")
+        self._change()
 
     def close(self) -> None:
         """Close the database."""
@@ -80,12 +87,19 @@ class Store:
         return self._one("SELECT * FROM jobs WHERE owner = ? AND id = ?", owner, id)
 
     def page(
-        self, owner: str, state: State | None, limit: int, before: int | None, prefix: str = ""
+        self,
+        owner: str,
+        state: State | None,
+        limit: int,
+        before: int | None,
+        prefix: str = "",
+        delivery: Delivery | None = None,
     ) -> list[Job]:
         """Return the owner's jobs with a smaller number than `before`, newest first.
 
         Args:
             prefix: What the ids begin with.
+            delivery: How far the webhook of each is.
         """
         query, values = "SELECT * FROM jobs WHERE owner = ?", list[object]([owner])
         if state is not None:
@@ -94,6 +108,8 @@ class Store:
             query, values = query + " AND number < ?", [*values, before]
         if prefix:
             query, values = query + " AND substr(id, 1, ?) = ?", [*values, len(prefix), prefix]
+        if delivery is not None:
+            query += f" AND webhook IS NOT NULL AND finished IS NOT NULL AND {DELIVERIES[delivery]}"
         return self._all(query + " ORDER BY number DESC LIMIT ?", *values, limit)
 
     def ahead(self, job: Job) -> tuple[int, float]:
@@ -232,11 +248,37 @@ class Store:
             now,
         )
 
-    def webhook_next(self, job: Job, at: float | None) -> None:
-        """Set when to try this webhook again; None means that it is finished."""
-        self._write("UPDATE jobs SET webhook_at = ? WHERE number = ?", at, job.number)
+    def webhook_next(self, job: Job, at: float | None, failure: str | None) -> None:
+        """Set when to try this webhook again, and why the last try failed.
+
+        Args:
+            at: None means that no other try follows.
+        """
+        self._write(
+            "UPDATE jobs SET webhook_at = ?, webhook_error = ? WHERE number = ?",
+            at,
+            failure,
+            job.number,
+        )
+
+    def webhook_again(self, job: Job) -> Job | None:
+        """Make the webhook of a job that has ended due now, with all its tries to come."""
+        return self._one(
+            "UPDATE jobs SET webhook_at = ?, webhook_tries = 0, webhook_error = NULL "
+            "WHERE number = ? AND webhook IS NOT NULL AND finished IS NOT NULL RETURNING *",
+            self._clock(),
+            job.number,
+        )
 
     # -- SQLite -----------------------------------------------------------------------------
+
+    def _change(self) -> None:
+        """Bring the database of an older release to this schema."""
+        with self._transaction():
+            found = self._connection.execute("PRAGMA table_info(jobs)").fetchall()
+            if "webhook_error" not in {row["name"] for row in found}:
+                self._connection.execute("ALTER TABLE jobs ADD COLUMN webhook_error TEXT")
+            self._connection.execute(f"PRAGMA user_version = {VERSION}")
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -105,7 +105,7 @@ async def read(request: Request, settings: Settings) -> Submission:
     if forms.content_type(request) != "multipart/form-data":
         forms.expect_json(request)
         wanted = forms.parse(JobRequest, await request.body())
-        return _checked(wanted, {}, ())
+        return checked(wanted, {}, ())
     async with forms.parts(request) as form:
         data = await forms.text(form.get("data"))
         wanted = forms.parse(JobRequest, data, "data")
@@ -114,10 +114,11 @@ async def read(request: Request, settings: Settings) -> Submission:
         images = {name: await forms.image(form.get(name), name, settings) for name in names}
         controls = await forms.control_images(form, settings)
         images |= zip(control_names(len(controls)), controls, strict=True)
-        return _checked(wanted, images, ("data",))
+        return checked(wanted, images, ("data",))
 
 
-def _checked(request: JobRequest, images: dict[str, Image.Image], loc: Loc) -> Submission:
+def checked(request: JobRequest, images: dict[str, Image.Image], loc: Loc) -> Submission:
+    """Return a request with its images, its parameters checked. It raises what `read` raises."""
     model = MODELS[request.task]
     parameters = validated(model, request.parameters, (*loc, "parameters"))
     for name in forms.files_of(model):

@@ -1,12 +1,15 @@
 """Webhooks, which report that a job has ended: signed, retried, at least once.
 
-The store has what is due, so a restart goes on where the last process stopped. A receiver may hear
-of a job twice (if its answer got lost) and recognises it by its id.
+They follow Standard Webhooks (standardwebhooks.com), whose libraries verify them. The store has
+what is due, so a restart goes on where the last process stopped. A receiver may hear of a job twice
+(if its answer got lost, or the owner wanted it again) and recognises it by `webhook-id`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
 import hashlib
 import hmac
 import json
@@ -14,7 +17,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import aiohttp
@@ -22,7 +25,7 @@ import aiohttp
 from api.http import fetch
 from api.jobs.job import Job
 from api.jobs.store import Store
-from runnables.errors import InvalidInput
+from runnables.errors import ConfigurationError, InvalidInput
 
 logger = logging.getLogger(__name__)
 
@@ -36,9 +39,39 @@ GONE = 410  # the receiver wants no more
 Observe = Callable[[str], None]
 
 
-def signature(secret: str, body: bytes) -> str:
-    """Return `X-Signature-256` of a body: HMAC (RFC 2104) with SHA-256, in hexadecimal."""
-    return "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+SECRET = "whsec_"
+SECRET_BYTES = (24, 64)  # what the standard allows
+
+
+def keys(secrets: str) -> list[bytes]:
+    """Return the keys of SD_WEBHOOK_SECRET, each `whsec_` and base64.
+
+    Raises:
+        ConfigurationError: One is no such secret.
+    """
+    return [_key(secret.strip()) for secret in secrets.split(",") if secret.strip()]
+
+
+def _key(secret: str) -> bytes:
+    try:
+        if secret.startswith(SECRET):
+            key = base64.b64decode(secret.removeprefix(SECRET), validate=True)
+            if SECRET_BYTES[0] <= len(key) <= SECRET_BYTES[1]:
+                return key
+    except (binascii.Error, ValueError):
+        pass
+    raise ConfigurationError(
+        "SD_WEBHOOK_SECRET: each secret is whsec_ and 24 to 64 bytes in base64, such as "
+        'echo "whsec_$(openssl rand -base64 32)" prints',
+        loc=("SD_WEBHOOK_SECRET",),
+    )
+
+
+def signatures(keys: Sequence[bytes], id: str, timestamp: int, body: bytes) -> str:
+    """Return `webhook-signature`: `v1,` and HMAC-SHA256 (RFC 2104) in base64, for each key."""
+    content = f"{id}.{timestamp}.".encode() + body
+    signed = (hmac.new(key, content, hashlib.sha256).digest() for key in keys)
+    return " ".join(f"v1,{base64.b64encode(one).decode()}" for one in signed)
 
 
 def delay(tries: int) -> float:
@@ -54,6 +87,7 @@ class Webhooks:
 
     Args:
         document: Returns a job as clients see it.
+        secrets: What SD_WEBHOOK_SECRET says; every secret in it signs.
         insecure: Whether plain http and private addresses are allowed.
         observe: It is called with "delivered", "retried" or "given_up".
     """
@@ -62,13 +96,13 @@ class Webhooks:
         self,
         store: Store,
         document: Callable[[Job], dict[str, Any]],
-        secret: str,
+        secrets: str,
         insecure: bool = False,
         observe: Observe = lambda outcome: None,
     ) -> None:
         self._store = store
         self._document = document
-        self._secret = secret
+        self._keys = keys(secrets)
         self._insecure = insecure
         self._observe = observe
         self._stopped = threading.Event()
@@ -109,20 +143,25 @@ class Webhooks:
 
     async def _deliver(self, session: aiohttp.ClientSession, job: Job) -> None:
         try:
-            outcome = await self._post(session, job)
-            through = outcome == "delivered" or job.webhook_tries >= TRIES
-            at = None if through else time.time() + delay(job.webhook_tries)
-            await asyncio.to_thread(self._store.webhook_next, job, at)
-            self._observe("given_up" if through and outcome != "delivered" else outcome)
+            failure, final = await self._post(session, job)
+            final = final or job.webhook_tries >= TRIES
+            at = None if final else time.time() + delay(job.webhook_tries)
+            await asyncio.to_thread(self._store.webhook_next, job, at, failure)
+            self._observe(
+                "given_up" if final and failure else "retried" if failure else "delivered"
+            )
         except Exception:  # its lease runs out, and it is tried again
             logger.exception("webhook of job %s", job.id)
 
-    async def _post(self, session: aiohttp.ClientSession, job: Job) -> str:
-        body = json.dumps(self._document(job)).encode()
+    async def _post(self, session: aiohttp.ClientSession, job: Job) -> tuple[str | None, bool]:
+        """Send it once. Return what went wrong, or None, and whether no other try is wanted."""
+        body = json.dumps(self._message(job)).encode()
+        id, timestamp = f"msg_{job.folder}", int(time.time())
         headers = {
             "Content-Type": "application/json",
-            "X-Webhook-Timestamp": str(int(time.time())),
-            "X-Signature-256": signature(self._secret, body),
+            "webhook-id": id,
+            "webhook-timestamp": str(timestamp),
+            "webhook-signature": signatures(self._keys, id, timestamp, body),
             **({"traceparent": job.trace} if job.trace else {}),
         }
         try:
@@ -133,8 +172,17 @@ class Webhooks:
                 status = answer.status
         except (aiohttp.ClientError, OSError, TimeoutError, InvalidInput) as error:
             logger.info("webhook of job %s, try %d: %s", job.id, job.webhook_tries, error)
-            return "retried"
-        if 200 <= status < 300 or status == GONE:
-            return "delivered"
+            return "it could not be reached", False  # no details: they would show our network
+        if 200 <= status < 300:
+            return None, True
         logger.info("webhook of job %s, try %d: status %d", job.id, job.webhook_tries, status)
-        return "retried"
+        return f"it answered {status}", status == GONE
+
+    def _message(self, job: Job) -> dict[str, Any]:
+        """Return the body in the form that the standard recommends."""
+        document = self._document(job)
+        return {
+            "type": f"job.{job.state}",
+            "timestamp": document["finished_at"],
+            "data": document,
+        }

@@ -27,6 +27,7 @@ DEFAULTS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # a busy machine starts slowly
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "hosts.ray.proxy.middlewares",
+    "FORWARDED_ALLOW_IPS": "",  # uvicorn's own; SD_TRUSTED_PROXIES alone decides
     "PYTHONPATH": str(ROOT),
 }
 

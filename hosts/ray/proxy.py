@@ -15,6 +15,7 @@ from starlette.middleware import Middleware
 from api import errors as error_forms
 from api.http.gateway import Asgi
 from api.http.host_errors import errors_as_json
+from api.http.proxies import path_of
 from runnables.errors import NotReady
 
 ID = "x-request-id"
@@ -48,7 +49,7 @@ class Around:
         await self.app(scope, receive, answered)
         if not started:  # the ingress died with the request: Serve says nothing then
             error = NotReady("the replica that had this request was lost: send it again")
-            await error_forms.response(scope["path"], error)(scope, receive, send)
+            await error_forms.response(path_of(scope), error)(scope, receive, send)
 
 
 def _keep_one_id(message: MutableMapping[str, Any]) -> None:

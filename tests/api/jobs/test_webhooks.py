@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
+import base64
 import json
 import socket
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
+from openai import InvalidWebhookSignatureError, OpenAI
+from standardwebhooks import Webhook, WebhookVerificationError
 
 from api.jobs import webhooks
+from api.jobs.job import Job
 from api.jobs.store import Store
+from runnables.errors import ConfigurationError
 from tests.api.jobs.conftest import ASK, LONG, Client
 
 Make = Callable[..., Client]
-SECRET = "a secret"
+SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
+NEWER = "whsec_" + base64.b64encode(bytes(range(1, 33))).decode()
 
 
 class Receiver:
@@ -53,6 +59,9 @@ class Receiver:
             assert time.monotonic() < end, f"{len(self.got)} of {count} deliveries"
             time.sleep(0.02)
 
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(body) for _, body in self.got]
+
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
@@ -82,10 +91,12 @@ def test_the_document_comes_signed(make: Make, receiver: Receiver, tmp_path: Pat
     done = client.until(client.post(webhook=receiver.url)["id"], "succeeded")
     receiver.wait(1)
     headers, body = receiver.got[0]
-    expected = hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest()
-    assert headers["x-signature-256"] == f"sha256={expected}"
-    assert abs(int(headers["x-webhook-timestamp"]) - time.time()) < 60
-    assert json.loads(body) == done
+    event = Webhook(SECRET).verify(body, headers)
+    assert (event["type"], event["timestamp"]) == ("job.succeeded", done["finished_at"])
+    ended = {**done, "webhook_state": "waiting"}  # as it was when it was sent
+    assert event["data"] == ended
+    openai = OpenAI(api_key="none", webhook_secret=SECRET)
+    openai.webhooks.verify_signature(body, headers)
     time.sleep(2 * webhooks.LOOK_S)
     assert len(receiver.got) == 1
     assert settled(tmp_path)
@@ -99,9 +110,8 @@ def test_failed_and_cancelled_jobs_are_told_too(make: Make, receiver: Receiver) 
     client.until("late", "failed")
     client.http.delete("/jobs/busy")
     receiver.wait(2)
-    told = {document["id"]: document["state"] for _, body in receiver.got
-            for document in [json.loads(body)]}  # fmt: skip
-    assert told == {"late": "failed", "busy": "cancelled"}
+    told = {event["data"]["id"]: event["type"] for event in receiver.events()}
+    assert told == {"late": "job.failed", "busy": "job.cancelled"}
 
 
 def test_a_receiver_that_fails_is_tried_again(
@@ -112,7 +122,9 @@ def test_a_receiver_that_fails_is_tried_again(
     client = served(make)
     client.post(webhook=receiver.url)
     receiver.wait(3)
-    assert len({body for _, body in receiver.got}) == 1
+    assert len({headers["webhook-id"] for headers, _ in receiver.got}) == 1
+    for headers, body in receiver.got:
+        Webhook(SECRET).verify(body, headers)
     time.sleep(2 * webhooks.LOOK_S)
     assert len(receiver.got) == 3
     assert settled(tmp_path)
@@ -132,6 +144,99 @@ def test_one_that_never_answers_is_given_up(
     assert settled(tmp_path)
 
 
+def test_secrets_rotate(make: Make, receiver: Receiver) -> None:
+    client = make(webhook_secret=f"{NEWER}, {SECRET}", fetch_insecure=True)
+    client.post(webhook=receiver.url)
+    receiver.wait(1)
+    headers, body = receiver.got[0]
+    for secret in (SECRET, NEWER):
+        Webhook(secret).verify(body, headers)
+        OpenAI(api_key="none", webhook_secret=secret).webhooks.verify_signature(body, headers)
+    other = "whsec_" + base64.b64encode(bytes(32)).decode()
+    with pytest.raises(WebhookVerificationError):
+        Webhook(other).verify(body, headers)
+    with pytest.raises(InvalidWebhookSignatureError):
+        OpenAI(api_key="none", webhook_secret=other).webhooks.verify_signature(body, headers)
+
+
+@pytest.mark.parametrize("changed", ["webhook-id", "webhook-timestamp"])
+def test_id_and_timestamp_are_signed(make: Make, receiver: Receiver, changed: str) -> None:
+    served(make).post(webhook=receiver.url)
+    receiver.wait(1)
+    headers, body = receiver.got[0]
+    later = {"webhook-id": "msg_other", "webhook-timestamp": str(int(time.time()) + 60)}
+    with pytest.raises(WebhookVerificationError, match="No matching signature"):
+        Webhook(SECRET).verify(body, {**headers, changed: later[changed]})
+
+
+@pytest.mark.parametrize("secret", ["a secret", "whsec_", "whsec_c2hvcnQ=", "whsec_" + "é" * 40])
+def test_a_wrong_secret_is_refused_at_the_start(secret: str) -> None:
+    with pytest.raises(ConfigurationError, match="openssl rand"):
+        webhooks.keys(secret)
+
+
+def until_delivery(client: Client, id: str, wanted: str) -> dict[str, Any]:
+    end = time.monotonic() + 20
+    while (found := client.get(id))["webhook_state"] != wanted:
+        assert time.monotonic() < end, found
+        time.sleep(0.02)
+    return found
+
+
+@pytest.mark.parametrize(("status", "tries"), [(503, 2), (410, 1)])
+def test_a_dead_one_is_listed_and_sent_again(
+    make: Make, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, status: int, tries: int
+) -> None:
+    monkeypatch.setattr(webhooks, "delay", lambda tries: 0.01)
+    monkeypatch.setattr(webhooks, "TRIES", 2)
+    receiver.statuses = [status]
+    client = served(make)
+    client.post(id="dead", webhook=receiver.url)
+    dead = until_delivery(client, "dead", "dead")
+    assert (dead["webhook_error"], len(receiver.got)) == (f"it answered {status}", tries)
+    client.post(id="without")
+    client.until("without", "succeeded")
+
+    def listed(delivery: str) -> list[str]:
+        found = client.http.get(f"/jobs?webhook={delivery}").json()["jobs"]
+        return [job["id"] for job in found]
+
+    assert (listed("dead"), listed("delivered")) == (["dead"], [])
+    receiver.statuses = [200]
+    again = client.http.post("/jobs/dead/webhook")
+    assert again.status_code == 202
+    delivered = until_delivery(client, "dead", "delivered")
+    assert delivered["webhook_error"] is None
+    assert (listed("dead"), listed("delivered")) == ([], ["dead"])
+    first, last = receiver.got[0][0], receiver.got[-1][0]
+    assert first["webhook-id"] == last["webhook-id"]
+
+
+def test_what_cannot_be_sent_again(make: Make) -> None:
+    client = make()
+    client.post(id="without")
+    client.until("without", "succeeded")
+    assert client.http.post("/jobs/without/webhook").status_code == 409
+    assert client.http.post("/jobs/unknown/webhook").status_code == 404
+    wrong = client.http.get("/jobs?webhook=lost")
+    assert wrong.json()["detail"][0]["loc"] == ["webhook"]
+
+
+def test_the_database_of_the_release_before_is_taken_over(tmp_path: Path) -> None:
+    folder = tmp_path / "old"
+    Store(folder).close()
+    connection = sqlite3.connect(folder / "jobs.sqlite3")
+    connection.execute("ALTER TABLE jobs DROP COLUMN webhook_error")
+    connection.execute("PRAGMA user_version = 1")
+    connection.commit()
+    connection.close()
+    for _ in range(2):
+        store = Store(folder)
+        assert store.page("", None, 10, None) == []
+        store.add(Job(id=str(time.time_ns()), owner="other", task="txt2img", parameters={}))
+        store.close()
+
+
 def test_what_is_due_survives_a_restart(make: Make, receiver: Receiver) -> None:
     receiver.statuses = [500]
     first = served(make)
@@ -142,7 +247,7 @@ def test_what_is_due_survives_a_restart(make: Make, receiver: Receiver) -> None:
     seen = len(receiver.got)
     served(make)
     receiver.wait(seen + 1)
-    assert json.loads(receiver.got[-1][1])["id"] == "told-later"
+    assert receiver.events()[-1]["data"]["id"] == "told-later"
 
 
 def test_delays_double_up_to_an_hour() -> None:

@@ -1,0 +1,1 @@
+"""`/mcp`: the Model Context Protocol, by which agents use the service."""

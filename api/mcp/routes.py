@@ -1,0 +1,105 @@
+"""`/mcp` over streamable HTTP, by the official SDK.
+
+No session is kept: every request stands alone, so any process of a service can answer it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from api.generation import Generation
+from api.jobs.jobs import Jobs
+from api.mcp import tools
+from runnables.errors import StableDiffusionError, error_body
+from runnables.version import VERSION
+
+if TYPE_CHECKING:
+    from mcp.server.lowlevel import Server
+
+    from api.mcp.calls import Calls
+
+
+class McpRoutes:
+    """The endpoint."""
+
+    def __init__(self, jobs: Jobs, generation: Generation) -> None:
+        self._jobs = jobs
+        self._generation = generation
+        self._origins = {one.strip() for one in generation.settings.cors_origins.split(",")}
+
+    def routes(self) -> list[Route]:
+        """Return the route, which is to be mounted at the root."""
+        return [Route("/mcp", self)]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request. Raise Unauthorized without a key where one is needed."""
+        request = Request(scope, receive)
+        owner = self._generation.keys.check(request.headers)
+        if self._is_foreign(request):
+            error = StableDiffusionError("pages of this origin may not call", loc=("origin",))
+            await JSONResponse(error_body(error), 403)(scope, receive, send)
+            return
+        await asyncio.to_thread(_load)
+        from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+
+        from api.mcp.calls import Calls
+
+        calls = Calls(self._jobs, self._generation, request, owner)
+        limit = round(self._generation.settings.max_body_mb * 1e6)
+        sessions = StreamableHTTPSessionManager(
+            _server(calls), stateless=True, max_request_body_size=limit
+        )
+        async with sessions.run():
+            await sessions.handle_request(scope, receive, send)
+
+    def _is_foreign(self, request: Request) -> bool:
+        """Return whether a page of another site calls, as the protocol wants it to be checked."""
+        origin = request.headers.get("origin")
+        if origin is None or self._origins & {origin, "*"}:
+            return False
+        return urlsplit(origin).netloc != request.headers.get("host")
+
+
+def _load() -> None:
+    """Import the SDK, which takes seconds, when the first agent comes."""
+    import mcp.server.lowlevel  # noqa: F401
+
+
+def _server(calls: Calls) -> Server[Any]:
+    """Return the protocol's side of one caller's calls."""
+    from mcp.server.context import ServerRequestContext
+    from mcp.server.lowlevel import Server
+    from mcp_types import (
+        CallToolRequestParams,
+        CallToolResult,
+        ListToolsResult,
+        PaginatedRequestParams,
+        Tool,
+    )
+
+    async def listed(
+        context: ServerRequestContext[Any], parameters: PaginatedRequestParams | None
+    ) -> ListToolsResult:
+        return ListToolsResult(
+            tools=[
+                Tool(name=name, description=text, input_schema=schema)
+                for name, (text, schema) in tools.schemas().items()
+            ]
+        )
+
+    async def called(
+        context: ServerRequestContext[Any], parameters: CallToolRequestParams
+    ) -> CallToolResult:
+        async def report(step: float, steps: float, message: str) -> None:
+            await context.session.report_progress(step, steps, message)
+
+        return await calls.call(parameters.name, parameters.arguments or {}, report)
+
+    return Server("stable-diffusion", version=VERSION, on_list_tools=listed, on_call_tool=called)
