@@ -21,7 +21,7 @@ locals {
   models = {
     for runtime, model in local.runtimes : runtime => jsondecode(
       runtime == "dynamic"
-      ? jsonencode([{ "anything-but" = sort(distinct(values(var.runtimes))) }])
+      ? jsonencode(length(var.runtimes) > 0 ? [{ "anything-but" = sort(distinct(values(var.runtimes))) }] : [{ exists = true }])
       : jsonencode([model])
     )
   }

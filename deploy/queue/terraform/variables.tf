@@ -18,7 +18,7 @@ variable "runtimes" {
   description = "Runtime -> the model file its workers serve. A queue for each, and one for paying users."
   type        = map(string)
   validation {
-    condition     = length(var.runtimes) > 0 && alltrue([for name in keys(var.runtimes) : can(regex("^[a-z0-9][a-z0-9-]{0,29}$", name))])
+    condition     = (length(var.runtimes) > 0 || var.dynamic) && alltrue([for name in keys(var.runtimes) : can(regex("^[a-z0-9][a-z0-9-]{0,29}$", name))])
     error_message = "runtimes needs at least one; names are lower-case letters, digits and hyphens."
   }
   validation {
@@ -101,10 +101,10 @@ variable "cluster_name" {
   default     = null
 }
 
-variable "worker_account" {
-  description = "namespace/name of the workers' service account."
-  type        = string
-  default     = "stable-diffusion/stable-diffusion"
+variable "worker_accounts" {
+  description = "namespace/name of the workers' service accounts, one for each namespace with workers."
+  type        = list(string)
+  default     = ["stable-diffusion/stable-diffusion"]
 }
 
 variable "alarm_topic" {

@@ -101,7 +101,7 @@ run "clients_and_cluster" {
     error_message = "every client's key is in the usage plan"
   }
   assert {
-    condition     = aws_eks_pod_identity_association.this["worker"].service_account == "stable-diffusion"
+    condition     = aws_eks_pod_identity_association.this["stable-diffusion/stable-diffusion"].service_account == "stable-diffusion"
     error_message = "the worker's service account gets its role"
   }
 }
