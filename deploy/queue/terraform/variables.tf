@@ -59,6 +59,24 @@ variable "burst_limit" {
   default     = 50
 }
 
+variable "access_log" {
+  description = "A line in CloudWatch for each request to the API, with the id of its key."
+  type        = bool
+  default     = false
+}
+
+variable "api_gateway_account" {
+  description = "With access_log: also make the role that API Gateway needs once for an account's region."
+  type        = bool
+  default     = true
+}
+
+variable "web_acl_arn" {
+  description = "An AWS WAF web ACL (REGIONAL) before the API; null: none."
+  type        = string
+  default     = null
+}
+
 variable "front_package" {
   description = "The front door's zip, made by `python -m hosts.queue.front.package`."
   type        = string

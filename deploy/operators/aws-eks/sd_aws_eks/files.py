@@ -44,6 +44,8 @@ _OF_QUEUE = {
     "rate_limit",
     "burst_limit",
     "max_wait_s",
+    "access_log",
+    "web_acl_arn",
 }
 
 

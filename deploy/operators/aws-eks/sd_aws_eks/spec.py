@@ -204,6 +204,11 @@ class EksSpec(Spec):
     burst_limit: int = Field(
         50, ge=1, le=5000, description="async: requests at once of one API key"
     )
+    access_log: bool = Field(
+        False,
+        description="async: a line in CloudWatch for each request to the API; also makes the role "
+        "that API Gateway needs once for an account's region",
+    )
     max_wait_s: int = Field(
         900, ge=60, description="async: an alarm when the oldest task has waited longer"
     )
@@ -266,7 +271,7 @@ class EksSpec(Spec):
         None, description="host ray: whose users see Ray's dashboard; nothing: by port-forward only"
     )
     web_acl_arn: WebAclArn | None = Field(
-        None, description="an AWS WAF web ACL before the load balancer"
+        None, description="an AWS WAF web ACL before the load balancer, or before the tasks' API"
     )
     container_insights: bool = Field(
         True, description="CloudWatch's agents on every node: metrics, logs, and traces"

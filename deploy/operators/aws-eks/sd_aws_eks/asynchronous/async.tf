@@ -48,6 +48,18 @@ variable "max_wait_s" {
   default     = 900
 }
 
+variable "access_log" {
+  description = "A line in CloudWatch for each request to the API."
+  type        = bool
+  default     = false
+}
+
+variable "web_acl_arn" {
+  description = "An AWS WAF web ACL before the API."
+  type        = string
+  default     = null
+}
+
 variable "clients" {
   description = "API keys: client -> tier, standard or priority."
   type        = map(string)
@@ -74,6 +86,8 @@ module "queue" {
   rate_limit      = var.rate_limit
   burst_limit     = var.burst_limit
   max_wait_s      = var.max_wait_s
+  access_log      = var.access_log
+  web_acl_arn     = var.web_acl_arn
   alarm_topic     = one(aws_sns_topic.alarms[*].arn)
   log_days        = var.log_retention_days
   front_package   = var.front_package
