@@ -28,7 +28,8 @@ class Line:
     """S3 by a line that is cut at a number of uploads, which it notes."""
 
     def __init__(self, s3: Any, uploads: int | None = None) -> None:
-        self.s3, self.left, self.keys = s3, uploads, []
+        self.s3, self.left = s3, uploads
+        self.keys: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
         call = getattr(self.s3, name)
