@@ -1,15 +1,29 @@
-"""`python -m models` imports, lists and verifies models."""
+"""`python -m models` imports, lists, verifies and pushes models."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
+from botocore.exceptions import BotoCoreError, ClientError
+
+from models import bucket
 from runnables.accelerators.neuron.compilation import Compilation, CompilationFailed, compile_neuron
 from runnables.checkpoints import manifest
 from runnables.checkpoints.catalog import CATALOG, FOLDER
 from runnables.checkpoints.importing import ImportFailed, import_model
+
+ERRORS = (
+    ImportFailed,
+    manifest.Damaged,
+    CompilationFailed,
+    bucket.PushFailed,
+    BotoCoreError,
+    ClientError,
+    ValueError,
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -17,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = _parser().parse_args(arguments)
     try:
         COMMANDS[chosen.command](chosen)
-    except (ImportFailed, manifest.Damaged, CompilationFailed, ValueError) as error:
+    except ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
@@ -34,7 +48,11 @@ def _parser() -> argparse.ArgumentParser:
     importing.add_argument(
         "--variant", default="", help="such as fp16: half the bytes, where the source has it"
     )
-    commands.add_parser("list", help="the models that are here")
+    listing = commands.add_parser("list", help="the models that are here, or in a bucket")
+    listing.add_argument("bucket", nargs="?", help="s3://bucket/folder/")
+    pushing = commands.add_parser("push", help="upload a model to a bucket; goes on where it was")
+    pushing.add_argument("name")
+    pushing.add_argument("bucket", help="s3://bucket/folder/")
     verifying = commands.add_parser("verify", help="compare a model with its manifest")
     verifying.add_argument("name")
     commands.add_parser("catalog", help="the models that `import` knows by name")
@@ -74,6 +92,10 @@ def _import(chosen: argparse.Namespace) -> None:
 
 
 def _list(chosen: argparse.Namespace) -> None:
+    if chosen.bucket:
+        for name, size, state in bucket.listed(bucket.Location.of(chosen.bucket), _s3()):
+            print(f"{name:24} {size / 1e6:10.1f} MB   {state}")
+        return
     for index in sorted(chosen.folder.glob("*/model_index.json")):
         folder = index.parent
         size = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
@@ -86,6 +108,20 @@ def _state(folder: Path) -> str:
     except manifest.Damaged as error:
         return f"damaged: {error}"
     return "whole" if whole else "no manifest"
+
+
+def _push(chosen: argparse.Namespace) -> None:
+    where = bucket.Location.of(chosen.bucket)
+    sent = bucket.push(chosen.folder / chosen.name, where, _s3())
+    print(
+        f"{chosen.name}: {sent} files sent; all are at s3://{where.bucket}/{where.key(chosen.name)}"
+    )
+
+
+def _s3() -> Any:
+    import boto3
+
+    return boto3.client("s3")
 
 
 def _verify(chosen: argparse.Namespace) -> None:
@@ -105,6 +141,7 @@ def _catalog(chosen: argparse.Namespace) -> None:
 COMMANDS = {
     "import": _import,
     "list": _list,
+    "push": _push,
     "verify": _verify,
     "catalog": _catalog,
     "compile-neuron": _compile,

@@ -124,3 +124,14 @@ def supplied(documents: list[Document]) -> Iterator[str]:
             if "persistentVolumeClaim" in one
         }
         yield from (f"{pod.name}: {kind}/{name} is not here" for kind, name in wanted - there)
+
+
+def bound(documents: list[Document]) -> Iterator[str]:
+    """A RoleBinding gives its rights to service accounts that are there."""
+    there = {(namespace(one), one["metadata"]["name"]) for one in of(documents, "ServiceAccount")}
+    for binding in of(documents, "RoleBinding"):
+        for one in binding.get("subjects", []):
+            account = one.get("namespace", namespace(binding)), one["name"]
+            if one["kind"] == "ServiceAccount" and account not in there:
+                name = f"RoleBinding/{binding['metadata']['name']}"
+                yield f"{name}: there is no ServiceAccount {'/'.join(account)}"

@@ -11,7 +11,7 @@ from deploy.check.network import reachable
 from deploy.check.nodes import placed
 from deploy.check.pods import Document, of, pods
 from deploy.check.ray import manageable, offered
-from deploy.check.references import addressed, connected, routed, supplied
+from deploy.check.references import addressed, bound, connected, routed, supplied
 from deploy.check.security import restricted
 
 #: A spot instance ends 120 s after its notice.
@@ -172,5 +172,6 @@ RULES: tuple[Rule, ...] = (
     routed,
     addressed,
     supplied,
+    bound,
     reachable,
 )

@@ -209,9 +209,11 @@ for service in $services; do
 done
 if $queue_mode; then
   if $dry_run; then
-    say "    terraform output -raw workers > $folder/kubernetes/deployment/workers.env"
+    say "    terraform output -json workers > workers.env of each runtime in $folder/kubernetes"
   else
-    terraform -chdir="$folder" output -raw workers >"$folder/kubernetes/deployment/workers.env"
+    terraform -chdir="$folder" output -json workers \
+      | PYTHONPATH=$ROOT/deploy/tools:$ROOT/deploy/operators/aws-eks \
+        "$tools/python" -m sd_aws_eks.workers "$folder/kubernetes/deployment"
   fi
 fi
 

@@ -90,6 +90,13 @@ WRONG: list[tuple[str, Any, tuple[str, ...]]] = [
     ("image without tag", with_spec(image_uri="docker.io/me/sd"), ("spec.image_uri:", "tag")),
     ("AMI", with_spec(ami_id="al2023"), ("spec.ami_id:", "ami-0123")),
     ("counts", with_spec(min_instances=3, max_instances=2), ("spec.max_instances:", "raise it")),
+    ("a base of no spot", with_spec(on_demand_base=1), ("spec.on_demand_base:", "spot: true")),
+    (
+        "another kind",
+        with_spec(spot=True, other_instance_types=["inf2.xlarge"]),
+        ("spec.other_instance_types:", "other accelerators"),
+    ),
+    ("a long spot drain", with_spec(spot=True, drain_s=300), ("spec.drain_s:", "100")),
     ("none that wakes", with_spec(min_instances=0), ("spec.min_instances:", "start the first")),
     ("GPU off", with_spec(enable_gpus=False), ("spec.enable_gpus:", "leave the field out")),
     (

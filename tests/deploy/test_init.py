@@ -37,6 +37,8 @@ EC2: dict[str, Any] = {
     "max_instances": 4,
     "requests_per_minute": 60,
     "spot": True,
+    "on_demand_base": 1,
+    "other_instance_types": ["g6.xlarge"],
     "boot_grace_s": 600,
     "drain_s": 60,
     "vpc_id": "vpc-01234567",

@@ -89,6 +89,84 @@ resource "aws_api_gateway_stage" "this" {
   deployment_id        = aws_api_gateway_deployment.this.id
   stage_name           = "prod"
   xray_tracing_enabled = true
+  dynamic "access_log_settings" {
+    for_each = aws_cloudwatch_log_group.access
+    content {
+      destination_arn = access_log_settings.value.arn
+      # never the key itself, nor the body
+      format = jsonencode({
+        time    = "$context.requestTime"
+        request = "$context.requestId"
+        key     = "$context.identity.apiKeyId"
+        address = "$context.identity.sourceIp"
+        method  = "$context.httpMethod"
+        path    = "$context.path"
+        status  = "$context.status"
+        bytes   = "$context.responseLength"
+        ms      = "$context.responseLatency"
+        trace   = "$context.xrayTraceId"
+      })
+    }
+  }
+  depends_on = [aws_api_gateway_account.this]
+}
+
+# Latency, counts and errors of each method in CloudWatch.
+resource "aws_api_gateway_method_settings" "this" {
+  rest_api_id = aws_api_gateway_rest_api.this.id
+  stage_name  = aws_api_gateway_stage.this.stage_name
+  method_path = "*/*"
+  settings {
+    metrics_enabled        = true
+    throttling_rate_limit  = -1 # the usage plan's limits hold
+    throttling_burst_limit = -1
+  }
+}
+
+resource "aws_cloudwatch_log_group" "access" {
+  count             = var.access_log ? 1 : 0
+  name              = "/aws/apigateway/${var.name}"
+  retention_in_days = var.log_days
+}
+
+# The role by which API Gateway writes logs is one for the account's region, not for an API: so the log is
+# a choice, and whoever has a role already leaves api_gateway_account false.
+data "aws_iam_policy_document" "gateway" {
+  statement {
+    actions = ["sts:AssumeRole"]
+    principals {
+      type        = "Service"
+      identifiers = ["apigateway.amazonaws.com"]
+    }
+  }
+}
+
+resource "aws_iam_role" "gateway" {
+  count              = local.own_account ? 1 : 0
+  name               = "${var.name}-gateway-logs"
+  assume_role_policy = data.aws_iam_policy_document.gateway.json
+}
+
+resource "aws_iam_role_policy_attachment" "gateway" {
+  count      = local.own_account ? 1 : 0
+  role       = aws_iam_role.gateway[0].name
+  policy_arn = "arn:${data.aws_partition.this.partition}:iam::aws:policy/service-role/AmazonAPIGatewayPushToCloudWatchLogs"
+}
+
+resource "aws_api_gateway_account" "this" {
+  count               = local.own_account ? 1 : 0
+  cloudwatch_role_arn = aws_iam_role.gateway[0].arn
+  depends_on          = [aws_iam_role_policy_attachment.gateway]
+}
+
+locals {
+  own_account = var.access_log && var.api_gateway_account
+}
+
+resource "aws_wafv2_web_acl_association" "this" {
+  count        = var.web_acl_arn == null ? 0 : 1
+  resource_arn = aws_api_gateway_stage.this.arn
+  web_acl_arn  = var.web_acl_arn
 }
 
 resource "aws_api_gateway_api_key" "this" {

@@ -81,7 +81,6 @@ data "aws_iam_policy_document" "worker" {
       "sqs:ReceiveMessage",
       "sqs:DeleteMessage",
       "sqs:ChangeMessageVisibility",
-      "sqs:GetQueueAttributes",
     ]
     resources = [for queue in aws_sqs_queue.this : queue.arn]
   }
@@ -144,9 +143,11 @@ resource "aws_iam_role_policy" "keda" {
 }
 
 resource "aws_eks_pod_identity_association" "this" {
-  for_each        = var.cluster_name == null ? {} : { worker = var.worker_account, keda = "keda/keda-operator" }
+  for_each = var.cluster_name == null ? {} : merge(
+    { for account in var.worker_accounts : account => "worker" }, { "keda/keda-operator" = "keda" }
+  )
   cluster_name    = var.cluster_name
-  namespace       = split("/", each.value)[0]
-  service_account = split("/", each.value)[1]
-  role_arn        = aws_iam_role.pod[each.key].arn
+  namespace       = split("/", each.key)[0]
+  service_account = split("/", each.key)[1]
+  role_arn        = aws_iam_role.pod[each.value].arn
 }

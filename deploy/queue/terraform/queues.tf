@@ -20,9 +20,9 @@ locals {
 
   models = {
     for runtime, model in local.runtimes : runtime => jsondecode(
-      runtime == "dynamic"
-      ? jsonencode([{ "anything-but" = sort(distinct(values(var.runtimes))) }])
-      : jsonencode([model])
+      runtime != "dynamic" ? jsonencode([model])
+      : length(var.runtimes) == 0 ? jsonencode([{ exists = true }])
+      : jsonencode([{ "anything-but" = sort(distinct(values(var.runtimes))) }])
     )
   }
 }

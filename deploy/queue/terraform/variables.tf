@@ -18,7 +18,7 @@ variable "runtimes" {
   description = "Runtime -> the model file its workers serve. A queue for each, and one for paying users."
   type        = map(string)
   validation {
-    condition     = length(var.runtimes) > 0 && alltrue([for name in keys(var.runtimes) : can(regex("^[a-z0-9][a-z0-9-]{0,29}$", name))])
+    condition     = (length(var.runtimes) > 0 || var.dynamic) && alltrue([for name in keys(var.runtimes) : can(regex("^[a-z0-9][a-z0-9-]{0,29}$", name))])
     error_message = "runtimes needs at least one; names are lower-case letters, digits and hyphens."
   }
   validation {
@@ -57,6 +57,24 @@ variable "burst_limit" {
   description = "Requests at once of one API key."
   type        = number
   default     = 50
+}
+
+variable "access_log" {
+  description = "A line in CloudWatch for each request to the API, with the id of its key."
+  type        = bool
+  default     = false
+}
+
+variable "api_gateway_account" {
+  description = "With access_log: also make the role that API Gateway needs once for an account's region."
+  type        = bool
+  default     = true
+}
+
+variable "web_acl_arn" {
+  description = "An AWS WAF web ACL (REGIONAL) before the API; null: none."
+  type        = string
+  default     = null
 }
 
 variable "front_package" {
@@ -101,10 +119,10 @@ variable "cluster_name" {
   default     = null
 }
 
-variable "worker_account" {
-  description = "namespace/name of the workers' service account."
-  type        = string
-  default     = "stable-diffusion/stable-diffusion"
+variable "worker_accounts" {
+  description = "namespace/name of the workers' service accounts, one for each namespace with workers."
+  type        = list(string)
+  default     = ["stable-diffusion/stable-diffusion"]
 }
 
 variable "alarm_topic" {

@@ -160,6 +160,29 @@ def test_workers_of_a_queue() -> None:
     assert pod(documents)["terminationGracePeriodSeconds"] == 115
 
 
+def test_several_runtimes_of_one_queue() -> None:
+    documents = rendered(ROOT / "deploy" / "eks" / "queue-several.yaml")
+
+    def of(kind: str, runtime: str) -> Document:
+        namespace = f"stable-diffusion-{runtime}"
+        here = [d for d in documents if d["metadata"].get("namespace") == namespace]
+        return one(here, kind)
+
+    scaling = {name: of("ScaledObject", name)["spec"] for name in ("sd15", "sdxl", "dynamic")}
+    assert [s["minReplicaCount"] for s in scaling.values()] == [1, 0, 0]
+    assert [s["maxReplicaCount"] for s in scaling.values()] == [4, 20, 4]
+    assert [s["pollingInterval"] for s in scaling.values()] == [5, 5, 10]
+    assert [s["cooldownPeriod"] for s in scaling.values()] == [60, 300, 60]
+    lengths = [[t["metadata"]["queueLength"] for t in s["triggers"]] for s in scaling.values()]
+    assert lengths == [["16", "5"], ["10", "5"], ["4", "5"]]
+    settings = of("ConfigMap", "dynamic")["data"]
+    assert settings["SD_MODELS_DIR"] == "/models/current" and "SD_MODEL" not in settings
+    assert settings["SD_MODELS_MEMORY_GB"] == "12"
+    assert of("ConfigMap", "sdxl")["data"]["SD_MODEL"] == "/models/current"
+    subject = of("RoleBinding", "sdxl")["subjects"][0]
+    assert subject["namespace"] == "stable-diffusion-sdxl"
+
+
 FROM_SNAPSHOT = {"snapshotID": "snap-0123456789abcdef0", "volumeInitializationRate": 300}
 
 

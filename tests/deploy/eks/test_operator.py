@@ -86,6 +86,15 @@ def test_a_queue_that_is_wanted_no_more_leaves_no_files(tmp_path: Path) -> None:
         assert (tmp_path / "queue").exists() is is_async
 
 
+def test_each_runtime_gets_its_environment(tmp_path: Path) -> None:
+    from sd_aws_eks import workers
+
+    (tmp_path / "sdxl").mkdir()
+    written = workers.write(tmp_path, {"sdxl": "QUEUE_URL=x", "sd15": "QUEUE_URL=y"})
+    assert written == [tmp_path / "sdxl" / "workers.env", tmp_path / "workers.env"]
+    assert (tmp_path / "sdxl" / "workers.env").read_text() == "QUEUE_URL=x\n"
+
+
 def test_remote_state_has_a_lock(tmp_path: Path) -> None:
     from sd_aws_eks import generate
     from sd_aws_eks.spec import EksSpec

@@ -37,7 +37,16 @@ WRONG: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"vpc_id": "vpc-0123456789abcdef0"}, ("private_subnet_ids:", "two or more")),
     ({"private_subnet_ids": ["subnet-0123456789abcdef0"]}, ("private_subnet_ids:", "vpc_id")),
     ({"services": [{"name": "a"}, {"name": "a"}]}, ("services:", "unique")),
-    ({"services": [{"name": "a"}], "async": True}, ("services:", "async: false")),
+    (
+        {"services": [{"name": "a", "hostname": "a.example.com"}], "async": True},
+        ("services:", "leave hostname out"),
+    ),
+    (
+        {"services": [{"name": "a"}, {"name": "dynamic"}], "async": True},
+        ("services:", "dynamic: model:", "folder per model"),
+    ),
+    ({"services": [{"name": "a", "queue_length": 0}], "async": True}, ("a: queue_length:",)),
+    ({"async": True, "runtime": "dynamic"}, ("model:", "s3://bucket/folder")),
     ({"services": [{"name": "a", "max_replicas": 0}]}, ("services:", "a: max_replicas:")),
     ({"services": [{"name": "a", "precison": "fp16"}]}, ("services.0.precison:",)),
     (

@@ -60,5 +60,38 @@ ExecStop=/usr/bin/docker stop --time 75 stable-diffusion
 WantedBy=multi-user.target
 UNIT
 
+cat > /usr/local/sbin/stable-diffusion-spot <<'SPOT'
+#!/bin/bash
+# Waits for the notice of two minutes. The group then has the balancer forget this instance, which
+# finishes the requests in flight, and starts another.
+set -uo pipefail
+export AWS_DEFAULT_REGION=us-east-1
+metadata=http://169.254.169.254/latest
+get() { curl --silent --fail --max-time 2 --header "X-aws-ec2-metadata-token: $token" "$metadata/meta-data/$1"; }
+while sleep 5; do
+  token=$(curl --silent --fail --max-time 2 --request PUT \
+    --header 'X-aws-ec2-metadata-token-ttl-seconds: 60' "$metadata/api/token") || continue
+  get spot/instance-action > /dev/null || continue
+  aws autoscaling set-instance-health --instance-id "$(get instance-id)" \
+    --health-status Unhealthy --no-should-respect-grace-period && exit
+done
+SPOT
+chmod 0755 /usr/local/sbin/stable-diffusion-spot
+
+cat > /etc/systemd/system/stable-diffusion-spot.service <<'UNIT'
+[Unit]
+Description=Leaves the balancer at a spot notice
+Wants=network-online.target
+After=network-online.target
+
+[Service]
+Restart=on-failure
+ExecStart=/usr/local/sbin/stable-diffusion-spot
+
+[Install]
+WantedBy=multi-user.target
+UNIT
+
 systemctl daemon-reload
+systemctl enable --now --no-block stable-diffusion-spot.service
 systemctl enable --now --no-block stable-diffusion.service

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import signal
 import subprocess
 import threading
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +25,6 @@ from hosts.queue.local.topology import Topology
 from hosts.queue.messages import read
 from tests.hosts.queue import tasks
 
-WORKERS = 3
 VISIBILITY_S = 12
 GOOD = {"metadata": {"id": "x", "runtime": "sd15", "tasktype": "text-to-image"}}
 POISON = {
@@ -57,36 +58,38 @@ class Report:
     buried: Counter[str] = field(default_factory=Counter)  # kind of poison -> times
     kills: int = 0
     terms: int = 0
+    handed_back: int = 0
     attempts: Counter[int] = field(default_factory=Counter)
     seconds: float = 0.0
 
 
 @dataclass
 class Crew:
-    """Workers that are killed and started anew."""
+    """Workers that are killed and started anew.
 
-    endpoint: str
-    topology: Topology
-    model: str
+    Attributes:
+        settings: the environment of each worker: AWS, its queues, its model.
+    """
+
+    settings: list[dict[str, str]]
     log: Path
     running: list[tuple[subprocess.Popen[bytes], int]] = field(default_factory=list)
 
-    def start(self) -> tuple[subprocess.Popen[bytes], int]:
+    def start(self, number: int) -> tuple[subprocess.Popen[bytes], int]:
         """A worker, and the port of its probes."""
         port = stand_in.free_port()
         process = workers.start(
             self.log,
             {
-                **stand_in.environment(self.endpoint),
-                **workers.settings(self.topology, "sd15"),
+                "WORKER_GRACE_S": "3",
+                **self.settings[number],
+                "WORKER_HOST": "127.0.0.1",
                 "WORKER_PORT": str(port),
                 "WORKER_POLL_S": "2",
                 "WORKER_VISIBILITY_S": str(VISIBILITY_S),
-                "WORKER_GRACE_S": "3",
                 "WORKER_BACKOFF_S": "1",
                 "WORKER_IN_FLIGHT": "16",
                 "AWS_MAX_ATTEMPTS": "2",  # the rest is ours to survive
-                "SD_MODEL": self.model,
                 "SD_THREADS": "1",
             },
         )
@@ -94,7 +97,7 @@ class Crew:
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        self.running = [self.start() for _ in range(WORKERS)]
+        self.running = [self.start(number) for number in range(len(self.settings))]
         try:
             yield
         finally:
@@ -112,7 +115,25 @@ class Crew:
         victim, _ = self.running[number]
         victim.send_signal(how)
         victim.wait(120)
-        self.running[number] = self.start()
+        self.running[number] = self.start(number)
+
+    def busy(self, first: int) -> int:
+        """The next worker, from this number on, that is ready and has tasks in flight, if any."""
+        count = len(self.running)
+        for number in (*range(first, count), *range(first)):
+            process, port = self.running[number]
+            if process.poll() is None and _in_flight(port):
+                return number
+        return first
+
+
+def _in_flight(port: int) -> int:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+            found = re.search(r"^worker_tasks_in_flight (\S+)$", answer.read().decode(), re.M)
+            return int(float(found[1])) if found else 0
+    except OSError:  # still starting
+        return 0
 
 
 def bodies(count: int) -> list[dict[str, Any]]:
@@ -133,17 +154,31 @@ def bodies(count: int) -> list[dict[str, Any]]:
 
 
 def run(
-    aws: Any, topology: Topology, front: Front, crew: Crew, count: int, limit_s: float
+    aws: Any,
+    topology: Topology,
+    front: Front,
+    crew: Crew,
+    sent: list[tuple[dict[str, Any], str]],
+    ends: list[signal.Signals],
+    limit_s: float,
 ) -> Report:
-    """Send, disturb, wait until every task has ended, and count."""
+    """Send, disturb, wait until every task has ended, and count.
+
+    Args:
+        sent: bodies, and the API key that each is sent with.
+        ends: how workers end, one after the other.
+    """
+    count = len(sent)
     started, report = time.monotonic(), Report(count)
-    asked = {body_id(body): read(body) for body in bodies(count)}
+    asked = {body_id(body): read(body) for body, _ in sent}
+    keys = [key for _, key in sent]
     announced: Counter[str] = Counter()
     stop = threading.Event()
     listener = threading.Thread(target=_listen, args=(aws, topology.watch, announced, stop))
     with crew.at_work():
         listener.start()
-        _disturb(crew, announced, _Sender(aws, topology, front, list(asked.values())), report)
+        sender = _Sender(aws, topology, front, list(zip(asked.values(), keys, strict=True)))
+        _disturb(crew, announced, sender, ends, report)
         _wait_empty(aws, topology, announced, count, started + limit_s)
     stop.set()
     listener.join()
@@ -163,38 +198,43 @@ class _Sender:
     """All tasks through the front door, as a client that tries again; poison past it."""
 
     def __init__(self, aws: Any, topology: Topology, front: Front, asked: list[Any]) -> None:
-        self._sqs, self._queue = aws.client("sqs"), topology.queues["sd15"][1]
+        self._sqs, self._queues = aws.client("sqs"), [q for _, q in topology.queues.values()]
         self._front, self._asked, self._poison = front, asked, list(POISON.values())
         self.sent = 0
 
     def send(self, until: float) -> None:
         """Up to this share of all."""
         while self._poison and 1 - len(self._poison) / len(POISON) < until:
-            self._sqs.send_message(QueueUrl=self._queue, MessageBody=self._poison.pop())
+            queue = self._queues[len(self._poison) % len(self._queues)]
+            self._sqs.send_message(QueueUrl=queue, MessageBody=self._poison.pop())
         while self.sent < until * len(self._asked):
             for _ in range(10):
                 try:
-                    self._front.accept(self._asked[self.sent], key="", trace={})
+                    task, key = self._asked[self.sent]
+                    self._front.accept(task, key=key, trace={})
                     break
                 except (BotoCoreError, ClientError):
                     time.sleep(0.05)
             self.sent += 1
 
 
-def _disturb(crew: Crew, announced: Counter[str], sender: _Sender, report: Report) -> None:
+def _disturb(
+    crew: Crew,
+    announced: Counter[str],
+    sender: _Sender,
+    ends: list[signal.Signals],
+    report: Report,
+) -> None:
     """A share of the tasks at a time; while it is worked on, a kill -9 or a SIGTERM."""
-    turns = 10 if report.tasks >= 500 else 2
-    for turn in range(turns):
-        crew.wait_ready(turn % WORKERS)
-        sender.send((turn + 1) / turns)
-        while len(announced) < sender.sent - 0.7 * report.tasks / turns:
+    for turn, how in enumerate(ends):
+        first = turn % len(crew.running)
+        crew.wait_ready(first)
+        sender.send((turn + 1) / len(ends))
+        while len(announced) < sender.sent - 0.7 * report.tasks / len(ends):
             time.sleep(0.02)
-        if turn % 2:
-            crew.disturb(turn % WORKERS, signal.SIGTERM)
-            report.terms += 1
-        else:
-            crew.disturb(turn % WORKERS, signal.SIGKILL)
-            report.kills += 1
+        crew.disturb(crew.busy(first), how)
+        report.kills += how is signal.SIGKILL
+        report.terms += how is signal.SIGTERM
 
 
 def _listen(aws: Any, queue: str, announced: Counter[str], stop: threading.Event) -> None:
@@ -212,14 +252,17 @@ def _listen(aws: Any, queue: str, announced: Counter[str], stop: threading.Event
 def _wait_empty(
     aws: Any, topology: Topology, announced: Counter[str], count: int, limit: float
 ) -> None:
-    """Until every task is announced and its queue has nothing left, hidden messages included."""
+    """Until every task is announced and no queue has anything left, hidden messages included."""
     sqs = aws.client("sqs")
     names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+    queues = [url for both in topology.queues.values() for url in both]
+
+    def left(url: str) -> bool:
+        told = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
+        return any(told[name] != "0" for name in names)
+
     while time.monotonic() < limit:
-        told = sqs.get_queue_attributes(QueueUrl=topology.queues["sd15"][1], AttributeNames=names)[
-            "Attributes"
-        ]
-        if len(announced) >= count and all(told[name] == "0" for name in names):
+        if len(announced) >= count and not any(map(left, queues)):
             return
         time.sleep(0.2)
 
@@ -230,6 +273,7 @@ def _count(
     s3, stored = aws.client("s3"), set()
     for page in s3.get_paginator("list_objects_v2").paginate(Bucket=topology.bucket):
         stored |= {one["Key"] for one in page.get("Contents", [])}
+    report.handed_back = sum(key.startswith(".handed-back/") for key in stored)
     for id in asked:
         manifests = [key for key in stored if key.endswith(".out") and f"/{id}/" in key]
         report.results[len(manifests)] += 1

@@ -1,17 +1,20 @@
 """Nothing is lost: workers are killed, AWS's calls fail, poison is planted.
 
-`QUEUE_CHAOS_N=1000 .venv/bin/python -m pytest tests/hosts/queue/test_chaos.py -s` is the full run.
+`LONG=1 .venv/bin/python -m pytest tests/hosts/queue/test_chaos.py -s` is the full run.
 """
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from hosts.queue.local import stand_in, workers
 from tests.hosts.queue import chaos, faults
 from tests.long import LONG
 
+WORKERS = 3
 COUNT = 1000 if LONG else 60
 
 
@@ -19,12 +22,19 @@ def test_every_task_ends_once(
     aws: Any, endpoint: str, make_system: Any, tiny_model: Callable[[str], Path], tmp_path: Path
 ) -> None:
     topology, front = make_system()
+    ends = [signal.SIGKILL, signal.SIGTERM] * (5 if LONG else 1)
+    sent = [(body, "") for body in chaos.bodies(COUNT)]
     with faults.proxy(endpoint, 0.05, {"s3", "sns"}) as (address, account):
-        crew = chaos.Crew(address, topology, str(tiny_model("sd1")), tmp_path / "log")
-        report = chaos.run(aws, topology, front, crew, COUNT, limit_s=600 + 2 * COUNT)
+        settings = {
+            **stand_in.environment(address),
+            **workers.settings(topology, "sd15"),
+            "SD_MODEL": str(tiny_model("sd1")),
+        }
+        crew = chaos.Crew([settings] * WORKERS, tmp_path / "log")
+        report = chaos.run(aws, topology, front, crew, sent, ends, limit_s=600 + 2 * COUNT)
     print(f"\n{report}\n{dict(account.failed)} of {dict(account.seen)} calls failed")
     log = crew.log.read_text()[-4000:]
-    assert report.kills == report.terms == (5 if COUNT >= 500 else 1)
+    assert report.kills == report.terms == len(ends) // 2
     assert min(account.failed["s3"], account.failed["sns"]) > 0
     assert report.results == {1: COUNT}, log
     assert report.status == {"completed": COUNT}, log

@@ -41,6 +41,10 @@ ModelUri = Annotated[
 ]
 
 
+#: EC2 takes a spot instance 120 s after its notice, and looks for one take up to 10 s.
+LONGEST_SPOT_DRAIN_S = 100
+
+
 class Ec2Spec(Spec):
     """The `spec` of operator aws-ec2."""
 
@@ -83,6 +87,12 @@ class Ec2Spec(Spec):
         None, description="nothing: the instance type says it; read for older configurations"
     )
     spot: bool = Field(False, description="spot instances instead of on-demand ones")
+    on_demand_base: int = Field(
+        0, ge=0, le=100, description="with spot: so many instances are on demand all the same"
+    )
+    other_instance_types: tuple[Annotated[str, AfterValidator(_instance)], ...] = Field(
+        (), description="with spot: further types of the same kind, so that one is free more often"
+    )
     boot_grace_s: int = Field(
         900,
         ge=300,
@@ -150,6 +160,26 @@ class Ec2Spec(Spec):
             raise ValueError(f"enable_gpus: {self.instance_type} has {what}; leave the field out")
         if self.precision == "bf16" and self.instance_type.startswith("g4dn"):
             raise ValueError("precision: the T4 of g4dn has no bf16; use fp16")
+        return self
+
+    @model_validator(mode="after")
+    def _spot(self) -> Ec2Spec:
+        for name in ("on_demand_base", "other_instance_types"):
+            if getattr(self, name) and not self.spot:
+                raise ValueError(f"{name}: is for spot instances; set spot: true")
+        if self.on_demand_base > self.max_instances:
+            raise ValueError(f"on_demand_base: is above max_instances {self.max_instances}")
+        shape = self.instance.accelerator, self.instance.devices
+        for name in self.other_instance_types:
+            if (INSTANCES[name].accelerator, INSTANCES[name].devices) != shape:
+                raise ValueError(
+                    f"other_instance_types: {name} has other accelerators than "
+                    f"{self.instance_type}, or another number of them"
+                )
+        if self.spot and self.drain_s > LONGEST_SPOT_DRAIN_S:
+            raise ValueError(
+                f"drain_s: a spot notice gives 120 s; {LONGEST_SPOT_DRAIN_S} is the most with spot"
+            )
         return self
 
     @model_validator(mode="after")

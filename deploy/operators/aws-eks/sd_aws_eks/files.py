@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sd_aws_eks import manifests, versions
+from sd_aws_eks.placement import placements
 from sd_aws_eks.spec import EksSpec
 from sd_bentoctl import generate as files
 
@@ -34,6 +35,17 @@ _PASSED = {
     "container_insights",
     "alarm_email",
     "monthly_budget_usd",
+}
+#: The same, of a queue.
+_OF_QUEUE = {
+    "clients",
+    "input_buckets",
+    "results_days",
+    "rate_limit",
+    "burst_limit",
+    "max_wait_s",
+    "access_log",
+    "web_acl_arn",
 }
 
 
@@ -72,9 +84,12 @@ def values(name: str, spec: EksSpec, image: str | None = None) -> dict[str, Any]
     alone = [one for _, one in spec.placements]
     models = {(one.model_bucket, one.model_prefix) for one in alone if one.model_bucket}
     queue = {
-        "runtime": spec.runtime,
-        "checkpoint": spec.checkpoint or spec.runtime,
-        "clients": spec.clients,
+        "runtimes": {
+            one.runtime: one.checkpoint or one.runtime for one in alone if not one.dynamic
+        },
+        "dynamic": any(one.dynamic for one in alone),
+        "worker_namespaces": [place.namespace for place, _ in placements(spec)],
+        **spec.model_dump(mode="json", include=_OF_QUEUE),
     }
     return {
         "deployment_name": name,

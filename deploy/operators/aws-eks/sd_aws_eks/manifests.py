@@ -24,6 +24,8 @@ _UNKNOWN = ("WORKER_QUEUE_URLS", "QUEUE_URL", "QUEUE_URL_PRIORITY")
 #: Where a RayService names images and settings: kustomize has to be told in every folder.
 REFERENCES = KUBERNETES / "ray" / "references.yaml"
 REQUEST_TIMEOUT_S = 300
+#: Where the component model-s3 has the bucket's folder.
+MOUNTED = "/models/current"
 
 
 def write(
@@ -38,15 +40,12 @@ def write(
     ]
     if spec.services:
         names = [one.name for one in spec.services]
-        (folder / "deployment" / "gateway").mkdir(exist_ok=True)
-        shared = folder / "deployment" / "gateway" / "kustomization.yaml"
-        shared.write_text(HEADER + dump(gateway.shared(spec, timeout_s(env))), encoding="utf-8")
+        resources = names if spec.async_ else ["gateway", *names]
+        if not spec.async_:
+            written.append(_gateway(folder / "deployment" / "gateway", spec, timeout_s(env)))
         top = folder / "deployment" / "kustomization.yaml"
-        top.write_text(HEADER + dump({**_KIND, "resources": ["gateway", *names]}), encoding="utf-8")
-        written += [shared, top]
-    workers = folder / "deployment" / WORKERS
-    if spec.async_ and not workers.exists():
-        workers.write_text("".join(f"{name}=unknown-yet\n" for name in _UNKNOWN))
+        top.write_text(HEADER + dump({**_KIND, "resources": resources}), encoding="utf-8")
+        written.append(top)
     return [str(path) for path in written]
 
 
@@ -59,6 +58,16 @@ def _write(folder: Path, place: Placement, document: Document) -> Path:
     target.write_text(HEADER + dump(document), encoding="utf-8")
     if "configurations" in document:
         shutil.copyfile(REFERENCES, target.with_name(REFERENCES.name))
+    workers = target.with_name(WORKERS)
+    if any("envs" in one for one in document["configMapGenerator"]) and not workers.exists():
+        workers.write_text("".join(f"{name}=unknown-yet\n" for name in _UNKNOWN))
+    return target
+
+
+def _gateway(folder: Path, spec: EksSpec, timeout: int) -> Path:
+    folder.mkdir(exist_ok=True)
+    target = folder / "kustomization.yaml"
+    target.write_text(HEADER + dump(gateway.shared(spec, timeout)), encoding="utf-8")
     return target
 
 
@@ -123,6 +132,11 @@ def settings(spec: EksSpec, env: dict[str, str] | None) -> dict[str, str]:
     implied = {"SD_PRECISION": spec.precision, "SD_DRAIN_S": str(spec.drain_s)}
     if spec.model and not spec.model_bucket:  # a mounted one is named by its component
         implied["SD_MODEL"] = spec.model
+    if spec.dynamic:
+        implied |= {
+            "SD_MODELS_DIR": MOUNTED,
+            "SD_MODELS_MEMORY_GB": f"{spec.models_memory_gb:g}",
+        }
     return {**implied, **(env or {})}
 
 
@@ -147,8 +161,12 @@ def patches(
         chosen += gateway.of_service(spec, place)
         if not place.shares_gateway:
             chosen += gateway.patches(spec, timeout_s(env))
+    elif place.name:  # kustomize leaves the namespace of a subject with a name as it is
+        chosen.append(patch("RoleBinding", [("/subjects/0/namespace", place.namespace)]))
     if spec.model_bucket:
         chosen += _volume(spec, place)
+    if spec.dynamic:  # the mounted folder is one of models, and the first model the Bento's
+        chosen.append(patch("ConfigMap", [("/data/SD_MODEL", None)], "settings"))
     return chosen
 
 
@@ -178,8 +196,10 @@ def _scaling(spec: EksSpec, place: Placement) -> Changes:
     if spec.async_:
         return [
             *numbers,
-            *_queue_trigger(0, "QUEUE_URL", spec),
-            *_queue_trigger(1, "QUEUE_URL_PRIORITY", spec),
+            ("/spec/pollingInterval", spec.polling_s),
+            ("/spec/cooldownPeriod", spec.cooldown_s),
+            *_queue_trigger(0, "QUEUE_URL", spec.queue_length, spec),
+            *_queue_trigger(1, "QUEUE_URL_PRIORITY", spec.priority_queue_length, spec),
         ]
     target = str(spec.requests_per_replica)
     url = f"http://{TREE}.{place.namespace}.svc.cluster.local:3000/metrics"
@@ -189,13 +209,14 @@ def _scaling(spec: EksSpec, place: Placement) -> Changes:
     return [*numbers, ("/spec/advanced/scalingModifiers/target", target)]
 
 
-def _queue_trigger(index: int, variable: str, spec: EksSpec) -> Changes:
+def _queue_trigger(index: int, variable: str, tasks: int, spec: EksSpec) -> Changes:
     """The queue's address from the workers' environment: it has the account's number in it."""
     metadata = f"/spec/triggers/{index}/metadata"
     return [
         (f"{metadata}/queueURL", None),
         (f"{metadata}/queueURLFromEnv", variable),
         (f"{metadata}/awsRegion", spec.region),
+        (f"{metadata}/queueLength", str(tasks)),
     ]
 
 

@@ -57,7 +57,7 @@ SystemInstance = Annotated[
 
 
 RuntimeName = Annotated[
-    str, pattern(r"(?!legacy$|dynamic$)[a-z0-9][a-z0-9-]{0,29}", "sdxl (a-z, 0-9, -; not legacy)")
+    str, pattern(r"(?!legacy$)[a-z0-9][a-z0-9-]{0,29}", "sdxl (a-z, 0-9, -; not legacy)")
 ]
 
 
@@ -110,6 +110,12 @@ class ServiceSpec(Spec):
     min_replicas: int | None = None
     max_replicas: int | None = None
     requests_per_replica: int | None = None
+    checkpoint: str | None = None
+    queue_length: int | None = None
+    priority_queue_length: int | None = None
+    polling_s: int | None = None
+    cooldown_s: int | None = None
+    models_memory_gb: float | None = None
     hostname: HostName | None = Field(
         None, description="the name that it answers to; nothing: the path /NAME of any name"
     )
@@ -153,14 +159,58 @@ class EksSpec(Spec):
         None, description="host ray: the web page's image; nothing: install.sh builds and pushes it"
     )
     async_: bool = Field(
-        False, alias="async", description="tasks through a queue instead of a load balancer"
+        False,
+        alias="async",
+        description="tasks through a queue instead of a load balancer; each of `services` is a "
+        "runtime then, and tasks call it by its name",
     )
-    runtime: RuntimeName = Field("sd", description="async: what tasks call these workers")
+    runtime: RuntimeName = Field(
+        "sd",
+        description="async: what tasks call these workers; dynamic: they load the model that a "
+        "task names, of the folder `model`",
+    )
     checkpoint: str | None = Field(
         None, description="async: the model file that tasks of the older form name"
     )
     clients: dict[str, Literal["standard", "priority"]] = Field(
         {}, description="async: API keys to make, client to tier"
+    )
+    queue_length: int = Field(
+        10, ge=1, le=10_000, description="async: tasks that one worker should have"
+    )
+    priority_queue_length: int = Field(
+        5, ge=1, le=10_000, description="async: the same, of tasks of the tier priority"
+    )
+    polling_s: int = Field(
+        5, ge=1, le=3600, description="async: KEDA looks at the queue every so many seconds"
+    )
+    cooldown_s: int = Field(
+        60, ge=0, le=86_400, description="async: seconds from the last task to no worker"
+    )
+    models_memory_gb: float = Field(
+        10,
+        gt=0,
+        le=4000,
+        description="async, runtime dynamic: memory for the weights of all loaded models, GB; the "
+        "least recently used one goes",
+    )
+    input_buckets: tuple[BucketName, ...] = Field(
+        (), description="async: further buckets that tasks may name input images of"
+    )
+    results_days: int = Field(30, ge=1, le=3650, description="async: days that results are kept")
+    rate_limit: float = Field(
+        30, gt=0, le=10_000, description="async: requests per second of one API key"
+    )
+    burst_limit: int = Field(
+        50, ge=1, le=5000, description="async: requests at once of one API key"
+    )
+    access_log: bool = Field(
+        False,
+        description="async: a line in CloudWatch for each request to the API; also makes the role "
+        "that API Gateway needs once for an account's region",
+    )
+    max_wait_s: int = Field(
+        900, ge=60, description="async: an alarm when the oldest task has waited longer"
     )
     min_replicas: int = Field(
         1, ge=0, le=100, description="pods at least, one accelerator each; 0 with async only"
@@ -221,7 +271,7 @@ class EksSpec(Spec):
         None, description="host ray: whose users see Ray's dashboard; nothing: by port-forward only"
     )
     web_acl_arn: WebAclArn | None = Field(
-        None, description="an AWS WAF web ACL before the load balancer"
+        None, description="an AWS WAF web ACL before the load balancer, or before the tasks' API"
     )
     container_insights: bool = Field(
         True, description="CloudWatch's agents on every node: metrics, logs, and traces"
@@ -290,8 +340,15 @@ class EksSpec(Spec):
             return ((None, self),)
         return tuple((one, self._of(one)) for one in self.services)
 
+    @property
+    def dynamic(self) -> bool:
+        """Whether these workers load the model that a task names."""
+        return self.async_ and self.runtime == "dynamic"
+
     def _of(self, service: ServiceSpec) -> EksSpec:
         own = service.model_dump(exclude={"name", "hostname"}, exclude_none=True)
+        if self.async_:
+            own["runtime"] = service.name
         shared = {name: getattr(self, name) for name in EksSpec.model_fields if name != "services"}
         return EksSpec(**{**shared, **own})
 
@@ -317,8 +374,8 @@ class EksSpec(Spec):
         names = [one.name for one in self.services]
         if twice := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"services: {', '.join(twice)} is there twice; names are unique")
-        if self.async_:
-            raise ValueError("services: are for requests; set async: false, or leave services out")
+        if self.async_ and any(one.hostname for one in self.services):
+            raise ValueError("services: tasks come through one API; leave hostname out")
         for one in self.services:
             try:
                 self._of(one)
@@ -347,6 +404,10 @@ class EksSpec(Spec):
                         f"{name}: is for the load balancer, and async tasks come through API "
                         "Gateway with a key each; leave it out"
                     )
+            if self.runtime == "dynamic" and not (self.model_bucket or self.services):
+                raise ValueError(
+                    "model: the runtime dynamic needs s3://bucket/folder, with a folder per model"
+                )
             return self
         if not self.min_replicas:
             raise ValueError("min_replicas: a load balancer needs 1 at least; 0 is for async: true")

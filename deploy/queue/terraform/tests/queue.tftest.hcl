@@ -8,6 +8,12 @@ mock_provider "aws" {
   mock_data "aws_iam_policy_document" {
     defaults = { json = "{\"Version\":\"2012-10-17\",\"Statement\":[]}" }
   }
+  mock_resource "aws_cloudwatch_log_group" {
+    defaults = { arn = "arn:aws:logs:us-east-1:123456789012:log-group:group" }
+  }
+  mock_resource "aws_api_gateway_stage" {
+    defaults = { arn = "arn:aws:apigateway:us-east-1::/restapis/api/stages/prod" }
+  }
   mock_resource "aws_sns_topic" {
     defaults = { arn = "arn:aws:sns:us-east-1:123456789012:topic" }
   }
@@ -91,17 +97,67 @@ run "dynamic_models" {
   }
 }
 
+run "an_access_log_and_a_web_acl_are_choices" {
+  assert {
+    condition     = length(aws_api_gateway_account.this) + length(aws_cloudwatch_log_group.access) + length(aws_wafv2_web_acl_association.this) == 0
+    error_message = "nothing of the account's is touched unasked"
+  }
+}
+
+run "with_an_access_log_and_a_web_acl" {
+  variables {
+    access_log  = true
+    web_acl_arn = "arn:aws:wafv2:us-east-1:123456789012:regional/webacl/name/0123"
+  }
+  assert {
+    condition     = length(aws_api_gateway_stage.this.access_log_settings) == 1 && length(aws_api_gateway_account.this) == 1
+    error_message = "the log needs API Gateway's own role"
+  }
+  assert {
+    condition     = !strcontains(one(aws_api_gateway_stage.this.access_log_settings[*].format), "apiKey\"")
+    error_message = "keys are not logged"
+  }
+  assert {
+    condition     = length(aws_wafv2_web_acl_association.this) == 1
+    error_message = "the web ACL is before the API"
+  }
+}
+
+run "the_dynamic_runtime_alone" {
+  variables {
+    runtimes = {}
+    dynamic  = true
+  }
+  assert {
+    condition     = jsonencode(output.filters["dynamic"]["$or"][0]) == jsonencode({ sd_model_checkpoint = [{ exists = true }] })
+    error_message = "alone it takes every model; SNS refuses an empty anything-but"
+  }
+}
+
+run "no_runtime" {
+  command = plan
+  variables {
+    runtimes = {}
+  }
+  expect_failures = [var.runtimes]
+}
+
 run "clients_and_cluster" {
   variables {
-    clients      = { shop = "priority", blog = "standard" }
-    cluster_name = "sd"
+    clients         = { shop = "priority", blog = "standard" }
+    cluster_name    = "sd"
+    worker_accounts = ["stable-diffusion/stable-diffusion", "stable-diffusion-sdxl/stable-diffusion"]
+  }
+  assert {
+    condition     = length(aws_eks_pod_identity_association.this) == 3
+    error_message = "each namespace's workers, and KEDA, get their role"
   }
   assert {
     condition     = length(aws_api_gateway_usage_plan_key.this) == 2
     error_message = "every client's key is in the usage plan"
   }
   assert {
-    condition     = aws_eks_pod_identity_association.this["worker"].service_account == "stable-diffusion"
+    condition     = aws_eks_pod_identity_association.this["stable-diffusion/stable-diffusion"].service_account == "stable-diffusion"
     error_message = "the worker's service account gets its role"
   }
 }

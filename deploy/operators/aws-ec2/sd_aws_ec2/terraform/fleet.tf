@@ -36,6 +36,7 @@ locals {
     env_base64   = base64encode(join("\n", concat(local.env_lines, [""])))
     keys         = var.api_keys_parameter == null ? "" : var.api_keys_parameter
     model_source = local.model_location == null ? "" : trimsuffix(var.model, "/")
+    spot         = var.spot
   })
 }
 
@@ -81,14 +82,6 @@ resource "aws_launch_template" "this" {
     enabled = true
   }
 
-  dynamic "instance_market_options" {
-    for_each = var.spot ? [1] : []
-
-    content {
-      market_type = "spot"
-    }
-  }
-
   dynamic "tag_specifications" {
     for_each = toset(["instance", "volume", "network-interface"])
 
@@ -118,9 +111,40 @@ resource "aws_autoscaling_group" "this" {
   # Terraform must not wait for a GPU to be free: the group goes on trying, and /readyz tells
   wait_for_capacity_timeout = "0"
 
-  launch_template {
-    id      = aws_launch_template.this.id
-    version = aws_launch_template.this.latest_version
+  dynamic "launch_template" {
+    for_each = var.spot ? [] : [aws_launch_template.this]
+
+    content {
+      id      = launch_template.value.id
+      version = launch_template.value.latest_version
+    }
+  }
+
+  dynamic "mixed_instances_policy" {
+    for_each = var.spot ? [aws_launch_template.this] : []
+
+    content {
+      instances_distribution {
+        on_demand_base_capacity                  = var.on_demand_base
+        on_demand_percentage_above_base_capacity = 0
+        spot_allocation_strategy                 = "price-capacity-optimized"
+      }
+
+      launch_template {
+        launch_template_specification {
+          launch_template_id = mixed_instances_policy.value.id
+          version            = mixed_instances_policy.value.latest_version
+        }
+
+        dynamic "override" {
+          for_each = distinct(concat([var.instance_type], var.other_instance_types))
+
+          content {
+            instance_type = override.value
+          }
+        }
+      }
+    }
   }
 
   # a new image, AMI or setting is a new template version: replace instances one by one, new one first

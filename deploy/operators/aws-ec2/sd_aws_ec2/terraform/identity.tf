@@ -87,6 +87,17 @@ data "aws_iam_policy_document" "instance" {
     }
   }
 
+  # a spot instance that has its notice asks its group to be replaced
+  dynamic "statement" {
+    for_each = var.spot ? [1] : []
+
+    content {
+      sid       = "Leave"
+      actions   = ["autoscaling:SetInstanceHealth"]
+      resources = ["arn:${local.partition}:autoscaling:${var.region}:${local.account_id}:autoScalingGroup:*:autoScalingGroupName/${local.name}-*"]
+    }
+  }
+
   dynamic "statement" {
     for_each = local.parameter_arns
 

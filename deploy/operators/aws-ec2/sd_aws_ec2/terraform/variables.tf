@@ -112,6 +112,18 @@ variable "spot" {
   default     = false
 }
 
+variable "on_demand_base" {
+  description = "With spot: so many instances are on demand all the same."
+  type        = number
+  default     = 0
+}
+
+variable "other_instance_types" {
+  description = "With spot: further instance types, with accelerators of the same kind and number."
+  type        = list(string)
+  default     = []
+}
+
 variable "boot_grace_s" {
   description = "Seconds until health checks count: boot, image pull, model loading."
   type        = number

@@ -1,15 +1,63 @@
 # `async: true`: tasks come through API Gateway and a queue, and the pods are workers of it.
 
-variable "runtime" {
-  description = "What tasks call this deployment's workers."
-  type        = string
-  default     = "sd"
+variable "runtimes" {
+  description = "What tasks call the workers of a model -> the model file that tasks of the older form name."
+  type        = map(string)
+  default     = { sd = "sd" }
 }
 
-variable "checkpoint" {
-  description = "The model file that tasks of the older form name."
+variable "dynamic" {
+  description = "Also a runtime whose workers load the model that a task names."
+  type        = bool
+  default     = false
+}
+
+variable "worker_namespaces" {
+  description = "Namespaces of the runtimes' workers; their service account is stable-diffusion in each."
+  type        = list(string)
+  default     = ["stable-diffusion"]
+}
+
+variable "input_buckets" {
+  description = "Further buckets that tasks may name input images of."
+  type        = list(string)
+  default     = []
+}
+
+variable "results_days" {
+  description = "Days that results are kept."
+  type        = number
+  default     = 30
+}
+
+variable "rate_limit" {
+  description = "Requests per second of one API key."
+  type        = number
+  default     = 30
+}
+
+variable "burst_limit" {
+  description = "Requests at once of one API key."
+  type        = number
+  default     = 50
+}
+
+variable "max_wait_s" {
+  description = "An alarm when the oldest task has waited longer."
+  type        = number
+  default     = 900
+}
+
+variable "access_log" {
+  description = "A line in CloudWatch for each request to the API."
+  type        = bool
+  default     = false
+}
+
+variable "web_acl_arn" {
+  description = "An AWS WAF web ACL before the API."
   type        = string
-  default     = "sd"
+  default     = null
 }
 
 variable "clients" {
@@ -25,14 +73,24 @@ variable "front_package" {
 }
 
 module "queue" {
-  source        = "./queue"
-  name          = var.deployment_name
-  region        = var.region
-  runtimes      = { (var.runtime) = var.checkpoint }
-  clients       = var.clients
-  cluster_name  = aws_eks_cluster.this.name
-  log_days      = var.log_retention_days
-  front_package = var.front_package
+  source          = "./queue"
+  name            = var.deployment_name
+  region          = var.region
+  runtimes        = var.runtimes
+  dynamic         = var.dynamic
+  clients         = var.clients
+  cluster_name    = aws_eks_cluster.this.name
+  worker_accounts = [for namespace in var.worker_namespaces : "${namespace}/stable-diffusion"]
+  input_buckets   = var.input_buckets
+  results_days    = var.results_days
+  rate_limit      = var.rate_limit
+  burst_limit     = var.burst_limit
+  max_wait_s      = var.max_wait_s
+  access_log      = var.access_log
+  web_acl_arn     = var.web_acl_arn
+  alarm_topic     = one(aws_sns_topic.alarms[*].arn)
+  log_days        = var.log_retention_days
+  front_package   = var.front_package
 }
 
 output "tasks_url" {
@@ -57,11 +115,13 @@ output "results_bucket" {
 }
 
 output "workers" {
-  description = "The workers' environment, one variable a line, which install.sh hands to the manifests."
-  value = join("\n", [
-    for name, value in merge(module.queue.workers[var.runtime], {
-      QUEUE_URL          = module.queue.queues[var.runtime]
-      QUEUE_URL_PRIORITY = module.queue.queues["${var.runtime}-priority"]
-    }) : "${name}=${value}"
-  ])
+  description = "runtime -> its workers' environment, one variable a line, which install.sh hands to the manifests."
+  value = {
+    for runtime, settings in module.queue.workers : runtime => join("\n", [
+      for name, value in merge(settings, {
+        QUEUE_URL          = module.queue.queues[runtime]
+        QUEUE_URL_PRIORITY = module.queue.queues["${runtime}-priority"]
+      }) : "${name}=${value}"
+    ])
+  }
 }

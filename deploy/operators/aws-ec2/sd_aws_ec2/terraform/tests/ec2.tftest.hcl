@@ -174,6 +174,9 @@ run "existing_network_spot_and_scaling" {
     instance_subnet_ids = ["subnet-00000003"]
     max_instances       = 4
     spot                = true
+
+    on_demand_base       = 1
+    other_instance_types = ["g6.xlarge"]
   }
 
   assert {
@@ -181,8 +184,19 @@ run "existing_network_spot_and_scaling" {
     error_message = "Nothing of a network may be made in a given VPC."
   }
   assert {
-    condition     = aws_launch_template.this.instance_market_options[0].market_type == "spot"
-    error_message = "Spot was asked for."
+    condition = (
+      aws_autoscaling_group.this.mixed_instances_policy[0].instances_distribution[0].on_demand_base_capacity == 1 &&
+      aws_autoscaling_group.this.mixed_instances_policy[0].instances_distribution[0].on_demand_percentage_above_base_capacity == 0
+    )
+    error_message = "The first one is on demand, all others are spot."
+  }
+  assert {
+    condition     = length(aws_autoscaling_group.this.mixed_instances_policy[0].launch_template[0].override) == 2
+    error_message = "Both types may come."
+  }
+  assert {
+    condition     = strcontains(base64decode(aws_launch_template.this.user_data), "spot/instance-action")
+    error_message = "A spot instance waits for its notice."
   }
   assert {
     condition     = aws_autoscaling_group.this.max_size == 4 && length(aws_autoscaling_policy.requests) == 1
