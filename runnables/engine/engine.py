@@ -23,6 +23,7 @@ from runnables.engine.finish import decode, deliver, flagged, readable, settle, 
 from runnables.engine.loaded_model import LoadedModel
 from runnables.engine.memory import Headroom
 from runnables.engine.model_pool import ModelPool, Waiting
+from runnables.engine.pace import Launch, Pace
 from runnables.engine.prepare import Preparer
 from runnables.engine.row import Row
 from runnables.engine.scheduling import AHEAD, Queue, Task, Tasks, choose, has_room
@@ -65,6 +66,7 @@ class Engine:
         self._open: set[str] = set()  # tickets that are accepted and have not ended
         self._batch: Batch | None = None
         self.headroom = Headroom()
+        self._pace = Pace(partial(observe, "denoise"))
         self._images = ThreadPoolExecutor(2, thread_name_prefix="images")
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._stopped = False
@@ -243,21 +245,19 @@ class Engine:
 
     def _step(self, rows: list[Row]) -> None:
         """Run one denoiser call; when it fails, retry each row alone, so that only one ends."""
-        started = time.perf_counter()
+        begun = self._accelerator.mark()
         calls, load = sum(row.denoiser_rows for row in rows), sum(row.load for row in rows)
         model, area = rows[0].work.model, rows[0].key.area
         try:
             batch = self._stacked(rows)
             done = batch.step()
-            self._accelerator.synchronize()
         except Exception as error:
             self._batch = None
             self._recover(error, rows)
             return
-        seconds = time.perf_counter() - started
+        ended = self._accelerator.mark()
+        self._pace.launched(Launch(begun, ended, model.cost, calls, load, area))
         self.headroom.succeeded()
-        model.cost.observe_step(load, area, seconds)
-        self._observe("denoise", seconds, calls)
         for work in {row.work: None for row in rows}:
             self._report(work, batch)
         if done:
