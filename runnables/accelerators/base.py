@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import torch
 from torch import nn
@@ -18,6 +19,24 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 T5 = ("text_encoder_3", "tokenizer_3")
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class Mark:
+    """A mark is a place in the device's queue of work; here, where calls return finished, now."""
+
+    def __init__(self) -> None:
+        self._time = time.perf_counter()
+
+    def passed(self) -> bool:
+        """Return whether all work before the mark is done."""
+        return True
+
+    def wait(self) -> None:
+        """Wait until all work before the mark is done."""
+
+    def seconds_since(self, earlier: Self) -> float:
+        """Return the device's seconds from an earlier mark to this one; both have passed."""
+        return self._time - earlier._time
 
 
 class Accelerator:
@@ -90,6 +109,10 @@ class Accelerator:
     def measure(self, call: Callable[[], T]) -> tuple[T, float]:
         """Return what `call` returns, and the bytes it held at its peak; 0 if unknown."""
         return call(), 0.0
+
+    def mark(self) -> Mark:
+        """Return a mark behind all work that the device was given."""
+        return Mark()
 
     def synchronize(self) -> None:
         """Wait for the device, where its work is asynchronous."""

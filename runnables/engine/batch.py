@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -14,8 +13,8 @@ from runnables.engine.row import Row
 from runnables.extensions.base import Call, Extension, Stacked
 from runnables.families.base import Conditioning
 from runnables.families.guidance import guide
-from runnables.families.latents import draw_noise
-from runnables.samplers.table import SamplerTable, advance, pad_depth
+from runnables.samplers.stacked import StackedTables
+from runnables.samplers.table import advance
 
 
 class Batch:
@@ -23,7 +22,8 @@ class Batch:
 
     Guided rows come first, so that conditional outputs are rows 0..R-1 of the denoiser's batch and
     unconditional ones rows R..R+G-1. Rows that extensions ask for follow, and then padding up to
-    the accelerator's bucket.
+    the accelerator's bucket. All that a step needs is on the device before it: a step reads no value
+    back and copies nothing there, so that the device never waits for Python.
 
     Attributes:
         buffer: (R, depth + 2, C, h, w) float32: sampler state, then model output, then noise.
@@ -35,32 +35,38 @@ class Batch:
         self.signature = signature(rows)
         self._accelerator = accelerator
         self._family = self.rows[0].stage.family
-        self._depth = max(row.stage.table.depth for row in self.rows)
+        self._tables = StackedTables(
+            [row.stage.table for row in self.rows],
+            [row.step for row in self.rows],
+            accelerator.device,
+        )
+        self._depth = self._tables.depth
         self.buffer = self._stack_state()
         stacked = self._stack_rows()
-        self._order = torch.tensor(stacked.order, device=accelerator.device)
+        self._order = self._indices(stacked.order)
         self._conditioning = stacked.conditioning
         self._calls = self._stack_extensions(stacked)
         self._channels = self._stack_channels()
         self._scale = self._column(row.stage.guidance_scale for row in self.rows[: self.guided])
-        self._rescale = self._column(row.stage.guidance_rescale for row in self.rows[: self.guided])
-        self._masked = [i for i, row in enumerate(self.rows) if row.start.mask is not None]
-        self._blend = self._stack_blend() if self._masked else None
+        rescale = [row.stage.guidance_rescale for row in self.rows[: self.guided]]
+        self._rescale = self._column(rescale) if any(rescale) else None
+        self._blend = self._stack_blend()
 
     def step(self) -> list[Row]:
         """Advance every row by one denoiser call, and return the rows whose image is denoised.
 
         Nothing is changed when the denoiser fails, so the rows can be retried in other batches.
         """
-        coefficients, input_scale, timesteps, renoise = self._tables()
-        sample = (self.buffer[:, 0] * input_scale.view(-1, 1, 1, 1))[self._order]
+        now = self._tables.current()
+        sample = (self.buffer[:, 0] * now.input_scale.view(-1, 1, 1, 1))[self._order]
         if self._channels is not None:
             sample = torch.cat([sample, self._channels], dim=1)
-        output = self._denoise(sample, timesteps[self._order]).float()
+        output = self._denoise(sample, now.timesteps[self._order]).float()
         self.buffer[:, self._depth] = self._guide(output)
-        self._draw_noise()
-        self.buffer[:, : self._depth] = advance(self.buffer, coefficients)
-        self._keep_unmasked(renoise)
+        self._place_noise()
+        self.buffer[:, : self._depth] = advance(self.buffer, now.matrix)
+        self._keep_unmasked(now.renoise)
+        self._tables.advance()
         return self._count_step()
 
     def output(self, row: Row) -> Tensor:
@@ -68,19 +74,6 @@ class Batch:
         return self.buffer[self.rows.index(row), self._depth]
 
     # -- one step's parts -------------------------------------------------------------------
-
-    def _tables(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return each row's coefficients at its own step, brought to the device in one copy.
-
-        Returns:
-            coefficients (R, depth, depth + 2), input_scale (R,), timesteps (R,), renoise (R, 2).
-        """
-        packed = torch.stack(
-            [_packed(row.stage.table, self._depth)[row.step] for row in self.rows]
-        ).to(self._accelerator.device, non_blocking=True)
-        depth = self._depth
-        matrix, rest = packed.split([depth * (depth + 2), 4], dim=1)
-        return matrix.view(-1, depth, depth + 2), rest[:, 0], rest[:, 1], rest[:, 2:]
 
     def _denoise(self, sample: Tensor, timesteps: Tensor) -> Tensor:
         """Run a denoiser call, with every extension around it."""
@@ -103,21 +96,20 @@ class Batch:
             result = call.guide(result, output)
         return result
 
-    def _draw_noise(self) -> None:
-        """Draw fresh noise for the rows whose sampler needs it at this step."""
+    def _place_noise(self) -> None:
+        """Bring in the noise of this step, for the rows whose sampler needs it."""
         for i, row in enumerate(self.rows):
-            if row.stage.table.draws_noise[row.step]:
-                shape = (1, *row.state.shape[1:])
-                self.buffer[i, -1] = draw_noise(shape, row.start.generator, self._family)[0]
+            if (noise := row.noise.get(row.step)) is not None:
+                self.buffer[i, -1] = noise
 
     def _keep_unmasked(self, renoise: Tensor) -> None:
         """Put the input at the next noise level outside the mask, where rows need it."""
         if self._blend is None:
             return
-        mask, image_latents, noise = self._blend
-        weights = renoise[self._masked].view(-1, 2, 1, 1, 1)
+        rows, mask, image_latents, noise = self._blend
+        weights = renoise[rows].view(-1, 2, 1, 1, 1)
         kept = weights[:, 0] * image_latents + weights[:, 1] * noise
-        self.buffer[self._masked, 0] = (1 - mask) * kept + mask * self.buffer[self._masked, 0]
+        self.buffer[rows, 0] = (1 - mask) * kept + mask * self.buffer[rows, 0]
 
     def _count_step(self) -> list[Row]:
         done = []
@@ -174,12 +166,20 @@ class Batch:
         channels = [row.start.channels for row in self.rows if row.start.channels is not None]
         return torch.stack(channels)[self._order] if channels else None
 
-    def _stack_blend(self) -> tuple[Tensor, Tensor, Tensor]:
-        starts = [self.rows[i].start for i in self._masked]
+    def _stack_blend(self) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
+        """Return the numbers of the rows that inpaint, with their masks, images and noises."""
+        masked = [i for i, row in enumerate(self.rows) if row.start.mask is not None]
+        if not masked:
+            return None
+        starts = [self.rows[i].start for i in masked]
         masks, images, noises = zip(
             *((start.mask, start.image_latents, start.noise) for start in starts), strict=True
         )
-        return torch.stack(masks), torch.stack(images), torch.stack(noises)
+        stacks = torch.stack(masks), torch.stack(images), torch.stack(noises)
+        return self._indices(masked), *stacks
+
+    def _indices(self, values: Sequence[int]) -> Tensor:
+        return torch.tensor(list(values), device=self._accelerator.device)
 
     def _column(self, values: Iterable[float]) -> Tensor:
         return torch.tensor(list(values), dtype=torch.float32, device=self._accelerator.device)
@@ -188,18 +188,3 @@ class Batch:
 def signature(rows: Sequence[Row]) -> frozenset[tuple[object, ...]]:
     """Return what a Batch was stacked for: the batch serves again as long as this is the same."""
     return frozenset((id(row), row.guided, id(row.stage), row.acting) for row in rows)
-
-
-@lru_cache(maxsize=1024)
-def _packed(table: SamplerTable, depth: int) -> Tensor:
-    """Pack coefficients, input scale, timestep and renoise: (K, depth * (depth + 2) + 4)."""
-    padded = pad_depth(table, depth)
-    return torch.cat(
-        [
-            padded.coefficients.flatten(1),
-            padded.input_scale[:, None],
-            padded.timesteps[:, None].float(),
-            padded.renoise,
-        ],
-        dim=1,
-    )

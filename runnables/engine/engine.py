@@ -23,6 +23,7 @@ from runnables.engine.finish import decode, deliver, flagged, readable, settle, 
 from runnables.engine.loaded_model import LoadedModel
 from runnables.engine.memory import Headroom
 from runnables.engine.model_pool import ModelPool, Waiting
+from runnables.engine.pace import Launch, Pace
 from runnables.engine.prepare import Preparer
 from runnables.engine.row import Row
 from runnables.engine.scheduling import (
@@ -87,6 +88,7 @@ class Engine:
         self._suspect = False  # whether the device has to be checked
         self._batch: Batch | None = None
         self.headroom = Headroom()
+        self._pace = Pace(partial(self._measured, "denoise"))
         self._images = ThreadPoolExecutor(2, thread_name_prefix="images")
         self._stopped = False
         self._watch = Watch(
@@ -331,7 +333,7 @@ class Engine:
 
     def _step(self, rows: list[Row]) -> None:
         """Run one denoiser call; when it fails, retry each row alone, so that only one ends."""
-        started = time.perf_counter()
+        begun = self._accelerator.mark()
         works = {row.work: None for row in rows}
         self._blamed = [*works]
         calls, load = sum(row.denoiser_rows for row in rows), sum(row.load for row in rows)
@@ -340,16 +342,13 @@ class Engine:
         try:
             batch = self._stacked(rows)
             done = batch.step()
-            self._accelerator.synchronize()
         except Exception as error:
             self._batch = None
             self._recover(error, rows)
             return
-        seconds = time.perf_counter() - started
-        with spared("measuring a step"):
-            self.headroom.succeeded()
-            model.cost.observe_step(load, area, seconds)
-        self._measured("denoise", seconds, calls)
+        ended = self._accelerator.mark()
+        self._pace.launched(Launch(begun, ended, model.cost, calls, load, area))
+        self.headroom.succeeded()
         for work in works:
             with spared("reporting progress"):
                 self._report(work, batch)

@@ -14,7 +14,7 @@ from runnables.engine.hires import SecondPass
 from runnables.engine.scheduling import BatchKey
 from runnables.extensions.base import Active
 from runnables.families.base import Conditioning, Family
-from runnables.families.latents import Start
+from runnables.families.latents import Start, draw_noises
 from runnables.samplers.table import SamplerTable
 
 
@@ -61,6 +61,7 @@ class Row:
         state: (depth, C, h, w) float32, the sampler's state; slot 0 is the current sample.
         step: denoiser calls done in the current stage; `done` counts those of all stages.
         kept: what extensions remember from call to call.
+        noise: (C, h, w) of the current stage's steps whose sampler needs some, on the device.
     """
 
     def __init__(self, work: Denoise, seed: int, stages: Sequence[Stage], start: Start) -> None:
@@ -71,7 +72,7 @@ class Row:
         self.step = 0
         self.done = 0
         self.kept: dict[str, Any] = {}
-        self.state = _first_state(start.sample, self.stage.table)
+        self._enter(start.sample)
 
     @property
     def stage(self) -> Stage:
@@ -128,8 +129,7 @@ class Row:
     @property
     def level(self) -> tuple[float, float]:
         """Return how much of the finished latents and of noise the current sample is made of."""
-        of_image, of_noise = self.stage.table.renoise[self.step - 1].tolist()
-        return of_image, of_noise
+        return self.stage.table.levels[self.step - 1]
 
     @property
     def remaining(self) -> float:
@@ -161,7 +161,14 @@ class Row:
         del self._stages[0]
         self.step = 0
         self.kept.clear()
-        self.state = _first_state(sample, self.stage.table)
+        self._enter(sample)
+
+    def _enter(self, sample: Tensor) -> None:
+        """Begin the current stage: its noise comes from the generator before any later one."""
+        stage = self.stage
+        self.state = _first_state(sample, stage.table)
+        shape = (1, *sample.shape)
+        self.noise = draw_noises(stage.table, shape, self.start.generator, stage.family)
 
 
 def _first_state(sample: Tensor, table: SamplerTable) -> Tensor:

@@ -83,17 +83,22 @@ class KeepingCall(Call):
 
     def __init__(self, family: UNetFamily, stacked: Stacked, keeping: Sequence[int]) -> None:
         self._family = family
-        self._stacked = stacked
-        self._keeping = keeping
+        rows, guided = stacked.rows, stacked.guided
+        #: each row with the numbers of its conditional and, where it is guided, unconditional row
+        self._keeping = [
+            (
+                rows[i],
+                torch.tensor([i, len(rows) + i] if i < guided else [i], device=family.device),
+            )
+            for i in keeping
+        ]
 
     def around(self, denoise: Denoise) -> Denoise:
         def keeping(sample: Tensor, timesteps: Tensor, **extra: Any) -> Tensor:
             with kept_features(self._family) as kept:
                 output = denoise(sample, timesteps, **extra)
-            rows = self._stacked.rows
-            for i in self._keeping:
-                both = [i, len(rows) + i] if i < self._stacked.guided else [i]
-                rows[i].kept[FEATURES] = kept[0][both]
+            for row, numbers in self._keeping:
+                row.kept[FEATURES] = kept[0][numbers]
             return output
 
         return keeping

@@ -8,20 +8,22 @@ import torch
 from torch import Tensor
 
 
-def guide(conditional: Tensor, unconditional: Tensor, scale: Tensor, rescale: Tensor) -> Tensor:
+def guide(
+    conditional: Tensor, unconditional: Tensor, scale: Tensor, rescale: Tensor | None = None
+) -> Tensor:
     """Apply classifier-free guidance (arXiv:2207.12598, eq. 6), rescaled (arXiv:2305.08891, 3.4).
 
     Args:
         conditional: (R, C, h, w) model output with the prompt.
         unconditional: (R, C, h, w) model output with the negative prompt.
         scale: (R,) guidance scale of each row.
-        rescale: (R,) in 0..1; 0 leaves the row as it is.
+        rescale: (R,) in 0..1; 0 leaves the row as it is, None all rows.
 
     Returns:
         (R, C, h, w) guided output.
     """
     guided = unconditional + _column(scale) * (conditional - unconditional)
-    if not bool(rescale.any()):
+    if rescale is None:
         return guided
     ratio = _deviation(conditional) / _deviation(guided)
     share = _column(rescale)

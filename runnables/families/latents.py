@@ -53,6 +53,24 @@ def draw_noise(shape: tuple[int, ...], generator: torch.Generator, family: Famil
     return torch.randn(shape, generator=generator, dtype=family.dtype).to(family.device)
 
 
+def draw_noises(
+    table: SamplerTable, shape: tuple[int, ...], generator: torch.Generator, family: Family
+) -> dict[int, Tensor]:
+    """Draw the noise of all steps of a sampler, each (C, h, w), and bring it to the device at once.
+
+    Args:
+        shape: (1, C, h, w).
+
+    Returns:
+        the noise of the steps that draw some, by step.
+    """
+    steps = [step for step, draws in enumerate(table.draws_noise) if draws]
+    if not steps:
+        return {}
+    drawn = [torch.randn(shape, generator=generator, dtype=family.dtype) for _ in steps]
+    return dict(zip(steps, torch.cat(drawn).to(family.device), strict=True))
+
+
 def from_noise(
     family: Family, size: Size, table: SamplerTable, generator: torch.Generator
 ) -> Start:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -40,6 +41,11 @@ class SamplerTable:
     @property
     def depth(self) -> int:
         return int(self.coefficients.shape[1])
+
+    @cached_property
+    def levels(self) -> tuple[tuple[float, float], ...]:
+        """Return `renoise` as numbers."""
+        return tuple((of_image, of_noise) for of_image, of_noise in self.renoise.tolist())
 
 
 def pad_depth(table: SamplerTable, depth: int) -> SamplerTable:

@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import nn
 
-from runnables.accelerators.base import DTYPES, Accelerator, T
+from runnables.accelerators.base import DTYPES, Accelerator, Mark, T
 from runnables.checkpoints.quantization import is_quantized
 from runnables.errors import ConfigurationError
 from runnables.families.base import Family
 
 if TYPE_CHECKING:
     from runnables.settings import Settings
+
+
+class EventMark(Mark):
+    """This mark is a CUDA event on the current stream; waiting for it leaves the core to others."""
+
+    def __init__(self) -> None:
+        self._event = torch.cuda.Event(enable_timing=True, blocking=True)
+        self._event.record()
+
+    def passed(self) -> bool:
+        return bool(self._event.query())
+
+    def wait(self) -> None:
+        self._event.synchronize()
+
+    def seconds_since(self, earlier: Self) -> float:
+        return float(earlier._event.elapsed_time(self._event)) / 1000
 
 
 class Cuda(Accelerator):
@@ -60,6 +77,9 @@ class Cuda(Accelerator):
         before = torch.cuda.memory_allocated(self.device)
         result = call()
         return result, float(torch.cuda.max_memory_allocated(self.device) - before)
+
+    def mark(self) -> EventMark:
+        return EventMark()
 
     def synchronize(self) -> None:
         torch.cuda.synchronize(self.device)
