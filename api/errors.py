@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import secrets
+import sqlite3
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from api.http.responses import retry_headers
+from api.jobs.jobs import unusable
 from api.openai import errors as openai
 from api.webui import errors as webui
 from runnables.errors import StableDiffusionError, error_body
@@ -59,6 +61,12 @@ async def _handle_http(request: Request, error: Exception) -> Response:
     return response(request.url.path, refused, error.headers)
 
 
+async def _handle_store(request: Request, error: Exception) -> Response:
+    """Answer where the database of jobs is full, gone or damaged: the operator has to mend it."""
+    assert isinstance(error, sqlite3.Error)
+    return response(request.url.path, unusable(error))
+
+
 async def _handle_unknown(request: Request, error: Exception) -> Response:
     """Answer an error of ours without its text, which may name what is inside."""
     number = secrets.token_hex(4)
@@ -71,5 +79,6 @@ async def _handle_unknown(request: Request, error: Exception) -> Response:
 HANDLERS = {
     StableDiffusionError: _handle,
     HTTPException: _handle_http,
+    sqlite3.Error: _handle_store,
     Exception: _handle_unknown,
 }
