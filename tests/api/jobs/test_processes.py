@@ -46,11 +46,16 @@ def test_either_process_answers_for_the_others_jobs(make: Make) -> None:
     assert drawer.until("shared", "cancelled") == other.until("shared", "cancelled")
 
 
-def test_a_stop_hands_jobs_to_the_next_process(make: Make) -> None:
+def test_a_stop_hands_jobs_to_the_next_process(make: Make, tmp_path: Path) -> None:
     first = make(drain_s=0.0)
     first.post(id="long", parameters=LONG)
     first.until("long", "running")
     first.api.stop()
+    left = Store(tmp_path / "jobs")
+    job = left.get("", "long")
+    left.close()
+    assert job is not None and (job.state, job.runner) == ("queued", None)
+    assert job.attempts == 0, "handed back, not left behind: a stop is none of its attempts"
     second = make()
     assert second.get("long")["parameters"]["seed"] is not None
     assert second.until("long", "running", "succeeded")["error"] is None
@@ -138,7 +143,36 @@ def test_a_claim_by_another_takes_the_end_away(store: Store, tmp_path: Path) -> 
     second = store.claim("second")
     assert second is not None and second.attempts == 2
     assert not store.end(job, "succeeded")
+    store.release(job, begun=True)
+    now = store.get("", "left")
+    assert now is not None and (now.state, now.runner) == ("running", "second")
     assert store.end(second, "succeeded")
+
+
+def test_files_are_there_before_a_job_has_succeeded(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = make()
+    parts = client.api.jobs._parts
+    assert parts is not None
+    end, found = parts.store.end, list[bool]()
+
+    def ends(job: Job, state: Any, **more: Any) -> bool:
+        paths = [parts.files.path(job.folder, image["file"]) for image in more["images"]]
+        found.append(state == "succeeded" and all(path.stat().st_size for path in paths))
+        return end(job, state, **more)
+
+    monkeypatch.setattr(parts.store, "end", ends)
+    client.until(client.post()["id"], "succeeded")
+    assert found == [True]
+
+
+def test_a_job_is_kept_until_its_webhook_is_finished(store: Store) -> None:
+    job = Job(id="x", owner="", task="txt2img", parameters={}, steps=1, webhook="https://h/")
+    ended = store.add(replace(job, state="succeeded", finished=1.0, webhook_at=time.time()))
+    assert store.forget(finished_before=time.time()) == []
+    store.webhook_next(ended, None)
+    assert [one.id for one in store.forget(finished_before=time.time())] == ["x"]
 
 
 def test_waiting_is_worth_as_much_as_priority(store: Store) -> None:
