@@ -19,14 +19,18 @@ OTHERS = ("bentoml", "uvicorn", "uvicorn.error", "uvicorn.access", "py.warnings"
 
 
 class Text(logging.Formatter):
-    """One line per message: control characters, which could forge a line, are escaped."""
+    """One line per message: control characters, which could forge a line, are escaped.
+
+    Records of our own texts may have the attribute `several_lines`.
+    """
 
     def __init__(self) -> None:
         super().__init__(TEXT)
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         """Return the line, to which a traceback is added in lines of its own."""
-        record.message = "".join(map(_escaped, record.message))
+        if not getattr(record, "several_lines", False):
+            record.message = "".join(map(_escaped, record.message))
         return super().formatMessage(record)
 
 

@@ -40,7 +40,10 @@ def test_no_message_forges_a_line(written: io.StringIO) -> None:
     log.configure(NAMES, "text", [logging.StreamHandler(written)])
     forged = "x\n2026-01-01 00:00:00,000 stable_diffusion: all is well\r\x1b[31m\u2028\x00"
     logging.getLogger("stable_diffusion").info("path %s", forged)
+    ours = {"several_lines": True}
     lines = written.getvalue().split("\n")
+    logging.getLogger("stable_diffusion").info("ready\nat http://127.0.0.1", extra=ours)
+    assert written.getvalue().endswith("ready\nat http://127.0.0.1\n")
     assert len(lines) == 2 and lines[1] == ""
     assert lines[0].isprintable()
     assert r"\n2026-01-01" in lines[0] and r"\x1b[31m" in lines[0]
