@@ -18,7 +18,7 @@ CPU_ONLY := $(shell [ "$$(uname)" = Linux ] && ! command -v nvidia-smi >/dev/nul
 TORCH_INDEX ?= $(if $(CPU_ONLY),https://download.pytorch.org/whl/cpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve ray neuron-tools neuron-check test lint format bento bench queue-demo queue-serve load-tools deploy-tools deploy-check deploy-pages lock clean
+.PHONY: help setup serve ray neuron-tools neuron-check test lint format bento bench queue-demo queue-serve load-tools deploy-tools deploy-check deploy-pages audit lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -86,11 +86,19 @@ neuron-check: neuron-tools ## compile and generate over a stand-in of the Neuron
 	.venv-load/bin/pip install --quiet -c requirements/constraints.txt -r requirements/load.txt
 	@touch $@
 
+audit: .venv-audit/.tools ## compare the pinned packages with the advisories that are known
+	.venv-audit/bin/pip-audit --no-deps --disable-pip -r requirements/constraints.txt
+
+.venv-audit/.tools:
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/pip install --quiet pip-audit==2.10.1
+	@touch $@
+
 lock: $(VENV)/.test ## write every installed version to requirements/constraints.txt
 	$(BIN)/pip freeze --exclude-editable | sed -E 's/\+cpu$$//' > requirements/constraints.txt
 
 clean: ## remove the environment and caches
-	rm -rf $(VENV) $(DEPLOY) .venv-load .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(DEPLOY) .venv-load .venv-audit .pytest_cache .mypy_cache .ruff_cache
 
 $(VENV)/bin/pip:
 	@[ -n "$(PYTHON)" ] || { echo "Python 3.11, 3.12 or 3.13 is needed and was not found;" \

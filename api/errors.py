@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import secrets
+import sqlite3
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 
 from api.http.proxies import path_of
 from api.http.responses import retry_headers
+from api.jobs.jobs import unusable
 from api.openai import errors as openai
 from api.webui import errors as webui
 from runnables.errors import StableDiffusionError, error_body
@@ -60,6 +62,12 @@ async def _handle_http(request: Request, error: Exception) -> Response:
     return response(path_of(request.scope), refused, error.headers)
 
 
+async def _handle_store(request: Request, error: Exception) -> Response:
+    """Answer where the database of jobs is full, gone or damaged: the operator has to mend it."""
+    assert isinstance(error, sqlite3.Error)
+    return response(request.url.path, unusable(error))
+
+
 async def _handle_unknown(request: Request, error: Exception) -> Response:
     """Answer an error of ours without its text, which may name what is inside."""
     number = secrets.token_hex(4)
@@ -72,5 +80,6 @@ async def _handle_unknown(request: Request, error: Exception) -> Response:
 HANDLERS = {
     StableDiffusionError: _handle,
     HTTPException: _handle_http,
+    sqlite3.Error: _handle_store,
     Exception: _handle_unknown,
 }

@@ -15,7 +15,7 @@ from typing import Any
 
 from starlette.requests import Request
 
-from api.http import request_id, tracing
+from api.http import log, request_id, tracing
 from api.http.forms import Form
 from api.http.keys import Keys
 from api.progress.requests import Requests
@@ -69,6 +69,7 @@ class Generation:
         """
         try:
             with tracing.server_span(request), self.keys.admitted(request.headers) as owner:
+                log.key_name.set(self.keys.name(owner))
                 self.check_ready()
                 yield owner
         except StableDiffusionError as error:

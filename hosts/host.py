@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-import sys
 import threading
 from collections.abc import Callable, Sequence
 
 from starlette.types import ASGIApp
 
 from api.app import Api
-from api.http import tracing
+from api.http import log, tracing
 from api.http.gateway import Gateway
 from hosts.banner import banner, listening
+from runnables.errors import ConfigurationError
 from runnables.metrics import Metrics
 from runnables.runnable import Observe, Runnable
 from runnables.settings import Settings
@@ -62,6 +62,9 @@ class Host:
             self.runnable.start()
             self.api.start()
             self._announce()
+        except ConfigurationError as error:
+            logger.error("the model could not be loaded: %s", error.message)
+            self.api.failure = error.message
         except Exception as error:
             logger.exception("the model could not be loaded")
             self.api.failure = str(error)
@@ -74,21 +77,10 @@ class Host:
         if settings.log_format == "json":
             logger.info("ready: %s", model["name"])
         else:
-            logger.info(banner(settings, model, listening()))
+            logger.info(banner(settings, model, listening()), extra={"several_lines": True})
 
 
 def begin(settings: Settings, handlers: Sequence[logging.Handler] | None = None) -> None:
     """Set up logging and tracing in a process that is about to serve."""
-    for name in LOGGERS:
-        log = logging.getLogger(name)
-        log.setLevel(logging.INFO)
-        log.handlers = list(handlers or [_stderr(settings)])
-        log.propagate = False
+    log.configure(LOGGERS, settings.log_format, handlers)
     tracing.configure()
-
-
-def _stderr(settings: Settings) -> logging.Handler:
-    handler = logging.StreamHandler(sys.stderr)
-    plain = "%(message)s" if settings.log_format == "json" else "%(asctime)s %(name)s: %(message)s"
-    handler.setFormatter(logging.Formatter(plain))
-    return handler

@@ -288,7 +288,7 @@ class StableDiffusionRunnable:
 
 def _names(folder: str | None) -> list[dict[str, Any]]:
     found = sorted(Path(folder).expanduser().glob("*.safetensors")) if folder else []
-    return [{"name": path.stem} for path in found]
+    return [{"name": path.stem} for path in found if path.is_file()]
 
 
 def _described(model: LoadedModel) -> dict[str, Any]:

@@ -209,7 +209,11 @@ class Settings(EnvironmentSettings):
         "block", description="What happens to flagged images where the model ships a safety checker"
     )
     ui: bool = Field(True, description="The web page at /ui, loaded when it is first opened")
-    log_format: Literal["text", "json"] = Field("text", description="One line per request")
+    log_format: Literal["text", "json"] = Field(
+        "text",
+        description="json: every line of the log is an object with time, level, logger, message, "
+        "and the request's id and the name of its key",
+    )
 
     @field_validator("path_prefix")
     @classmethod

@@ -6,7 +6,6 @@ in one way; the host keeps what is its own (its metrics, its schema, its static 
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable, MutableMapping
@@ -15,7 +14,7 @@ from typing import Any
 from starlette.datastructures import MutableHeaders
 from starlette.responses import JSONResponse
 
-from api.http import request_id
+from api.http import log, request_id
 from api.http.bodies import Bodies
 from api.http.host_errors import errors_as_json
 from api.http.proxies import Proxies, path_of
@@ -42,7 +41,6 @@ class Gateway:
     def __init__(self, settings: Settings) -> None:
         self._bodies = Bodies(round(settings.max_body_mb * 1e6))
         self._proxies = Proxies(settings)
-        self.log_format = settings.log_format
         self.app: Asgi | None = None
 
     def serve(self, app: Asgi) -> None:
@@ -83,6 +81,8 @@ class Gateway:
             return
         started = time.perf_counter()
         seen: dict[str, Any] = {"status": 0, "id": request_id.assign(scope)}
+        log.request_id.set(seen["id"])
+        log.key_name.set("")
 
         async def watched(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
@@ -116,10 +116,8 @@ class Gateway:
             "ms": round(1000 * seconds, 1),
             "id": seen["id"],
         }
-        if self.log_format == "json":
-            logger.info(json.dumps(entry))
-        else:
-            logger.info("%(method)s %(path)s %(status)d %(ms).1f ms %(id)s", entry)
+        text = "%(method)s %(path)s %(status)d %(ms).1f ms %(id)s"
+        logger.info(text, entry, extra={"fields": entry})
 
 
 def _one_line(path: str) -> str:

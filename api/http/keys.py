@@ -129,6 +129,10 @@ class Keys:
         if owner and not self._keys[owner].operator:
             raise Forbidden(f"this needs an operator's key: operator=true in the file of {SETTING}")
 
+    def name(self, owner: str) -> str:
+        """Return the name of an owner's key; the beginning of its hash where it has none."""
+        return (self._keys[owner].name or owner[:8]) if owner in self._keys else ""
+
     def spend(self, headers: Mapping[str, str]) -> str:
         """Check the key as `check` does, and count a request against its rate.
 

@@ -10,7 +10,13 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
 from api.http import tracing
-from runnables.errors import InvalidInput, NotReady, OverCapacity, StableDiffusionError
+from runnables.errors import (
+    InvalidInput,
+    NotReady,
+    OverCapacity,
+    StableDiffusionError,
+    Unauthorized,
+)
 from runnables.images import files
 from runnables.parameters import AnyParameters, OutputFormat, Parameters
 from runnables.settings import Settings
@@ -97,7 +103,9 @@ async def in_thread(make: Callable[..., object], *arguments: Any) -> Response:
 
 
 def retry_headers(error: StableDiffusionError) -> dict[str, str]:
-    """Return the header that says when to come back, where that is known."""
+    """Return the header that says when to come back, or how to show a key (RFC 9110, 11.6.1)."""
+    if isinstance(error, Unauthorized):
+        return {"WWW-Authenticate": "Bearer"}
     if isinstance(error, OverCapacity):
         return {"Retry-After": str(error.retry_after)}
     return {"Retry-After": "5"} if isinstance(error, NotReady) else {}

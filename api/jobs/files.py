@@ -27,8 +27,12 @@ class Files:
         """Return the name of a new folder with these input images, which are kept lossless."""
         name = uuid4().hex
         (self._root / name).mkdir()
-        for field, image in inputs.items():
-            self.write(name, f"{field}.png", codec.encode(image, "png"))
+        try:
+            for field, image in inputs.items():
+                self.write(name, f"{field}.png", codec.encode(image, "png"))
+        except OSError:
+            self.remove([name])
+            raise
         return name
 
     def input(self, folder: str, field: str) -> Image.Image | None:

@@ -118,7 +118,10 @@ class Jobs:
         self._check_room(parts.store, owner)
         self._check_webhook(submission)
         job = self._planned(owner, id, submission, fingerprint)
-        job = replace(job, folder=parts.files.new(submission.images))
+        try:
+            job = replace(job, folder=parts.files.new(submission.images))
+        except OSError as error:
+            raise unusable(error) from error
         kept = parts.store.add(job)
         if kept.folder != job.folder:  # the same id came twice at the same moment
             parts.files.remove([job.folder])
@@ -306,6 +309,13 @@ class Parts:
         self.webhooks.close()
         self.lease.release()
         self.store.close()
+
+
+def unusable(error: OSError | sqlite3.Error) -> NotReady:
+    """Return what clients read while the jobs folder is full or gone."""
+    logger.error("SD_JOBS_DIR cannot be used: %s", error)
+    why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return NotReady(f"the folder of jobs cannot be used now: {why}")
 
 
 def folder_of(settings: Settings) -> Path:

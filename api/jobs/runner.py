@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 import time
 from collections.abc import Sequence
@@ -42,6 +43,7 @@ logger = logging.getLogger(__name__)
 ATTEMPTS = 5  # a job that ran during so many crashes is likely their cause
 WAITING = 4  # jobs are submitted while fewer requests wait in the engine: the others wait here
 IN_ENGINE_S = 3600.0  # how long a job without a deadline may be in the engine
+WRITE_AGAIN_S = 5.0  # between tries to write down how a job ended
 LOOK_S = 0.5  # how often an idle runner looks for work of other processes
 BUSY_S = 0.05  # and one that waits for room in the engine
 
@@ -76,7 +78,7 @@ class Runner:
         self._keys = keys
         self._active: dict[int, tuple[Job, Live]] = {}
         self._wake = threading.Event()
-        self._stopped = False
+        self._stopping = threading.Event()
         self._tidy_at = 0.0  # time.monotonic
         self._reported: dict[int, int] = {}
         self._settlers = ThreadPoolExecutor(2, thread_name_prefix="jobs")
@@ -88,7 +90,7 @@ class Runner:
 
     def stop(self) -> None:
         """Claim no more jobs; those in the engine go on."""
-        self._stopped = True
+        self._stopping.set()
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -97,6 +99,10 @@ class Runner:
         """Write down what the engine has ended. The engine must have been closed."""
         self.stop()
         self._settlers.shutdown()
+
+    @property
+    def _stopped(self) -> bool:
+        return self._stopping.is_set()
 
     def wake(self) -> None:
         """Look for jobs now: there may be some."""
@@ -191,13 +197,25 @@ class Runner:
         ticket = live.release()
         assert job.number is not None and ticket is not None
         try:
-            self._write_down(job, ticket)
-        except Exception:  # it is still `running` in the store, and will be tried again
+            self._persist(job, ticket)
+        except Exception:  # it is still `running` in the store, and will be generated again
             logger.exception("job %s could not be written down", job.id)
         finally:
             del self._active[job.number]
             self._hub.changed((job.owner, job.id))
             self._wake.set()
+
+    def _persist(self, job: Job, ticket: Ticket) -> None:
+        """Write down how a job ended, for as long as it takes until the disk has room for it."""
+        while True:
+            try:
+                self._write_down(job, ticket)
+                return
+            except (OSError, sqlite3.Error) as error:
+                if self._stopped:
+                    raise
+                logger.error("job %s waits to be written down: %s", job.id, error)
+                self._stopping.wait(WRITE_AGAIN_S)
 
     def _write_down(self, job: Job, ticket: Ticket) -> None:
         error = ticket.future.exception()

@@ -70,6 +70,7 @@ class Store:
             folder / "jobs.sqlite3", timeout=30, isolation_level=None, check_same_thread=False
         )
         self._connection.row_factory = sqlite3.Row
+        self._connection.create_function("host", 1, host, deterministic=True)
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = FULL")  # accepted means kept
         self._connection.executescript(SCHEMA)
@@ -237,15 +238,25 @@ class Store:
         with self._lock:
             return {row[0] for row in self._connection.execute("SELECT folder FROM jobs")}
 
-    def claim_webhook(self, lease_s: float) -> Job | None:
-        """Return a job whose webhook is due; nobody else gets it for `lease_s` seconds."""
+    def claim_webhook(
+        self, lease_s: float, hosts: Sequence[str] = (), owners: Sequence[str] = ()
+    ) -> Job | None:
+        """Return a job whose webhook is due; nobody else gets it for `lease_s` seconds.
+
+        Args:
+            hosts, owners: Those that are busy enough, and whose webhooks wait.
+        """
         now = self._clock()
         return self._one(
             "UPDATE jobs SET webhook_at = ?, webhook_tries = webhook_tries + 1 WHERE number = "
-            "(SELECT number FROM jobs WHERE webhook_at <= ? ORDER BY webhook_at LIMIT 1) "
+            "(SELECT number FROM jobs WHERE webhook_at <= ? "
+            "AND host(webhook) NOT IN (SELECT value FROM json_each(?)) "
+            "AND owner NOT IN (SELECT value FROM json_each(?)) ORDER BY webhook_at LIMIT 1) "
             "RETURNING *",
             now + lease_s,
             now,
+            json.dumps(list(hosts)),
+            json.dumps(list(owners)),
         )
 
     def webhook_next(self, job: Job, at: float | None, failure: str | None) -> None:
@@ -303,6 +314,11 @@ class Store:
     def _one(self, query: str, *values: object) -> Job | None:
         found = self._all(query, *values)
         return found[0] if found else None
+
+
+def host(url: str) -> str:
+    """Return the host and port of a URL as they are written; "" where there is none."""
+    return url.partition("://")[2].partition("/")[0].partition("?")[0].lower()
 
 
 def _packed(name: str, value: Any) -> Any:

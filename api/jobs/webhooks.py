@@ -17,6 +17,7 @@ import logging
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,12 +25,14 @@ import aiohttp
 
 from api.http import fetch
 from api.jobs.job import Job
-from api.jobs.store import Store
+from api.jobs.store import Store, host
 from runnables.errors import ConfigurationError, InvalidInput
 
 logger = logging.getLogger(__name__)
 
-AT_ONCE = 8  # deliveries, so that a slow receiver does not hold up the others
+AT_ONCE = 32  # deliveries
+PER_HOST = 4  # of them, so that a slow receiver does not hold up the others
+PER_OWNER = 16  # of one key, whose receivers may all be slow
 LOOK_S = 0.5
 LEASE_S = 60.0  # longer than a delivery may take
 TRIES = 18  # 1, 2, 4, ... seconds, then hourly: about six hours
@@ -122,21 +125,26 @@ class Webhooks:
         asyncio.run(self._serve())
 
     async def _serve(self) -> None:
-        under_way: set[asyncio.Task[None]] = set()
+        under_way: dict[asyncio.Task[None], Job] = {}
         async with fetch.session(self._insecure) as session:
             while not self._stopped.is_set():
-                job = await self._next() if len(under_way) < AT_ONCE else None
+                job = await self._next([*under_way.values()]) if len(under_way) < AT_ONCE else None
                 if job is None:
                     await asyncio.sleep(LOOK_S)
                     continue
                 task = asyncio.create_task(self._deliver(session, job))
-                under_way.add(task)
-                task.add_done_callback(under_way.discard)
+                under_way[task] = job
+                task.add_done_callback(under_way.pop)
             await asyncio.gather(*under_way)
 
-    async def _next(self) -> Job | None:
+    async def _next(self, under_way: list[Job]) -> Job | None:
+        hosts = Counter(host(job.webhook or "") for job in under_way)
+        owners = Counter(job.owner for job in under_way if job.owner)
+        busy_hosts = [name for name, count in hosts.items() if count >= PER_HOST]
+        busy_owners = [name for name, count in owners.items() if count >= PER_OWNER]
+        claim = self._store.claim_webhook
         try:
-            return await asyncio.to_thread(self._store.claim_webhook, LEASE_S)
+            return await asyncio.to_thread(claim, LEASE_S, busy_hosts, busy_owners)
         except Exception:
             logger.exception("webhooks could not be looked up; trying again")
             return None

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from api.http.validation import validated
+from api.http.validation import check_values, validated
 from api.webui import controlnet
 from hosts.queue.webui import Content, Enlarged, Generated
 from runnables.errors import InvalidInput, Loc
@@ -55,7 +55,8 @@ ModelName = Annotated[
 Prefix = Annotated[
     str,
     StringConstraints(
-        pattern=r"^$|^[A-Za-z0-9_=-][A-Za-z0-9._=-]*(/[A-Za-z0-9_=-][A-Za-z0-9._=-]*)*/?$"
+        pattern=r"^$|^[A-Za-z0-9_=-][A-Za-z0-9._=-]*(/[A-Za-z0-9_=-][A-Za-z0-9._=-]*)*/?$",
+        max_length=700,  # with ids and digest it stays below the 1,024 bytes of S3's keys
     ),
 ]
 
@@ -290,6 +291,7 @@ def parse_object(text: str) -> dict[str, Any]:
         raise InvalidInput(f"the body is not JSON: {error}", loc=("body",)) from error
     if not isinstance(value, dict):
         raise InvalidInput("the body must be a JSON object", loc=("body",))
+    check_values(value)
     return value
 
 

@@ -56,7 +56,8 @@ class Library(Generic[T]):
     def paths(self) -> dict[str, Path]:
         """Return every name with its path, as the folder is now."""
         found = sorted(self._folder.glob(self._pattern)) if self._folder else []
-        return {_name(path): path for path in found}
+        kept = (path for path in found if path.is_file())  # a pipe would be read for ever
+        return {_name(path): path for path in kept}
 
     def find(self, name: str) -> Path:
         """Return the path of a name, and load nothing.

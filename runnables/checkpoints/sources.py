@@ -42,4 +42,5 @@ class Sources(Mapping[str, str]):
 
 
 def _is_model(path: Path) -> bool:
-    return path.suffix == ".safetensors" or (path / "model_index.json").is_file()
+    single = path.suffix == ".safetensors" and path.is_file()  # a pipe would be read for ever
+    return single or (path / "model_index.json").is_file()

@@ -317,7 +317,11 @@ class Queue:
         with self._changed:
             self._sort()
             work = self._waiting.pop(0) if self._waiting else None
-            self._number()
+            try:
+                self._number()
+            except Exception:
+                self._waiting[:0] = [work] if work else []  # or nobody would have it
+                raise
             return work
 
     def discard(self, ended: Callable[[Work], bool]) -> list[Work]:

@@ -71,6 +71,7 @@ def test_keys_guard_all_but_the_probes_and_the_page() -> None:
     assert guarded.post("/txt2img", json=ASK).status_code == 401
     for path, status in {"/samplers": 401, "/models": 401, "/livez": 200, "/": 200}.items():
         assert guarded.get(path).status_code == status, path
+    assert guarded.get("/samplers").headers["www-authenticate"] == "Bearer"
     assert guarded.get("/samplers", headers={"x-api-key": "secret"}).status_code == 200
 
 

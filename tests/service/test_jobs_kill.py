@@ -1,4 +1,4 @@
-"""Jobs through kill -9: every accepted one ends exactly once.
+"""Jobs through kill -9 and SIGTERM: every accepted one ends exactly once.
 
 LONG=1 is the acceptance run; `make test` does fewer.
 """
@@ -22,7 +22,8 @@ from tests.long import LONG
 from tests.service.server import Server, serve
 
 N = 200 if LONG else 24
-KILLS = 3
+#: how the servers end, one after another; the last one stays
+STOPS = ["kill", "kill", "kill", *(["term"] * (3 if LONG else 1))]
 FINAL = {"succeeded", "failed", "cancelled"}
 #: written by SQLite itself, so that no second end of a job could hide: one line an end
 TRIGGER = """
@@ -129,17 +130,17 @@ def states(url: str) -> dict[str, dict[str, Any]]:
 
 def test_every_accepted_job_ends_once(tmp_path: Path) -> None:
     folder, clients = tmp_path / "jobs", Clients()
-    with killable(folder, tmp_path / "log-0") as server:
-        watch_ends(folder)
-        clients.url = server.url
-        clients.start()
-        wait_for(lambda: ended(folder) >= N * 1 // 5)
-        kill(server)
-    for i in range(1, KILLS):
+    for i, stop in enumerate(STOPS):
         with killable(folder, tmp_path / f"log-{i}") as server:
+            watch_ends(folder)
             clients.url = server.url
-            wait_for(lambda i=i: ended(folder) >= N * (i + 1) // 5)
-            kill(server)
+            if i == 0:
+                clients.start()
+            wait_for(lambda i=i: ended(folder) >= N * (i + 1) // (len(STOPS) + 2))
+            if stop == "kill":
+                kill(server)
+            else:
+                server.stop()
     with killable(folder, tmp_path / "log-last") as server:
         clients.url = server.url
         clients.join()
@@ -156,7 +157,8 @@ def check(folder: Path, url: str, jobs: dict[str, dict[str, Any]]) -> None:
     interrupted = connection.execute("SELECT COUNT(*) FROM jobs WHERE attempts > 1").fetchone()[0]
     connection.close()
     counts = Counter(job["state"] for job in jobs.values())
-    print(f"\n{N} jobs, {KILLS} kills: {dict(counts)}, {interrupted} drawn again after a kill")
+    how = ", ".join(f"{stop} {count} times" for stop, count in Counter(STOPS).items())
+    print(f"\n{N} jobs, {how}: {dict(counts)}, {interrupted} generated again")
     assert max(Counter(id for id, _ in ends).values()) == 1, "a job ended twice"
     assert {id: job["state"] for id, job in jobs.items()} == dict(ends)
     for i in range(N):

@@ -18,6 +18,8 @@ from runnables.images import codec
 from runnables.settings import Settings
 from runnables.ticket import Inputs
 
+MAX_KEY = 1024  # bytes of an object's key; S3 knows no longer ones
+
 
 class Unreachable(Exception):
     """The image could not be had just now."""
@@ -72,6 +74,8 @@ class Reader:
         bucket, _, key = link.removeprefix("s3://").partition("/")
         if bucket not in self._buckets or not key:
             raise InvalidInput(f"{field}: images are not read from {bucket}", loc=(field,))
+        if len(key.encode()) > MAX_KEY:
+            raise InvalidInput(f"{field}: the key is over {MAX_KEY} bytes", loc=(field,))
         try:
             found = self._s3.get_object(Bucket=bucket, Key=key)
         except ClientError as error:

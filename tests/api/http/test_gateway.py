@@ -92,7 +92,7 @@ def test_every_response_carries_the_id_of_its_log_line(
     with caplog.at_level(logging.INFO, "stable_diffusion.access"):
         first, second = (client.post("/ours").headers["x-request-id"] for _ in range(2))
     assert first != second
-    assert f'"id": "{first}"' in caplog.text
+    assert first in caplog.text
 
 
 def test_headers_are_limited(client: TestClient) -> None:

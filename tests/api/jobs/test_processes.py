@@ -5,8 +5,10 @@ Each has its own runnable here; they share the folder alone, as two processes do
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import sqlite3
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,6 +18,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from api.jobs import runner
 from api.jobs.files import ORPHAN_S, Files
 from api.jobs.job import Job
 from api.jobs.lease import Lease
@@ -43,11 +46,16 @@ def test_either_process_answers_for_the_others_jobs(make: Make) -> None:
     assert drawer.until("shared", "cancelled") == other.until("shared", "cancelled")
 
 
-def test_a_stop_hands_jobs_to_the_next_process(make: Make) -> None:
+def test_a_stop_hands_jobs_to_the_next_process(make: Make, tmp_path: Path) -> None:
     first = make(drain_s=0.0)
     first.post(id="long", parameters=LONG)
     first.until("long", "running")
     first.api.stop()
+    left = Store(tmp_path / "jobs")
+    job = left.get("", "long")
+    left.close()
+    assert job is not None and (job.state, job.runner) == ("queued", None)
+    assert job.attempts == 0, "handed back, not left behind: a stop is none of its attempts"
     second = make()
     assert second.get("long")["parameters"]["seed"] is not None
     assert second.until("long", "running", "succeeded")["error"] is None
@@ -135,7 +143,36 @@ def test_a_claim_by_another_takes_the_end_away(store: Store, tmp_path: Path) -> 
     second = store.claim("second")
     assert second is not None and second.attempts == 2
     assert not store.end(job, "succeeded")
+    store.release(job, begun=True)
+    now = store.get("", "left")
+    assert now is not None and (now.state, now.runner) == ("running", "second")
     assert store.end(second, "succeeded")
+
+
+def test_files_are_there_before_a_job_has_succeeded(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = make()
+    parts = client.api.jobs._parts
+    assert parts is not None
+    end, found = parts.store.end, list[bool]()
+
+    def ends(job: Job, state: Any, **more: Any) -> bool:
+        paths = [parts.files.path(job.folder, image["file"]) for image in more["images"]]
+        found.append(state == "succeeded" and all(path.stat().st_size for path in paths))
+        return end(job, state, **more)
+
+    monkeypatch.setattr(parts.store, "end", ends)
+    client.until(client.post()["id"], "succeeded")
+    assert found == [True]
+
+
+def test_a_job_is_kept_until_its_webhook_is_finished(store: Store) -> None:
+    job = Job(id="x", owner="", task="txt2img", parameters={}, steps=1, webhook="https://h/")
+    ended = store.add(replace(job, state="succeeded", finished=1.0, webhook_at=time.time()))
+    assert store.forget(finished_before=time.time()) == []
+    store.webhook_next(ended, None)
+    assert [one.id for one in store.forget(finished_before=time.time())] == ["x"]
 
 
 def test_waiting_is_worth_as_much_as_priority(store: Store) -> None:
@@ -185,3 +222,71 @@ def test_a_folder_that_cannot_be_used_costs_only_the_jobs(make: Make, tmp_path: 
     assert refused.status_code == 503
     assert "SD_JOBS_DIR" in refused.json()["error"]
     assert client.http.post("/txt2img", json=ASK).status_code == 200
+
+
+def full(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_is_told_and_refuses_jobs_only(
+    make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    client = make()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", full)
+        refused = client.http.post("/jobs", json={"task": "txt2img", "parameters": ASK})
+        assert refused.status_code == 503
+        assert "No space left" in refused.json()["error"]
+        assert client.http.post("/txt2img", json=ASK).status_code == 200
+    assert client.until(client.post()["id"], "succeeded")["images"]
+
+
+def test_inputs_that_find_no_room_leave_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = Files(tmp_path)
+    monkeypatch.setattr(files, "write", full)
+    with pytest.raises(OSError):
+        files.new({"img": Image.new("RGB", (8, 8))})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_database_that_fails_is_told(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = make()
+    parts = client.api.jobs._parts
+    assert parts is not None
+
+    def fails(*_: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(parts.store, "_all", fails)
+        for answer in (client.http.get("/jobs"), client.http.get("/jobs/x")):
+            assert answer.status_code == 503
+            assert "disk I/O error" in answer.json()["error"]
+
+
+def test_a_result_waits_for_room_and_is_not_generated_again(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "WRITE_AGAIN_S", 0.01)
+    client = make()
+    parts = client.api.jobs._parts
+    assert parts is not None
+    write, tries, generated = parts.files.write, [0], [0]
+    submit = client.api.runnable.submit
+
+    def writes(*given: Any) -> None:
+        tries[0] += 1
+        if tries[0] <= 3:
+            full()
+        write(*given)
+
+    def counted(*given: Any, **options: Any) -> Ticket:
+        generated[0] += 1
+        return submit(*given, **options)
+
+    monkeypatch.setattr(parts.files, "write", writes)
+    monkeypatch.setattr(client.api.runnable, "submit", counted)
+    assert client.until(client.post()["id"], "succeeded")["images"]
+    assert (tries[0], generated[0]) == (4, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import socket
@@ -9,6 +10,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from openai import InvalidWebhookSignatureError, OpenAI
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from api.jobs import webhooks
+from api.jobs.document import document
 from api.jobs.job import Job
 from api.jobs.store import Store
 from runnables.errors import ConfigurationError
@@ -281,3 +284,26 @@ def test_private_addresses_are_not_called(make: Make, insecure: bool) -> None:
         else:
             with pytest.raises(TimeoutError):
                 inside.accept()
+
+
+def test_a_slow_receiver_does_not_delay_the_others(tmp_path: Path) -> None:
+    """Its own webhooks wait, and so do those of a key whose receivers are all slow."""
+    store = Store(tmp_path / "jobs")
+    job = Job(id="", owner="one", task="txt2img", parameters={}, steps=1)
+    hosts = [*["slow:8080"] * 9, *[f"h{number}" for number in range(20)]]
+    for number, host in enumerate(hosts):
+        url = f"https://{host}/hook?{number}"
+        store.add(replace(job, id=str(number), webhook=url, webhook_at=float(number)))
+    other = "https://SLOW:8080/hook"
+    store.add(replace(job, id="other", owner="two", webhook=other, webhook_at=99.0))
+    sender = webhooks.Webhooks(store, document, SECRET)
+    under_way: list[Job] = []
+    while claimed := asyncio.run(sender._next(under_way)):
+        under_way.append(claimed)
+    slow = [one for one in under_way if one.webhook and "slow" in one.webhook.lower()]
+    assert [one.id for one in slow] == ["0", "1", "2", "3"]
+    assert len(under_way) == webhooks.PER_OWNER
+    under_way = [one for one in under_way if one not in slow]
+    again = asyncio.run(sender._next(under_way))
+    assert again is not None and again.id == "4", "there is room for the slow one again"
+    store.close()

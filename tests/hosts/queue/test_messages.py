@@ -10,9 +10,11 @@ import pytest
 
 from hosts.queue import keys
 from hosts.queue.front import package
-from hosts.queue.messages import from_queue, read
+from hosts.queue.messages import from_queue, parse_object, read
+from hosts.queue.worker.inputs import Reader
 from runnables.errors import InvalidInput
 from runnables.parameters import TextToImage, Upscale
+from runnables.settings import Settings
 from tests.hosts.queue import tasks
 
 LINK = tasks.LINK
@@ -169,3 +171,32 @@ def test_a_package_is_the_same_twice(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for name in ("one.zip", "two.zip"):
         package.build(tmp_path / name)
     assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
+
+
+def test_keys_that_s3_could_not_store_are_refused() -> None:
+    """S3's keys end at 1,024 bytes."""
+    body = tasks.newer("x" * 128)
+    body["task"]["metadata"]["prefix"] = "p" * 700
+    task = read(body)
+    one = task.metadata
+    made = [keys.image(task, 9), keys.manifest(task), keys.cancelled(one.prefix, one.id)]
+    assert max(map(len, made)) <= 1024
+    body["task"]["metadata"]["prefix"] = "p" * 701
+    with pytest.raises(InvalidInput) as caught:
+        read(body)
+    assert caught.value.problems[0]["loc"] == ["task", "metadata", "prefix"]
+
+
+@pytest.mark.parametrize("value", ["1e400", "-1e999", "NaN", "Infinity", '"\\ud800"'])
+@pytest.mark.parametrize("field", ['"extra": {"x": [%s]}', '"runtime": "r", "y": %s'])
+def test_values_that_json_does_not_know_are_refused(field: str, value: str) -> None:
+    text = json.dumps(tasks.newer("x")).replace('"id"', field % value + ', "id"', 1)
+    with pytest.raises(InvalidInput):
+        parse_object(text)
+
+
+def test_a_link_with_a_key_too_long_is_the_tasks_fault() -> None:
+    reader = Reader(None, {"bucket"}, Settings())
+    task = read(tasks.newer("x", "image-to-image", image_link="s3://bucket/" + "é" * 513))
+    with pytest.raises(InvalidInput, match="1024 bytes"):
+        reader.of(task)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from runnables.engine.batch import Batch
 from runnables.engine.memory import RECOVERY
 from runnables.errors import (
     Cancelled,
@@ -26,7 +27,7 @@ from runnables.families.unet import UNetFamily
 from runnables.parameters import TextToImage
 from runnables.runnable import StableDiffusionRunnable
 from runnables.ticket import Load, Progress, Result, Ticket
-from tests.insides import engine_of
+from tests.insides import engine_of, model_of
 
 Start = Callable[..., StableDiffusionRunnable]
 
@@ -145,21 +146,76 @@ def test_out_of_memory_shrinks_the_batch(start: Start, failing: Callable[..., No
         assert headroom.share > before
 
 
+def test_a_request_of_several_images_fails_whole_and_once(
+    runnable: StableDiffusionRunnable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of its rows fails alone; the others are dropped, and no other request is."""
+    original, steps = Batch.step, list[int]()
+
+    def step(batch: Batch) -> object:
+        seeds = [row.seed for row in batch.rows]
+        if 101 in seeds:
+            raise RuntimeError("broken row")
+        steps.extend(seeds)
+        return original(batch)
+
+    monkeypatch.setattr(Batch, "step", step)
+    several = runnable.submit(wanted(30, seed=100, num_images_per_prompt=3))
+    neighbour = runnable.submit(wanted(10, seed=7))
+    with pytest.raises(GenerationFailed):
+        several.future.result(timeout=60)
+    assert neighbour.future.result(timeout=60).images
+    assert runnable.load() == Load()
+    assert 102 not in steps, "its request had ended"
+
+
+def test_text_encoding_fails_for_one_of_several(
+    runnable: StableDiffusionRunnable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = UNetFamily.encode
+
+    def encode(self: UNetFamily, texts: Any) -> Any:
+        if any("unspeakable" in text.prompt for text in texts):
+            raise RuntimeError("broken prompt")
+        return original(self, texts)
+
+    monkeypatch.setattr(UNetFamily, "encode", encode)
+    asked = [wanted(prompt=f"{name} {time.time()}") for name in ("one", "unspeakable", "two")]
+    tickets = [runnable.submit(one) for one in asked]
+    outcomes = [ticket.future.exception(timeout=60) for ticket in tickets]
+    assert [type(one) for one in outcomes] == [type(None), GenerationFailed, type(None)]
+
+
+def test_a_checker_that_raises_lets_no_image_out(
+    runnable: StableDiffusionRunnable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def review(*_: object) -> None:
+        raise RuntimeError("broken checker")
+
+    monkeypatch.setattr(type(model_of(runnable).extensions[0]), "review", review)
+    with pytest.raises(GenerationFailed):
+        runnable.txt2img(wanted())
+
+
 def test_not_a_number_ends_one_request(
     runnable: StableDiffusionRunnable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = UNetFamily.denoise
+    """One row of a shared call is not finite: its request ends, and all others succeed."""
+    original, shared = Batch.step, list[int]()
 
-    def denoise(self: UNetFamily, sample: torch.Tensor, *rest: Any) -> torch.Tensor:
-        output = original(self, sample, *rest)
-        output[0] = torch.nan
-        return output
+    def step(batch: Batch) -> object:
+        done = original(batch)
+        if spoilt := [row for row in batch.rows if row.seed == 1]:
+            shared.append(len(batch.rows))
+            for row in spoilt:
+                row.state.fill_(torch.nan)
+        return done
 
-    monkeypatch.setattr(UNetFamily, "denoise", denoise)
+    monkeypatch.setattr(Batch, "step", step)
     tickets = [runnable.submit(wanted(seed=seed, guidance_scale=1.0)) for seed in range(3)]
     outcomes = [ticket.future.exception(timeout=60) for ticket in tickets]
-    assert any(isinstance(outcome, GenerationFailed) for outcome in outcomes)
-    assert all(outcome is None or "not numbers" in str(outcome) for outcome in outcomes)
+    assert [type(one) for one in outcomes] == [type(None), GenerationFailed, type(None)]
+    assert "not numbers" in str(outcomes[1])
 
 
 def test_drain_finishes_what_was_accepted_and_refuses_the_rest(start: Start) -> None:

@@ -6,7 +6,7 @@ import ctypes
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -33,7 +33,7 @@ from runnables.runnable import StableDiffusionRunnable
 from runnables.settings import Settings
 from runnables.ticket import Inputs, Ticket
 from tests.insides import engine_of
-from tests.long import long
+from tests.long import LONG, long
 
 Start = Callable[..., StableDiffusionRunnable]
 RUNNABLES = str(Path(engines.__file__).parents[1])
@@ -361,22 +361,29 @@ def all_kinds(runnable: StableDiffusionRunnable, photo: Image.Image) -> list[Tic
     """Submit requests of every kind at once."""
     submit, one = runnable.submit, ControlNetUse(name="one")
     tickets = [
-        submit(wanted(deadline_s=10, num_images_per_prompt=2), preview_every=1),
-        submit(wanted(deadline_s=10, hires=Hires(upscaler="lanczos"))),
-        submit(wanted(deadline_s=10, hires=Hires())),
-        submit(wanted(deadline_s=10, controlnets=[one]), Inputs(controls=(photo,))),
-        submit(wanted(deadline_s=10, deep_cache_interval=2)),
-        submit(ImageToImage(prompt="a dog", deadline_s=10, num_inference_steps=4), Inputs(photo)),
-        submit(Upscale(deadline_s=10), Inputs(photo)),
-        submit(wanted(150, deadline_s=10)),
+        submit(wanted(num_images_per_prompt=2), preview_every=1),
+        submit(wanted(hires=Hires(upscaler="lanczos"))),
+        submit(wanted(hires=Hires())),
+        submit(wanted(controlnets=[one]), Inputs(controls=(photo,))),
+        submit(wanted(deep_cache_interval=2)),
+        submit(ImageToImage(prompt="a dog", num_inference_steps=4), Inputs(photo)),
+        submit(Upscale(), Inputs(photo)),
+        submit(wanted(150)),
     ]
     tickets[-1].cancel()
     return tickets
 
 
-@pytest.mark.parametrize(
-    "error", [MemoryError, pytest.param(RuntimeError, marks=long("a minute more"))]
-)
+def all_end(tickets: Sequence[Ticket], runnable: StableDiffusionRunnable) -> bool:
+    """Wait until all have ended, or the engine has nothing to do and some have not."""
+
+    def ended() -> bool:
+        return all(ticket.future.done() for ticket in tickets)
+
+    return until(lambda: ended() or runnable.load()[:2] == (0, 0), 120) and until(ended, 5)
+
+
+@pytest.mark.parametrize("error", [MemoryError, pytest.param(RuntimeError, marks=long)])
 def test_an_error_in_every_method_that_the_engines_thread_calls(
     start: Start,
     photo: Image.Image,
@@ -395,20 +402,23 @@ def test_an_error_in_every_method_that_the_engines_thread_calls(
         ticket.future.exception(timeout=60)
     inject.recording = False
     assert len(inject.seen) > 150
-    died, lost = [], []
-    for code in inject.seen:
+    died: list[str] = []
+    lost: list[str] = []
+    every = 1 if LONG else 5
+    for code in [*inject.seen][::every]:
         name = f"{Path(code.co_filename).stem}.{code.co_qualname}"
         watch._restarts, inject.target = 1, code
         tickets = all_kinds(runnable, photo)
-        ends = [ticket.future.exception(timeout=90) for ticket in tickets]
+        if not all_end(tickets, runnable):
+            lost.append(name)  # the engine has nothing to do, and a request is open
+            for ticket in tickets:
+                ticket.cancel()
+        ends = [ticket.future.exception(timeout=60) for ticket in tickets]
         inject.target = None
-        print("AT", name, [type(end).__name__ for end in ends], time.monotonic(), flush=True)
-        if any(isinstance(end, DeadlineExceeded) for end in ends):
-            lost.append(name)
         if any(isinstance(end, EngineFailed) for end in ends):
             died.append(name)
         assert until(lambda: runnable.ready), f"after an error in {name}"
         assert runnable.txt2img(wanted(1)).images, f"after an error in {name}"
-    print(len(inject.seen), "methods; the thread was started again after", died, "lost", lost)
+    print(f"{len(inject.seen)} methods; the thread was started again after {died}")
     assert not lost
     assert len(died) < 5

@@ -188,6 +188,13 @@ def test_scans_of_a_progressive_jpeg_are_bounded() -> None:
         read(usual[:-2] + scan * 200 + usual[-2:])
 
 
+def test_exactly_as_many_pixels_as_allowed() -> None:
+    data = file(Image.new("RGB", (40, 25)))
+    assert codec.decode(data, max_pixels=1000, field="img").size == (40, 25)
+    with pytest.raises(PayloadTooLarge):
+        codec.decode(data, max_pixels=999, field="img")
+
+
 def test_no_side_may_be_too_long() -> None:
     data = file(Image.new("1", (1, codec.MAX_SIDE + 1)))
     with pytest.raises(PayloadTooLarge, match="no side"):

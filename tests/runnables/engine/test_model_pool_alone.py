@@ -1,0 +1,103 @@
+"""The pool's bookkeeping, with models that are names and sizes only."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from runnables.engine.model_pool import ModelPool, Waiting
+from runnables.errors import InvalidInput, NotReady
+from runnables.parameters import TextToImage
+from runnables.runnable import StableDiffusionRunnable
+from runnables.ticket import NOTHING, Ticket
+from tests.insides import engine_of
+
+Start = Callable[..., StableDiffusionRunnable]
+
+
+def model(name: str, *_: object) -> Any:
+    return SimpleNamespace(name=name, nbytes=1, memory=SimpleNamespace(budget=0.0))
+
+
+def pool(budget: int) -> ModelPool:
+    return ModelPool(
+        model("first"),
+        {name: name for name in "abc"},
+        read=model,
+        budget=budget,
+    )
+
+
+def ticket(name: str) -> Ticket:
+    return Ticket(TextToImage(prompt="x", model=name))
+
+
+def arrive(one: ModelPool, want: int) -> list[tuple[Waiting, Any]]:
+    """Take turns until so many requests have their model."""
+    out: list[tuple[Waiting, Any]] = []
+    end = time.monotonic() + 20
+    while len(out) < want and time.monotonic() < end:
+        out += one.turn()
+        time.sleep(0.001)
+    return out
+
+
+def load(one: ModelPool, name: str) -> None:
+    """Load a model for a request that ends at once."""
+    one.wait_for(ticket(name), NOTHING)
+    (_,) = arrive(one, 1)
+    one.leave(name)
+
+
+def test_the_least_recently_used_goes_and_not_the_oldest() -> None:
+    one = pool(budget=3)
+    load(one, "a")
+    load(one, "b")
+    assert one.enter("a") is not None
+    one.leave("a")
+    load(one, "c")
+    assert set(one.loaded) == {"first", "a", "c"}
+
+
+def test_a_request_for_a_model_that_is_just_leaving_is_not_lost() -> None:
+    one = pool(budget=2)
+    load(one, "a")
+    assert one.enter("a") is not None
+    one.wait_for(ticket("b"), NOTHING)
+    assert arrive_nothing(one), "a is still used"
+    assert one.enter("a") is None, "nobody enters a model that is leaving"
+    one.wait_for(ticket("a"), NOTHING)
+    one.leave("a")
+    outcomes = arrive(one, 1)
+    assert [waiting.model for waiting, _ in outcomes] == ["b"]
+    one.leave("b")
+    outcomes = arrive(one, 1)
+    assert [waiting.model for waiting, _ in outcomes] == ["a"]
+    assert one.waiting == 0
+
+
+def arrive_nothing(one: ModelPool) -> bool:
+    """Take turns until a model waits for room; return whether no request has got a model."""
+    end = time.monotonic() + 20
+    got: list[Any] = []
+    while one._leaving is None and time.monotonic() < end:
+        got += one.turn()
+        time.sleep(0.001)
+    return one._leaving is not None and not got
+
+
+def test_a_refused_request_leaves_its_model(start: Start) -> None:
+    """Else the model could never be evicted."""
+    runnable = start("sd1")
+    users = engine_of(runnable)._pool._users
+    with pytest.raises(InvalidInput):
+        runnable.submit(TextToImage(prompt="x", height=60))
+    assert users["sd1"] == 0
+    runnable.drain(10)
+    with pytest.raises(NotReady):
+        runnable.submit(TextToImage(prompt="x"))
+    assert users["sd1"] == 0
