@@ -182,7 +182,7 @@ def test_a_drained_engine_sleeps(start: Start, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_close_ends_what_is_left(start: Start) -> None:
-    runnable = start("sd1")
+    runnable = start("sd1", max_queue_s=3600)
     tickets = [runnable.submit(wanted(150)) for _ in range(40)]
     runnable.close()
     for ticket in tickets:
