@@ -343,7 +343,8 @@ class Queue:
         with self._changed:
             if self.closed:
                 raise NotReady("the service is stopping and takes no new requests")
-            spare = work.expires - self._clock() - work.seconds
+            doubt = work.model.cost.doubt
+            spare = work.expires - self._clock() - work.seconds / doubt
             if spare < 0:
                 allowed = work.expires - work.ticket.submitted
                 raise DeadlineExceeded(
@@ -351,7 +352,7 @@ class Queue:
                     f"{allowed:.1f} s",
                     loc=("deadline_s",),
                 )
-            wait, room = self._wait(work), min(self._max_wait, spare)
+            wait, room = self._wait(work) / doubt, min(self._max_wait, spare)
             if wait > room:
                 raise OverCapacity(
                     f"about {wait:.0f} s of work are ahead; try again later",
