@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SPARE = 0.9  # share of the free memory that steps may use; the rest is for what is not measured
+CALLS, CALLS_S = 3, 0.2  # most calls of each size that are timed, and most seconds of them
 WARM_UP_S = 2.0  # calibrate with larger batches only while calls are shorter than this in all
 
 
@@ -193,14 +194,19 @@ def _parameters(model: LoadedModel, images: int) -> Parameters:
 
 
 def _timed_step(rows: list[Row], accelerator: Accelerator) -> tuple[int, int, float]:
-    """Return (denoiser rows, area, seconds) of one call."""
+    """Return (denoiser rows, area, seconds) of one call: the fastest of a few, unless they last.
+
+    Other work on the machine makes a call slower, and never faster.
+    """
     calls, area = sum(row.denoiser_rows for row in rows), rows[0].key.area
-    batch = Batch(rows, accelerator)
-    accelerator.before_step()
-    started = time.perf_counter()
-    batch.step()
-    accelerator.synchronize()
-    return calls, area, time.perf_counter() - started
+    batch, seconds = Batch(rows, accelerator), list[float]()
+    while len(seconds) < min(CALLS, rows[0].steps) and sum(seconds) < CALLS_S:
+        accelerator.before_step()
+        started = time.perf_counter()
+        batch.step()
+        accelerator.synchronize()
+        seconds.append(time.perf_counter() - started)
+    return calls, area, min(seconds)
 
 
 def _inputs(model: LoadedModel) -> Inputs:

@@ -10,6 +10,7 @@ GAIN = 0.1  # how far one observation moves the model
 BOUND = 2.0  # an observation counts as at most so many times its estimate, and no less than 1/BOUND
 RECENT = 7  # observations whose median shows that the machine has become faster or slower
 SHIFT = 1.5  # from this factor on the median is a new level, and the model takes it at once
+DOUBT = 10.0  # as CostModel.doubt, before the first step; it falls with every step
 TURN_GAIN = 0.3  # as GAIN, for upscalers, whose first turn is often slow
 FIRST_TURN_S = 0.1  # of an upscaler that was never used
 SHARING = 4.0  # images that share a call of a busy machine, as estimates of waiting assume
@@ -57,7 +58,13 @@ class CostModel:
     turn: dict[str, float] = field(default_factory=dict)
     _steps: Level = field(default_factory=Level, repr=False, compare=False)
     _decodes: Level = field(default_factory=Level, repr=False, compare=False)
+    _observed: int = field(default=0, repr=False)  # steps
     _typical: float = field(default=0.0, repr=False)  # rows x area of a call, on average
+
+    @property
+    def doubt(self) -> float:
+        """Return how many times too long estimates may be: warm-ups run beside other work, too."""
+        return max(1.0, DOUBT / (1 + self._observed))
 
     def step(self, rows: float, area: int) -> float:
         """Return the seconds of one denoiser call."""
@@ -103,6 +110,7 @@ class CostModel:
 
     def observe_step(self, rows: float, area: int, seconds: float) -> None:
         """Correct overhead and rate by what a call really took."""
+        self._observed += 1
         work, estimate = rows * area, max(self.step(rows, area), 1e-9)
         if factor := self._steps.changed(seconds / estimate):
             self.overhead *= factor

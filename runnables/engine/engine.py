@@ -30,6 +30,7 @@ from runnables.engine.scheduling import (
     AHEAD,
     Busy,
     Candidate,
+    Forecast,
     Queue,
     Task,
     Tasks,
@@ -77,10 +78,11 @@ class Engine:
         self._accelerator = accelerator
         self._observe = observe
         self._turns: Turns[Row] = Turns(self._limit, _seconds)
+        self._forecast: Forecast[Row] = Forecast()
         self._queue = Queue(self._settings.max_queue_s, self._busy, self._turns.served)
         pool.wake = self._queue.wake
         self._preparer = Preparer(self._settings.prompt_cache)
-        pool.evicted = self._forget
+        pool.evicted = self._release_model
         self._rows: list[Row] = []
         self._tasks = Tasks(self._turns.served)
         self._blamed: list[Work] = []  # whose work is under way: these end with what it raises
@@ -290,7 +292,7 @@ class Engine:
             else:
                 self._admit_waiting(waiting, outcome)
 
-    def _forget(self, model: LoadedModel) -> None:
+    def _release_model(self, model: LoadedModel) -> None:
         """Release what is kept of a model that is evicted."""
         self._batch = None
         for family in filter(None, (model.base, model.refiner)):
@@ -349,9 +351,10 @@ class Engine:
         ended = self._accelerator.mark()
         self._pace.launched(Launch(begun, ended, model.cost, calls, load, area))
         self.headroom.succeeded()
+        candidates = [_candidate(row) for row in self._rows]
         for work in works:
             with spared("reporting progress"):
-                self._report(work, batch)
+                self._report(work, batch, candidates)
         if done:
             self._finish(done)
 
@@ -469,6 +472,7 @@ class Engine:
     def _end(self, work: Denoise, decode_s: float) -> None:
         """Pass a request whose images are all decoded to the image threads."""
         clock = work.clock
+        self._forecast.ended(work)
         objections = self._flagged(work)
         timings = {
             "queue": clock["taken"] - work.ticket.submitted,
@@ -545,10 +549,11 @@ class Engine:
         left += [(task.work, task.left_s()) for task in self._tasks]
         return [Busy(work.ticket.caller, work.urgency, seconds) for work, seconds in left]
 
-    def _report(self, work: Denoise, batch: Batch) -> None:
+    def _report(self, work: Denoise, batch: Batch, candidates: Sequence[Candidate[Row]]) -> None:
         rows = [row for row in self._rows if row.work is work]
         step = min(row.done for row in rows)
-        eta = max(_share_of(row) for row in rows)
+        last = max((one for one in candidates if one.work is work), key=lambda one: one.calls)
+        eta = self._forecast.seconds(last, candidates)
         ticket = work.ticket
         every = ticket.preview_every  # read once: others may change it
         preview = self._preview(rows[0], batch, every) if every else None
@@ -585,5 +590,7 @@ def _seconds(one: Candidate[Row], load: float) -> float:
 
 def _candidate(row: Row) -> Candidate[Row]:
     work = row.work
-    left_s = work.model.cost.left(row.remaining, work.steps - row.done)
-    return Candidate(row, work, row.key, row.load, left_s, fresh=row.done == 0)
+    calls, cost = work.steps - row.done, work.model.cost
+    left_s = cost.left(row.remaining, calls)
+    added_s = left_s - calls * cost.overhead
+    return Candidate(row, work, row.key, row.load, calls, left_s, added_s, fresh=row.done == 0)

@@ -12,6 +12,7 @@ Three rules hold everywhere, and `tests/runnables/engine/test_fairness.py` prove
 
 from __future__ import annotations
 
+import statistics
 import threading
 import time
 from collections import Counter
@@ -20,7 +21,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from operator import itemgetter
 from typing import Any, Generic, NamedTuple, TypeVar
+from weakref import WeakKeyDictionary
 
+from runnables.engine.cost import SHARING
 from runnables.engine.work import Work
 from runnables.errors import DeadlineExceeded, NotReady, OverCapacity
 from runnables.parameters import Priority
@@ -30,6 +33,8 @@ from runnables.ticket import Caller, Progress, Ticket
 PATIENCE: Mapping[Priority, float] = {"high": 1.0, "normal": 4.0, "low": 16.0}
 AHEAD = 2  # how many full batches of rows are prepared and kept in memory
 STRETCH = 2.0  # how many times longer a step may become by those that are not first in line
+LARGEST_SURPLUS = 3.0  # how wrong one request's estimates may be, as the next ones count it
+SURPLUS_GAIN = 0.1  # how far one request moves the surplus
 FORGET = 1000  # callers that are remembered; then the half that was served least is forgotten
 
 
@@ -81,7 +86,9 @@ class Candidate(Generic[R]):
     Attributes:
         work: what the row is an image of.
         load: denoiser rows of the next call.
-        left_s: seconds of the calls that are left, alone on the machine.
+        calls: denoiser calls that are left.
+        left_s: seconds of them, alone on the machine.
+        added_s: seconds that the row adds to them where others make the same calls.
         fresh: whether it has taken no step yet.
     """
 
@@ -89,7 +96,9 @@ class Candidate(Generic[R]):
     work: Work
     key: BatchKey
     load: float
+    calls: int
     left_s: float
+    added_s: float
     fresh: bool = False
 
     @property
@@ -231,6 +240,46 @@ class Turns(Generic[R]):
             self._credit[key] = before.get(key, 0.0) - seconds
 
 
+# -- estimates --------------------------------------------------------------------------------
+
+
+class Forecast(Generic[R]):
+    """The forecast estimates when rows end, and learns what newcomers add to that.
+
+    Args:
+        clock: in seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._surplus = 1.0  # the true seconds, as a multiple of those without newcomers
+        self._made: WeakKeyDictionary[Work, list[tuple[float, float]]] = WeakKeyDictionary()
+
+    def seconds(self, one: Candidate[R], candidates: Sequence[Candidate[R]]) -> float:
+        """Estimate the seconds until a row ends. Among the candidates are all that take steps."""
+        shorter = longer = elsewhere = 0.0
+        for other in candidates:
+            if other.key != one.key:
+                elsewhere += other.added_s + (other.left_s - other.added_s) / SHARING
+            elif other.calls > one.calls:
+                longer += other.added_s * one.calls / other.calls
+            elif other.row is not one.row:
+                shorter += other.added_s
+        together = one.left_s + shorter
+        together += min(longer, (STRETCH - 1) * together)
+        together += min(elsewhere, (STRETCH - 1) * together)
+        self._made.setdefault(one.work, []).append((self._clock(), together))
+        return together * self._surplus
+
+    def ended(self, work: Work) -> None:
+        """Compare a request's estimates with its end, which is now."""
+        now = self._clock()
+        ratios = [(now - at) / estimate for at, estimate in self._made.pop(work, []) if estimate]
+        if ratios:
+            ratio = min(max(statistics.median(ratios), 1 / LARGEST_SURPLUS), LARGEST_SURPLUS)
+            self._surplus += SURPLUS_GAIN * (ratio - self._surplus)
+
+
 # -- admission --------------------------------------------------------------------------------
 
 
@@ -294,7 +343,8 @@ class Queue:
         with self._changed:
             if self.closed:
                 raise NotReady("the service is stopping and takes no new requests")
-            spare = work.expires - self._clock() - work.seconds
+            doubt = work.model.cost.doubt
+            spare = work.expires - self._clock() - work.seconds / doubt
             if spare < 0:
                 allowed = work.expires - work.ticket.submitted
                 raise DeadlineExceeded(
@@ -302,7 +352,7 @@ class Queue:
                     f"{allowed:.1f} s",
                     loc=("deadline_s",),
                 )
-            wait, room = self._wait(work), min(self._max_wait, spare)
+            wait, room = self._wait(work) / doubt, min(self._max_wait, spare)
             if wait > room:
                 raise OverCapacity(
                     f"about {wait:.0f} s of work are ahead; try again later",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 from runnables.engine.cost import CostModel
@@ -11,6 +12,7 @@ from runnables.engine.scheduling import (
     BatchKey,
     Busy,
     Candidate,
+    Forecast,
     Queue,
     Turns,
     has_room,
@@ -21,14 +23,18 @@ from runnables.parameters import Priority, TextToImage
 from runnables.ticket import ANYBODY, Caller, Ticket
 
 #: as measured with the embedded model on two cores: 22 ms for one image, 87 ms for eight
-COST = CostModel(overhead=0.013, rate=0.0046 / 256, decode_rate=0.0)
+COST = CostModel(overhead=0.013, rate=0.0046 / 256, decode_rate=0.0, _observed=100)
 LIMIT = 16
 SIZES = {"square": BatchKey(1, 16, 16, 77), "tall": BatchKey(1, 24, 16, 77)}
 
 
 @dataclass(eq=False)
 class Request:
-    """A request that arrives at a time; `begun` and `ended` are filled in by the machine."""
+    """A request that arrives at a time; the machine fills in `begun`, `ended` and `etas`.
+
+    Attributes:
+        etas: from the fifth step on, when each estimate was made, and what it was.
+    """
 
     at: float
     steps: int
@@ -40,6 +46,7 @@ class Request:
     begun: float | None = None
     ended: float | None = None
     refused: StableDiffusionError | None = None
+    etas: list[tuple[float, float]] = field(default_factory=list)
 
     @property
     def latency(self) -> float:
@@ -57,7 +64,8 @@ class Row:
         work: Any = self.work
         key, calls = SIZES[work.request.size], work.steps - self.done
         left_s = COST.left(2.0 * key.area * calls, calls)
-        return Candidate(self, work, key, 2.0, left_s, fresh=self.done == 0)
+        added_s = left_s - calls * COST.overhead
+        return Candidate(self, work, key, 2.0, calls, left_s, added_s, fresh=self.done == 0)
 
     @property
     def share_s(self) -> float:
@@ -78,6 +86,7 @@ class Work:
         one = self.request
         asked = TextToImage(prompt="x", priority=one.priority)
         self.ticket = Ticket(asked, submitted=one.at, caller=one.caller)
+        self.model = SimpleNamespace(cost=COST)
         self.parameters = self.ticket.parameters
         self.seconds = COST.alone(one.steps, 2.0, one.images, self.area)
         self.left = one.images
@@ -113,6 +122,7 @@ class Machine:
             lambda one, load: COST.step(load, one.key.area),
             lambda: self.now,
         )
+        self.forecast: Forecast[Row] = Forecast(lambda: self.now)
         self.queue = Queue(max_wait, self._busy, self.turns.served, lambda: self.now)
 
     def run(self, requests: Sequence[Request]) -> Machine:
@@ -151,6 +161,15 @@ class Machine:
         for row in [one.row for one in chosen]:
             self._count(row)
         self.turns.took(chosen, candidates, seconds)
+        self._estimate({row.work for row in self.rows if row in [one.row for one in chosen]})
+
+    def _estimate(self, works: set[Work]) -> None:
+        candidates = self._candidates()
+        for work in works:
+            last = max((c for c in candidates if c.work is work), key=lambda c: c.calls)
+            eta = self.forecast.seconds(last, candidates)
+            if last.calls <= work.steps - 5:
+                work.request.etas.append((self.now, eta))
 
     def _count(self, row: Row) -> None:
         row.done += 1
@@ -162,6 +181,8 @@ class Machine:
             work.left -= 1
             if not work.left:
                 work.request.ended = self.now
+                ended: Any = work
+                self.forecast.ended(ended)
 
     def _candidates(self) -> list[Candidate[Row]]:
         return [row.candidate for row in self.rows]

@@ -31,6 +31,14 @@ def test_a_warm_up_on_a_busy_machine_does_not_stick(wrong: float) -> None:
     assert cost.step(2, 64) == pytest.approx(seconds(2, 64), rel=0.1)
 
 
+def test_a_warm_up_is_doubted_until_steps_confirm_it() -> None:
+    cost = CostModel()
+    assert cost.doubt == 10
+    for _ in range(10):
+        cost.observe_step(2, 64, 0.01)
+    assert cost.doubt == 1
+
+
 def test_overhead_and_rate_are_learnt_apart() -> None:
     """Calibrated with all in the rate, it learns from calls of different size."""
     cost, rng = CostModel(overhead=0.0, rate=2 * RATE), random.Random(0)

@@ -23,7 +23,8 @@ requests = st.builds(
 
 def candidate(request: Request, load: float = 2.0) -> Candidate[Any]:
     work: Any = Work(request)
-    return Candidate(request, work, SIZES[request.size], load, work.seconds)
+    key, calls = SIZES[request.size], request.steps
+    return Candidate(request, work, key, load, calls, work.seconds, work.seconds / 2)
 
 
 def turns(limit: float, now: float = 0.0) -> Turns[Any]:
