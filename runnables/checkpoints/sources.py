@@ -42,5 +42,5 @@ class Sources(Mapping[str, str]):
 
 
 def _is_model(path: Path) -> bool:
-    single = path.suffix == ".safetensors" and path.is_file()  # a pipe would be read for ever
+    single = path.suffix in (".safetensors", ".gguf") and path.is_file()  # a pipe is read for ever
     return single or (path / "model_index.json").is_file()
