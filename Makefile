@@ -18,7 +18,7 @@ CPU_ONLY := $(shell [ "$$(uname)" = Linux ] && ! command -v nvidia-smi >/dev/nul
 TORCH_INDEX ?= $(if $(CPU_ONLY),https://download.pytorch.org/whl/cpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve ray neuron-tools neuron-check test lint format bento bench queue-demo queue-serve load-tools deploy-tools deploy-check deploy-pages lock clean
+.PHONY: help setup serve ray neuron-tools neuron-check test lint format bento bench queue-demo queue-serve load-tools page-tools deploy-tools deploy-check deploy-pages lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -33,6 +33,7 @@ ray: $(VENV)/.ray ## the same on Ray Serve: deploy/ray/serve.yaml on $(HOST):$(P
 
 test: lint deploy-tools ## lint, types and every test
 	-@$(MAKE) --no-print-directory load-tools  # without locust its tests are skipped, by name
+	-@$(MAKE) --no-print-directory page-tools  # without npm so are those that need it
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile  # much of it waits for others
 
 lint: $(VENV)/.test ## ruff and mypy
@@ -61,6 +62,8 @@ queue-serve: $(VENV)/.queue ## the same, kept running for curl or a load test
 
 load-tools: .venv-load/.tools ## locust in an environment of its own, for benchmarks/locust*.py
 
+page-tools: tests/ui/node_modules/.tools ## axe-core and TypeScript, which check the page in tests
+
 deploy-tools: $(DEPLOY)/.tools ## create .venv-deploy with bentoctl, adapted by deploy/tools
 
 deploy-check: $(VENV)/.test $(DEPLOY)/.tools ## every ready deployment, up to apply on a stand-in of AWS
@@ -84,6 +87,10 @@ neuron-check: neuron-tools ## compile and generate over a stand-in of the Neuron
 .venv-load/.tools: requirements/load.txt requirements/constraints.txt
 	$(PYTHON) -m venv .venv-load
 	.venv-load/bin/pip install --quiet -c requirements/constraints.txt -r requirements/load.txt
+	@touch $@
+
+tests/ui/node_modules/.tools: tests/ui/package.json tests/ui/package-lock.json
+	cd tests/ui && npm ci --no-audit --no-fund
 	@touch $@
 
 lock: $(VENV)/.test ## write every installed version to requirements/constraints.txt
