@@ -18,7 +18,7 @@ CPU_ONLY := $(shell [ "$$(uname)" = Linux ] && ! command -v nvidia-smi >/dev/nul
 TORCH_INDEX ?= $(if $(CPU_ONLY),https://download.pytorch.org/whl/cpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve ray neuron-tools neuron-check test lint format bento bench queue-demo queue-serve load-tools deploy-tools deploy-check deploy-pages audit lock clean
+.PHONY: help setup serve ray neuron-tools neuron-check test lint format bento bench queue-demo queue-serve load-tools page-tools deploy-tools deploy-check deploy-pages audit lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -33,6 +33,7 @@ ray: $(VENV)/.ray ## the same on Ray Serve: deploy/ray/serve.yaml on $(HOST):$(P
 
 test: lint deploy-tools ## lint, types and every test
 	-@$(MAKE) --no-print-directory load-tools  # without locust its tests are skipped, by name
+	-@$(MAKE) --no-print-directory page-tools  # without npm so are those that need it
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile  # much of it waits for others
 
 lint: $(VENV)/.test ## ruff and mypy
@@ -60,6 +61,8 @@ queue-serve: $(VENV)/.queue ## the same, kept running for curl or a load test
 	$(BIN)/python -m hosts.queue.local.serve
 
 load-tools: .venv-load/.tools ## locust in an environment of its own, for benchmarks/locust*.py
+
+page-tools: tests/ui/node_modules/.tools ## axe-core and TypeScript, which check the page in tests
 
 deploy-tools: $(DEPLOY)/.tools ## create .venv-deploy with bentoctl, adapted by deploy/tools
 
@@ -92,6 +95,10 @@ audit: .venv-audit/.tools ## compare the pinned packages with the advisories tha
 .venv-audit/.tools:
 	$(PYTHON) -m venv .venv-audit
 	.venv-audit/bin/pip install --quiet pip-audit==2.10.1
+	@touch $@
+
+tests/ui/node_modules/.tools: tests/ui/package.json tests/ui/package-lock.json
+	cd tests/ui && npm ci --no-audit --no-fund
 	@touch $@
 
 lock: $(VENV)/.test ## write every installed version to requirements/constraints.txt

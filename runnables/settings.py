@@ -208,7 +208,7 @@ class Settings(EnvironmentSettings):
     safety: Literal["off", "flag", "blur", "block"] = Field(
         "block", description="What happens to flagged images where the model ships a safety checker"
     )
-    ui: bool = Field(True, description="The web page at /ui, loaded when it is first opened")
+    ui: bool = Field(True, description="The web page at /ui")
     log_format: Literal["text", "json"] = Field(
         "text",
         description="json: every line of the log is an object with time, level, logger, message, "

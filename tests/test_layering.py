@@ -83,11 +83,14 @@ ROOMS = {
     "webui": _room("api.webui", FORM, TORCH | HOSTS),
     "jobs": _room("api.jobs", FORM, TORCH | HOSTS),
     "mcp": _room("api.mcp", f"{FORM} jobs", TORCH | HOSTS),
+    "page": _room("ui ui.static", never=TORCH | HOSTS),
     "api": _room(
-        "api.app api.errors api.openapi", f"{FORM} native openai webui jobs mcp", TORCH | HOSTS
+        "api.app api.errors api.openapi", f"{FORM} native openai webui jobs mcp page", TORCH | HOSTS
     ),
-    "ui": _room("ui", never=TORCH | {"bentoml", "ray"}),
-    "hosts": _room("service hosts", f"{FORM} webui api ui", TORCH),
+    "standalone": _room(
+        "ui.__main__ ui.app ui.client ui.generation", "page", TORCH | {"bentoml", "ray"}
+    ),
+    "hosts": _room("service hosts", f"{FORM} webui api", TORCH),
     "models": _room("models", f"{VALUES} samplers checkpoints families accelerators", HTTP),
     "benchmarks": _room("benchmarks", f"{VALUES} {RUNNABLES} runnable hosts"),
 }

@@ -31,7 +31,7 @@ SERVE = (
     "hosts/host.py",
     "hosts/banner.py",
     "hosts/queue/worker",
-    "ui",
+    "ui/static.py",
     "models",
 )
 #: what `python -m deploy.check` is made of; the checks of manifests run beside the tests
@@ -138,12 +138,9 @@ def test_what_is_imported_is_declared(name: str) -> None:
 def test_the_neuron_bento_declares_what_it_imports() -> None:
     bento = yaml.safe_load((ROOT / "bentofile.neuron.yaml").read_text())
     available = {plain(re.split(r"[\[=]", line)[0]) for line in bento["python"]["packages"]}
-    page = {"gradio", "fastapi", "uvicorn", "httpx", "httpx_sse"}  # SD_UI is off there
     found = missing("serve", available)
     left = {
-        module: file
-        for module, file in found.items()
-        if module.partition(".")[0] not in page and not file.startswith("models/embedded/")
+        module: file for module, file in found.items() if not file.startswith("models/embedded/")
     }
     assert left == {}
 

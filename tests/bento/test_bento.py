@@ -59,7 +59,7 @@ def test_model_and_configuration_are_inside(home: Path, name: str) -> None:
     [
         ("stable_diffusion_fp32", {"SD_PRECISION": "fp32"}),
         ("stable_diffusion_fp16", {"SD_PRECISION": "fp16", "SD_DEVICE": "cuda"}),
-        ("stable_diffusion_neuron", {"SD_DEVICE": "neuron", "SD_UI": "false"}),
+        ("stable_diffusion_neuron", {"SD_DEVICE": "neuron"}),
     ],
 )
 def test_the_container_is_told_what_it_runs_on(home: Path, name: str, told: dict[str, str]) -> None:

@@ -137,7 +137,8 @@ def test_loras_embeddings_and_controlnets_are_picked_with_what_they_need(
         ):
             inside = f"details[data-field={kind}]"
             page.click(f"{inside} > summary")
-            page.find(f"{inside} .add").send_keys(name)
+            page.find(f"{inside} .adding select").send_keys(name)
+            page.click(f"{inside} .adding button")
             page.until(lambda inside=inside: page.shown(f"{inside} .use"))
         assert page.value("#prompt") == "a hill bad-hands-5"
         page.fill("details[data-field=loras] .weight input", "0.5")

@@ -24,9 +24,10 @@ export class Uses {
   constructor(kind, added = () => {}) {
     this.kind = kind;
     this.root = /** @type {HTMLDetailsElement} */ (find(`details[data-field=${kind}]`));
-    this.adding = /** @type {HTMLSelectElement} */ (find(".add", this.root));
-    this.adding.addEventListener("change", () => {
-      const name = this.adding.value;
+    this.adding = find(".adding", this.root);
+    this.choice = /** @type {HTMLSelectElement} */ (find("select", this.adding));
+    find("button", this.adding).addEventListener("click", () => {
+      const name = this.choice.value;
       if (name) this.#add({ name });
       if (name) added(name);
     });
@@ -36,7 +37,6 @@ export class Uses {
   offer(/** @type {{name: string}[]} */ entries) {
     this.#names = entries.map((entry) => entry.name);
     for (const none of all(".none", this.root)) none.hidden = entries.length > 0;
-    this.adding.hidden = entries.length === 0;
     this.#show();
   }
 
@@ -97,7 +97,7 @@ export class Uses {
       this.#picked = this.#picked.filter((one) => one !== use);
       made.remove();
       this.#show();
-      this.adding.focus();
+      this.choice.focus();
     });
     this.#picked.push(use);
     find(".uses", this.root).append(made);
@@ -109,8 +109,8 @@ export class Uses {
     const used = new Set(this.#picked.map(({ name }) => name));
     // the same ControlNet may act twice, on two pictures
     const left = this.#names.filter((name) => this.kind === "controlnets" || !used.has(name));
-    fill(this.adding, [["", "Add …"], ...left.map((name) => /** @type {[string, string]} */ ([name, name]))]);
-    this.adding.value = "";
+    fill(this.choice, left.map((name) => /** @type {[string, string]} */ ([name, name])));
+    this.adding.hidden = left.length === 0;
     find(".count", this.root).textContent = used.size ? String(this.#picked.length) : "";
   }
 }

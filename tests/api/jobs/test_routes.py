@@ -159,6 +159,19 @@ def test_listing_goes_newest_first_in_pages(client: Client) -> None:
     assert client.http.get("/jobs?state=queued").json() == {"jobs": [], "next": None}
 
 
+def test_listing_by_the_beginning_of_the_id(client: Client) -> None:
+    for id in ("mine-1", "theirs", "mine-2", "min"):
+        client.post(id=id)
+
+    def listed(prefix: str) -> list[str]:
+        answer = client.http.get("/jobs", params={"prefix": prefix})
+        return [job["id"] for job in answer.json()["jobs"]]
+
+    assert listed("mine-") == ["mine-2", "mine-1"]
+    assert listed("m") == ["min", "mine-2", "mine-1"]
+    assert listed("") == ["min", "mine-2", "theirs", "mine-1"]
+
+
 @pytest.mark.parametrize(
     ("body", "loc"),
     [
@@ -195,6 +208,7 @@ def test_bad_jobs_are_refused_by_field(
         ("/jobs?limit=x", 400),
         ("/jobs?cursor=-1", 400),
         ("/jobs?state=done", 400),
+        ("/jobs?prefix=a%25", 400),
         ("/jobs/none/events?preview_every=-1", 400),
     ],
 )
