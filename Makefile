@@ -90,7 +90,7 @@ neuron-check: neuron-tools ## compile and generate over a stand-in of the Neuron
 	@touch $@
 
 audit: .venv-audit/.tools ## compare the pinned packages with the advisories that are known
-	.venv-audit/bin/pip-audit --no-deps --disable-pip -r requirements/constraints.txt
+	.venv-audit/bin/pip-audit --strict --no-deps --disable-pip -r requirements/constraints.txt
 
 .venv-audit/.tools:
 	$(PYTHON) -m venv .venv-audit
