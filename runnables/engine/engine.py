@@ -82,7 +82,7 @@ class Engine:
         self._queue = Queue(self._settings.max_queue_s, self._busy, self._turns.served)
         pool.wake = self._queue.wake
         self._preparer = Preparer(self._settings.prompt_cache)
-        pool.evicted = self._release_model
+        pool.evicted = self._forget
         self._rows: list[Row] = []
         self._tasks = Tasks(self._turns.served)
         self._blamed: list[Work] = []  # whose work is under way: these end with what it raises
@@ -292,7 +292,7 @@ class Engine:
             else:
                 self._admit_waiting(waiting, outcome)
 
-    def _release_model(self, model: LoadedModel) -> None:
+    def _forget(self, model: LoadedModel) -> None:
         """Release what is kept of a model that is evicted."""
         self._batch = None
         for family in filter(None, (model.base, model.refiner)):
@@ -326,7 +326,9 @@ class Engine:
                 self._rows += rows
             self._blamed.remove(prepared)
         if taken:
-            self._measured("encode", time.perf_counter() - started, len(taken))
+            seconds = time.perf_counter() - started
+            self._turns.delayed(seconds)
+            self._measured("encode", seconds, len(taken))
 
     def _has_room(self, taken: Sequence[Work]) -> bool:
         held = sum(task.held for task in self._tasks)

@@ -34,6 +34,7 @@ PATIENCE: Mapping[Priority, float] = {"high": 1.0, "normal": 4.0, "low": 16.0}
 AHEAD = 2  # how many full batches of rows are prepared and kept in memory
 STRETCH = 2.0  # how many times longer a step may become by those that are not first in line
 LARGEST_SURPLUS = 3.0  # how wrong one request's estimates may be, as the next ones count it
+MOST_DEBT_STEPS = 10  # steps in which the first in line make up for a delay, at most
 SURPLUS_GAIN = 0.1  # how far one request moves the surplus
 FORGET = 1000  # callers that are remembered; then the half that was served least is forgotten
 
@@ -138,6 +139,8 @@ class Turns(Generic[R]):
         self._floor = 0.0  # the virtual time at which new callers begin
         self._credit: dict[BatchKey, float] = {}  # seconds that waiting batch keys may take
         self._led: BatchKey | None = None
+        self._peers_s = 0.0  # estimated, of the chosen step without those that fill it
+        self._debt = 0.0  # seconds by which others than the first were served too much
 
     def served(self, caller: Caller) -> float:
         """Return the caller's virtual time: the seconds that it was served, divided by weight."""
@@ -199,28 +202,32 @@ class Turns(Generic[R]):
     ) -> list[Candidate[R]]:
         """Return the first, its peers, and of the others those that at most double the step.
 
-        New rows go before others, so that they take their first step at once, and then those that
-        have least left.
+        New rows go before others, so that they take their first step soon, and then those that have
+        least left.
         """
         alike = sorted(alike, key=lambda one: (not one.fresh, one.pending_s))
         room, longest = self._limit(first), first.work.seconds
-        peers = [
-            one
-            for one in alike
-            if self.served(one.caller) <= level and (one.fresh or one.left_s <= longest)
-        ]
+        peers = [one for one in alike if self.served(one.caller) <= level and one.left_s <= longest]
         chosen, load = [first], first.load
         for one in peers:
             if one is not first and load + one.load <= room:
                 chosen.append(one)
                 load += one.load
-        allowed = STRETCH * self._seconds(first, load)
+        self._peers_s = self._seconds(first, load)
+        allowed = STRETCH * self._peers_s - self._debt
         for one in sorted(alike, key=lambda one: self.served(one.caller) > level):
             fits = load + one.load <= room and self._seconds(first, load + one.load) <= allowed
             if one not in chosen and fits:
                 chosen.append(one)
                 load += one.load
         return chosen
+
+    def delayed(self, seconds: float) -> None:
+        """Count seconds between the steps, or of a step beyond what others may take of it.
+
+        So what others cost beside their steps (encoding, decoding) is part of the doubling.
+        """
+        self._debt = min(max(self._debt + seconds, 0.0), MOST_DEBT_STEPS * self._peers_s)
 
     def took(
         self,
@@ -229,6 +236,7 @@ class Turns(Generic[R]):
         seconds: float,
     ) -> None:
         """Count a step: to its callers by load, and to the batch keys that waited for it."""
+        self.delayed(seconds - STRETCH * self._peers_s)
         load = sum(one.load for one in chosen)
         for one in chosen:
             self.charge(one.caller, seconds * one.load / load)

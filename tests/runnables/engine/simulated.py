@@ -23,7 +23,7 @@ from runnables.parameters import Priority, TextToImage
 from runnables.ticket import ANYBODY, Caller, Ticket
 
 #: as measured with the embedded model on two cores: 22 ms for one image, 87 ms for eight
-COST = CostModel(overhead=0.013, rate=0.0046 / 256, decode_rate=0.0, _observed=100)
+COST = CostModel(overhead=0.013, rate=0.0046 / 256, decode_rate=0.02 / 256, _observed=100)
 LIMIT = 16
 SIZES = {"square": BatchKey(1, 16, 16, 77), "tall": BatchKey(1, 24, 16, 77)}
 
@@ -155,7 +155,9 @@ class Machine:
     def _step(self) -> None:
         candidates = self._candidates()
         chosen = self.turns.choose(candidates)
-        seconds = COST.step(sum(one.load for one in chosen), chosen[0].key.area)
+        area = chosen[0].key.area
+        done = sum(one.calls == 1 for one in chosen)
+        seconds = COST.step(sum(one.load for one in chosen), area) + COST.decode_rate * area * done
         self.now += seconds
         self.busy_s += seconds
         for row in [one.row for one in chosen]:
