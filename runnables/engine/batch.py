@@ -22,8 +22,8 @@ class Batch:
 
     Guided rows come first, so that conditional outputs are rows 0..R-1 of the denoiser's batch and
     unconditional ones rows R..R+G-1. Rows that extensions ask for follow, and then padding up to
-    the accelerator's bucket. All that a step needs is on the device before it: a step reads no value
-    back and copies nothing there, so that the device never waits for Python.
+    the accelerator's bucket. All that a step needs is on the device before it: a step reads no
+    value back and copies nothing there, so that the device never waits for Python.
 
     Attributes:
         buffer: (R, depth + 2, C, h, w) float32: sampler state, then model output, then noise.
@@ -81,6 +81,8 @@ class Batch:
         def plain(sample: Tensor, timesteps: Tensor, **extra: Any) -> Tensor:
             return self._family.denoise(sample, timesteps, self._conditioning, **extra)
 
+        if not self._calls:
+            return self._accelerator.denoise(self._family, sample, timesteps, self._conditioning)
         denoise = plain
         for call in reversed(self._calls):
             denoise = call.around(denoise)

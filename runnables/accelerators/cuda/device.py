@@ -6,11 +6,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from runnables.accelerators.base import DTYPES, Accelerator, Mark, T
+from runnables.accelerators.cuda.graph import CudaGraph
+from runnables.accelerators.graphs import Graphs
 from runnables.errors import ConfigurationError
-from runnables.families.base import Family
+from runnables.families.base import Conditioning, Family
 
 if TYPE_CHECKING:
     from runnables.settings import Settings
@@ -47,7 +49,11 @@ class Cuda(Accelerator):
             )
         precision = "fp16" if settings.precision == "auto" else settings.precision
         super().__init__(torch.device("cuda"), DTYPES[precision], settings)
-        if settings.compile:  # compiled graphs want few batch sizes
+        self._graphs: Graphs | None = None
+        if settings.cuda_graphs_mb:
+            self._graphs = Graphs(CudaGraph, settings.cuda_graphs_mb * 1e6)
+        self.static = settings.compile == "full"
+        if self.static or self._graphs is not None:  # these want few batch sizes
             self.buckets = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64)
 
     def prepare(self, family: Family) -> None:
@@ -59,8 +65,17 @@ class Cuda(Accelerator):
             family.denoiser.to(memory_format=torch.channels_last)
             family.denoiser.fuse_qkv_projections()
         family.vae.to(memory_format=torch.channels_last)
-        if self.settings.compile:
+        if self.settings.compile == "regional":
+            self.compile_blocks(family)
+        elif self.settings.compile == "full":
             family.denoiser.compile(mode="max-autotune-no-cudagraphs", dynamic=False)
+
+    def denoise(
+        self, family: Family, sample: Tensor, timesteps: Tensor, conditioning: Conditioning
+    ) -> Tensor:
+        if self._graphs is None:
+            return super().denoise(family, sample, timesteps, conditioning)
+        return self._graphs.denoise(family, sample, timesteps, conditioning)
 
     def adopt(self, module: nn.Module, size: tuple[int, int]) -> None:
         super().adopt(module, size)
@@ -83,4 +98,6 @@ class Cuda(Accelerator):
         torch.cuda.synchronize(self.device)
 
     def free_memory(self) -> None:
+        if self._graphs is not None:
+            self._graphs.clear()
         torch.cuda.empty_cache()
