@@ -6,9 +6,9 @@ import importlib
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -114,9 +114,9 @@ class Models:
             raise ConfigurationError(
                 f"SD_MODELS names {first.name}, which SD_MODEL serves already", loc=("SD_MODELS",)
             )
-        if (settings.models or settings.models_dir) and accelerator.buckets:
+        if (settings.models or settings.models_dir) and accelerator.static:
             raise ConfigurationError(
-                "several models need steps of any size: no compiled models, no SD_COMPILE",
+                "several models need steps of any size: no compiled models, no SD_COMPILE=full",
                 loc=("SD_MODELS",),
             )
         budget = settings.models_memory_gb * 1e9 or math.inf
@@ -154,17 +154,19 @@ def family_of(checkpoint: Checkpoint, accelerator: Accelerator) -> Family:
 def warm_up(model: LoadedModel, accelerator: Accelerator) -> None:
     """Generate a little with every part, and calibrate the cost model with what it took."""
     cost, memory = model.cost, model.memory
-    samples: list[tuple[int, int, float]] = []
+    samples: dict[int, tuple[int, int, float]] = {}
     started = time.perf_counter()
     most = min(4, max(accelerator.buckets, default=8) // 2)  # guided images take two rows
-    for images in (1, 1, most):  # the first call pays for initialisation, the second is measured
+    if model.settings.compile == "regional":  # code for one row is not that for several
+        _timed_step(_rows(model, 1, guidance_scale=1.0), accelerator)
+    # the first call of a size pays for initialisation, or is captured; the second is measured
+    for images in (1, 1, most, most) if accelerator.buckets else (1, 1, most):
         step = partial(_timed_step, _rows(model, images), accelerator)
-        sample, held = accelerator.measure(step)
-        samples = [*samples, sample][-2:]
+        samples[images], held = accelerator.measure(step)
         if time.perf_counter() - started > WARM_UP_S:
             break
-    cost.calibrate(samples)
-    calls, area, _ = samples[-1]
+    cost.calibrate(list(samples.values()))
+    calls, area, _ = samples[max(samples)]
     rows, decoding = _rows(model, 1), time.perf_counter()
     decoded, decode_held = accelerator.measure(lambda: list(decode(rows, accelerator)))
     cost.decode_rate = (time.perf_counter() - decoding) / area
@@ -180,17 +182,17 @@ def warm_up(model: LoadedModel, accelerator: Accelerator) -> None:
     )
 
 
-def _rows(model: LoadedModel, images: int) -> list[Row]:
-    work = denoise.plan(model, Ticket(_parameters(model, images)), _inputs(model))
+def _rows(model: LoadedModel, images: int, **options: float) -> list[Row]:
+    work = denoise.plan(model, Ticket(_parameters(model, images, options)), _inputs(model))
     ((_, rows),) = Preparer(0).prepare([work])
     if isinstance(rows, Exception):
         raise rows
     return rows
 
 
-def _parameters(model: LoadedModel, images: int) -> Parameters:
+def _parameters(model: LoadedModel, images: int, options: Mapping[str, Any]) -> Parameters:
     task: type[Parameters] = Inpaint if model.base.traits.inpaints_only else TextToImage
-    return task(prompt="warm up", num_images_per_prompt=images, seed=0)
+    return task(prompt="warm up", num_images_per_prompt=images, seed=0, **options)
 
 
 def _timed_step(rows: list[Row], accelerator: Accelerator) -> tuple[int, int, float]:

@@ -108,8 +108,16 @@ class Settings(EnvironmentSettings):
         ge=0,
         description="CPU threads for generating; 0: as many as cores are free",
     )
-    compile: bool = Field(
-        False, description="torch.compile the denoiser (slower start, faster steps)"
+    compile: Literal["off", "regional", "full"] = Field(
+        "off",
+        description="torch.compile: regional compiles the denoiser's repeated blocks, once for all "
+        "sizes; full the whole denoiser for each number of rows (on a GPU; slower start)",
+    )
+    cuda_graphs_mb: int = Field(
+        0,
+        ge=0,
+        description="Memory for CUDA graphs of denoiser calls, captured by size and number of rows "
+        "when they are first used; 0: none",
     )
     max_batch: int = Field(
         0, ge=0, description="Denoiser rows per step at most; 0: as the accelerator suggests"

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from api.http import forms
-from api.http.operations import Schema, schema_of
+from api.http.operations import Schema
 from runnables.parameters import MODELS, Task
 
 #: name -> (task, what it does)
@@ -67,7 +67,7 @@ def divided(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any
 
 
 def _of_task(task: Task) -> Schema:
-    schema = schema_of(MODELS[task])
+    schema = MODELS[task].model_json_schema()
     files = {
         name: {"type": "string", "description": FILES[name]}
         for name in forms.files_of(MODELS[task])
@@ -75,4 +75,5 @@ def _of_task(task: Task) -> Schema:
     kept = {name: one for name, one in schema["properties"].items() if name not in LEFT_OUT}
     properties = {**files, **kept, "show": SHOWN, "wait": WAIT}
     required = [*files, *schema.get("required", [])]
-    return {"type": "object", "properties": properties, "required": required}
+    parts = schema.get("$defs", {})  # what the properties refer to
+    return {"type": "object", "properties": properties, "required": required, "$defs": parts}

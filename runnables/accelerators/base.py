@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from runnables.accelerators.streaming import move
 
 if TYPE_CHECKING:
     from runnables.checkpoints.checkpoint import Checkpoint
-    from runnables.families.base import Family
+    from runnables.families.base import Conditioning, Family
     from runnables.settings import Settings
 
 T = TypeVar("T")
@@ -44,8 +44,10 @@ class Mark:
 class Accelerator:
     """An accelerator is a device with a number format and a limit on what one step may hold."""
 
-    #: denoiser rows a call is padded to; empty: any number (no static shapes)
+    #: denoiser rows a call is padded to; empty: any number
     buckets: tuple[int, ...] = ()
+    #: whether the denoiser runs at the shapes alone that it was compiled for
+    static = False
     #: denoiser rows beyond which a larger batch no longer pays, at 64x64 latents; scaled by area
     efficient_rows = 16
     #: denoiser rows a step holds at most, however small they are
@@ -87,6 +89,17 @@ class Accelerator:
             size: (height, width) of most of its inputs.
         """
         module.to(self.device)
+
+    def compile_blocks(self, family: Family) -> None:
+        """Compile the denoiser's repeated blocks once, for all sizes and numbers of rows."""
+        torch._dynamo.config.recompile_limit = 64  # one UNet has blocks of several widths
+        family.denoiser.compile_repeated_blocks(fullgraph=True, dynamic=True)
+
+    def denoise(
+        self, family: Family, sample: Tensor, timesteps: Tensor, conditioning: Conditioning
+    ) -> Tensor:
+        """Run a denoiser call in which no extension acts; arguments as `Family.denoise`."""
+        return family.denoise(sample, timesteps, conditioning)
 
     @contextmanager
     def session(self) -> Iterator[None]:

@@ -98,6 +98,7 @@ def load_denoiser(
     Raises:
         ConfigurationError: the file is damaged, or no such folder is found.
     """
+    folder: Path | None
     if path.suffix == GGUF and config:  # its names may be those of any program that writes such
         family, known, folder = _family_around(Path(config)), "", Path(config)
     else:

@@ -81,6 +81,8 @@ class Batch:
         def plain(sample: Tensor, timesteps: Tensor, **extra: Any) -> Tensor:
             return self._family.denoise(sample, timesteps, self._conditioning, **extra)
 
+        if not self._calls:
+            return self._accelerator.denoise(self._family, sample, timesteps, self._conditioning)
         denoise = plain
         for call in reversed(self._calls):
             denoise = call.around(denoise)

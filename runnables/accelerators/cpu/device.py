@@ -35,6 +35,10 @@ class Cpu(Accelerator):
                 "use fp32, or bf16 where the CPU supports it",
                 loc=("SD_PRECISION",),
             )
+        if settings.compile == "full":
+            raise ConfigurationError(
+                "SD_COMPILE=full needs a GPU; use regional", loc=("SD_COMPILE",)
+            )
         dtype = DTYPES.get(settings.precision, torch.float32)
         super().__init__(torch.device("cpu"), dtype, settings)
         self._threads = None if settings.threads else Threads(usable_cores(), others_seconds)
@@ -46,6 +50,8 @@ class Cpu(Accelerator):
         if family.denoiser_name == "unet":  # a transformer has one convolution, others copy it
             pack(family.denoiser, family.traits.latent_size)
         pack(family.vae, family.traits.native_size)
+        if self.settings.compile == "regional":
+            self.compile_blocks(family)
 
     def adopt(self, module: nn.Module, size: tuple[int, int]) -> None:
         super().adopt(module, size)

@@ -7,14 +7,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from runnables.accelerators.base import DTYPES, Accelerator, Mark, T
+from runnables.accelerators.cuda.graph import CudaGraph
+from runnables.accelerators.graphs import Graphs
 from runnables.accelerators.placement import place, working_bytes
 from runnables.accelerators.streaming import move
 from runnables.checkpoints.quantization import is_quantized
 from runnables.errors import ConfigurationError
-from runnables.families.base import Family
+from runnables.families.base import Conditioning, Family
 
 if TYPE_CHECKING:
     from runnables.settings import Settings
@@ -54,7 +56,12 @@ class Cuda(Accelerator):
             )
         precision = "fp16" if settings.precision == "auto" else settings.precision
         super().__init__(torch.device("cuda"), DTYPES[precision], settings)
-        if settings.compile:  # compiled graphs want few batch sizes
+        self._graphs: Graphs | None = None
+        if settings.cuda_graphs_mb:
+            self._graphs = Graphs(CudaGraph, settings.cuda_graphs_mb * 1e6)
+        self._moving: set[int] = set()  # models whose weights come to the device at every call
+        self.static = settings.compile == "full"
+        if self.static or self._graphs is not None:  # these want few batch sizes
             self.buckets = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64)
 
     def prepare(self, family: Family) -> None:
@@ -64,13 +71,16 @@ class Cuda(Accelerator):
             torch.backends.cuda.matmul.allow_tf32 = False  # parity before speed in fp32
             torch.backends.cudnn.allow_tf32 = False
         if streamed:  # what follows would undo their hooks
+            self._moving.add(family.number)
             return
         if family.denoiser_name == "unet":  # a transformer has no convolutions to speak of
             family.denoiser.to(memory_format=torch.channels_last)
             if not is_quantized(family.denoiser):
                 family.denoiser.fuse_qkv_projections()
         family.vae.to(memory_format=torch.channels_last)
-        if self.settings.compile:
+        if self.settings.compile == "regional":
+            self.compile_blocks(family)
+        elif self.settings.compile == "full":
             family.denoiser.compile(mode="max-autotune-no-cudagraphs", dynamic=False)
 
     def place(self, family: Family) -> tuple[str, ...]:
@@ -81,6 +91,13 @@ class Cuda(Accelerator):
         )
         logger.info("%s: %s", family.checkpoint.name, placement)
         return placement.streamed
+
+    def denoise(
+        self, family: Family, sample: Tensor, timesteps: Tensor, conditioning: Conditioning
+    ) -> Tensor:
+        if self._graphs is None or family.number in self._moving:
+            return super().denoise(family, sample, timesteps, conditioning)
+        return self._graphs.denoise(family, sample, timesteps, conditioning)
 
     def adopt(self, module: nn.Module, size: tuple[int, int]) -> None:
         super().adopt(module, size)
@@ -103,4 +120,6 @@ class Cuda(Accelerator):
         torch.cuda.synchronize(self.device)
 
     def free_memory(self) -> None:
+        if self._graphs is not None:
+            self._graphs.clear()
         torch.cuda.empty_cache()

@@ -28,6 +28,8 @@ CORES = "NEURON_RT_VISIBLE_CORES"
 class Neuron(Accelerator):
     """Every denoiser call has the compiled number of rows, because the engine pads it."""
 
+    static = True
+
     def __init__(self, settings: Settings) -> None:
         if settings.precision != "auto":
             logger.warning(

@@ -1,0 +1,127 @@
+"""Graphs are kept by shape within a budget; a recording capture stands for CUDA's."""
+
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from runnables.accelerators.graphs import DenoiserCall, Graphs, Inputs
+from runnables.families.base import Conditioning
+
+
+class Model:
+    """The part of a family that graphs use; it counts its calls."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.calls = 0
+
+    def denoise(
+        self, sample: Tensor, timesteps: Tensor, conditioning: Conditioning, **extra: Any
+    ) -> Tensor:
+        self.calls += 1
+        return sample + timesteps.view(-1, 1, 1, 1) + conditioning.hidden_states.mean()
+
+
+class Recorded:
+    """As CUDA's: inputs and output stay where they are, and a replay runs no Python of the call.
+
+    The call is kept as a traced program, so that values that are not copied in stay the old ones.
+    """
+
+    nbytes = 100
+
+    def __init__(self, call: DenoiserCall, inputs: Inputs) -> None:
+        from torch.fx.experimental.proxy_tensor import make_fx
+
+        self._inputs = [None if one is None else one.clone() for one in inputs]
+        tensors = [one for one in self._inputs if one is not None]
+
+        def plain(*given: Tensor) -> Tensor:
+            left = iter(given)
+            return call([None if one is None else next(left) for one in self._inputs])
+
+        self._program = make_fx(plain)(*tensors)
+        self._output = self._program(*tensors)
+
+    def __call__(self, inputs: Inputs) -> Tensor:
+        for fixed, one in zip(self._inputs, inputs, strict=True):
+            if fixed is not None and one is not None:
+                fixed.copy_(one)  # fails where a shape is another
+        self._output.copy_(self._program(*(one for one in self._inputs if one is not None)))
+        return self._output
+
+
+def arguments(rows: int, side: int = 8, tokens: int = 77) -> tuple[Tensor, Tensor, Conditioning]:
+    text = Conditioning(torch.randn(rows, tokens, 4))
+    return torch.randn(rows, 4, side, side), torch.rand(rows), text
+
+
+def test_a_shape_is_captured_once_and_replayed_with_new_values() -> None:
+    graphs, model = Graphs(Recorded, 1000), Model(1)
+    for _ in range(3):
+        given = arguments(2)
+        output = graphs.denoise(model, *given)  # type: ignore[arg-type]
+        assert torch.equal(output, Model(0).denoise(*given))
+    assert (len(graphs), model.calls) == (1, 1)
+    for rows, side, tokens in ((4, 8, 77), (2, 16, 77), (2, 8, 154)):
+        graphs.denoise(model, *arguments(rows, side, tokens))  # type: ignore[arg-type]
+    assert len(graphs) == 4
+
+
+def test_the_one_used_longest_ago_makes_room() -> None:
+    graphs, model = Graphs(Recorded, 250), Model(1)
+    for rows in (2, 4, 2, 8):  # 4 goes
+        graphs.denoise(model, *arguments(rows))  # type: ignore[arg-type]
+    assert (len(graphs), graphs.nbytes, model.calls) == (2, 200, 3)
+    graphs.denoise(model, *arguments(2))  # type: ignore[arg-type]
+    assert model.calls == 3
+    graphs.denoise(model, *arguments(4))  # type: ignore[arg-type]
+    assert model.calls == 4
+
+
+def test_one_over_the_budget_is_not_captured_again() -> None:
+    graphs, model = Graphs(Recorded, 50), Model(1)
+    for _ in range(3):
+        given = arguments(2)
+        output = graphs.denoise(model, *given)  # type: ignore[arg-type]
+        assert torch.equal(output, Model(0).denoise(*given))
+    assert len(graphs) == 0
+    assert model.calls == 3
+
+
+@pytest.mark.parametrize("error", [torch.cuda.OutOfMemoryError("full"), RuntimeError("illegal")])
+def test_a_call_that_cannot_be_captured_is_run(error: Exception) -> None:
+    failing = True
+
+    def capture(call: DenoiserCall, inputs: Inputs) -> Recorded:
+        if failing:
+            raise error
+        return Recorded(call, inputs)
+
+    graphs, model = Graphs(capture, 1000), Model(1)
+    given = arguments(2)
+    output = graphs.denoise(model, *given)  # type: ignore[arg-type]
+    assert torch.equal(output, Model(0).denoise(*given))
+    failing = False
+    graphs.denoise(model, *arguments(4))  # type: ignore[arg-type]
+    assert len(graphs) == 1
+    graphs.clear()  # memory was freed: it is tried again
+    graphs.denoise(model, *arguments(2))  # type: ignore[arg-type]
+    assert len(graphs) == 1
+
+
+def test_a_models_graphs_go_with_it() -> None:
+    graphs, kept, gone = Graphs(Recorded, 1000), Model(1), Model(2)
+    for model in (kept, gone):
+        graphs.denoise(model, *arguments(2))  # type: ignore[arg-type]
+    assert len(graphs) == 2
+    del gone, model
+    gc.collect()
+    assert len(graphs) == 1
+    graphs.denoise(kept, *arguments(2))  # type: ignore[arg-type]
+    assert kept.calls == 1
