@@ -10,6 +10,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from models import bucket
+from models.fitting import DoesNotFit, fit
 from runnables.accelerators.neuron.compilation import Compilation, CompilationFailed, compile_neuron
 from runnables.checkpoints import manifest
 from runnables.checkpoints.catalog import CATALOG, FOLDER
@@ -19,6 +20,7 @@ ERRORS = (
     ImportFailed,
     manifest.Damaged,
     CompilationFailed,
+    DoesNotFit,
     bucket.PushFailed,
     BotoCoreError,
     ClientError,
@@ -56,6 +58,11 @@ def _parser() -> argparse.ArgumentParser:
     verifying = commands.add_parser("verify", help="compare a model with its manifest")
     verifying.add_argument("name")
     commands.add_parser("catalog", help="the models that `import` knows by name")
+    fitting = commands.add_parser("fit", help="whether a model fits a card, and how")
+    fitting.add_argument("name", help="a name from the catalog, or a diffusers folder")
+    fitting.add_argument("--gpu", type=float, required=True, help="GB of the card's memory")
+    fitting.add_argument("--precision", choices=("fp32", "fp16", "bf16"), default="fp16")
+    fitting.add_argument("--quantize", default="", help="as SD_QUANTIZE")
     compiling = commands.add_parser("compile-neuron", help="compile for Inferentia2")
     compiling.add_argument("source", help="a diffusers folder or Hub id")
     compiling.add_argument("into", type=Path, help="the folder to write")
@@ -138,12 +145,19 @@ def _catalog(chosen: argparse.Namespace) -> None:
         )
 
 
+def _fit(chosen: argparse.Namespace) -> None:
+    print(f"{chosen.name} on {chosen.gpu:g} GB in {chosen.precision}")
+    for line in fit(chosen.name, chosen.gpu, chosen.precision, chosen.quantize):
+        print(f"  {line}")
+
+
 COMMANDS = {
     "import": _import,
     "list": _list,
     "push": _push,
     "verify": _verify,
     "catalog": _catalog,
+    "fit": _fit,
     "compile-neuron": _compile,
 }
 

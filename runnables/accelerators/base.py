@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Self, TypeVar
 import torch
 from torch import nn
 
+from runnables.accelerators.streaming import move
+
 if TYPE_CHECKING:
     from runnables.checkpoints.checkpoint import Checkpoint
     from runnables.families.base import Family
@@ -68,8 +70,15 @@ class Accelerator:
 
     def prepare(self, family: Family) -> None:
         """Move the modules to the device and make the denoiser fast there, once, before serving."""
-        for module in family.checkpoint.modules:
-            module.to(self.device)
+        move(family, self.device, self.place(family))
+
+    def place(self, family: Family) -> tuple[str, ...]:
+        """Return the components that stay in main memory; none where the device has no other.
+
+        Raises:
+            ConfigurationError: the model does not fit, with the GiB that are missing.
+        """
+        return ()
 
     def adopt(self, module: nn.Module, size: tuple[int, int]) -> None:
         """Move a module that is run beside the denoiser to the device, and make it fast there.

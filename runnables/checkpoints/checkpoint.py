@@ -93,7 +93,16 @@ class Checkpoint:
     @property
     def nbytes(self) -> int:
         """Return the bytes of all weights."""
-        return sum(bytes_of(weight) for part in self.modules for weight in part.parameters())
+        return sum(self.sizes.values())
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Return component -> bytes of its weights."""
+        return {
+            name: sum(bytes_of(weight) for weight in part.parameters())
+            for name, part in self.components.items()
+            if isinstance(part, nn.Module)
+        }
 
 
 def profile_of(family: str, scheduler_config: Mapping[str, Any], own: Mapping[str, Any]) -> Profile:

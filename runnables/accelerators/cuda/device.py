@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Self
 
@@ -9,12 +10,17 @@ import torch
 from torch import nn
 
 from runnables.accelerators.base import DTYPES, Accelerator, Mark, T
+from runnables.accelerators.placement import place, working_bytes
+from runnables.accelerators.streaming import move
 from runnables.checkpoints.quantization import is_quantized
 from runnables.errors import ConfigurationError
 from runnables.families.base import Family
 
 if TYPE_CHECKING:
     from runnables.settings import Settings
+
+
+logger = logging.getLogger(__name__)
 
 
 class EventMark(Mark):
@@ -52,10 +58,13 @@ class Cuda(Accelerator):
             self.buckets = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64)
 
     def prepare(self, family: Family) -> None:
-        super().prepare(family)
+        streamed = self.place(family)
+        move(family, self.device, streamed)
         if self.dtype == torch.float32:
             torch.backends.cuda.matmul.allow_tf32 = False  # parity before speed in fp32
             torch.backends.cudnn.allow_tf32 = False
+        if streamed:  # what follows would undo their hooks
+            return
         if family.denoiser_name == "unet":  # a transformer has no convolutions to speak of
             family.denoiser.to(memory_format=torch.channels_last)
             if not is_quantized(family.denoiser):
@@ -63,6 +72,15 @@ class Cuda(Accelerator):
         family.vae.to(memory_format=torch.channels_last)
         if self.settings.compile:
             family.denoiser.compile(mode="max-autotune-no-cudagraphs", dynamic=False)
+
+    def place(self, family: Family) -> tuple[str, ...]:
+        placement = place(
+            family.checkpoint.sizes,
+            working_bytes(*family.traits.native_size, self.dtype.itemsize),
+            self.free_bytes(),
+        )
+        logger.info("%s: %s", family.checkpoint.name, placement)
+        return placement.streamed
 
     def adopt(self, module: nn.Module, size: tuple[int, int]) -> None:
         super().adopt(module, size)
