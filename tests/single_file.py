@@ -234,3 +234,66 @@ def _mmdit(transformer: Any) -> dict[str, Tensor]:
 def _swapped(value: Tensor) -> Tensor:
     """Shift and scale in the original's order."""
     return torch.cat(value.chunk(2)[::-1])
+
+
+#: diffusers' layers of FLUX's blocks -> those of the original code, in the order of their rows
+FLUX_DOUBLE = {
+    "img_mod.lin": ("norm1.linear",),
+    "txt_mod.lin": ("norm1_context.linear",),
+    "img_attn.qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
+    "txt_attn.qkv": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
+    "img_attn.proj": ("attn.to_out.0",),
+    "txt_attn.proj": ("attn.to_add_out",),
+    "img_attn.norm.query_norm": ("attn.norm_q",),
+    "img_attn.norm.key_norm": ("attn.norm_k",),
+    "txt_attn.norm.query_norm": ("attn.norm_added_q",),
+    "txt_attn.norm.key_norm": ("attn.norm_added_k",),
+    "img_mlp.0": ("ff.net.0.proj",),
+    "img_mlp.2": ("ff.net.2",),
+    "txt_mlp.0": ("ff_context.net.0.proj",),
+    "txt_mlp.2": ("ff_context.net.2",),
+}
+FLUX_SINGLE = {
+    "modulation.lin": ("norm.linear",),
+    "linear1": ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"),
+    "linear2": ("proj_out",),
+    "norm.query_norm": ("attn.norm_q",),
+    "norm.key_norm": ("attn.norm_k",),
+}
+FLUX_OUTSIDE = {
+    "time_in.in_layer": ("time_text_embed.timestep_embedder.linear_1",),
+    "time_in.out_layer": ("time_text_embed.timestep_embedder.linear_2",),
+    "vector_in.in_layer": ("time_text_embed.text_embedder.linear_1",),
+    "vector_in.out_layer": ("time_text_embed.text_embedder.linear_2",),
+    "guidance_in.in_layer": ("time_text_embed.guidance_embedder.linear_1",),
+    "guidance_in.out_layer": ("time_text_embed.guidance_embedder.linear_2",),
+    "txt_in": ("context_embedder",),
+    "img_in": ("x_embedder",),
+    "final_layer.linear": ("proj_out",),
+    "final_layer.adaLN_modulation.1": ("norm_out.linear",),
+}
+
+
+def flux(transformer: Any) -> dict[str, Tensor]:
+    """The weights of a FluxTransformer2DModel by the names of the original code."""
+    own = transformer.state_dict()
+    parts = [("", "", FLUX_OUTSIDE)]
+    for kind, blocks, layers in (
+        ("double_blocks", "transformer_blocks", FLUX_DOUBLE),
+        ("single_blocks", "single_transformer_blocks", FLUX_SINGLE),
+    ):
+        count = len(getattr(transformer, blocks))
+        parts += [(f"{kind}.{i}.", f"{blocks}.{i}.", layers) for i in range(count)]
+    weights: dict[str, Tensor] = {}
+    for theirs, ours, layers in parts:
+        for name, paths in layers.items():
+            for what in ("weight", "bias"):
+                found = [own[f"{ours}{p}.{what}"] for p in paths if f"{ours}{p}.{what}" in own]
+                if found:
+                    last = "scale" if name.endswith("_norm") else what
+                    weights[f"{theirs}{name}.{last}"] = torch.cat(found)
+    for what in ("weight", "bias"):  # diffusers has scale before shift there
+        name = f"final_layer.adaLN_modulation.1.{what}"
+        scale, shift = weights[name].chunk(2)
+        weights[name] = torch.cat([shift, scale])
+    return weights

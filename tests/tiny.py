@@ -42,6 +42,7 @@ KINDS: dict[str, dict[str, Any]] = {
     },
     "flux-dev": {"flux": {"guidance_embeds": True}, "shift": {"use_dynamic_shifting": True}},
     "flux-schnell": {"flux": {"guidance_embeds": False}, "shift": {"shift": 1.0}},
+    "z-image": {"z_image": True},
     "sd3": {"mmdit": {}},
     "sd3-no-t5": {"mmdit": {}, "t5": False},
     "sd3.5": {
@@ -59,7 +60,7 @@ def build(folder: Path, kind: str) -> Path:
     options = KINDS[kind]
     with torch.random.fork_rng():
         torch.manual_seed(7)
-        kinds = {"flux": _flux, "mmdit": _sd3, "xl": _xl}
+        kinds = {"flux": _flux, "mmdit": _sd3, "xl": _xl, "z_image": _z_image}
         make = next((make for name, make in kinds.items() if name in options), _sd)
         pipeline = make(options)
     pipeline.save_pretrained(folder)
@@ -181,6 +182,61 @@ def _flux(options: dict[str, Any]) -> Any:
         text_encoder_2=_t5(),
         tokenizer_2=_t5_tokenizer(),
     )
+
+
+def _z_image(options: dict[str, Any]) -> Any:
+    from diffusers import FlowMatchEulerDiscreteScheduler, ZImagePipeline, ZImageTransformer2DModel
+
+    transformer = ZImageTransformer2DModel(
+        in_channels=16,
+        dim=32,
+        n_layers=2,
+        n_refiner_layers=1,
+        n_heads=2,
+        n_kv_heads=2,
+        cap_feat_dim=T5_WIDTH,
+        axes_dims=[4, 6, 6],
+    )
+    torch.nn.init.normal_(transformer.x_pad_token)
+    torch.nn.init.normal_(transformer.cap_pad_token)
+    return ZImagePipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=_sd3_vae(),
+        text_encoder=_qwen(),
+        tokenizer=_qwen_tokenizer(),
+        transformer=transformer,
+    )
+
+
+def _qwen() -> Any:
+    from transformers import Qwen3Config, Qwen3Model
+
+    config = Qwen3Config(
+        vocab_size=len(_bytes()),
+        hidden_size=T5_WIDTH,
+        intermediate_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=24,
+    )
+    return Qwen3Model(config)
+
+
+def _qwen_tokenizer() -> Any:
+    from transformers import Qwen2Tokenizer
+
+    tokenizer = Qwen2Tokenizer(vocab=_bytes(), merges=[])
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "<|im_start|>assistant\n"
+    )
+    return tokenizer
+
+
+def _bytes() -> dict[str, int]:
+    letters = [*string.ascii_letters, *string.digits, *string.punctuation, "Ġ", "Ċ"]
+    return {word: i for i, word in enumerate(["<|endoftext|>", *letters])}
 
 
 def _sd3_vae() -> Any:
@@ -329,5 +385,22 @@ def build_sd3_controlnet(folder: Path, model: Path, *, seed: int = 0, **options:
         net = SD3ControlNetModel(**{**given, "num_layers": 2, **options})
         for layer in [*net.controlnet_blocks, net.pos_embed_input.proj]:
             torch.nn.init.normal_(layer.weight, std=0.2)
+    net.save_pretrained(folder)
+    return folder
+
+
+def build_flux_controlnet(folder: Path, model: Path, *, seed: int = 0, **options: Any) -> Path:
+    """Write a tiny ControlNet for the FLUX model in `model`; its zero layers are random."""
+    from diffusers import FluxControlNetModel
+
+    shared = json.loads((model / "transformer" / "config.json").read_text())
+    known = inspect.signature(FluxControlNetModel.__init__).parameters
+    given = {name: value for name, value in shared.items() if name in known}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net = FluxControlNetModel(**{**given, **options})
+        for layer in [*net.controlnet_blocks, *net.controlnet_single_blocks]:
+            torch.nn.init.normal_(layer.weight, std=0.2)
+        torch.nn.init.normal_(net.controlnet_x_embedder.weight, std=0.2)
     net.save_pretrained(folder)
     return folder

@@ -36,7 +36,7 @@ def load_component(
     class_name = layout.components(index).get(name)
     if class_name is None:
         return None
-    kind = _class_of(name, class_name)
+    kind = class_of(name, class_name)
     try:
         if not COMPONENTS[name].weights:
             return kind.from_pretrained(folder / name)
@@ -79,7 +79,12 @@ def load_module(kind: Any, folder: Path, dtype: torch.dtype) -> torch.nn.Module:
     return weights
 
 
-def _class_of(component: str, name: str) -> Any:
+def class_of(component: str, name: str) -> Any:
+    """Return the class that a component named so in model_index.json is loaded with.
+
+    Raises:
+        ConfigurationError: no family here knows such a class.
+    """
     known = COMPONENTS[component].classes
     if name not in known:
         raise refusal(f"{component} is a {name}; supported are {', '.join(known)}")

@@ -19,6 +19,9 @@ _CLIP_TOKENIZERS = dict.fromkeys(
 )
 _T5 = {"T5EncoderModel": "transformers:T5EncoderModel"}
 _T5_TOKENIZERS = dict.fromkeys(("T5Tokenizer", "T5TokenizerFast"), "transformers:T5TokenizerFast")
+_QWEN_TOKENIZERS = dict.fromkeys(
+    ("Qwen2Tokenizer", "Qwen2TokenizerFast"), "transformers:Qwen2Tokenizer"
+)
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ COMPONENTS: dict[str, Component] = {
         {
             "SD3Transformer2DModel": "diffusers:SD3Transformer2DModel",
             "FluxTransformer2DModel": "diffusers:FluxTransformer2DModel",
+            "ZImageTransformer2DModel": "diffusers:ZImageTransformer2DModel",
         },
         weights=True,
     ),
@@ -49,6 +53,7 @@ COMPONENTS: dict[str, Component] = {
         {
             "CLIPTextModel": "transformers:CLIPTextModel",
             "CLIPTextModelWithProjection": "transformers:CLIPTextModelWithProjection",
+            "Qwen3Model": "transformers:Qwen3Model",
         },
         weights=True,
     ),
@@ -60,7 +65,7 @@ COMPONENTS: dict[str, Component] = {
         weights=True,
     ),
     "text_encoder_3": Component(_T5, weights=True),
-    "tokenizer": Component(_CLIP_TOKENIZERS),
+    "tokenizer": Component({**_CLIP_TOKENIZERS, **_QWEN_TOKENIZERS}),
     "tokenizer_2": Component({**_CLIP_TOKENIZERS, **_T5_TOKENIZERS}),
     "tokenizer_3": Component(_T5_TOKENIZERS),
     "scheduler": Component(),
@@ -86,8 +91,9 @@ class FamilyLayout:
             name does not matter: any model does all tasks that its shapes allow.
         denoiser: the component that predicts noise or velocity.
         single_files: diffusers' name of a kind of single-file checkpoint -> the pipeline class that
-            reads it, and the catalog's model of that kind.
-        denoiser_prefix: what the denoiser's tensors begin with in a single file.
+            reads it, and the catalog's model of that kind. Without a class only the denoiser is
+            read from the file, and all else from a folder.
+        denoiser_prefix: what names of the denoiser's tensors have in a single file.
         text_prefixes: what the tensors of text encoders begin with that a single file may lack.
         lora_loader: diffusers' mixin that reads LoRA files of the family.
         defaults: where the family departs from `Profile`.
@@ -173,9 +179,18 @@ FAMILIES: dict[str, FamilyLayout] = {
     "flux": FamilyLayout(
         code="runnables.families.flux:Flux",
         pipelines=("FluxPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline"),
+        single_files={"flux-dev": ("", "flux.1-dev"), "flux-schnell": ("", "flux.1-schnell")},
         denoiser="transformer",
+        denoiser_prefix="double_blocks.0.",
         lora_loader="FluxLoraLoaderMixin",
         defaults=MappingProxyType({"num_inference_steps": 28, "guidance_scale": 3.5}),
+    ),
+    "z-image": FamilyLayout(
+        code="runnables.families.z_image:ZImage",
+        pipelines=("ZImagePipeline", "ZImageImg2ImgPipeline", "ZImageInpaintPipeline"),
+        denoiser="transformer",
+        lora_loader="ZImageLoraLoaderMixin",
+        defaults=MappingProxyType({"num_inference_steps": 9, "guidance_scale": 0.0}),
     ),
 }
 #: models distilled to few steps with guidance as an input; source: card of LCM_Dreamshaper_v7

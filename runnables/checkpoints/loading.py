@@ -15,7 +15,8 @@ from runnables.checkpoints import catalog, hub, layout, manifest
 from runnables.checkpoints.checkpoint import Checkpoint, profile_of
 from runnables.checkpoints.components import load_component, refusal
 from runnables.checkpoints.families import FAMILIES, FamilyLayout, family_of
-from runnables.checkpoints.single_file import load_file
+from runnables.checkpoints.quantization import quantize
+from runnables.checkpoints.single_file import is_denoiser_alone, load_denoiser, load_file
 from runnables.samplers.scheduler import mended
 
 __all__ = ["Checkpoint", "load"]
@@ -46,6 +47,11 @@ def load(
         ConfigurationError: saying what is missing, damaged or not supported.
     """
     path, kinds = Path(source).expanduser(), quantized or {}
+    if path.is_file() and is_denoiser_alone(path):
+        around, part, module = load_denoiser(path, dtype, config)
+        if part in kinds and path.suffix != ".gguf":
+            quantize(module, kinds[part])
+        return _load_folder(around, path.stem, dtype, left_out, kinds, ready={part: module})
     if path.is_file():
         return load_file(path, dtype, config, left_out, kinds)
     if folder := path if path.is_dir() else catalog.folder_of(source):
@@ -60,18 +66,25 @@ def _load_folder(
     left_out: Collection[str],
     quantized: Mapping[str, str],
     defaults: Mapping[str, Any] | None = None,
+    ready: Mapping[str, Any] | None = None,
 ) -> Checkpoint:
+    """Load a folder, but for the components that are `ready`."""
+    loaded = dict(ready or {})
     index = _read_json(folder / layout.INDEX, "not a diffusers model folder")
     family = _family_of(index)
-    _check_whole(folder, index, FAMILIES[family])
+    _check_whole(folder, index, FAMILIES[family], loaded)
     scheduler_config = _scheduler_config(folder, index)
-    absent = {"scheduler", *left_out}
+    absent = {"scheduler", *left_out, *loaded}
     names = [name for name in layout.components(index) if name not in absent]
     return Checkpoint(
         name=name,
         family=family,
         components={
-            part: load_component(folder, index, part, dtype, quantized.get(part)) for part in names
+            **{
+                part: load_component(folder, index, part, dtype, quantized.get(part))
+                for part in names
+            },
+            **loaded,
         },
         scheduler_config=scheduler_config,
         profile=profile_of(family, scheduler_config, _own_profile(folder) or defaults or {}),
@@ -86,17 +99,24 @@ def _family_of(index: Mapping[str, Any]) -> str:
         raise refusal(str(error)) from error
 
 
-def _check_whole(folder: Path, index: Mapping[str, Any], family: FamilyLayout) -> None:
-    """Check that every component is there, and as long as its manifest or header says."""
+def _check_whole(
+    folder: Path, index: Mapping[str, Any], family: FamilyLayout, ready: Collection[str]
+) -> None:
+    """Check that every component is there, and as long as its manifest or header says.
+
+    Args:
+        ready: components that are loaded already, which the folder need not have.
+    """
     try:
         if absent := family.needs - layout.components(index).keys():
             raise layout.Incomplete(f"{folder / layout.INDEX} lists no {', '.join(sorted(absent))}")
         weights = list(folder.rglob("*.safetensors"))
         small = sum(path.stat().st_size for path in weights) <= HASHED_UP_TO
-        if not manifest.verify(folder, hashes=small):
+        if not ready and not manifest.verify(folder, hashes=small):
             logger.info("%s has no manifest: only the lengths of its weights are checked", folder)
         present = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
-        for name in layout.needed(present, index):
+        wanted = {part: value for part, value in index.items() if part not in ready}
+        for name in layout.needed(present, wanted):
             if name.endswith(".safetensors"):
                 layout.check_complete(folder / name)
     except manifest.Damaged as error:

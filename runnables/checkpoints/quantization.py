@@ -7,6 +7,7 @@ back to the model's number format within each call.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,13 +26,20 @@ def quantize(module: nn.Module, kind: str) -> None:
         ConfigurationError: torchao is not installed.
     """
     try:
-        from torchao import quantization
+        from torchao import quantization  # type: ignore[import-untyped]
     except ImportError as error:
         raise ConfigurationError(
             f"SD_QUANTIZE needs torchao: {error}", loc=("SD_QUANTIZE",)
         ) from error
     config = getattr(quantization, CONFIGS[kind])(set_inductor_config=False)
     quantization.quantize_(module, config)
+
+
+def gguf_shapes(path: Path) -> dict[str, list[int]]:
+    """Return name -> shape of the tensors of a GGUF file; what foreign files raise is passed on."""
+    from gguf import GGUFReader
+
+    return {one.name: one.shape.tolist()[::-1] for one in GGUFReader(path).tensors}
 
 
 def check(kinds: Mapping[str, str], components: Mapping[str, Any]) -> None:

@@ -3,6 +3,9 @@
 Such a file has weights only. Configurations and tokenizers come from a diffusers folder of the same
 architecture; in this order: the one that is named (SD_CHECKPOINT_CONFIG), one beside the file with
 the file's name, the catalog's model of that kind where it is imported, and else the Hub.
+
+Of FLUX's files, and of every GGUF file, only the transformer is read; all else comes from that
+folder. GGUF weights stay as they are, and are brought to the model's number format in each call.
 """
 
 from __future__ import annotations
@@ -16,11 +19,19 @@ import torch
 
 from runnables.checkpoints import catalog, layout
 from runnables.checkpoints.checkpoint import Checkpoint, profile_of
-from runnables.checkpoints.components import load_component, refusal
-from runnables.checkpoints.families import COMPONENTS, FamilyLayout, family_of, single_file_kinds
-from runnables.checkpoints.quantization import quantize
+from runnables.checkpoints.components import class_of, load_component, refusal
+from runnables.checkpoints.families import (
+    COMPONENTS,
+    FAMILIES,
+    FamilyLayout,
+    family_of,
+    single_file_kinds,
+)
+from runnables.checkpoints.quantization import gguf_shapes, quantize
 from runnables.errors import ConfigurationError
 from runnables.samplers.scheduler import mended
+
+GGUF = ".gguf"
 
 
 def load_file(
@@ -40,16 +51,7 @@ def load_file(
     Raises:
         ConfigurationError: the file is damaged or of an unknown kind, or no configuration found.
     """
-    kind, names = _kind(path)
-    kinds = single_file_kinds()
-    if kind not in kinds:
-        raise refusal(f"{path} is a checkpoint of kind {kind}; supported are {', '.join(kinds)}")
-    layout_of_family, class_name, known = kinds[kind]
-    prefix = layout_of_family.denoiser_prefix
-    if not any(name.startswith(prefix) for name in names):  # "v1" is diffusers' answer to anything
-        raise refusal(
-            f"{path} cannot be loaded as a Stable Diffusion checkpoint: it has no denoiser"
-        )
+    names, layout_of_family, class_name, known = _described(path)
     folder = _folder(path, config, known)
     source = str(folder) if folder else catalog.CATALOG[known].repository
     import diffusers
@@ -73,6 +75,96 @@ def load_file(
     return _checkpoint(path, pipeline, quantized or {})
 
 
+def is_denoiser_alone(path: Path) -> bool:
+    """Return whether only the denoiser is read from a file.
+
+    Raises:
+        ConfigurationError: the file is damaged or of an unknown kind.
+    """
+    return path.suffix == GGUF or not _described(path)[2]
+
+
+def load_denoiser(
+    path: Path, dtype: torch.dtype, config: str | None
+) -> tuple[Path, str, torch.nn.Module]:
+    """Load the denoiser that a file has.
+
+    Args:
+        config: a diffusers folder of the same architecture, or None.
+
+    Returns:
+        The folder that everything else comes from, the denoiser's name there, and the denoiser.
+
+    Raises:
+        ConfigurationError: the file is damaged, or no such folder is found.
+    """
+    if path.suffix == GGUF and config:  # its names may be those of any program that writes such
+        family, known, folder = _family_around(Path(config)), "", Path(config)
+    else:
+        _, family, _, known = _described(path)
+        folder = _folder(path, config, known)
+    if folder is None or not (folder / layout.INDEX).is_file():
+        raise refusal(
+            f"{path} has a {family.denoiser} alone: import {known} first, or name a diffusers "
+            "folder of the same architecture in SD_CHECKPOINT_CONFIG"
+        )
+    index = json.loads((folder / layout.INDEX).read_text())
+    kind = class_of(family.denoiser, layout.components(index)[family.denoiser])
+    try:
+        options = {"quantization_config": _gguf(dtype)} if path.suffix == GGUF else {}
+        module: torch.nn.Module = kind.from_single_file(
+            str(path),
+            config=str(folder),
+            subfolder=family.denoiser,
+            torch_dtype=dtype,
+            local_files_only=True,
+            **options,
+        )
+    except Exception as error:  # whatever a foreign file makes the converter raise
+        raise refusal(
+            f"{path} cannot be loaded with the configuration of {folder}: {error}"
+        ) from error
+    if lacking := [name for name, weight in module.named_parameters() if weight.is_meta]:
+        raise refusal(f"{path} lacks {len(lacking)} weights, the first is {lacking[0]}")
+    return folder, family.denoiser, module.eval().requires_grad_(False)
+
+
+def _family_around(folder: Path) -> FamilyLayout:
+    try:
+        family = FAMILIES[family_of(json.loads((folder / layout.INDEX).read_text()))]
+    except (OSError, ValueError) as error:
+        raise refusal(f"SD_CHECKPOINT_CONFIG={folder}: {error}") from error
+    _check_gguf(folder, family)
+    return family
+
+
+def _check_gguf(path: Path, family: FamilyLayout) -> None:
+    if family.denoiser != "transformer":
+        raise refusal(f"{path}: of GGUF files, those with a transformer are read")
+
+
+def _gguf(dtype: torch.dtype) -> Any:
+    from diffusers import GGUFQuantizationConfig
+
+    return GGUFQuantizationConfig(compute_dtype=dtype)
+
+
+def _described(path: Path) -> tuple[list[str], FamilyLayout, str, str]:
+    """Return a file's names, its family, the class that reads it, and a model of its kind."""
+    kind, names = _kind(path)
+    kinds = single_file_kinds()
+    if kind not in kinds:
+        raise refusal(f"{path} is a checkpoint of kind {kind}; supported are {', '.join(kinds)}")
+    family, class_name, known = kinds[kind]
+    if path.suffix == GGUF:
+        _check_gguf(path, family)
+    elif not any(family.denoiser_prefix in name for name in names):
+        raise refusal(  # "v1" is diffusers' answer to anything
+            f"{path} cannot be loaded as a Stable Diffusion checkpoint: it has no denoiser"
+        )
+    return names, family, class_name, known
+
+
 def _from_folder(
     family: FamilyLayout,
     names: Sequence[str],
@@ -92,27 +184,30 @@ def _from_folder(
 
 def _kind(path: Path) -> tuple[str, list[str]]:
     """Return the kind that diffusers reads from the file's header, and the names of its tensors."""
-    if path.suffix != ".safetensors":
+    if path.suffix not in (".safetensors", GGUF):
         raise refusal(
-            f"{path} is not a .safetensors file; pickled checkpoints (.ckpt, .pt) can run code "
-            "when they are loaded, and are not taken"
+            f"{path} is not a .safetensors or .gguf file; pickled checkpoints (.ckpt, .pt) can run "
+            "code when they are loaded, and are not taken"
         )
     from diffusers.loaders.single_file_utils import infer_diffusers_model_type
-    from safetensors import safe_open
 
     try:
-        layout.check_complete(path)
-        with safe_open(path, framework="pt") as file:
-            shapes = {
-                name: torch.empty(file.get_slice(name).get_shape(), device="meta")
-                for name in file.keys()  # noqa: SIM118 - the handle is no mapping
-            }
+        read = gguf_shapes if path.suffix == GGUF else _shapes
+        shapes = {name: torch.empty(shape, device="meta") for name, shape in read(path).items()}
         kind: str = infer_diffusers_model_type(shapes)
     except Exception as error:
         raise refusal(
             f"{path} cannot be loaded as a Stable Diffusion checkpoint: {error}"
         ) from error
     return kind, list(shapes)
+
+
+def _shapes(path: Path) -> dict[str, list[int]]:
+    from safetensors import safe_open
+
+    layout.check_complete(path)
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
 
 
 def _folder(path: Path, config: str | None, known: str) -> Path | None:

@@ -42,4 +42,4 @@ class Sources(Mapping[str, str]):
 
 
 def _is_model(path: Path) -> bool:
-    return path.suffix == ".safetensors" or (path / "model_index.json").is_file()
+    return path.suffix in (".safetensors", ".gguf") or (path / "model_index.json").is_file()

@@ -88,12 +88,14 @@ class Conditioning:
         pooled: (features,), the pooled text of families that have one.
         time_ids: (6,) or (5,), SDXL's sizes and crops, or the refiner's aesthetic score.
         guidance: (...), the guidance scale as distilled models take it.
+        tokens: (), how many of `hidden_states` are text, in families that leave out the rest.
     """
 
     hidden_states: Tensor
     pooled: Tensor | None = None
     time_ids: Tensor | None = None
     guidance: Tensor | None = None
+    tokens: Tensor | None = None
 
     @classmethod
     def stack(cls, rows: Sequence[Conditioning]) -> Conditioning:
@@ -103,6 +105,7 @@ class Conditioning:
             _stack([row.pooled for row in rows]),
             _stack([row.time_ids for row in rows]),
             _stack([row.guidance for row in rows]),
+            _stack([row.tokens for row in rows]),
         )
 
     def select(self, rows: Tensor) -> Conditioning:
@@ -112,6 +115,7 @@ class Conditioning:
             None if self.pooled is None else self.pooled[rows],
             None if self.time_ids is None else self.time_ids[rows],
             None if self.guidance is None else self.guidance[rows],
+            None if self.tokens is None else self.tokens[rows],
         )
 
 

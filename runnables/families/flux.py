@@ -7,7 +7,7 @@ a negative prompt has no effect. T5 encodes the prompt; CLIP gives one pooled ve
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,7 +23,17 @@ from runnables.samplers.names import prediction_of
 
 T5_TOKENS = 512  # diffusers' max_sequence_length
 SAMPLE_SIZE = 128  # latents along a side of the native size
-FEATURES = frozenset({"loras", "hires"})
+FEATURES = frozenset({"loras", "controlnets", "hires"})
+
+
+class Residuals(NamedTuple):
+    """ControlNets add these to the blocks with two streams and to those with one.
+
+    Each is (U, image tokens, features); a transformer with more blocks repeats them.
+    """
+
+    double: Sequence[Tensor]
+    single: Sequence[Tensor]
 
 
 class Flux(LatentDiffusion):
@@ -86,9 +96,16 @@ class Flux(LatentDiffusion):
         return Levels(shift_of(tokens, self.checkpoint.scheduler_config, most=1.15), tuple(sigmas))
 
     def denoise(
-        self, sample: Tensor, timesteps: Tensor, conditioning: Conditioning, **extra: Any
+        self,
+        sample: Tensor,
+        timesteps: Tensor,
+        conditioning: Conditioning,
+        *,
+        residuals: Residuals | None = None,
+        **extra: Any,
     ) -> Tensor:
-        """One transformer call on the packed latents."""
+        """One transformer call on the packed latents; `residuals` are what ControlNets add."""
+        double, single = residuals or ((), ())
         height, width = sample.shape[2:]
         text = conditioning.hidden_states
         output: Tensor = self.denoiser(
@@ -99,6 +116,8 @@ class Flux(LatentDiffusion):
             encoder_hidden_states=text,
             txt_ids=torch.zeros(text.shape[1], 3, device=text.device, dtype=text.dtype),
             img_ids=positions(height // 2, width // 2, text),
+            controlnet_block_samples=double or None,
+            controlnet_single_block_samples=single or None,
             return_dict=False,
         )[0]
         return unpack(output, height, width)

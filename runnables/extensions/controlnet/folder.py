@@ -13,7 +13,7 @@ from torch import nn
 
 from runnables.checkpoints.components import load_module
 from runnables.errors import InvalidInput, OverCapacity
-from runnables.extensions.controlnet import transformer, unet
+from runnables.extensions.controlnet import flux, transformer, unet
 from runnables.extensions.controlnet.residuals import ControlNet
 from runnables.families.base import Family
 
@@ -34,12 +34,13 @@ class Kind(NamedTuple):
     difference: Callable[[Mapping[str, Any], Family], str | None]
 
 
-#: by the denoiser's name
+UNET = Kind("ControlNetModel", unet.UNetControlNet, unet.difference)
+#: by the family's name; the others have UNets
 KINDS = {
-    "unet": Kind("ControlNetModel", unet.UNetControlNet, unet.difference),
-    "transformer": Kind(
+    "stable-diffusion-3": Kind(
         "SD3ControlNetModel", transformer.TransformerControlNet, transformer.difference
     ),
+    "flux": Kind("FluxControlNetModel", flux.FluxControlNet, flux.difference),
 }
 
 
@@ -55,7 +56,7 @@ def load(name: str, folder: Path, family: Family, adopt: Callable[[nn.Module], N
     """
     import diffusers
 
-    own = KINDS[family.denoiser_name]
+    own = KINDS.get(family.traits.family, UNET)
     try:
         config = json.loads((folder / "config.json").read_text())
         kind = config["_class_name"]

@@ -1,0 +1,50 @@
+"""Qwen3 (arXiv:2505.09388), a language model, encodes prompts for Z-Image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+
+class QwenEncoder:
+    """A Qwen3 model with its tokenizer; the prompt is what a user says in its chat.
+
+    Args:
+        length: tokens of a prompt at most, with those of the chat around it.
+    """
+
+    def __init__(self, tokenizer: Any, model: Any, length: int) -> None:
+        self._tokenizer = tokenizer
+        self._model = model
+        self._length = length
+
+    def encode(self, prompts: Sequence[str]) -> list[Tensor]:
+        """Encode each prompt to (its tokens, features): the states before the last layer."""
+        tokens = self._tokenizer(
+            [self._said(prompt) for prompt in prompts],
+            padding="max_length",
+            max_length=self._length,
+            truncation=True,
+            return_tensors="pt",
+        ).to(self._model.device)
+        mask = tokens.attention_mask.bool()
+        output = self._model(
+            input_ids=tokens.input_ids, attention_mask=mask, output_hidden_states=True
+        )
+        rows: Tensor = output.hidden_states[-2]
+        return [row[own] for row, own in zip(rows, mask, strict=True)]
+
+    def count(self, prompt: str) -> int:
+        """Return the tokens of a prompt, with those of the chat around it."""
+        return len(self._tokenizer(self._said(prompt)).input_ids)
+
+    def _said(self, prompt: str) -> str:
+        said: str = self._tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}],
+            tokenize=False,
+            add_generation_prompt=True,
+            enable_thinking=True,
+        )
+        return said
