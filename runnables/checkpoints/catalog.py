@@ -148,6 +148,12 @@ CATALOG: dict[str, Entry] = {
         MappingProxyType({"num_inference_steps": 4, "guidance_scale": 0.0}),  # its card
         "768d12a373ed5cc9ef9a9dea7504dc09fcc14842",
     ),
+    "z-image-turbo": Entry(
+        "Tongyi-MAI/Z-Image-Turbo",
+        "z-image",
+        "z-image",
+        "Apache-2.0",
+    ),
     "lcm-dreamshaper-v7": Entry(
         "SimianLuo/LCM_Dreamshaper_v7",
         "stable-diffusion",

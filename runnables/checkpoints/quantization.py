@@ -26,7 +26,7 @@ def quantize(module: nn.Module, kind: str) -> None:
         ConfigurationError: torchao is not installed.
     """
     try:
-        from torchao import quantization  # type: ignore[import-untyped]
+        from torchao import quantization
     except ImportError as error:
         raise ConfigurationError(
             f"SD_QUANTIZE needs torchao: {error}", loc=("SD_QUANTIZE",)

@@ -75,6 +75,9 @@ ARCHITECTURES: dict[str, Architecture] = {
     "sd-3.5-large": _sd3(8_056_627_520 + 192**2 * 2432),
     "flux.1-dev": _flux(11_901_408_320),
     "flux.1-schnell": _flux(11_891_178_560),
+    "z-image": Architecture(
+        {"transformer": 6_154_908_736, "text_encoder": 4_022_468_096, "vae": _VAE_16}, 1024
+    ),
 }
 
 
