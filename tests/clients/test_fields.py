@@ -123,7 +123,7 @@ def test_openai(client: TestClient) -> None:
 
 
 def test_openai_edits(client: TestClient) -> None:
-    base = {"prompt": "x", "num_inference_steps": 1, "size": "16x16"}
+    base = {"prompt": "x", "num_inference_steps": 2, "size": "16x16"}
     check(statuses(lambda body: edited(client, body), OPENAI, base))
 
 
@@ -134,7 +134,7 @@ def test_webui(client: TestClient) -> None:
 
 def test_webui_img2img(client: TestClient) -> None:
     image = base64.b64encode(png()).decode()
-    base = {"prompt": "x", "steps": 1, "width": 16, "height": 16, "init_images": [image]}
+    base = {"prompt": "x", "steps": 2, "width": 16, "height": 16, "init_images": [image]}
     check(statuses(lambda body: posted(client, "/sdapi/v1/img2img", body), WEBUI, base))
 
 
