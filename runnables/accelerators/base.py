@@ -13,8 +13,6 @@ from torch import Tensor, nn
 
 from runnables.accelerators.streaming import move
 
-from runnables.accelerators.streaming import move
-
 if TYPE_CHECKING:
     from runnables.checkpoints.checkpoint import Checkpoint
     from runnables.families.base import Conditioning, Family
