@@ -203,6 +203,11 @@ class Settings(EnvironmentSettings):
     metadata: Literal["full", "minimal", "none"] = Field(
         "full", description="Parameters written into the images"
     )
+    watermark: str = Field(
+        "",
+        description="A text of your choice, whose imperceptible watermark is put into every "
+        "generated or enlarged image; with the same text POST /verify finds it. Empty: none",
+    )
     c2pa_cert: str | None = Field(
         None, description="PEM file, the certificate chain that images are signed with (C2PA)"
     )

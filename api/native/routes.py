@@ -11,9 +11,11 @@ from starlette.routing import Route
 
 from api.generation import Generation
 from api.http import forms, request_id, responses
+from api.http.decoding import decoded
 from api.http.forms import Form
 from api.native import imagine
 from runnables.errors import ConfigurationError, EngineFailed, UnknownName
+from runnables.images import verify
 from runnables.parameters import MODELS, AnyParameters
 from runnables.version import versions
 
@@ -38,6 +40,7 @@ class NativeRoutes:
             Route("/imagine", self._imagine, methods=["GET"]),
             *(Route(f"/{name}", self._list(name)) for name in LISTS),
             Route("/models", self._models),
+            Route("/verify", self._verify, methods=["POST"]),
             Route("/models/{name}/load", self._change_model(load=True), methods=["POST"]),
             Route("/models/{name}/unload", self._change_model(load=False), methods=["POST"]),
             Route("/version", _version),
@@ -70,6 +73,16 @@ class NativeRoutes:
             return await responses.image_response(
                 result, "png", generation.settings, request_id.of(request)
             )
+
+    async def _verify(self, request: Request) -> Response:
+        """Answer what an image's file says about its origin."""
+        self._generation.keys.spend(request.headers)
+        settings = self._generation.settings
+        forms.expect_multipart(request)
+        async with forms.parts(request) as form:
+            forms.check_names(form, {"img"})
+            data = await forms.file_bytes(form.get("img"), "img", settings)
+        return JSONResponse(await decoded(verify.inspect, data, settings, "img"))
 
     def _list(self, name: str) -> Any:
         """Return the handler of one list of names."""

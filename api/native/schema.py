@@ -124,6 +124,29 @@ class UpscalerInfo(BaseModel):
     scale: int
 
 
+class Watermark(BaseModel):
+    """Whether this service's watermark is in an image."""
+
+    found: bool
+    score: float = Field(description="Standard deviations over chance; over 7 is found")
+
+
+class Manifest(BaseModel):
+    """The C2PA manifest of a file, and whether it holds."""
+
+    state: str | None
+    error: str | None
+    manifest: dict[str, Any] | None
+
+
+class Origin(BaseModel):
+    """What an image's file says about its origin."""
+
+    c2pa: Manifest | None
+    metadata: dict[str, str] | None
+    watermark: Watermark | None = Field(description="null where the service sets none")
+
+
 class Problem(BaseModel):
     """What is wrong, and where."""
 
@@ -153,6 +176,7 @@ def paths() -> Schema:
     return {
         **{f"/{task}": {"post": _task(task)} for task in MODELS},
         "/imagine": {"get": _imagine()},
+        "/verify": {"post": _verify()},
         **{f"/{name}": {"get": _list(*of)} for name, of in LISTS.items()},
         **{f"/models/{{name}}/{verb}": {"post": _change(*of)} for verb, of in CHANGES.items()},
         **{f"/{name}": {"get": _text(*of)} for name, of in PROBES.items()},
@@ -163,7 +187,7 @@ def paths() -> Schema:
 def schemas() -> Schema:
     """Return what the paths refer to."""
     sent = components({model.__name__: model for model in MODELS.values()}, "validation")
-    answers: tuple[type[BaseModel], ...] = (GeneratedImages, Error)
+    answers: tuple[type[BaseModel], ...] = (GeneratedImages, Origin, Error)
     listed = [model for _, model, _ in LISTS.values()]
     named = {model.__name__: model for model in (*answers, *listed)}
     for model in MODELS.values():
@@ -223,6 +247,18 @@ def _imagine() -> Schema:
         {"200": image},
         errors=GENERATING,
         parameters=parameters,
+    )
+
+
+def _verify() -> Schema:
+    image = {"type": "object", "properties": {"img": BINARY}, "required": ["img"]}
+    return operation(
+        "verifyImage",
+        "images",
+        "What an image's file says about its origin",
+        {"200": json(reference("Origin"))},
+        errors=(400, 401, 408, 413, 415, 429, 503),
+        body={"multipart/form-data": {"schema": image}},
     )
 
 

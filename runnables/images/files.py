@@ -6,7 +6,7 @@ import base64
 import json
 from typing import Any
 
-from runnables.images import codec, provenance
+from runnables.images import codec, provenance, watermark
 from runnables.parameters import AnyParameters, OutputFormat, Parameters
 from runnables.settings import Settings
 from runnables.ticket import GeneratedImage, Result
@@ -25,13 +25,11 @@ def encode(result: Result, chosen: OutputFormat, settings: Settings) -> bytes:
 def image_file(
     result: Result, image: GeneratedImage, kind: codec.Format, settings: Settings
 ) -> bytes:
-    """Return one image's file; it is signed where a certificate is set.
-
-    An image that was only enlarged is not signed: the manifest says that a model made the image.
-    """
-    data = codec.encode(image.image, kind, _described(result, image, settings))
+    """Return one image's file: marked where a watermark is set, signed where a certificate is."""
+    picture = watermark.mark(image.image, settings.watermark) if settings.watermark else image.image
+    data = codec.encode(picture, kind, _described(result, image, settings))
     generated = isinstance(result.parameters, Parameters)
-    return provenance.sign(data, kind, settings) if generated else data
+    return provenance.sign(data, kind, settings, generated=generated)
 
 
 def _described(result: Result, image: GeneratedImage, settings: Settings) -> dict[str, Any] | None:

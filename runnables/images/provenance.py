@@ -1,7 +1,8 @@
-"""C2PA manifests (Content Credentials), which say, signed, that a model made an image.
+"""C2PA manifests (Content Credentials), which say, signed, how an image was made.
 
-The manifest says `c2pa.created` with the IPTC source type for images of generative models (C2PA
-specification 2.1, section 18.15.2). Signing is the last step: any later change breaks it.
+For a generated image the manifest says `c2pa.created` with the IPTC source type for images of
+generative models (C2PA specification 2.1, section 18.15.2); for an enlarged one it names the image
+that was enlarged as its ingredient. Signing is the last step: any later change breaks it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -18,12 +20,37 @@ from runnables.settings import Settings
 from runnables.version import VERSION
 
 GENERATED = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
-MANIFEST = {
-    "claim_generator_info": [{"name": "stable-diffusion-service", "version": VERSION}],
+ENHANCED = "http://cv.iptc.org/newscodes/digitalsourcetype/algorithmicallyEnhanced"
+GENERATOR = [{"name": "stable-diffusion-service", "version": VERSION}]
+CREATED: dict[str, Any] = {
+    "claim_generator_info": GENERATOR,
     "assertions": [
         {
             "label": "c2pa.actions",
             "data": {"actions": [{"action": "c2pa.created", "digitalSourceType": GENERATED}]},
+        }
+    ],
+}
+#: the image that was enlarged is the ingredient; where it came from is not known here
+ENLARGED: dict[str, Any] = {
+    "claim_generator_info": GENERATOR,
+    "ingredients": [
+        {
+            "title": "the image that was enlarged",
+            "format": "image/png",
+            "relationship": "parentOf",
+            "label": "source",
+        }
+    ],
+    "assertions": [
+        {
+            "label": "c2pa.actions.v2",
+            "data": {
+                "actions": [
+                    {"action": "c2pa.opened", "parameters": {"ingredientIds": ["source"]}},
+                    {"action": "c2pa.resized", "digitalSourceType": ENHANCED},
+                ]
+            },
         }
     ],
 }
@@ -47,8 +74,12 @@ def check(settings: Settings) -> None:
         ) from error
 
 
-def sign(data: bytes, kind: codec.Format, settings: Settings) -> bytes:
-    """Return the image's file with a signed manifest inside, or as it was without a certificate."""
+def sign(data: bytes, kind: codec.Format, settings: Settings, *, generated: bool = True) -> bytes:
+    """Return the image's file with a signed manifest inside, or as it was without a certificate.
+
+    Args:
+        generated: Whether a model made the image; else it was only enlarged.
+    """
     if not settings.c2pa_cert or not settings.c2pa_key:
         return data
     import c2pa
@@ -62,6 +93,6 @@ def sign(data: bytes, kind: codec.Format, settings: Settings) -> bytes:
         )
     )
     signed = io.BytesIO()
-    with signer, c2pa.Builder(json.dumps(MANIFEST)) as builder:
+    with signer, c2pa.Builder(json.dumps(CREATED if generated else ENLARGED)) as builder:
         builder.sign(signer, f"image/{kind}", io.BytesIO(data), signed)
     return signed.getvalue()

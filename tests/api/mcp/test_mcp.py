@@ -159,12 +159,14 @@ def test_a_wrong_call_is_told_what_is_wrong(
 
 def test_the_door(keyed: Server) -> None:
     url = f"{keyed.url}/mcp"
-    assert httpx.post(url, json=INITIALIZE, headers=ACCEPT).status_code == 401
+    assert httpx.post(url, timeout=60, json=INITIALIZE, headers=ACCEPT).status_code == 401
     there = {**ACCEPT, **KEY}
-    assert httpx.post(url, json=INITIALIZE, headers=there).status_code == 200
+    assert httpx.post(url, timeout=60, json=INITIALIZE, headers=there).status_code == 200
     page = {**there, "Origin": "https://elsewhere.example"}
-    assert httpx.post(url, json=INITIALIZE, headers=page).status_code == 403
-    assert httpx.post(url, json=INITIALIZE, headers={**there, "Origin": keyed.url}).is_success
+    assert httpx.post(url, timeout=60, json=INITIALIZE, headers=page).status_code == 403
+    assert httpx.post(
+        url, timeout=60, json=INITIALIZE, headers={**there, "Origin": keyed.url}
+    ).is_success
 
 
 def test_the_example(server: Server, tmp_path: Path) -> None:

@@ -66,9 +66,8 @@ def _name(name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(kind, text) for kind, text in parts])
 
 
-@pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    folder = tmp_path_factory.mktemp("chain")
+def signing(folder: Path) -> Settings:
+    """Settings that sign, with a chain of certificates made in this folder."""
     root, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     chain = certificate("signer", key, "root", root, False)
     chain += certificate("root", root, "root", root, True)
@@ -81,6 +80,11 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
         )
     )
     return Settings(c2pa_cert=str(folder / "chain.pem"), c2pa_key=str(folder / "key.pem"))
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    return signing(tmp_path_factory.mktemp("chain"))
 
 
 @pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
