@@ -38,9 +38,9 @@ def main() -> None:
 
 def cut(files: list[Path], count: int, rng: np.random.Generator) -> Iterator[Image.Image]:
     """Yield so many pictures of SIDE x SIDE, the files in turn."""
+    pictures = [Image.open(file).convert("RGB") for file in files]
     for number in range(count):
-        with Image.open(files[number % len(files)]) as file:
-            whole = file.convert("RGB")
+        whole = pictures[number % len(pictures)]
         side = round(min(whole.size) * rng.uniform(0.6, 1.0))
         left, top = (int(rng.integers(0, free - side + 1)) for free in whole.size)
         box = (left, top, left + side, top + side)
