@@ -130,6 +130,9 @@ def test_loras_embeddings_and_controlnets_are_picked_with_what_they_need(
         page.forget()
         page.open()
         page.ask("a hill", 2)
+        page.click("[value=own] + span")
+        page.fill("#width", "64")
+        page.fill("#height", "64")
         for kind, name in (
             ("loras", "one"),
             ("embeddings", "bad-hands-5"),
