@@ -380,7 +380,7 @@ def all_end(tickets: Sequence[Ticket], runnable: StableDiffusionRunnable) -> boo
     def ended() -> bool:
         return all(ticket.future.done() for ticket in tickets)
 
-    return until(lambda: ended() or runnable.load()[:2] == (0, 0), 120) and until(ended, 5)
+    return until(lambda: ended() or runnable.load()[:2] == (0, 0), 120) and until(ended, 60)
 
 
 @pytest.mark.parametrize("error", [MemoryError, pytest.param(RuntimeError, marks=long)])
