@@ -48,7 +48,7 @@ class Bench:
             prompt="sea",
             seed=1,
             num_inference_steps=steps,
-            **options,  # type: ignore[arg-type]
+            **options,
         )
         try:
             return self.runnable.submit(parameters, caller=caller)
