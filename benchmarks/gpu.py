@@ -16,6 +16,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -202,10 +203,9 @@ class Served:
         for seed in range(count):
             first = threading.Event()
             started = time.perf_counter()
-            newcomer = self._submit(seed, lambda progress, first=first: first.set())
+            running.append(self._submit(seed, partial(_set, first)))
             first.wait(60)
             waits.append(time.perf_counter() - started)
-            running.append(newcomer)
         for ticket in running:
             ticket.future.result()
         return waits
@@ -313,6 +313,10 @@ class Report:
     def _print(self, row: str) -> None:
         self.rows.append(row)
         print(row, flush=True)
+
+
+def _set(event: threading.Event, _: Progress) -> None:
+    event.set()
 
 
 def _reset_peak() -> None:
