@@ -1,6 +1,7 @@
 """Models with random weights have the speed of trained ones, at full or tiny size.
 
-Sizes are those of the published configs of Stable Diffusion 1.5 and Stable Diffusion XL base 1.0.
+Sizes are those of the published configs of Stable Diffusion 1.5, Stable Diffusion XL base 1.0 and
+Stable Diffusion 3.5 Medium, whose T5 is left out.
 """
 
 from __future__ import annotations
@@ -39,21 +40,68 @@ UNETS: dict[str, dict[str, Any]] = {
         "layers_per_block": 1,
     },
 }
+TRANSFORMERS: dict[str, dict[str, Any]] = {
+    "sd35-medium": {
+        "sample_size": 128,
+        "num_layers": 24,
+        "attention_head_dim": 64,
+        "num_attention_heads": 24,
+        "joint_attention_dim": 4096,
+        "caption_projection_dim": 1536,
+        "pooled_projection_dim": 2048,
+        "pos_embed_max_size": 384,
+        "qk_norm": "rms_norm",
+        "dual_attention_layers": tuple(range(13)),
+    },
+    "tiny-sd3": {
+        "sample_size": 8,
+        "num_layers": 2,
+        "attention_head_dim": 8,
+        "num_attention_heads": 4,
+        "joint_attention_dim": 96,
+        "caption_projection_dim": 32,
+        "pooled_projection_dim": 80,
+        "pos_embed_max_size": 16,
+        "qk_norm": "rms_norm",
+        "dual_attention_layers": (0,),
+    },
+}
 #: hidden size, intermediate size, layers, heads, activation
 TEXT = {
     "sd15": [(768, 3072, 12, 12, "quick_gelu")],
     "sdxl": [(768, 3072, 12, 12, "quick_gelu"), (1280, 5120, 32, 20, "gelu")],
+    "sd35-medium": [(768, 3072, 12, 12, "quick_gelu"), (1280, 5120, 32, 20, "gelu")],
     "tiny": [(32, 64, 2, 4, "quick_gelu")],
+    "tiny-sd3": [(32, 64, 3, 4, "quick_gelu"), (48, 64, 3, 4, "gelu")],
 }
-VAES = {
+_SD3_VAE = {
+    "latent_channels": 16,
+    "scaling_factor": 1.5305,
+    "shift_factor": 0.0609,
+    "use_quant_conv": False,
+    "use_post_quant_conv": False,
+}
+VAES: dict[str, dict[str, Any]] = {
     "sd15": {"block_out_channels": (128, 256, 512, 512), "layers_per_block": 2},
     "sdxl": {
         "block_out_channels": (128, 256, 512, 512),
         "layers_per_block": 2,
         "scaling_factor": 0.13025,
     },
+    "sd35-medium": {
+        "block_out_channels": (128, 256, 512, 512),
+        "layers_per_block": 2,
+        **_SD3_VAE,
+    },
     "tiny": {"block_out_channels": (8, 8, 16, 16), "layers_per_block": 1, "norm_num_groups": 8},
+    "tiny-sd3": {
+        "block_out_channels": (8, 8, 16, 16),
+        "layers_per_block": 1,
+        "norm_num_groups": 8,
+        **_SD3_VAE,
+    },
 }
+FLOW_SCHEDULER = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}
 SCHEDULER = {
     "_class_name": "EulerDiscreteScheduler",
     "beta_start": 0.00085,
@@ -66,30 +114,43 @@ SCHEDULER = {
 
 def build(name: str, device: torch.device, dtype: torch.dtype) -> Checkpoint:
     """Return a checkpoint of this architecture with random weights, on the device."""
-    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from diffusers import AutoencoderKL
 
     torch.manual_seed(0)
+    flow = name in TRANSFORMERS
     with torch.device(device):
-        unet = UNet2DConditionModel(**{"sample_size": 64, **UNETS[name]})
+        denoiser = _denoiser(name)
         vae = AutoencoderKL(
-            latent_channels=4,
             down_block_types=("DownEncoderBlock2D",) * 4,
             up_block_types=("UpDecoderBlock2D",) * 4,
             force_upcast=False,
             **VAES[name],
         )
-        encoders = [_text_encoder(sizes, i == 1) for i, sizes in enumerate(TEXT[name])]
-    modules = [unet, vae, *encoders]
-    for module in modules:
+        encoders = [_text_encoder(sizes, flow or i == 1) for i, sizes in enumerate(TEXT[name])]
+    for module in (denoiser, vae, *encoders):
         module.to(dtype).eval().requires_grad_(False)
+    two = "stable-diffusion-xl" if len(encoders) == 2 else "stable-diffusion"
     return Checkpoint(
         name=name,
-        family="stable-diffusion-xl" if len(encoders) == 2 else "stable-diffusion",
-        components={"unet": unet, "vae": vae, **_text_parts(encoders)},
-        scheduler_config=SCHEDULER,
+        family="stable-diffusion-3" if flow else two,
+        components={
+            "transformer" if flow else "unet": denoiser,
+            "vae": vae,
+            **_text_parts(encoders),
+        },
+        scheduler_config=FLOW_SCHEDULER if flow else SCHEDULER,
         profile=Profile(),
         config={"force_zeros_for_empty_prompt": True},
     )
+
+
+def _denoiser(name: str) -> Any:
+    from diffusers import SD3Transformer2DModel, UNet2DConditionModel
+
+    if name in TRANSFORMERS:
+        shape = {"patch_size": 2, "in_channels": 16, "out_channels": 16}
+        return SD3Transformer2DModel(**shape, **TRANSFORMERS[name])
+    return UNet2DConditionModel(**{"sample_size": 64, **UNETS[name]})
 
 
 def _text_parts(encoders: list[Any]) -> dict[str, Any]:
@@ -103,6 +164,10 @@ def bare_pipeline(checkpoint: Checkpoint) -> Any:
     """Return diffusers' own pipeline around the same modules."""
     import diffusers
 
+    if checkpoint.family == "stable-diffusion-3":
+        pipeline = _bare_sd3(checkpoint)
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
     shared = {
         "vae": checkpoint.vae,
         "unet": checkpoint.unet,
@@ -127,6 +192,24 @@ def bare_pipeline(checkpoint: Checkpoint) -> Any:
         )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def _bare_sd3(checkpoint: Checkpoint) -> Any:
+    import diffusers
+
+    return diffusers.StableDiffusion3Pipeline(
+        transformer=checkpoint.denoiser,
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler.from_config(
+            checkpoint.scheduler_config
+        ),
+        vae=checkpoint.vae,
+        text_encoder=checkpoint.text_encoders[0],
+        tokenizer=checkpoint.tokenizers[0],
+        text_encoder_2=checkpoint.text_encoders[1],
+        tokenizer_2=checkpoint.tokenizers[1],
+        text_encoder_3=None,
+        tokenizer_3=None,
+    )
 
 
 def _text_encoder(sizes: tuple[int, int, int, int, str], projected: bool) -> Any:

@@ -1,16 +1,22 @@
 """`python -m benchmarks.gpu` measures correctness and speed on a GPU, with random weights.
 
 It needs only torch, diffusers, transformers, pillow and pydantic. For each architecture it compares
-the engine's images with diffusers' own in fp32 and in half precision. Then it reports images per
-second of the engine at 1, 4 and 16 clients, and of bare diffusers one at a time, on the same GPU in
-the same run, and the share of the measured matrix-product rate (MFU).
+the engine's images with diffusers' own, in fp32 and in half precision. Then it reports bare
+diffusers, one image at a time, eager and with compiled blocks, and the engine eager, with compiled
+blocks and with CUDA graphs at 1, 4 and 16 clients: images per second, latencies, the share of the
+measured matrix-product rate (MFU) and the peak of memory, all on one device in one run. When its
+time is up (--seconds), the arms that are left are named and left out.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
+import math
 import threading
 import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -26,32 +32,41 @@ from runnables.engine.engine import Engine
 from runnables.engine.model_pool import ModelPool
 from runnables.families.base import Family
 from runnables.parameters import TextToImage
-from runnables.ticket import Inputs, Ticket
+from runnables.ticket import Inputs, Progress, Ticket
 
-SIZE = {"sd15": 512, "sdxl": 1024, "tiny": 64}
+SIZE = {"sd15": 512, "sdxl": 1024, "sd35-medium": 1024, "tiny": 64, "tiny-sd3": 64}
 STEPS = 20
+HEAD = "| model | precision | arm | images/s | ratio | p50 s | p95 s | MFU | peak GB |"
+#: the engine's arms: what is set
+ENGINES: dict[str, dict[str, Any]] = {
+    "eager": {},
+    "regional": {"compile": "regional"},
+    "graphs": {"cuda_graphs_mb": 16_000},
+}
 
 
-def settings(device: str, precision: str, compile: bool) -> Any:
+def settings(device: str, precision: str, **options: Any) -> Any:
     """Return the settings the engine reads, without the environment."""
-    return SimpleNamespace(
-        device=device,
-        precision=precision,
-        compile=compile,
-        threads=0,
-        max_batch=0,
-        max_queue_s=1e9,
-        request_timeout_s=1e9,
-        max_pixels=4096 * 4096,
-        prompt_cache=64,
-        safety="off",
-        preview_vae=None,
-        lora_dir=None,
-        controlnet_dir=None,
-        embeddings_dir=None,
-        upscaler_dir=None,
-        adapters_memory_mb=0,
-    )
+    every = {
+        "device": device,
+        "precision": precision,
+        "compile": "off",
+        "cuda_graphs_mb": 0,
+        "threads": torch.get_num_threads(),
+        "max_batch": 0,
+        "max_queue_s": 1e9,
+        "request_timeout_s": 1e9,
+        "max_pixels": 4096 * 4096,
+        "prompt_cache": 64,
+        "safety": "off",
+        "preview_vae": None,
+        "lora_dir": None,
+        "controlnet_dir": None,
+        "embeddings_dir": None,
+        "upscaler_dir": None,
+        "adapters_memory_mb": 0,
+    }
+    return SimpleNamespace(**{**every, **options})
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype, size: int) -> float:
@@ -80,46 +95,86 @@ def request(name: str, seed: int) -> TextToImage:
     )
 
 
-class Arm:
-    """An arm is one architecture in one precision: the engine, and diffusers around its modules."""
+class Bare:
+    """This arm is diffusers' own pipeline, one image at a time."""
 
-    def __init__(self, name: str, device: str, precision: str, compile: bool) -> None:
-        options = settings(device, precision, compile)
+    def __init__(self, name: str, device: str, precision: str) -> None:
+        accelerator = choose(settings(device, precision))
         self.name = name
-        self.accelerator: Accelerator = choose(options)
-        checkpoint = architectures.build(name, self.accelerator.device, self.accelerator.dtype)
-        self.bare = architectures.bare_pipeline(checkpoint)
-        self.family: Family = family_of(checkpoint, self.accelerator)
-        self.flop = self._flop()
-        self.accelerator.prepare(self.family)
-        model = Models(options, self.accelerator, self.family.traits.family).make(self.family)
-        with self.accelerator.session():
-            warm_up(model, self.accelerator)
-        self.engine = Engine(ModelPool(model), self.accelerator)
-        self.engine.start()
+        self.device, self.dtype = accelerator.device, accelerator.dtype
+        self._checkpoint = architectures.build(name, self.device, self.dtype)
+        self._pipeline = architectures.bare_pipeline(self._checkpoint)
 
-    def difference(self) -> int:
-        """Return the largest difference of a pixel, of 255, from diffusers' images."""
-        tickets = [self._submit(seed) for seed in range(3)]
-        worst = 0
-        for seed, ticket in enumerate(tickets):
-            generated = np.asarray(ticket.future.result().images[0].image).astype(int)
-            expected = (self._bare(seed) * 255).round().astype(int)
-            worst = max(worst, int(np.abs(generated - expected).max()))
-        return worst
+    def compile(self) -> None:
+        """Compile the denoiser's repeated blocks, as diffusers recommends."""
+        self._checkpoint.denoiser.compile_repeated_blocks(fullgraph=True)
 
-    def bare_rate(self, images: int) -> float:
-        """Return the images per second of diffusers, one at a time."""
-        self._bare(0)
+    def rate(self, images: int) -> float:
+        """Return the images per second, after one that is not counted."""
+        self.image(0)
         started = time.perf_counter()
         for seed in range(images):
-            self._bare(seed)
+            self.image(seed)
         return images / (time.perf_counter() - started)
 
-    def engine_rate(self, clients: int, images: int) -> tuple[float, float]:
-        """Return images per second, and median latency, with so many clients."""
-        self._submit(0).future.result()
-        latencies: list[float] = []
+    @torch.inference_mode()
+    def image(self, seed: int, steps: int = STEPS, output: str = "np") -> Any:
+        """Return the image of this seed, (H, W, 3) in 0..1."""
+        asked = request(self.name, seed)
+        return self._pipeline(
+            prompt=asked.prompt,
+            num_inference_steps=steps,
+            guidance_scale=7.5,
+            height=asked.height,
+            width=asked.width,
+            generator=torch.Generator("cpu").manual_seed(seed),
+            output_type=output,
+        ).images[0]
+
+    def flop(self) -> float:
+        """Return the FLOP of one image, counted on the real modules.
+
+        Two runs of one and of two steps tell a step's share from that of text and decode.
+        """
+        one, two = (self._counted(steps) for steps in (1, 2))
+        return one + (STEPS - 1) * (two - one)
+
+    def _counted(self, steps: int) -> float:
+        with FlopCounterMode(display=False) as counter:
+            self.image(0, steps)
+        return float(counter.get_total_flops())
+
+
+class Served:
+    """This arm is the engine; the time from its modules on the device to its first image counts.
+
+    Attributes:
+        cold_s: seconds of preparing, warming up and the first image.
+    """
+
+    def __init__(self, name: str, device: str, precision: str, **options: Any) -> None:
+        wanted = settings(device, precision, **options)
+        self.name = name
+        accelerator: Accelerator = choose(wanted)
+        checkpoint = architectures.build(name, accelerator.device, accelerator.dtype)
+        started = time.perf_counter()
+        family: Family = family_of(checkpoint, accelerator)
+        accelerator.prepare(family)
+        model = Models(wanted, accelerator, family.traits.family).make(family)
+        with accelerator.session():
+            warm_up(model, accelerator)
+        self._engine = Engine(ModelPool(model), accelerator)
+        self._engine.start()
+        self.image(0)
+        self.cold_s = time.perf_counter() - started
+
+    def image(self, seed: int) -> Any:
+        """Return the image of this seed, (H, W, 3) uint8."""
+        return np.asarray(self._submit(seed).future.result().images[0].image)
+
+    def latencies(self, clients: int, images: int) -> tuple[float, list[float]]:
+        """Return images per second, and every image's seconds, with so many clients."""
+        seconds: list[float] = []
         seeds = iter(range(images))
         lock = threading.Lock()
 
@@ -131,7 +186,7 @@ class Arm:
                     return
                 started = time.perf_counter()
                 self._submit(seed).future.result()
-                latencies.append(time.perf_counter() - started)
+                seconds.append(time.perf_counter() - started)
 
         started = time.perf_counter()
         threads = [threading.Thread(target=client) for _ in range(clients)]
@@ -139,71 +194,139 @@ class Arm:
             thread.start()
         for thread in threads:
             thread.join()
-        return images / (time.perf_counter() - started), float(np.median(latencies))
+        return images / (time.perf_counter() - started), seconds
+
+    def newcomers(self, count: int) -> list[float]:
+        """Return the seconds until the first step of images that arrive beside four others."""
+        waits: list[float] = []
+        running = [self._submit(seed) for seed in range(4)]
+        for seed in range(count):
+            first = threading.Event()
+            started = time.perf_counter()
+            running.append(self._submit(seed, partial(_set, first)))
+            first.wait(60)
+            waits.append(time.perf_counter() - started)
+        for ticket in running:
+            ticket.future.result()
+        return waits
 
     def close(self) -> None:
-        self.engine.close()
+        self._engine.close()
 
-    def _submit(self, seed: int) -> Ticket:
+    def _submit(self, seed: int, on_step: Callable[[Progress], None] | None = None) -> Ticket:
         ticket = Ticket(request(self.name, seed))
-        self.engine.submit(ticket, Inputs())
+        ticket.on_step = on_step
+        self._engine.submit(ticket, Inputs())
         return ticket
 
-    @torch.inference_mode()
-    def _bare(self, seed: int) -> Any:
-        ask = request(self.name, seed)
-        return self.bare(
-            prompt=ask.prompt,
-            num_inference_steps=STEPS,
-            guidance_scale=7.5,
-            height=ask.height,
-            width=ask.width,
-            generator=torch.Generator("cpu").manual_seed(seed),
-            output_type="np",
-        ).images[0]
 
-    @torch.inference_mode()
-    def _flop(self) -> float:
-        """Return the FLOP of one image.
+def difference(images: Sequence[Any], expected: Sequence[Any]) -> str:
+    """Return the largest and the mean difference of a value, of 255, and the PSNR in dB."""
+    pairs = zip(images, expected, strict=True)
+    apart = np.stack([image.astype(float) - (one * 255).round() for image, one in pairs])
+    square = float(np.mean(apart**2))
+    psnr = 10 * math.log10(255**2 / square) if square else math.inf
+    return f"largest {np.abs(apart).max():.0f}, mean {np.abs(apart).mean():.3f}, {psnr:.1f} dB"
 
-        It is counted on the real modules: all guided denoiser calls, and the decode.
-        """
-        counter = FlopCounterMode(display=False)
-        with counter:
-            self.bare(
-                prompt="a cat",
-                num_inference_steps=1,
-                guidance_scale=7.5,
-                height=SIZE[self.name],
-                width=SIZE[self.name],
-                output_type="latent",
+
+class Report:
+    """A report has the rows of one architecture in one precision, each printed when it is known.
+
+    Args:
+        until: time.perf_counter at which no further arm begins.
+    """
+
+    def __init__(self, name: str, device: str, precision: str, images: int, until: float) -> None:
+        self._given = name, device, precision
+        self._head = f"| {name} {SIZE[name]} | {precision} |"
+        self._images, self._until = images, until
+        self.rows: list[str] = []
+
+    def run(
+        self, engines: Sequence[str], *, speed: bool = True, clients: Sequence[int] = (1, 4, 16)
+    ) -> list[str]:
+        """Compare with diffusers, and measure the speed of both where it is wanted."""
+        self._clients = clients
+        bare = Bare(*self._given)
+        expected = [bare.image(seed) for seed in range(3)]
+        if speed:
+            size = 256 if bare.device.type == "cpu" else 8192
+            self._peak = matmul_rate(bare.device, bare.dtype, size)
+            self._flop = bare.flop()
+            self._add("matmul peak", f"{self._peak / 1e12:.1f} TFLOP/s")
+            _reset_peak()
+            self._bare_rate = bare.rate(self._images)
+            self._add_rate("diffusers, eager", self._bare_rate)
+        for engine in engines:
+            self._serve(engine, expected, speed)
+        if speed and len(engines) > 1 and self._has_time("diffusers, compiled blocks"):
+            bare.compile()
+            _reset_peak()
+            self._add_rate("diffusers, compiled blocks", bare.rate(self._images))
+        return self.rows
+
+    def _serve(self, engine: str, expected: Sequence[Any], speed: bool) -> None:
+        if not self._has_time(f"engine, {engine}"):
+            return
+        _reset_peak()
+        served = Served(*self._given, **ENGINES[engine])
+        try:
+            images = [served.image(seed) for seed in range(len(expected))]
+            self._add(f"engine, {engine}: difference of 255", difference(images, expected))
+            self._add(f"engine, {engine}: until the first image", f"{served.cold_s:.1f} s")
+            if not speed:
+                return
+            for clients in self._clients:
+                served.latencies(clients, clients)  # captures what is captured when first used
+                rate, seconds = served.latencies(clients, max(self._images, 2 * clients))
+                self._add_rate(f"engine, {engine}, {clients} clients", rate, seconds)
+            waits = served.newcomers(8)
+            middle, longest = np.median(waits), max(waits)
+            self._add(
+                f"engine, {engine}: first step of newcomers",
+                f"median {middle:.3f} s, longest {longest:.3f} s",
             )
-        denoise = counter.get_total_flops()
-        side = SIZE[self.name] // 8
-        with counter:
-            self.family.to_pixels(torch.zeros(1, 4, side, side, device=self.family.device))
-        return float(STEPS * denoise + counter.get_total_flops())
+        finally:
+            served.close()
+            del served
+            gc.collect()
+
+    def _has_time(self, arm: str) -> bool:
+        left = time.perf_counter() < self._until
+        if not left:
+            self._add(arm, "left out: the time is up")
+        return left
+
+    def _add(self, arm: str, value: str) -> None:
+        self._print(f"{self._head} {arm} | {value} | | | | | |")
+
+    def _add_rate(self, arm: str, rate: float, seconds: Sequence[float] = ()) -> None:
+        p50, p95 = (
+            (f"{np.percentile(seconds, share):.2f}" for share in (50, 95)) if seconds else ("", "")
+        )
+        mfu, peak = rate * self._flop / self._peak, _peak_bytes() / 1e9
+        self._print(
+            f"{self._head} {arm} | {rate:.2f} | {rate / self._bare_rate:.2f} | {p50} | {p95} "
+            f"| {mfu:.0%} | {peak:.1f} |"
+        )
+
+    def _print(self, row: str) -> None:
+        self.rows.append(row)
+        print(row, flush=True)
 
 
-def report(name: str, device: str, precision: str, compile: bool, images: int) -> list[str]:
-    """Return the rows of the table for one architecture and precision."""
-    arm = Arm(name, device, precision, compile)
-    try:
-        size = 256 if name == "tiny" else 8192
-        peak = matmul_rate(arm.accelerator.device, arm.accelerator.dtype, size)
-        head = f"| {name} {SIZE[name]} | {precision} |"
-        bare = arm.bare_rate(images)
-        rows = [f"{head} difference from diffusers | {arm.difference()} of 255 | | | |"]
-        rows.append(f"{head} diffusers | {bare:.2f} | 1.00 | | {bare * arm.flop / peak:.0%} |")
-        for clients in (1, 4, 16):
-            rate, latency = arm.engine_rate(clients, max(images, 2 * clients))
-            rows.append(
-                f"{head} engine, {clients} clients | {rate:.2f} | {rate / bare:.2f} "
-                f"| {latency:.2f} | {rate * arm.flop / peak:.0%} |"
-            )
-        return [*rows, f"{head} matmul peak | {peak / 1e12:.1f} TFLOP/s | | | |"]
-    finally:
-        arm.close()
+def _set(event: threading.Event, _: Progress) -> None:
+    event.set()
+
+
+def _reset_peak() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def _peak_bytes() -> int:
+    return int(torch.cuda.max_memory_allocated()) if torch.cuda.is_available() else 0
 
 
 def _wait(device: torch.device) -> None:
@@ -214,20 +337,24 @@ def _wait(device: torch.device) -> None:
 def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
-    parser.add_argument("--models", nargs="*", default=["sd15", "sdxl"], choices=list(SIZE))
-    parser.add_argument("--precisions", nargs="*", default=["fp32", "fp16"])
+    parser.add_argument(
+        "--models", nargs="*", default=["sd15", "sdxl", "sd35-medium"], choices=list(SIZE)
+    )
+    parser.add_argument("--precision", default="fp16", help="of the speeds; fp32 is compared too")
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
-    parser.add_argument("--compile", action="store_true", help="torch.compile the denoiser")
+    parser.add_argument("--engines", nargs="*", default=list(ENGINES), choices=list(ENGINES))
     parser.add_argument("--images", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=480.0, help="no arm begins after this")
     chosen = parser.parse_args()
+    until = time.perf_counter() + chosen.seconds
     on_gpu = chosen.device == "cuda" and torch.cuda.is_available()
     print(torch.cuda.get_device_name() if on_gpu else "CPU")
-    print("| model | precision | arm | images/s | ratio | p50 s | MFU |")
-    print("|---|---|---|---|---|---|---|")
+    print(HEAD + "\n" + "|---" * HEAD.count(" |") + "|")
     for name in cast(list[str], chosen.models):
-        for precision in chosen.precisions:
-            rows = report(name, chosen.device, precision, chosen.compile, chosen.images)
-            print("\n".join(rows), flush=True)
+        given = name, chosen.device
+        if chosen.precision != "fp32":
+            Report(*given, "fp32", chosen.images, until).run(["eager"], speed=False)
+        Report(*given, chosen.precision, chosen.images, until).run(chosen.engines)
 
 
 if __name__ == "__main__":

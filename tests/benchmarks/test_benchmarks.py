@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks import accelerations, fairness, gpu, serving
@@ -11,17 +13,38 @@ from benchmarks.arms import ARMS, Diffusers
 from runnables.settings import EMBEDDED_MODEL
 
 
-def test_gpu_benchmark_on_the_cpu_with_a_tiny_model() -> None:
-    rows = gpu.report("tiny", "cpu", "fp32", compile=False, images=2)
-    difference = int(rows[0].split("|")[4].split()[0])
-    assert difference <= 2
-    assert [row.split("|")[3].strip() for row in rows[1:]] == [
-        "diffusers",
-        "engine, 1 clients",
-        "engine, 4 clients",
-        "engine, 16 clients",
-        "matmul peak",
+@pytest.mark.parametrize("name", ["tiny", "tiny-sd3"])
+def test_gpu_benchmark_on_the_cpu_with_a_tiny_model(name: str) -> None:
+    report = gpu.Report(name, "cpu", "fp32", images=2, until=math.inf)
+    rows = [
+        [cell.strip() for cell in row.split("|")[3:5]]
+        for row in report.run(["eager"], clients=(1, 2))
     ]
+    assert [arm for arm, _ in rows] == [
+        "matmul peak",
+        "diffusers, eager",
+        "engine, eager: difference of 255",
+        "engine, eager: until the first image",
+        "engine, eager, 1 clients",
+        "engine, eager, 2 clients",
+        "engine, eager: first step of newcomers",
+    ]
+    largest = int(rows[2][1].removeprefix("largest ").split(",")[0])
+    assert largest <= 2
+
+
+def test_gpu_benchmark_names_what_it_had_no_time_for() -> None:
+    report = gpu.Report("tiny", "cpu", "fp32", images=1, until=0.0)
+    (row,) = report.run(["graphs"], speed=False)
+    assert "engine, graphs | left out" in row
+
+
+def test_differences_are_measured() -> None:
+    black = np.zeros((2, 2, 3), dtype=np.uint8)
+    assert gpu.difference([black], [black.astype(float)]) == "largest 0, mean 0.000, inf dB"
+    off = black.copy()
+    off[0, 0, 0] = 12
+    assert gpu.difference([off], [black.astype(float)]).startswith("largest 12, mean 1.000, 37.3")
 
 
 def test_static_batches_generate_what_single_calls_generate() -> None:

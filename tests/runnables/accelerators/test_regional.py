@@ -10,11 +10,13 @@ from torch._dynamo.utils import counters
 
 from runnables.parameters import TextToImage
 from runnables.runnable import StableDiffusionRunnable
+from tests.long import long
 from tests.runnables.engine import reference
 
 Start = Callable[..., StableDiffusionRunnable]
 
 
+@long
 def test_nothing_is_compiled_after_warm_up(start: Start, tiny_model: Callable[[str], Path]) -> None:
     runnable = start("sd1", compile="regional")
     compiled = counters["stats"]["unique_graphs"]
