@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,6 +44,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def one_body_each(document: dict[str, Any]) -> dict[str, Any]:
+    """Return the document with one kind of body for each operation, JSON where there are two.
+
+    Of two kinds openapi-python-client 0.29.1 makes a module that lacks an import.
+    """
+    reduced: dict[str, Any] = json.loads(json.dumps(document))
+    for methods in reduced["paths"].values():
+        for operation in methods.values():
+            body = operation.get("requestBody", {})
+            if len(body.get("content", ())) > 1:
+                body["content"].pop("multipart/form-data")
+    return reduced
+
+
 @pytest.fixture(scope="module")
 def python(folder: Path) -> Path:
     """A Python with the packages of `requirements/clients.txt`."""
@@ -66,8 +81,9 @@ def test_a_python_client_is_generated_installed_and_used(
     folder: Path, python: Path, server: Server
 ) -> None:
     generate = python.parent / "openapi-python-client"
+    (folder / "one.json").write_text(json.dumps(one_body_each(openapi.document())))
     options = ("--config", "python.yml", "--meta", "setup", "--fail-on-warning")
-    run(generate, "generate", "--path", "docs.json", "--output-path", "made", *options, cwd=folder)
+    run(generate, "generate", "--path", "one.json", "--output-path", "made", *options, cwd=folder)
     run(python, "-m", "pip", "install", "-q", "./made", cwd=folder)
     assert "used" in run(python, "use.py", server.url, cwd=folder)
 
