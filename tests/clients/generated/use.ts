@@ -6,7 +6,7 @@ type Images = components["schemas"]["GeneratedImages"];
 type Job = components["schemas"]["Job"];
 type Accepted = operations["createJob"]["responses"][202]["content"]["application/json"];
 
-const wanted: Partial<Wanted> & Pick<Wanted, "prompt"> = {
+const wanted: Wanted = {
   prompt: "a red circle",
   num_inference_steps: 20,
   loras: [{ name: "ink", weight: 0.8 }],
