@@ -92,7 +92,7 @@ ROOMS = {
     ),
     "hosts": _room("service hosts", f"{FORM} webui api", TORCH),
     "models": _room("models", f"{VALUES} samplers checkpoints families accelerators", HTTP),
-    "benchmarks": _room("benchmarks", f"{VALUES} {RUNNABLES} runnable hosts"),
+    "benchmarks": _room("benchmarks", f"{VALUES} images {RUNNABLES} runnable hosts"),
 }
 
 

@@ -63,7 +63,7 @@ def score(image: Image.Image, key: str) -> float:
 
 def _changed(pixels: Floats, change: Floats) -> Floats:
     """Return the pixels as they are stored: whole numbers from 0 to 255."""
-    return np.clip(pixels + np.round(change)[..., None], 0, 255)
+    return np.asarray(np.clip(pixels + np.round(change)[..., None], 0, 255), np.float32)
 
 
 def _cheapest(costs: Floats, budget: float) -> NDArray[np.bool_]:
@@ -79,7 +79,7 @@ def _signs(key: str) -> Floats:
     """Return the key's sign, 1 or -1, of each coefficient (HIGH, HIGH)."""
     drawn = hashlib.shake_256(key.encode()).digest(HIGH * HIGH // 8)
     bits = np.unpackbits(np.frombuffer(drawn, np.uint8)).reshape(HIGH, HIGH)
-    return bits.astype(np.float32) * 2 - 1
+    return np.asarray(bits, np.float32) * 2 - 1
 
 
 def _carriers(height: int, width: int) -> NDArray[np.bool_]:
