@@ -94,4 +94,4 @@ def _carriers(height: int, width: int) -> NDArray[np.bool_]:
 def _waves(count: int) -> Floats:
     """Return the first HIGH rows of the orthonormal DCT-II of so many values: (HIGH, count)."""
     angles = np.outer(np.arange(HIGH), (np.arange(count) + 0.5) * np.pi / count)
-    return (np.sqrt(2 / count) * np.cos(angles)).astype(np.float32)
+    return np.asarray(np.sqrt(2 / count) * np.cos(angles), np.float32)
