@@ -17,7 +17,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -32,6 +31,7 @@ from runnables.engine.engine import Engine
 from runnables.engine.model_pool import ModelPool
 from runnables.families.base import Family
 from runnables.parameters import TextToImage
+from runnables.settings import Settings
 from runnables.ticket import Inputs, Progress, Ticket
 
 SIZE = {"sd15": 512, "sdxl": 1024, "sd35-medium": 1024, "tiny": 64, "tiny-sd3": 64}
@@ -45,28 +45,19 @@ ENGINES: dict[str, dict[str, Any]] = {
 }
 
 
-def settings(device: str, precision: str, **options: Any) -> Any:
-    """Return the settings the engine reads, without the environment."""
-    every = {
-        "device": device,
-        "precision": precision,
-        "compile": "off",
-        "cuda_graphs_mb": 0,
-        "threads": torch.get_num_threads(),
-        "max_batch": 0,
-        "max_queue_s": 1e9,
-        "request_timeout_s": 1e9,
-        "max_pixels": 4096 * 4096,
-        "prompt_cache": 64,
-        "safety": "off",
-        "preview_vae": None,
-        "lora_dir": None,
-        "controlnet_dir": None,
-        "embeddings_dir": None,
-        "upscaler_dir": None,
-        "adapters_memory_mb": 0,
-    }
-    return SimpleNamespace(**{**every, **options})
+def settings(device: str, precision: str, **options: Any) -> Settings:
+    """Return the settings of an arm."""
+    return Settings.model_validate(
+        {
+            "device": device,
+            "precision": precision,
+            "threads": torch.get_num_threads(),
+            "max_queue_s": 1e6,
+            "request_timeout_s": 1e6,
+            "safety": "off",
+            **options,
+        }
+    )
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype, size: int) -> float:
