@@ -171,6 +171,11 @@ def test_requests_around_unloads_are_all_served(start: Start) -> None:
 
 
 def gone_after_unload(runnable: StableDiffusionRunnable) -> bool:
+    """The last threads may still be on their way out of the functions that held a module."""
+    runnable.change_model("sd1", load=True)  # it may still be gone since the unload before
     parts = [weakref.ref(part) for part in base_of(runnable).checkpoint.modules]
     runnable.change_model("sd1", load=False)
+    end = time.monotonic() + 10
+    while any(part() is not None for part in parts) and time.monotonic() < end:
+        time.sleep(0.02)
     return bool(parts) and all(part() is None for part in parts)
