@@ -152,7 +152,7 @@ def test_loras_embeddings_and_controlnets_are_picked_with_what_they_need(
         page.generate()
         parameters = page.newest()["parameters"]
         assert parameters["model"] == "second"
-        assert parameters["loras"] == [{"name": "one", "weight": 0.5, "text_weight": None}]
+        assert parameters["loras"] == [{"name": "one", "weight": 0.5}]
         assert parameters["embeddings"] == ["bad-hands-5"]
         assert parameters["controlnets"] == [
             {"name": "canny", "weight": 1.0, "start": 0.0, "end": 1.0}
