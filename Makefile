@@ -115,8 +115,8 @@ $(VENV)/bin/pip:
 
 $(VENV)/.serve: $(VENV)/bin/pip requirements/serve.txt requirements/constraints.txt
 	@echo "PyTorch $(if $(CPU_ONLY),for CPUs (200 MB),)"
-	$(INSTALL) -c requirements/constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
-	  $$(grep '^torch==' requirements/serve.txt)
+	$(INSTALL) --no-deps $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
+	  $$(grep '^torch==' requirements/serve.txt)  # what it needs comes from PyPI, below
 	@echo "The other packages"
 	$(INSTALL) -c requirements/constraints.txt -r requirements/serve.txt
 	@touch $@

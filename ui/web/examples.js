@@ -3,11 +3,11 @@
 /** @type {Record<string, string[]>} */
 const EXAMPLES = {
   embedded: [
-    "a cat",
-    "a red apple on a table",
-    "two rockets at night",
-    "a robot on a beach",
-    "a castle on a hill",
+    "View of a cyberpunk city",
+    "sunset over the sea",
+    "a large red heart on a white background",
+    "snowy mountains",
+    "a small yellow star on a purple background",
   ],
 };
 const OTHERS = [

@@ -171,7 +171,7 @@ def test_a_job_is_kept_until_its_webhook_is_finished(store: Store) -> None:
     job = Job(id="x", owner="", task="txt2img", parameters={}, steps=1, webhook="https://h/")
     ended = store.add(replace(job, state="succeeded", finished=1.0, webhook_at=time.time()))
     assert store.forget(finished_before=time.time()) == []
-    store.webhook_next(ended, None)
+    store.webhook_next(ended, None, None)
     assert [one.id for one in store.forget(finished_before=time.time())] == ["x"]
 
 
