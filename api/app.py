@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
@@ -58,6 +59,11 @@ class Api:
     @failure.setter
     def failure(self, reason: str | None) -> None:
         self.generation.failure = reason
+
+    @property
+    def jobs_folder(self) -> Path:
+        """The folder of jobs, also where no setting names one."""
+        return folder_of(self.settings)
 
     def app(self) -> ASGIApp:
         """Return the ASGI application.

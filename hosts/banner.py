@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -12,21 +13,22 @@ from runnables.settings import EMBEDDED_MODEL, Settings
 ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}
 
 
-def banner(settings: Settings, model: dict[str, Any], address: str | None) -> str:
+def banner(settings: Settings, model: dict[str, Any], address: str | None, jobs: Path) -> str:
     """Return the lines.
 
     Args:
         model: as the runnable describes its default model.
         address: where this process answers, such as http://127.0.0.1:3000; None where another
             process answers in its place.
+        jobs: the folder of jobs.
     """
     return "\n".join(
-        ["ready", *(f"  {name:9} {text}" for name, text in _lines(settings, model, address))]
+        ["ready", *(f"  {name:9} {text}" for name, text in _lines(settings, model, address, jobs))]
     )
 
 
 def _lines(
-    settings: Settings, model: dict[str, Any], address: str | None
+    settings: Settings, model: dict[str, Any], address: str | None, jobs: Path
 ) -> Iterator[tuple[str, str]]:
     if address:
         yield "API", f"{address}/txt2img, /img2img and others"
@@ -36,7 +38,7 @@ def _lines(
     yield "model", f"{model['name']}{demo} on {model['device']} in {model['precision']}"
     open_to = "none: everybody who reaches this address may generate (SD_API_KEYS)"
     yield "API keys", "needed" if settings.api_keys else open_to
-    yield "jobs", str(settings.jobs_dir)
+    yield "jobs", str(jobs)
 
 
 def listening() -> str | None:

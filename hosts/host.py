@@ -77,7 +77,8 @@ class Host:
         if settings.log_format == "json":
             logger.info("ready: %s", model["name"])
         else:
-            logger.info(banner(settings, model, listening()), extra={"several_lines": True})
+            lines = banner(settings, model, listening(), self.api.jobs_folder)
+            logger.info(lines, extra={"several_lines": True})
 
 
 def begin(settings: Settings, handlers: Sequence[logging.Handler] | None = None) -> None:

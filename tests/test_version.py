@@ -13,3 +13,11 @@ ROOT = Path(__file__).resolve().parents[1]
 def test_the_project_has_this_version() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["version"] == VERSION
+
+
+def test_the_changelog_tells_what_is_in_this_version() -> None:
+    """Its section is not empty, and one for what comes next stands above it."""
+    sections = (ROOT / "CHANGELOG.md").read_text().split("\n## ")[1:]
+    names = [section.split("\n", 1)[0] for section in sections]
+    assert names[:2] == ["Unreleased", VERSION]
+    assert "\n- " in sections[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from tests.service.browser import chromium, needs_chromium
 from tests.service.server import ROOT, Server, serve
 
 EXAMPLES = ROOT / "examples"
-SECRET = "a secret"
+SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 #: file -> what it writes, what it prints
 RUN: dict[str, tuple[set[str], str]] = {
     "curl.sh": ({"circle.jpg", "square.jpg"}, ""),

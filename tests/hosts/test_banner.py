@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 import psutil
 import pytest
@@ -10,23 +11,24 @@ import pytest
 from hosts.banner import banner, listening
 from runnables.settings import Settings
 
+JOBS = Path("/state/jobs")
 MODEL = {"name": "embedded", "device": "cpu", "precision": "float32"}
 
 
 def test_it_says_where_and_what() -> None:
-    text = banner(Settings(jobs_dir="/tmp/jobs"), MODEL, "http://127.0.0.1:3000")
+    text = banner(Settings(), MODEL, "http://127.0.0.1:3000", JOBS)
     for part in (
         "http://127.0.0.1:3000/txt2img",
         "http://127.0.0.1:3000/ui",
         "embedded (a small demo model) on cpu in float32",
         "everybody",
-        "/tmp/jobs",
+        "/state/jobs",
     ):
         assert part in text
 
 
 def test_what_differs() -> None:
-    text = banner(Settings(model="/models/own", ui=False, api_keys="secret"), MODEL, None)
+    text = banner(Settings(model="/models/own", ui=False, api_keys="secret"), MODEL, None, JOBS)
     assert "http://" not in text
     assert "demo" not in text
     assert "needed" in text
