@@ -1,8 +1,8 @@
 """What is told about an image generates the same image again.
 
 Random requests of the WebUI's API and of our own endpoints are generated again from the infotext in
-the answer, from the PNG, from a JPEG's EXIF, and through the fields that the page fills when an
-image is dropped onto it. `LONG=1` tries 200; the largest difference is printed.
+the answer, from the PNG, and from a JPEG's EXIF. (tests/ui drops images onto the page.) `LONG=1`
+tries 200; the largest difference is printed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from runnables.runnable import StableDiffusionRunnable
 from runnables.samplers import names
 from tests.long import LONG
 from tests.runnables.extensions.test_lora import write
-from ui import form
 
 REQUESTS = 200 if LONG else 12
 MOST = 2  # of 255
@@ -146,14 +145,6 @@ def as_webui(text: str) -> dict[str, Any]:
     return {**body, "override_settings": {"CLIP_stop_at_last_layers": skip}}
 
 
-def through_the_page(parameters: dict[str, Any]) -> dict[str, Any]:
-    """What the page sends for an image dropped onto it, its fields left as they were filled."""
-    values, more = form.to_values(parameters)
-    values["num_images_per_prompt"] = 1
-    sent = form.to_parameters("txt2img", [values[name] for name in form.FIELDS], more)
-    return {name: value for name, value in sent.items() if name != "output_format"}
-
-
 def jpeg_of(service: Service, parameters: dict[str, Any]) -> bytes:
     content: bytes = service.post("/txt2img", {**parameters, "output_format": "jpeg"}).content
     return content
@@ -173,13 +164,12 @@ def largest(service: Service, some: random.Random, webui: bool) -> dict[str, int
     exact = {**told, "prompt": told["prompt"] or " "}  # our own endpoints want a prompt
     again["png"] = service.native(exact)
     again["exif"] = service.native(service.parameters_in(jpeg_of(service, exact)))
-    again["page"] = service.native(through_the_page(exact))
     first = pixels(png)
     return {name: int(np.abs(first - other).max()) for name, other in again.items()}
 
 
 def test_what_is_told_generates_the_same(service: Service) -> None:
-    worst = dict.fromkeys(("infotext", "png", "exif", "page"), 0)
+    worst = dict.fromkeys(("infotext", "png", "exif"), 0)
     for number in range(REQUESTS):
         found = largest(service, random.Random(number), webui=number % 2 == 0)
         for name, difference in found.items():

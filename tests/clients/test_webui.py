@@ -124,7 +124,7 @@ def test_what_is_not_here_is_refused(client: webuiapi.WebUIApi) -> None:
         {"tiling": True},
         {"script_name": "x/y/z plot"},
         {"subseed_strength": 0.5},
-        {"batch_size": 9},
+        {"batch_size": 11},
         {"override_settings": {"sd_model_checkpoint": "another"}},
         {"controlnet_units": [webuiapi.ControlNetUnit(image=Image.new("RGB", (8, 8)))]},
     ):

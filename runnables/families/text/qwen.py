@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
+from runnables.families.text.tokenizing import TOKENIZING
+
 
 class QwenEncoder:
     """A Qwen3 model with its tokenizer; the prompt is what a user says in its chat.
@@ -22,13 +24,14 @@ class QwenEncoder:
 
     def encode(self, prompts: Sequence[str]) -> list[Tensor]:
         """Encode each prompt to (its tokens, features): the states before the last layer."""
-        tokens = self._tokenizer(
-            [self._said(prompt) for prompt in prompts],
-            padding="max_length",
-            max_length=self._length,
-            truncation=True,
-            return_tensors="pt",
-        ).to(self._model.device)
+        with TOKENIZING:
+            tokens = self._tokenizer(
+                [self._said(prompt) for prompt in prompts],
+                padding="max_length",
+                max_length=self._length,
+                truncation=True,
+                return_tensors="pt",
+            ).to(self._model.device)
         mask = tokens.attention_mask.bool()
         output = self._model(
             input_ids=tokens.input_ids, attention_mask=mask, output_hidden_states=True
@@ -38,7 +41,8 @@ class QwenEncoder:
 
     def count(self, prompt: str) -> int:
         """Return the tokens of a prompt, with those of the chat around it."""
-        return len(self._tokenizer(self._said(prompt)).input_ids)
+        with TOKENIZING:
+            return len(self._tokenizer(self._said(prompt)).input_ids)
 
     def _said(self, prompt: str) -> str:
         said: str = self._tokenizer.apply_chat_template(

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from runnables.families.text.tokenizing import TOKENIZING
+
 
 class T5Encoder:
     """A T5 encoder has a tokenizer and its T5EncoderModel.
@@ -23,20 +25,22 @@ class T5Encoder:
 
     def encode(self, prompts: Sequence[str]) -> Tensor:
         """Encode to (N, length, features); padding is encoded, too, without an attention mask."""
-        tokens = self._tokenizer(
-            list(prompts),
-            padding="max_length",
-            max_length=self._length,
-            truncation=True,
-            add_special_tokens=True,
-            return_tensors="pt",
-        )
+        with TOKENIZING:
+            tokens = self._tokenizer(
+                list(prompts),
+                padding="max_length",
+                max_length=self._length,
+                truncation=True,
+                add_special_tokens=True,
+                return_tensors="pt",
+            )
         states: Tensor = self._model(tokens.input_ids.to(self._model.device))[0]
         return states
 
     def count(self, prompt: str) -> int:
         """Return the tokens of a prompt, its end mark included."""
-        return len(self._tokenizer(prompt).input_ids)
+        with TOKENIZING:
+            return len(self._tokenizer(prompt).input_ids)
 
 
 def no_text(prompts: int, length: int, features: int, like: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ Make = Callable[..., Client]
 DOCUMENT = {
     "id", "task", "state", "step", "steps", "position", "eta_s", "priority", "created_at",
     "started_at", "finished_at", "deadline_at", "parameters", "images", "error", "webhook",
+    "webhook_state", "webhook_error",
 }  # fmt: skip
 
 
