@@ -359,7 +359,16 @@ class Injection:
 
 def all_kinds(runnable: StableDiffusionRunnable, photo: Image.Image) -> list[Ticket]:
     """Submit requests of every kind at once."""
-    submit, one = runnable.submit, ControlNetUse(name="one")
+
+    def submit(*args: Any, **options: Any) -> Ticket:
+        """Submit as a patient client: an earlier one of these may have ended the thread."""
+        while True:
+            try:
+                return runnable.submit(*args, **options)
+            except EngineFailed:
+                assert until(lambda: runnable.ready)
+
+    one = ControlNetUse(name="one")
     tickets = [
         submit(wanted(num_images_per_prompt=2), preview_every=1),
         submit(wanted(hires=Hires(upscaler="lanczos"))),
