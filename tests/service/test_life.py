@@ -97,7 +97,7 @@ def test_keys_capacity_and_origins(tmp_path: Path) -> None:
 
         key = {"x-api-key": "secret", "origin": "https://app.example"}
         busy = threading.Thread(
-            target=lambda: httpx.post(url, json={**SLOW, "deadline_s": 5}, headers=key, timeout=60)
+            target=lambda: httpx.post(url, json={**SLOW, "deadline_s": 30}, headers=key, timeout=60)
         )
         busy.start()
         assert until(lambda: active(server) == 4)

@@ -23,9 +23,10 @@ from tests.hosts.queue import chaos, faults
 from tests.hosts.queue.account import PAYING, Account, applied
 from tests.long import LONG
 
-pytestmark = pytest.mark.skipif(
-    not shutil.which("terraform"), reason="terraform is not installed: the module cannot be run"
-)
+pytestmark = [
+    pytest.mark.skipif(not LONG, reason="takes many minutes: LONG=1 runs it"),
+    pytest.mark.skipif(not shutil.which("terraform"), reason="terraform is not installed"),
+]
 COUNT, STATIC, MODELS = (1000, 7, 5) if LONG else (36, 2, 3)
 RUNTIMES = {f"sd{number}": f"{number}.safetensors" for number in range(STATIC)}
 KILL, TERM = signal.SIGKILL, signal.SIGTERM
