@@ -201,8 +201,8 @@ def test_what_is_red_is_repainted_and_nothing_else(page: Page) -> None:
     assert page.newest()["task"] == "inpaint"
     red, _, blue = pixels[:4, :4].reshape(-1, 3).T
     assert (blue.astype(int) > red).all()  # still blue, as the VAE sees it
-    red, _, blue = pixels[60:68, 60:68].reshape(-1, 3).T
-    assert (red > blue).all()
+    middle, _, _ = pixels[56:72, 56:72].reshape(-1, 3).T
+    assert middle.mean() > red.mean() + 30  # yellow has red, and the blue picture has little
 
 
 def test_the_mask_can_be_undone_erased_and_inverted(page: Page) -> None:
