@@ -177,7 +177,7 @@ def run(
     listener = threading.Thread(target=_listen, args=(aws, topology.watch, announced, stop))
     with crew.at_work():
         listener.start()
-        sender = _Sender(aws, topology, front, list(zip(asked.values(), keys, strict=True)))
+        sender = _Sender(aws, crew, front, list(zip(asked.values(), keys, strict=True)))
         _disturb(crew, announced, sender, ends, report)
         _wait_empty(aws, topology, announced, count, started + limit_s)
     stop.set()
@@ -195,10 +195,14 @@ def body_id(body: dict[str, Any]) -> str:
 
 
 class _Sender:
-    """All tasks through the front door, as a client that tries again; poison past it."""
+    """All tasks through the front door, as a client that tries again; poison past it.
 
-    def __init__(self, aws: Any, topology: Topology, front: Front, asked: list[Any]) -> None:
-        self._sqs, self._queues = aws.client("sqs"), [q for _, q in topology.queues.values()]
+    Poison goes to the queues that the crew reads.
+    """
+
+    def __init__(self, aws: Any, crew: Crew, front: Front, asked: list[Any]) -> None:
+        read_by_crew = {one["WORKER_QUEUE_URLS"].split(",")[-1] for one in crew.settings}
+        self._sqs, self._queues = aws.client("sqs"), sorted(read_by_crew)
         self._front, self._asked, self._poison = front, asked, list(POISON.values())
         self.sent = 0
 

@@ -105,7 +105,7 @@ def test_steps_cost_and_position_count_the_second_pass(start: Start) -> None:
     positions = 2 * (5 * 8 * 8 + 4 * 16 * 16)  # guided: two rows
     assert result.cost_units == pytest.approx(positions / 64**2)
     plan, plain = runnable.plan(asked), runnable.plan(asked.model_copy(update={"hires": None}))
-    assert plan.steps == 9 and plan.seconds > 3 * plain.seconds
+    assert plan.steps == 9 and plan.seconds > 1.5 * plain.seconds  # 9 of 5 steps, 4 of them larger
     resolved = result.parameters
     assert isinstance(resolved, TextToImage) and (resolved.height, resolved.width) == (64, 64)
 
