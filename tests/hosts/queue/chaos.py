@@ -34,7 +34,7 @@ POISON = {
     "not a number": '{"metadata": {}, "content": {"cfg_scale": NaN}}',
     "nested without end": "[" * 50_000,
     "no content": json.dumps(GOOD),
-    "no prompt": json.dumps({**GOOD, "content": {"steps": 2}}),
+    "prompt is no text": json.dumps({**GOOD, "content": {"prompt": 2}}),
     "out of range": json.dumps({**GOOD, "content": {"prompt": "x", "steps": 1000}}),
     "leads out of its folder": json.dumps(
         {"metadata": {**GOOD["metadata"], "id": "../../x"}, "content": {"prompt": "x"}}
