@@ -7,8 +7,8 @@ import random
 import numpy as np
 import pytest
 
-from models.embedded import draw
-from models.embedded.draw import Subject
+from models.training import draw
+from models.training.draw import Subject
 
 
 @pytest.mark.parametrize("shape", draw.SHAPES)

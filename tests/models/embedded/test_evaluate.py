@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.embedded import draw, evaluate, judges
-from models.embedded.draw import Subject
+from models.training import draw, evaluate, judges
+from models.training.draw import Subject
 
 
 def test_colours_are_judged_right_on_drawn_pictures() -> None:

@@ -1,11 +1,10 @@
-"""The autoencoder: 128x128 pictures to 16x16 latents of four channels."""
+"""The autoencoder: 128x128 pictures to 16x16 latents of eight channels."""
 
 # mypy: disable-error-code="no-any-return"
 # (torch expressions are typed Any in part)
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.embedded import draw
-from models.embedded.run import DEVICE, Run
+from models.training.bank import SIDE, bank
+from models.training.canvas import Array
+from models.training.run import DEVICE, RANK, Run
 
-
-def pictures(rng: random.Random, count: int, size: tuple[int, int]) -> tuple[Tensor, list[str]]:
-    """(count, 3, H, W) in -1..1 and their captions."""
-    subjects = [draw.subject(rng) for _ in range(count)]
-    pixels = np.stack([draw.render(subject, rng, *size) for subject in subjects])
-    captions = [draw.caption(subject, rng) for subject in subjects]
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2) * 2 - 1, captions
+LATENTS = 8  # channels of the latents
+NOISE = 0.08  # added to latents in training, so that small errors of the UNet do no harm
 
 
 def build_vae() -> Any:
@@ -32,13 +27,14 @@ def build_vae() -> Any:
     return AutoencoderKL(
         in_channels=3,
         out_channels=3,
-        latent_channels=4,
+        latent_channels=LATENTS,
         sample_size=128,
-        block_out_channels=(16, 32, 64, 64),
+        block_out_channels=(16, 32, 64, 128),
         layers_per_block=1,
         norm_num_groups=4,
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
+        mid_block_add_attention=False,
         force_upcast=False,
     )
 
@@ -65,7 +61,7 @@ def start_as_resampler(vae: Any) -> None:
             conv.weight[colour, colour + 3, 1, 1] = -1.0
     for conv in (vae.quant_conv, vae.post_quant_conv):
         _fade(conv, 0.1)
-        _pass(conv, range(4))
+        _pass(conv, range(LATENTS))
 
 
 def _pass_through(module: nn.Module) -> None:
@@ -102,70 +98,75 @@ def _pass(conv: Any, channels: range, weight: float = 1.0, row: int = -1, column
         ] = weight
 
 
-def train_vae(out: Path, work: Path, steps: int, batch: int, seed: int) -> None:
+def train_vae(out: Path, work: Path, steps: int, pictures: int, seed: int) -> None:
     """L1 on pixels and on their gradients (sharp edges), through lightly noised latents.
 
-    The posterior is trained as a point with a little fixed noise: sampling it from the start, at
-    unit variance, drowns what few steps can learn.
+    Most steps see crops of a quarter of the picture, four times as many for the same work; the
+    last see whole pictures. The posterior is trained as a point with a little fixed noise: sampling
+    it from the start, at unit variance, drowns what few steps can learn.
     """
+    stored, _ = bank(work, pictures, seed)
     vae = build_vae().to(memory_format=torch.channels_last)
     start_as_resampler(vae)
-    run = Run("vae", vae, work, steps, 2e-3, 0.995)
-    loader = _loader(VaePictures(seed, batch, run.step))
+    run = Run("vae", vae, work, steps, 2e-3, 0.998)
 
     def loss_of(step: int) -> Tensor:
-        pixels = next(loader).to(DEVICE, memory_format=torch.channels_last)
+        rng = random.Random(f"vae {seed} {step} {RANK}")
+        torch.manual_seed(rng.randrange(2**31))
+        whole = step > 0.85 * steps
+        pixels = crops(stored, rng, 4 if whole else 16, SIDE if whole else SIDE // 2)
         latents = vae.encode(pixels).latent_dist.mean
-        noisy = latents + 0.03 * torch.randn_like(latents)
+        noisy = latents + NOISE * torch.randn_like(latents)
         decoded = vae.decode(noisy).sample.float()
         return reconstruction(decoded, pixels) + 1e-3 * latents.float().square().mean()
 
     run(loss_of)
+    save_vae(vae, run, out, stored)
+
+
+def save_vae(vae: Any, run: Run, out: Path, stored: Array) -> None:
+    """Write the averaged weights in half precision, with the scale of the latents."""
     run.load_ema()
     _sharpen(vae)
-    vae.register_to_config(scaling_factor=_latent_scale(vae, seed))
+    vae.register_to_config(scaling_factor=_latent_scale(vae, stored))
     vae.to(torch.float16).save_pretrained(out / "vae")
+
+
+def crops(stored: Array, rng: random.Random, count: int, side: int) -> Tensor:
+    """(count, 3, side, side) in -1..1: parts of pictures, most on the 8-pixel grid."""
+    parts = []
+    for _ in range(count):
+        cell = 1 if rng.random() < 0.15 else 8
+        y, x = (cell * rng.randint(0, (SIDE - side) // cell) for _ in range(2))
+        parts.append(stored[rng.randrange(len(stored)), y : y + side, x : x + side])
+    return to_tensor(np.stack(parts))
+
+
+def to_tensor(pixels: Array) -> Tensor:
+    """(N, H, W, 3) uint8 -> (N, 3, H, W) in -1..1 on the device."""
+    tensor = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(DEVICE)
+    return tensor.to(torch.float32, memory_format=torch.channels_last) / 127.5 - 1
 
 
 def _sharpen(vae: Any) -> None:
     """Give the posterior the small fixed variance it was trained with."""
     with torch.no_grad():
-        vae.quant_conv.weight[4:] = 0
-        vae.quant_conv.bias[4:] = 2 * np.log(0.03)
+        vae.quant_conv.weight[LATENTS:] = 0
+        vae.quant_conv.bias[LATENTS:] = 2 * np.log(NOISE / 4)
 
 
 def reconstruction(decoded: Tensor, pixels: Tensor) -> Tensor:
-    """L1 of values and of horizontal and vertical differences."""
-    loss = F.l1_loss(decoded, pixels)
+    """L1 of values and of horizontal and vertical differences, and squared error."""
+    loss = F.l1_loss(decoded, pixels) + F.mse_loss(decoded, pixels)
     for dim in (2, 3):
         loss = loss + F.l1_loss(decoded.diff(dim=dim), pixels.diff(dim=dim))
     return loss
 
 
-class VaePictures(torch.utils.data.IterableDataset[Tensor]):
-    """Endless batches of pictures; scenes are over-represented, they are harder."""
-
-    def __init__(self, seed: int, batch: int, start: int) -> None:
-        self.seed, self.batch, self.start = seed, batch, start
-
-    def __iter__(self) -> Iterator[Tensor]:
-        step = self.start
-        while True:
-            rng = random.Random(f"vae {self.seed} {step}")
-            kinds = [draw.subject(rng, 0.6) for _ in range(self.batch)]
-            pixels = np.stack([draw.render(subject, rng) for subject in kinds])
-            yield torch.from_numpy(pixels).permute(0, 3, 1, 2) * 2 - 1
-            step += 1
-
-
-def _loader(dataset: Any) -> Iterator[Any]:
-    return iter(
-        torch.utils.data.DataLoader(dataset, batch_size=None, num_workers=1, prefetch_factor=4)
-    )
-
-
 @torch.no_grad()
-def _latent_scale(vae: Any, seed: int) -> float:
-    pixels, _ = pictures(random.Random(seed + 1), 256, (128, 128))
-    latents = torch.cat([vae.encode(part.to(DEVICE)).latent_dist.mean for part in pixels.split(32)])
-    return round(1 / latents.std().item(), 5)
+def _latent_scale(vae: Any, stored: Array) -> float:
+    latents = [
+        vae.encode(to_tensor(stored[first : first + 32])).latent_dist.mean
+        for first in range(0, 256, 32)
+    ]
+    return round(1 / torch.cat(latents).std().item(), 5)

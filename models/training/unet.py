@@ -6,22 +6,21 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from models.embedded import draw
-from models.embedded.run import DEVICE, Run
-from models.embedded.text import TEXT_WIDTH, blur
-from models.embedded.tokenizer import load_tokenizer, tokenize
-
-#: (height, width) the pictures are drawn in; most are the native size
-SIZES = [(128, 128)] * 6 + [(96, 128), (128, 96), (128, 192), (160, 160)]
+from models.training import draw
+from models.training.bank import bank
+from models.training.concepts import keywords
+from models.training.run import DEVICE, PROCESSES, RANK, Run
+from models.training.subject import Subject
+from models.training.text import TEXT_WIDTH, blur, shortened
+from models.training.tokenizer import load_tokenizer, tokenize
+from models.training.vae import LATENTS, to_tensor
 
 
 def build_unet() -> Any:
@@ -29,10 +28,10 @@ def build_unet() -> Any:
 
     return UNet2DConditionModel(
         sample_size=16,
-        in_channels=4,
-        out_channels=4,
+        in_channels=LATENTS,
+        out_channels=LATENTS,
         layers_per_block=1,
-        block_out_channels=(64, 128, 160),
+        block_out_channels=(96, 128, 192),
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         attention_head_dim=4,
@@ -53,60 +52,60 @@ SCHEDULER = {
 
 
 @torch.no_grad()
-def encode_pictures(out: Path, work: Path, count: int, seed: int) -> list[dict[str, Any]]:
-    """Latents and captions of `count` pictures in groups of one size, drawn and encoded once."""
-    path = work / f"latents-{count}.pt"
-    if path.exists():
-        cached: list[dict[str, Any]] = torch.load(path)
-        return cached
+def encode_pictures(
+    out: Path, work: Path, pictures: int, seed: int
+) -> tuple[Tensor, list[Subject]]:
+    """Latents of the bank in half precision, encoded once, and what each picture shows."""
     from diffusers import AutoencoderKL
 
-    vae = AutoencoderKL.from_pretrained(out / "vae", torch_dtype=torch.float32).to(DEVICE)
-    groups: list[dict[str, Any]] = []
-    for index in tqdm(range(count // 64), "latents"):
-        rng = random.Random(f"latents {seed} {index}")
-        size = rng.choice(SIZES)
-        subjects = [draw.subject(rng, 0.35) for _ in range(64)]
-        pixels = np.stack([draw.render(subject, rng, *size) for subject in subjects])
-        batch = (torch.from_numpy(pixels).permute(0, 3, 1, 2) * 2 - 1).to(DEVICE)
-        with torch.autocast(DEVICE.type, torch.bfloat16):
-            latents = vae.encode(batch).latent_dist.mean * vae.config.scaling_factor
-        groups.append({"latents": latents.half().cpu(), "subjects": list(map(astuple, subjects))})
-    torch.save(groups, path)
-    return groups
+    stored, subjects = bank(work, pictures, seed)
+    path = work / f"latents-{pictures}.pt"
+    if not path.exists():
+        vae = AutoencoderKL.from_pretrained(out / "vae", torch_dtype=torch.float32).to(DEVICE)
+        vae = vae.to(memory_format=torch.channels_last)
+        parts = []
+        for first in tqdm(range(0, pictures, 32), "latents", mininterval=10):
+            with torch.autocast(DEVICE.type, torch.bfloat16):
+                mean = vae.encode(to_tensor(stored[first : first + 32])).latent_dist.mean
+            parts.append((mean * vae.config.scaling_factor).half().cpu())
+        torch.save(torch.cat(parts), path)
+    return torch.load(path), subjects
 
 
-def train_unet(out: Path, work: Path, steps: int, batch: int, pictures_: int, seed: int) -> None:
+def train_unet(out: Path, work: Path, steps: int, batch: int, pictures: int, seed: int) -> None:
     """Noise prediction (arXiv:2006.11239) with min-SNR weights (arXiv:2303.09556)."""
     from diffusers import DDPMScheduler
     from transformers import CLIPTextModel
 
-    groups = encode_pictures(out, work, pictures_, seed)
+    latents, subjects = encode_pictures(out, work, pictures, seed)
+    words = keywords(work)
     tokenizer = load_tokenizer(out)
     text = (
         CLIPTextModel.from_pretrained(out / "text_encoder", dtype=torch.float32).to(DEVICE).eval()
     )
     unet = build_unet().to(memory_format=torch.channels_last)
     alphas = DDPMScheduler(**SCHEDULER).alphas_cumprod.to(DEVICE)
-    run = Run("unet", unet, work, steps, 1.2e-3, 0.9985)
+    run = Run("unet", unet, work, steps, 1.0e-3, 0.998)
 
     def loss_of(step: int) -> Tensor:
-        rng = random.Random(f"unet {seed} {step}")
+        rng = random.Random(f"unet {seed} {step} {RANK}")
         torch.manual_seed(rng.randrange(2**31))
-        group = rng.choice(groups)
-        chosen = [rng.randrange(64) for _ in range(batch)]
-        latents = group["latents"][chosen].float().to(DEVICE)
-        told = [draw.told(draw.Subject(*group["subjects"][i]), rng) for i in chosen]
+        chosen = [_pick(subjects, rng) for _ in range(batch // PROCESSES)]
+        clean = latents[chosen].float().to(DEVICE)
+        told = [draw.told(subjects[index], rng) for index in chosen]
         captions = [
-            "" if rng.random() < 0.1 else _blur_lightly(draw.caption(subject, rng), rng)
+            "" if rng.random() < 0.1 else _blur_lightly(draw.caption(subject, rng, words), rng)
             for subject in told
         ]
+        ids = tokenize(tokenizer, captions).to(DEVICE)
+        if rng.random() < 0.6:
+            ids = shortened(ids)
         with torch.no_grad():
-            states = text(tokenize(tokenizer, captions).to(DEVICE))[0]
-        noise = torch.randn_like(latents)
+            states = text(ids)[0]
+        noise = torch.randn_like(clean)
         timesteps = torch.randint(0, 1000, (len(chosen),), device=DEVICE)
         signal = alphas[timesteps].view(-1, 1, 1, 1)
-        noisy = signal.sqrt() * latents + (1 - signal).sqrt() * noise
+        noisy = signal.sqrt() * clean + (1 - signal).sqrt() * noise
         predicted = unet(
             noisy.contiguous(memory_format=torch.channels_last), timesteps, states
         ).sample
@@ -115,8 +114,17 @@ def train_unet(out: Path, work: Path, steps: int, batch: int, pictures_: int, se
         return (weight * (predicted.float() - noise).square().mean(dim=(1, 2, 3))).mean()
 
     run(loss_of)
-    run.load_ema()
-    save_pipeline(out, unet)
+    if RANK == 0:
+        run.load_ema()
+        save_pipeline(out, unet)
+
+
+def _pick(subjects: list[Subject], rng: random.Random) -> int:
+    """A random picture; flat drawings are chosen half as often as the bank holds them."""
+    index = rng.randrange(len(subjects))
+    if subjects[index].style == "flat" and rng.random() < 0.5:
+        return rng.randrange(len(subjects))
+    return index
 
 
 def _blur_lightly(caption: str, rng: random.Random) -> str:

@@ -36,7 +36,7 @@ An image of {steps} steps with guidance takes {seconds:.2f} s on 2 CPU cores ({w
 
 ## How it was made
 
-`python -m models.embedded.train` with its default settings, in about an hour of two CPU cores:
+`python -m models.training.train` with its default settings, in about an hour of two CPU cores:
 
 1. A byte-pair tokenizer of about 900 tokens in CLIP's format, from the captions.
 2. The autoencoder, 1.0 M parameters, 900 steps of 16 pictures. It starts as a plain resampler
@@ -46,7 +46,7 @@ An image of {steps} steps with guidance takes {seconds:.2f} s on 2 CPU cores ({w
 4. The UNet, {unet:.1f} M parameters, {unet_steps:,} steps of 32 latents: noise prediction with
    min-SNR weights, 10% empty captions, averaged weights. Stored in half precision.
 
-`python -m models.embedded.evaluate` measures it again and rewrites this page.
+`python -m models.training.evaluate` measures it again and rewrites this page.
 
 ## Limits
 
@@ -59,7 +59,7 @@ Licence: Apache-2.0, as this repository. No third party's data or weights were u
 
 def write(folder: Path = FOLDER, *, weather: str = "") -> None:
     """Render the card beside the figures."""
-    from models.embedded import draw
+    from models.training import draw
 
     figures: dict[str, Any] = json.loads((folder / "figures.json").read_text())
     samplers = figures["samplers"].items()
