@@ -6,87 +6,131 @@ import json
 from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).parent
-COLUMNS = ("foreground", "background", "shape", "scene")
+FOLDER = Path(__file__).parents[1] / "embedded"
+COLUMNS = {
+    "thing": "thing",
+    "thing in five": "thing among the first five",
+    "foreground": "foreground colour",
+    "background": "background colour",
+    "shape": "shape",
+    "scene": "scene",
+}
 
 TEMPLATE = """# The embedded model
 
 A latent diffusion model of {size:.1f} MB in Stable Diffusion's own layout (CLIP text encoder, UNet,
-AutoencoderKL), trained from nothing by the scripts in this folder on pictures they draw themselves.
-It knows a small world: {shapes} in {colours} on a background of another of
-these colours, small or large, left, right, top or bottom; and scenes: {scenes}. Any prompt works,
-words it does not know are passed over. Native size is 128x128; other sizes near it work too.
+AutoencoderKL), trained from nothing on CPUs by [models/training](../training/README.md). It knows
+{things} things by name and by synonyms: animals, food, vehicles, buildings, objects, faces, people.
+A thing may be small or large, left, right, at the top or the bottom, on a coloured background or in
+one of {scene_count} scenes: {scenes}. It also knows {shapes} in {colours}. Words that it does not
+know are passed over. Native size is 128x128.
 
 ![Samples](samples.png)
 
+The 48 prompts of this sheet, row by row: {everyday}.
+{seen}
 ## Measured
 
-{prompts} prompts not used in training, {steps} steps, guidance {guidance:g}, through diffusers' own
-pipeline. A picture counts as right in colour when most pixels of the place in question are nearest
-to the colour asked for; in shape and scene when a classifier says so that was trained on drawn
-pictures only (its own accuracy on unseen drawn pictures: {classifier:.1%}).
+{prompts} prompts that were not used in training, {steps} steps, guidance {guidance:g}, through
+diffusers' own pipeline. A picture counts as right in colour when most pixels of the place in
+question are nearest to the colour asked for; in the rest when a classifier says so that was trained
+apart, on composed pictures only (its own accuracy on compositions that it has not seen:
+{classifier:.1%}, over {classes} classes).
 
-| sampler | foreground colour | background colour | shape | scene |
-|---|---|---|---|---|
+| sampler | {head} |
+|---|{rule}
 {rows}
+
+The autoencoder alone keeps a composition that it has not seen with a PSNR of {psnr:.1f} dB.
 
 {effects}
 
-An image of {steps} steps with guidance takes {seconds:.2f} s on 2 CPU cores ({weather}).
+An image of {steps} steps with guidance takes {seconds:.2f} s on 2 CPU cores.
 
 ## How it was made
 
-`python -m models.training.train` with its default settings, in about an hour of two CPU cores:
+`python -m models.training.train` in these stages:
 
-1. A byte-pair tokenizer of about 900 tokens in CLIP's format, from the captions.
-2. The autoencoder, 1.0 M parameters, 900 steps of 16 pictures. It starts as a plain resampler
-   (identity initialisation), without which colours took several times as long.
-3. The text encoder, 3 layers of 128, 700 steps: it learns to tell shape, colours, size, place and
-   scene of a caption, then it is frozen, so that the UNet is told in a form it can read at once.
-4. The UNet, {unet:.1f} M parameters, {unet_steps:,} steps of 32 latents: noise prediction with
-   min-SNR weights, 10% empty captions, averaged weights. Stored in half precision.
+1. A bank of 48,000 composed pictures: sprites over colours, gradients and scenes.
+2. A byte-pair tokenizer in CLIP's format, from the captions.
+3. The autoencoder, {vae:.1f} M parameters, eight latent channels.
+4. The text encoder, 3 layers of 128: it learns to say which thing, shape, colours, size, place and
+   scene a caption means, with synonyms; then it is frozen.
+5. The UNet, {unet:.1f} M parameters: noise prediction with min-SNR weights, 10% empty captions,
+   averaged weights. Stored in half precision.
+
+{trained}
 
 `python -m models.training.evaluate` measures it again and rewrites this page.
 
 ## Limits
 
-It cannot draw anything outside its world, fine detail is soft (its autoencoder is tiny), and two
-objects in one prompt are not understood. It is meant for trying the service and for testing it.
+It shows one drawing of each thing, as an icon on a ground; it does not recolour things, and two
+things in one prompt are often mixed up. Fine detail is soft. It is meant for trying the service and
+for testing it.
 
-Licence: Apache-2.0, as this repository. No third party's data or weights were used.
+## Licences and attribution
+
+The weights are under Apache-2.0, as this repository. They were trained on pictures and words of
+others, none of which are stored here:
+
+| package | what | licence |
+|---|---|---|
+| `@lobehub/fluent-emoji-3d` | Fluent Emoji, 3D renders | MIT, Copyright (c) Microsoft Corporation |
+| `@iconify-json/noto` | Noto Emoji, drawings | Apache-2.0, Copyright Google LLC |
+| `emojilib` | keywords | MIT, Copyright (c) Mu-An Chiou |
 """
 
 
-def write(folder: Path = FOLDER, *, weather: str = "") -> None:
+def write(folder: Path = FOLDER) -> None:
     """Render the card beside the figures."""
     from models.training import draw
+    from models.training.concepts import concepts
+    from models.training.evaluate import EVERYDAY
+    from models.training.judges import CLASSES
 
     figures: dict[str, Any] = json.loads((folder / "figures.json").read_text())
-    samplers = figures["samplers"].items()
     rows = [
-        f"| {name} | " + " | ".join(f"{row[c]:.1%}" for c in COLUMNS) + " |"
-        for name, row in samplers
+        f"| {name} | " + " | ".join(f"{row[column]:.1%}" for column in COLUMNS) + " |"
+        for name, row in figures["samplers"].items()
     ]
     effects = [f"- {name}: {value:.2f}" for name, value in figures.get("effects", {}).items()]
-    size = sum(path.stat().st_size for path in folder.rglob("*.safetensors")) / 1e6
-    unet = (folder / "unet" / "diffusion_pytorch_model.safetensors").stat().st_size / 2e6
     text = TEMPLATE.format(
-        size=size,
+        size=sum(path.stat().st_size for path in folder.rglob("*.safetensors")) / 1e6,
+        things=len(concepts()),
+        scene_count=len(draw.SCENES),
+        scenes=", ".join(draw.SCENES),
         shapes=", ".join(f"{name}s" for name in draw.SHAPES),
         colours=", ".join(draw.COLOURS),
-        scenes=", ".join(draw.SCENES),
+        everyday=", ".join(EVERYDAY),
+        seen=_paragraph(figures, "seen"),
         prompts=figures["prompts"],
         steps=figures["steps"],
         guidance=figures["guidance"],
         classifier=figures["classifier"],
+        classes=len(CLASSES),
+        head=" | ".join(COLUMNS.values()),
+        rule="---|" * len(COLUMNS),
         rows="\n".join(rows),
+        psnr=figures["psnr"],
         effects="\n".join(effects),
         seconds=figures["seconds an image"],
-        weather=weather or "as the evaluation found them",
-        unet=unet,
-        unet_steps=figures["unet steps"],
+        vae=_parameters(folder / "vae"),
+        unet=_parameters(folder / "unet"),
+        trained=_paragraph(figures, "trained").strip(),
     )
     (folder / "README.md").write_text(text)
+
+
+def _paragraph(figures: dict[str, Any], name: str) -> str:
+    """A remark that a person added to figures.json, as a paragraph of its own."""
+    remark = figures.get("remarks", {}).get(name, "")
+    return f"\n{remark}\n" if remark else ""
+
+
+def _parameters(folder: Path) -> float:
+    """Millions of parameters, stored in half precision."""
+    return (folder / "diffusion_pytorch_model.safetensors").stat().st_size / 2e6
 
 
 if __name__ == "__main__":

@@ -20,9 +20,9 @@ def train_tokenizer(out: Path, work: Path) -> None:
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
     rng = random.Random(0)
-    words = keywords(work)
-    corpus = [draw.caption(draw.subject(rng, 0.5, 0.7), rng, words) for _ in range(40_000)]
-    corpus += [name for names in words.values() for name in names] * 4
+    further = keywords(work)
+    corpus = [draw.caption(draw.subject(rng, 0.5, 0.7), rng, further) for _ in range(40_000)]
+    corpus += [name for names in further.values() for name in names] * 4
     tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
