@@ -9,18 +9,24 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from tqdm import tqdm
 
 from models.training import draw
 from models.training.bank import bank
+from models.training.canvas import Array
 from models.training.concepts import keywords
 from models.training.run import DEVICE, PROCESSES, RANK, Run
 from models.training.subject import Subject
 from models.training.text import TEXT_WIDTH, blur, shortened
 from models.training.tokenizer import load_tokenizer, tokenize
 from models.training.vae import LATENTS, to_tensor
+
+ENCODED = 20_000  # pictures of the bank that the UNet sees
+GROUP = 32  # pictures encoded at a time
 
 
 def build_unet() -> Any:
@@ -51,25 +57,40 @@ SCHEDULER = {
 }
 
 
-@torch.no_grad()
 def encode_pictures(
     out: Path, work: Path, pictures: int, seed: int
 ) -> tuple[Tensor, list[Subject]]:
-    """Latents of the bank in half precision, encoded once, and what each picture shows."""
+    """Latents of the bank's first ENCODED pictures, encoded once, and what each picture shows."""
+    stored, subjects = bank(work, pictures, seed)
+    count = min(ENCODED, pictures) // GROUP * GROUP
+    path = work / f"latents-{count}.npy"
+    if not path.exists():
+        mine = _encode(out, stored, range(RANK * GROUP, count, PROCESSES * GROUP))
+        parts: list[Any] = [mine]
+        if PROCESSES > 1:
+            parts = [None] * PROCESSES
+            dist.all_gather_object(parts, mine)
+        if RANK == 0:
+            groups = {first: latents for part in parts for first, latents in part.items()}
+            np.save(path, np.concatenate([groups[first] for first in sorted(groups)]))
+        if PROCESSES > 1:
+            dist.barrier()
+    return torch.from_numpy(np.load(path)), subjects[:count]
+
+
+@torch.no_grad()
+def _encode(out: Path, stored: Array, firsts: range) -> dict[int, Array]:
+    """Scaled latents in half precision of the groups that begin at these pictures."""
     from diffusers import AutoencoderKL
 
-    stored, subjects = bank(work, pictures, seed)
-    path = work / f"latents-{pictures}.pt"
-    if not path.exists():
-        vae = AutoencoderKL.from_pretrained(out / "vae", torch_dtype=torch.float32).to(DEVICE)
-        vae = vae.to(memory_format=torch.channels_last)
-        parts = []
-        for first in tqdm(range(0, pictures, 32), "latents", mininterval=10):
-            with torch.autocast(DEVICE.type, torch.bfloat16):
-                mean = vae.encode(to_tensor(stored[first : first + 32])).latent_dist.mean
-            parts.append((mean * vae.config.scaling_factor).half().cpu())
-        torch.save(torch.cat(parts), path)
-    return torch.load(path), subjects
+    vae = AutoencoderKL.from_pretrained(out / "vae", torch_dtype=torch.float32).to(DEVICE)
+    vae = vae.to(memory_format=torch.channels_last)
+    found = {}
+    for first in tqdm(firsts, "latents", mininterval=10, disable=RANK > 0):
+        with torch.autocast(DEVICE.type, torch.bfloat16):
+            mean = vae.encode(to_tensor(stored[first : first + GROUP])).latent_dist.mean
+        found[first] = (mean.float() * vae.config.scaling_factor).half().cpu().numpy()
+    return found
 
 
 def train_unet(out: Path, work: Path, steps: int, batch: int, pictures: int, seed: int) -> None:

@@ -121,7 +121,8 @@ def train_vae(out: Path, work: Path, steps: int, pictures: int, seed: int) -> No
         return reconstruction(decoded, pixels) + 1e-3 * latents.float().square().mean()
 
     run(loss_of)
-    save_vae(vae, run, out, stored)
+    if RANK == 0:
+        save_vae(vae, run, out, stored)
 
 
 def save_vae(vae: Any, run: Run, out: Path, stored: Array) -> None:
