@@ -1,9 +1,9 @@
 """Trains the embedded model: `python -m models.training.train --stage all`.
 
 The stages are: the pictures (fetched and composed into a bank), the byte-pair tokenizer, the
-autoencoder, the text encoder that learns what captions mean, and the UNet that denoises latents
-with the text encoder frozen. Every stage can be stopped and resumed. A GPU is used where there is
-one. On CPUs several processes of one thread are fastest:
+autoencoder, the text encoder that learns what captions mean, the UNet that denoises latents with
+the text encoder frozen, and the decoder once more. Every stage can be stopped and resumed. A GPU is
+used where there is one. On CPUs several processes of one thread are fastest:
 
     OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 -m models.training.train --stage vae
 """
@@ -21,10 +21,10 @@ from models.training.run import RANK, join
 from models.training.text import train_text
 from models.training.tokenizer import train_tokenizer
 from models.training.unet import save_checkpoint, train_unet
-from models.training.vae import train_vae
+from models.training.vae import train_decoder, train_vae
 
 EMBEDDED = Path(__file__).parents[1] / "embedded"
-STAGES = ("pictures", "tokenizer", "vae", "text", "unet")
+STAGES = ("pictures", "tokenizer", "vae", "text", "unet", "decoder")
 
 
 def main() -> None:
@@ -41,6 +41,7 @@ def main() -> None:
         "vae": lambda: train_vae(out, work, chosen.vae_steps, pictures, seed),
         "text": lambda: train_text(out, work, chosen.text_steps, 64, seed),
         "unet": lambda: train_unet(out, work, chosen.unet_steps, chosen.batch, pictures, seed),
+        "decoder": lambda: train_decoder(out, work, chosen.decoder_steps, pictures, seed),
         "save-unet": lambda: save_checkpoint(out, work),
     }
     for stage in STAGES if chosen.stage == "all" else [chosen.stage]:
@@ -61,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--work", type=Path, default=Path("output.training"), help="checkpoints")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--vae-steps", type=int, default=3000)
+    parser.add_argument("--decoder-steps", type=int, default=2000)
     parser.add_argument("--text-steps", type=int, default=1500)
     parser.add_argument("--unet-steps", type=int, default=5000)
     parser.add_argument("--pictures", type=int, default=48_000, help="pictures in the bank")

@@ -125,6 +125,33 @@ def train_vae(out: Path, work: Path, steps: int, pictures: int, seed: int) -> No
         save_vae(vae, run, out, stored)
 
 
+def train_decoder(out: Path, work: Path, steps: int, pictures: int, seed: int) -> None:
+    """Train the decoder further with the encoder as it is, so that the latents stay the same.
+
+    This may go on while the UNet is trained.
+    """
+    stored, _ = bank(work, pictures, seed)
+    vae = build_vae().to(memory_format=torch.channels_last)
+    vae.load_state_dict(torch.load(work / "vae.pt", map_location="cpu")["ema"])
+    for part in (vae.encoder, vae.quant_conv):
+        part.requires_grad_(False)
+    run = Run("decoder", vae, work, steps, 1.2e-3, 0.998, fall=0.5)
+
+    def loss_of(step: int) -> Tensor:
+        rng = random.Random(f"decoder {seed} {step} {RANK}")
+        torch.manual_seed(rng.randrange(2**31))
+        whole = rng.random() < 0.2
+        pixels = crops(stored, rng, 4 if whole else 16, SIDE if whole else SIDE // 2)
+        with torch.no_grad():
+            latents = vae.encode(pixels).latent_dist.mean
+        decoded = vae.decode(latents + NOISE * torch.randn_like(latents)).sample.float()
+        return reconstruction(decoded, pixels)
+
+    run(loss_of)
+    if RANK == 0:
+        save_vae(vae, run, out, stored)
+
+
 def save_vae(vae: Any, run: Run, out: Path, stored: Array) -> None:
     """Write the averaged weights in half precision, with the scale of the latents."""
     run.load_ema()
