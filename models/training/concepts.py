@@ -15,22 +15,27 @@ LIST = Path(__file__).with_name("concepts.txt")
 
 @dataclass(frozen=True)
 class Concept:
-    """One thing: the emoji that shows it, its plain name, and further names."""
+    """One thing: the emoji that shows it, its plain name, further names, and whether it is common.
+
+    Common things are those that newcomers type most; the UNet sees them more often.
+    """
 
     emoji: str
     name: str
     synonyms: tuple[str, ...]
+    common: bool
 
 
 @cache
 def concepts() -> dict[str, Concept]:
-    """Every concept of concepts.txt by its name."""
+    """Every concept of concepts.txt by its name; there a star follows the common ones."""
     found = {}
     for line in LIST.read_text().splitlines():
         emoji, words = line.split(" ", 1)
         name, _, others = words.partition(": ")
+        name, star, _ = name.partition("*")
         synonyms = tuple(filter(None, others.split(", ")))
-        found[name] = Concept(emoji, name, synonyms)
+        found[name] = Concept(emoji, name, synonyms, bool(star))
     return found
 
 

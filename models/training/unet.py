@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import random
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,15 @@ from tqdm import tqdm
 from models.training import draw
 from models.training.bank import bank
 from models.training.canvas import Array
-from models.training.concepts import keywords
-from models.training.run import DEVICE, PROCESSES, RANK, Run
+from models.training.concepts import concepts, keywords
+from models.training.run import DEVICE, PROCESSES, RANK, Run, join
 from models.training.subject import Subject
 from models.training.text import TEXT_WIDTH, blur, shortened
 from models.training.tokenizer import load_tokenizer, tokenize
 from models.training.vae import LATENTS, to_tensor
 
 ENCODED = 20_000  # pictures of the bank that the UNet sees
+SHARES = {"thing": 0.62, "scene": 0.21, "shape": 0.17}  # of what the UNet sees
 GROUP = 32  # pictures encoded at a time
 
 
@@ -61,6 +63,7 @@ def encode_pictures(
     out: Path, work: Path, pictures: int, seed: int
 ) -> tuple[Tensor, list[Subject]]:
     """Latents of the bank's first ENCODED pictures, encoded once, and what each picture shows."""
+    join()
     stored, subjects = bank(work, pictures, seed)
     count = min(ENCODED, pictures) // GROUP * GROUP
     path = work / f"latents-{count}.npy"
@@ -96,22 +99,25 @@ def _encode(out: Path, stored: Array, firsts: range) -> dict[int, Array]:
 def train_unet(out: Path, work: Path, steps: int, batch: int, pictures: int, seed: int) -> None:
     """Noise prediction (arXiv:2006.11239) with min-SNR weights (arXiv:2303.09556)."""
     from diffusers import DDPMScheduler
+    from diffusers.models.attention_processor import AttnProcessor
     from transformers import CLIPTextModel
 
     latents, subjects = encode_pictures(out, work, pictures, seed)
+    weights = list(accumulate(_weights(subjects)))
     words = keywords(work)
     tokenizer = load_tokenizer(out)
     text = (
         CLIPTextModel.from_pretrained(out / "text_encoder", dtype=torch.float32).to(DEVICE).eval()
     )
     unet = build_unet().to(memory_format=torch.channels_last)
+    unet.set_attn_processor(AttnProcessor())  # a fifth faster than the fused one on a CPU
     alphas = DDPMScheduler(**SCHEDULER).alphas_cumprod.to(DEVICE)
     run = Run("unet", unet, work, steps, 1.0e-3, 0.998)
 
     def loss_of(step: int) -> Tensor:
         rng = random.Random(f"unet {seed} {step} {RANK}")
         torch.manual_seed(rng.randrange(2**31))
-        chosen = [_pick(subjects, rng) for _ in range(batch // PROCESSES)]
+        chosen = rng.choices(range(len(subjects)), cum_weights=weights, k=batch // PROCESSES)
         clean = latents[chosen].float().to(DEVICE)
         told = [draw.told(subjects[index], rng) for index in chosen]
         captions = [
@@ -140,12 +146,17 @@ def train_unet(out: Path, work: Path, steps: int, batch: int, pictures: int, see
         save_pipeline(out, unet)
 
 
-def _pick(subjects: list[Subject], rng: random.Random) -> int:
-    """A random picture; flat drawings are chosen half as often as the bank holds them."""
-    index = rng.randrange(len(subjects))
-    if subjects[index].style == "flat" and rng.random() < 0.5:
-        return rng.randrange(len(subjects))
-    return index
+def _weights(subjects: list[Subject]) -> list[float]:
+    """How often each picture is chosen: common things more, flat drawings and pairs less."""
+    known = concepts()
+    raw = []
+    for one in subjects:
+        weight = 3.0 if one.thing and known[one.thing].common else 1.0
+        weight *= 0.4 if one.style == "flat" else 1.0
+        raw.append(weight * (0.5 if one.other else 1.0))
+    kinds = ["thing" if one.thing else "scene" if one.scene else "shape" for one in subjects]
+    total = {kind: sum(w for w, k in zip(raw, kinds, strict=True) if k == kind) for kind in SHARES}
+    return [SHARES[k] * w / total[k] for w, k in zip(raw, kinds, strict=True)]
 
 
 def _blur_lightly(caption: str, rng: random.Random) -> str:
