@@ -41,7 +41,7 @@ SAMPLERS: dict[str, tuple[str, dict[str, bool]]] = {
     "euler_a": ("EulerAncestralDiscreteScheduler", {}),
 }
 STEPS, GUIDANCE = 20, 4.0
-PICTURES, CLASSIFIER_STEPS = 48_000, 4000
+PICTURES, CLASSIFIER_STEPS = 48_000, 1600
 EVERYDAY = [
     "View of a cyberpunk city",
     "a cat",
