@@ -26,8 +26,8 @@ from models.training.text import TEXT_WIDTH, blur, shortened
 from models.training.tokenizer import load_tokenizer, tokenize
 from models.training.vae import LATENTS, to_tensor
 
-ENCODED = 20_000  # pictures of the bank that the UNet sees
-SHARES = {"thing": 0.62, "scene": 0.21, "shape": 0.17}  # of what the UNet sees
+ENCODED = 48_000  # pictures of the bank that the UNet sees
+SHARES = {"thing": 0.74, "scene": 0.14, "shape": 0.12}  # of what the UNet sees
 GROUP = 32  # pictures encoded at a time
 
 
@@ -147,13 +147,14 @@ def train_unet(out: Path, work: Path, steps: int, batch: int, pictures: int, see
 
 
 def _weights(subjects: list[Subject]) -> list[float]:
-    """How often each picture is chosen: common things more, flat drawings and pairs less."""
+    """How often each picture is chosen: common things in the middle, in 3D, most of all."""
     known = concepts()
     raw = []
     for one in subjects:
-        weight = 3.0 if one.thing and known[one.thing].common else 1.0
-        weight *= 0.4 if one.style == "flat" else 1.0
-        raw.append(weight * (0.5 if one.other else 1.0))
+        weight = 8.0 if one.thing and known[one.thing].common else 1.0
+        weight *= 0.15 if one.style == "flat" else 1.0
+        weight *= 0.3 if one.thing and (one.place or one.size) else 1.0
+        raw.append(weight * (0.2 if one.other else 1.0))
     kinds = ["thing" if one.thing else "scene" if one.scene else "shape" for one in subjects]
     total = {kind: sum(w for w, k in zip(raw, kinds, strict=True) if k == kind) for kind in SHARES}
     return [SHARES[k] * w / total[k] for w, k in zip(raw, kinds, strict=True)]
