@@ -11,15 +11,18 @@ from typing import Any
 
 from torch import Tensor
 
-from models.embedded import draw
+from models.training import draw
+from models.training.concepts import keywords
 
 
-def train_tokenizer(out: Path) -> None:
+def train_tokenizer(out: Path, work: Path) -> None:
     """A CLIP-format byte-pair vocabulary (vocab.json, merges.txt) of our captions."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
     rng = random.Random(0)
-    corpus = [draw.caption(draw.subject(rng, 0.5), rng) for _ in range(20_000)]
+    further = keywords(work)
+    corpus = [draw.caption(draw.subject(rng, 0.5, 0.7), rng, further) for _ in range(40_000)]
+    corpus += [name for names in further.values() for name in names] * 4
     tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -29,7 +32,7 @@ def train_tokenizer(out: Path) -> None:
     tokenizer.train_from_iterator(
         corpus,
         trainers.BpeTrainer(
-            vocab_size=1200,
+            vocab_size=2600,
             initial_alphabet=alphabet,
             end_of_word_suffix="</w>",
             show_progress=False,

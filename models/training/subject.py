@@ -1,4 +1,4 @@
-"""What a picture shows: one coloured shape on a background, or a scene."""
+"""What a picture shows: a coloured shape, a scene, or one or two things on a background."""
 
 from __future__ import annotations
 
@@ -26,7 +26,11 @@ PLACES = {
 
 @dataclass(frozen=True)
 class Subject:
-    """What a picture shows. Shapes have the first five fields, scenes the last."""
+    """What a picture shows.
+
+    Shapes have the first five fields. A scene alone has only `scene`. A thing has `thing` and
+    `style`, with `other` where there are two, and a scene, a background colour, or neither.
+    """
 
     shape: str = ""
     colour: str = ""
@@ -34,3 +38,6 @@ class Subject:
     size: str = ""
     place: str = ""
     scene: str = ""
+    thing: str = ""
+    style: str = ""
+    other: str = ""

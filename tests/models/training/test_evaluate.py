@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from models.embedded import draw, evaluate, judges
-from models.embedded.draw import Subject
+from models.training import draw, evaluate, judges
+from models.training.subject import Subject
 
 
 def test_colours_are_judged_right_on_drawn_pictures() -> None:
@@ -27,14 +27,27 @@ def test_wrong_colours_are_judged_wrong() -> None:
     assert judges.colours_of(picture, asked) == ("red", "blue")
 
 
-def test_the_classifier_learns_and_counts() -> None:
-    torch.manual_seed(0)
-    classifier, accuracy = judges.train_classifier(pictures=600, epochs=6)
-    assert accuracy > 0.5, "chance is 7%"
-    subjects = [Subject(scene="desert"), Subject("star", "red", "blue")]
-    pictures = np.stack([draw.render(one, random.Random(1)) for one in subjects])
-    right = judges.judge(pictures, subjects, classifier)
-    assert {len(right[name]) for name in ("foreground", "background", "shape", "scene")} == {1}
+def test_the_classifier_learns_and_counts(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    subjects = [draw.subject(rng, 0.5) for _ in range(300)]
+    pictures = [draw.render(one, rng) for one in subjects]
+    stored = np.stack([(one * 255).round().astype(np.uint8) for one in pictures])
+    classifier = judges.train_classifier(stored, subjects, tmp_path, steps=120, batch=32)
+    assert judges.accuracy(stored, subjects, classifier) > 0.5, "chance is 5%"
+    chosen = [Subject(scene="desert"), Subject("star", "red", "blue")]
+    generated = np.stack([draw.render(one, random.Random(1)) for one in chosen])
+    right = judges.judge(generated, chosen, classifier)
+    assert {name: len(values) for name, values in right.items()} == dict.fromkeys(
+        ("foreground", "background", "shape", "scene"), 1
+    )
+
+
+def test_prompts_are_the_same_every_time_and_of_all_kinds() -> None:
+    subjects, captions = evaluate.prompts(400)
+    assert (subjects, captions) == evaluate.prompts(400)
+    assert len(captions) == len(subjects) == 400
+    assert len({one.thing for one in subjects if one.thing}) == 240
+    assert len({one.scene for one in subjects if one.scene and not one.thing}) == len(draw.SCENES)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from models.embedded.canvas import Array, edge, gradient, grid, mix, ridge
+from models.training.canvas import Array, edge, gradient, grid, mix, ridge
 
 
 def _city(rng: random.Random, height: int, width: int, night: bool) -> Array:
@@ -188,6 +188,82 @@ def _desert(rng: random.Random, height: int, width: int) -> Array:
     return picture
 
 
+def _beach(rng: random.Random, height: int, width: int) -> Array:
+    y, x = grid(height, width)
+    picture = gradient(y, (0.35, 0.68, 0.95), (0.85, 0.95, 0.98))
+    horizon, shore = rng.uniform(-0.12, -0.02), rng.uniform(0.12, 0.2)
+    picture[y > horizon] = (0.10, 0.58, 0.78)
+    line = shore + 0.02 * np.sin(7 * x + rng.uniform(0, 6))
+    picture[y > line - 0.03] = (0.95, 0.98, 0.98)
+    picture[y > line] = (0.95, 0.85, 0.62)
+    return picture
+
+
+def _meadow(rng: random.Random, height: int, width: int) -> Array:
+    y, x = grid(height, width)
+    picture = gradient(y, (0.42, 0.72, 0.96), (0.86, 0.95, 0.98))
+    for layer in range(2):
+        crest = ridge(rng, x, 0.08 + 0.14 * layer, 0.05, sharp=False)
+        green = np.array((0.46, 0.76, 0.32)) - 0.10 * layer
+        picture = mix(picture, green, edge(crest - y, min(height, width)))
+    return picture
+
+
+def _snow(rng: random.Random, height: int, width: int) -> Array:
+    y, x = grid(height, width)
+    picture = gradient(y, (0.62, 0.74, 0.88), (0.86, 0.91, 0.96))
+    for layer in range(2):
+        crest = ridge(rng, x, 0.10 + 0.14 * layer, 0.05, sharp=False)
+        white = np.array((0.90, 0.93, 0.97)) + 0.06 * layer
+        picture = mix(picture, white, edge(crest - y, min(height, width)))
+    for _ in range(24):
+        cx, cy = rng.uniform(-0.5, 0.5) * width / min(height, width), rng.uniform(-0.5, 0.5)
+        flake = np.hypot(x - cx, y - cy) - rng.uniform(0.008, 0.014)
+        picture = mix(picture, np.ones(3), edge(flake, min(height, width)))
+    return picture
+
+
+def _moonlight(rng: random.Random, height: int, width: int) -> Array:
+    y, x = grid(height, width)
+    picture = gradient(y, (0.03, 0.05, 0.18), (0.12, 0.18, 0.40))
+    for _ in range(14):
+        cx, cy = rng.uniform(-0.5, 0.5) * width / min(height, width), rng.uniform(-0.5, 0.1)
+        picture += np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / 0.008**2)[..., None] * 0.8
+    moon = np.hypot(x - rng.choice([-0.3, 0.3]), y + 0.3)
+    picture = picture + np.exp(-moon / 0.12)[..., None] * np.array((0.4, 0.4, 0.35))
+    picture = mix(picture, np.array((0.98, 0.96, 0.84)), edge(moon - 0.13, min(height, width)))
+    crest = ridge(rng, x, 0.34, 0.03, sharp=False)
+    return mix(picture, np.array((0.06, 0.14, 0.12)), edge(crest - y, min(height, width)))
+
+
+def _table(rng: random.Random, height: int, width: int) -> Array:
+    y, x = grid(height, width)
+    wall = np.array(rng.choice([(0.93, 0.90, 0.84), (0.82, 0.90, 0.94), (0.88, 0.93, 0.84)]))
+    picture = np.ones((height, width, 3)) * wall
+    top = 0.16
+    wood = np.array((0.66, 0.43, 0.24)) + 0.03 * np.sin(55 * y + 2 * np.sin(4 * x))[..., None]
+    picture[y > top] = wood[y > top]
+    picture[(y > top) & (y < top + 0.03)] = (0.76, 0.53, 0.32)
+    return picture
+
+
+#: scenes that a thing may stand in front of
+BEHIND = [
+    "night city",
+    "day city",
+    "mountains",
+    "sea",
+    "sunset",
+    "forest",
+    "starry sky",
+    "desert",
+    "beach",
+    "meadow",
+    "snow",
+    "moonlight",
+    "table",
+    "table",
+]
 SCENES: dict[str, Callable[[random.Random, int, int], Array]] = {
     "night city": lambda rng, h, w: _city(rng, h, w, night=True),
     "day city": lambda rng, h, w: _city(rng, h, w, night=False),
@@ -197,4 +273,9 @@ SCENES: dict[str, Callable[[random.Random, int, int], Array]] = {
     "forest": _forest,
     "starry sky": _stars,
     "desert": _desert,
+    "beach": _beach,
+    "meadow": _meadow,
+    "snow": _snow,
+    "moonlight": _moonlight,
+    "table": _table,
 }

@@ -1,1 +1,0 @@
-"""The embedded model: its world, its training and its evaluation."""
