@@ -90,11 +90,17 @@ class Progress:
 
 @dataclass(frozen=True)
 class GeneratedImage:
-    """This is one finished image (RGB); `seed` is None where no seed was used."""
+    """This is one finished image (RGB).
+
+    Attributes:
+        seed: None where no seed was used.
+        hint: what the caller should know about it, of a model that cannot draw everything.
+    """
 
     image: Image
     seed: int | None
     finish_reason: FinishReason = "success"
+    hint: str | None = None
 
 
 @dataclass(frozen=True)

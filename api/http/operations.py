@@ -37,6 +37,7 @@ SECURITY_SCHEMES: Schema = {
     "basic": {"type": "http", "scheme": "basic", "description": "The key as password"},
 }
 REFERENCE = "#/components/schemas/{model}"
+HINT = "What to know about an image of a small demo model; it may know none of the words"
 BINARY: Schema = {"type": "string", "format": "binary"}
 
 

@@ -119,6 +119,7 @@ def _headers(result: Result, timings: Mapping[str, float], request_id: str) -> d
         "width": str(first.image.width),
         "height": str(first.image.height),
         "finish-reason": first.finish_reason,
+        **({"hint": first.hint} if first.hint else {}),
         "Server-Timing": timing,
         "x-request-id": request_id,
     }

@@ -147,6 +147,7 @@ def _headers(job: Job, image: dict[str, Any]) -> dict[str, str]:
         "num-inference-steps": str(parameters.get("num_inference_steps")),
         "guidance-scale": str(parameters.get("guidance_scale")),
         "finish-reason": image["finish_reason"],
+        **({"hint": image["hint"]} if image.get("hint") else {}),
     }
 
 

@@ -257,6 +257,7 @@ class Runner:
                 {
                     "seed": image.seed,
                     "finish_reason": image.finish_reason,
+                    "hint": image.hint,
                     "width": image.image.width,
                     "height": image.image.height,
                     "content_type": f"image/{kind}",

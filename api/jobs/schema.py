@@ -11,6 +11,7 @@ from api.http import request_id
 from api.http.operations import (
     BINARY,
     GENERATING,
+    HINT,
     LOOKING,
     Schema,
     components,
@@ -43,6 +44,7 @@ class JobImage(BaseModel):
     url: str = Field(description="Where this service answers it")
     seed: int | None = Field(description="null where an image was only enlarged")
     finish_reason: FinishReason
+    hint: str | None = Field(description=HINT)
     content_type: str
     width: int
     height: int

@@ -10,6 +10,7 @@ from api.http import forms
 from api.http.operations import (
     BINARY,
     GENERATING,
+    HINT,
     Schema,
     components,
     controls,
@@ -41,6 +42,7 @@ HEADERS = {
     "num-inference-steps": "integer",
     "guidance-scale": "number",
     "finish-reason": "string",
+    "hint": "string",
     "Server-Timing": "string",
     "x-request-id": "string",
 }
@@ -72,6 +74,7 @@ class GeneratedImage(BaseModel):
     image: str = Field(description="PNG in base64")
     seed: int | None = Field(description="null where an image was only enlarged")
     finish_reason: FinishReason
+    hint: str | None = Field(description=HINT)
 
 
 class GeneratedImages(BaseModel):

@@ -86,7 +86,7 @@ def write(folder: Path = FOLDER) -> None:
     """Render the card beside the figures."""
     from models.training import draw
     from models.training.concepts import concepts
-    from models.training.evaluate import EVERYDAY
+    from models.training.everyday import EVERYDAY
     from models.training.judges import CLASSES
 
     figures: dict[str, Any] = json.loads((folder / "figures.json").read_text())

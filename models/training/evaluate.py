@@ -24,6 +24,7 @@ from models.training import card, draw
 from models.training.bank import bank, compose
 from models.training.canvas import Array
 from models.training.concepts import concepts
+from models.training.everyday import EVERYDAY
 from models.training.judges import (
     HELD_OUT,
     Classifier,
@@ -42,56 +43,6 @@ SAMPLERS: dict[str, tuple[str, dict[str, bool]]] = {
 }
 STEPS, GUIDANCE = 20, 4.0
 PICTURES, CLASSIFIER_STEPS = 48_000, 1600
-EVERYDAY = [
-    "View of a cyberpunk city",
-    "a cat",
-    "a dog",
-    "a rocket",
-    "an apple on a table",
-    "pizza",
-    "a car",
-    "a house by the sea at sunset",
-    "a castle",
-    "a flower",
-    "a robot",
-    "a heart",
-    "a guitar",
-    "a tree under a full moon",
-    "a horse in a meadow",
-    "an astronaut in space",
-    "a bicycle",
-    "snowy mountains",
-    "a sailing boat on the sea",
-    "sunset at the beach",
-    "a panda in the forest",
-    "a cup of coffee on a table",
-    "a birthday cake",
-    "a dragon",
-    "an owl at night",
-    "a fish",
-    "a butterfly",
-    "a rose",
-    "a train",
-    "an airplane in the mountains",
-    "a dinosaur",
-    "a snowman in the snow",
-    "a lion",
-    "a penguin",
-    "a unicorn",
-    "a cactus in the desert",
-    "hamburger",
-    "a strawberry",
-    "a golden crown",
-    "a smiling face",
-    "a ghost",
-    "a camera",
-    "a laptop on a wooden table",
-    "a soccer ball on the grass",
-    "a red star on a blue background",
-    "starry night sky",
-    "a green forest",
-    "two cats",
-]
 
 
 def load(folder: Path) -> Any:

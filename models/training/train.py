@@ -1,9 +1,10 @@
 """Trains the embedded model: `python -m models.training.train --stage all`.
 
-The stages are: the pictures (fetched and composed into a bank), the byte-pair tokenizer, the
-autoencoder, the text encoder that learns what captions mean, the UNet that denoises latents with
-the text encoder frozen, and the decoder once more. Every stage can be stopped and resumed. A GPU is
-used where there is one. On CPUs several processes of one thread are fastest:
+The stages are: the pictures (fetched and composed into a bank), the byte-pair tokenizer, the list
+of known names, the autoencoder, the text encoder that learns what captions mean, the UNet that
+denoises latents with the text encoder frozen, the decoder once more, and the manifest. Every stage
+can be stopped and resumed. A GPU is used where there is one. On CPUs several processes of one
+thread are fastest:
 
     OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 -m models.training.train --stage vae
 """
@@ -16,15 +17,18 @@ from pathlib import Path
 
 import torch
 
+from models.training import vocabulary
 from models.training.bank import bank
 from models.training.run import RANK, join
 from models.training.text import train_text
 from models.training.tokenizer import train_tokenizer
 from models.training.unet import save_checkpoint, train_unet
 from models.training.vae import train_decoder, train_vae
+from runnables.checkpoints import manifest
 
+SOURCE = "models/training/train.py"
 EMBEDDED = Path(__file__).parents[1] / "embedded"
-STAGES = ("pictures", "tokenizer", "vae", "text", "unet", "decoder")
+STAGES = ("pictures", "tokenizer", "vocabulary", "vae", "text", "unet", "decoder", "manifest")
 
 
 def main() -> None:
@@ -38,10 +42,12 @@ def main() -> None:
     stages: dict[str, Callable[[], object]] = {
         "pictures": lambda: bank(work, pictures, seed) if RANK == 0 else None,
         "tokenizer": lambda: train_tokenizer(out, work) if RANK == 0 else None,
+        "vocabulary": lambda: vocabulary.write(out, work) if RANK == 0 else None,
         "vae": lambda: train_vae(out, work, chosen.vae_steps, pictures, seed),
         "text": lambda: train_text(out, work, chosen.text_steps, 64, seed),
         "unet": lambda: train_unet(out, work, chosen.unet_steps, chosen.batch, pictures, seed),
         "decoder": lambda: train_decoder(out, work, chosen.decoder_steps, pictures, seed),
+        "manifest": lambda: manifest.write(out, source=SOURCE) if RANK == 0 else None,
         "save-unet": lambda: save_checkpoint(out, work),
     }
     for stage in STAGES if chosen.stage == "all" else [chosen.stage]:

@@ -11,6 +11,7 @@ from torch import nn
 from runnables.checkpoints.components import refusal
 from runnables.checkpoints.families import FAMILIES, LATENT_CONSISTENCY
 from runnables.checkpoints.quantization import bytes_of
+from runnables.checkpoints.vocabulary import Vocabulary
 from runnables.errors import InvalidInput, UnknownName
 from runnables.parameters import Profile
 
@@ -50,6 +51,7 @@ class Checkpoint:
         profile: defaults of the parameters that requests leave out.
         config: model_index.json.
         compiled: what it takes, where its shapes are static.
+        vocabulary: the names of what it knows, where it lists them.
     """
 
     name: str
@@ -59,6 +61,11 @@ class Checkpoint:
     profile: Profile
     config: dict[str, Any]
     compiled: Compiled | None = None
+    vocabulary: Vocabulary | None = None
+
+    def hint(self, prompt: str) -> str | None:
+        """Return what a caller should know about an image of this prompt, if anything."""
+        return self.vocabulary.hint(prompt) if self.vocabulary else None
 
     def __getattr__(self, name: str) -> Any:
         """Return a component by its name."""

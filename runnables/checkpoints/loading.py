@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from runnables.checkpoints import catalog, hub, layout, manifest
+from runnables.checkpoints import catalog, hub, layout, manifest, vocabulary
 from runnables.checkpoints.checkpoint import Checkpoint, profile_of
 from runnables.checkpoints.components import load_component, refusal
 from runnables.checkpoints.families import FAMILIES, FamilyLayout, family_of
@@ -89,6 +89,7 @@ def _load_folder(
         scheduler_config=scheduler_config,
         profile=profile_of(family, scheduler_config, _own_profile(folder) or defaults or {}),
         config=index,
+        vocabulary=vocabulary.read(folder),
     )
 
 

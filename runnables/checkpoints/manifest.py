@@ -10,7 +10,7 @@ from typing import Any
 
 NAME = "manifest.json"
 #: files that may be edited or added after the import without making the model another one
-FREE = {NAME, "profile.json", "README.md"}
+FREE = {NAME, "profile.json", "vocabulary.json", "README.md"}
 
 
 class Damaged(Exception):

@@ -95,12 +95,14 @@ def deliver(work: Denoise, timings: dict[str, float], flagged: set[int], policy:
     """Turn pixels into images and end the future, in an image thread."""
     try:
         images = []
+        hint = work.model.base.checkpoint.hint(work.parameters.prompt)
         for seed, pixels in sorted(work.finished.items()):
             image = to_image(pixels)
             if seed in flagged:
-                images.append(GeneratedImage(filtered(image, policy), seed, "content_filtered"))
+                image = filtered(image, policy)
+                images.append(GeneratedImage(image, seed, "content_filtered", hint))
             else:
-                images.append(GeneratedImage(image, seed))
+                images.append(GeneratedImage(image, seed, hint=hint))
         settle(work.ticket, Result(tuple(images), work.parameters, timings, work.cost_units))
     except Exception as error:
         logger.exception("an image could not be made")

@@ -63,6 +63,7 @@ def _json_body(result: Result, settings: Settings) -> dict[str, Any]:
                 "image": base64.b64encode(data).decode(),
                 "seed": image.seed,
                 "finish_reason": image.finish_reason,
+                "hint": image.hint,
             }
             for image, data in zip(result.images, files, strict=True)
         ],

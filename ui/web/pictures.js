@@ -14,6 +14,7 @@ import * as api from "./api.js";
  * @property {number} height
  * @property {string} type Its media type.
  * @property {boolean} filtered Whether the safety checker objected.
+ * @property {string} hint What the service says about it; mostly nothing.
  */
 
 /**
@@ -32,6 +33,7 @@ export function picturesOf(job) {
     height: image.height,
     type: image.content_type,
     filtered: image.finish_reason !== "success",
+    hint: image.hint ?? "",
   }));
 }
 

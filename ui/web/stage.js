@@ -121,7 +121,7 @@ export class Stage {
   #describe(picture) {
     find(".title", this.root).textContent = title(picture);
     find(".facts", this.root).textContent = summary(picture);
-    this.note(picture.filtered ? "The safety checker objected to this picture." : "");
+    this.note(picture.filtered ? "The safety checker objected to this picture." : picture.hint);
     const only = picture.task === "upscale";
     find("[data-action=recall]", this.root).hidden = only;
   }
