@@ -4,10 +4,11 @@
 const EXAMPLES = {
   embedded: [
     "View of a cyberpunk city",
-    "sunset over the sea",
-    "a large red heart on a white background",
-    "snowy mountains",
-    "a small yellow star on a purple background",
+    "a rocket",
+    "a castle",
+    "a house by the sea at sunset",
+    "a penguin",
+    "a birthday cake",
   ],
 };
 const OTHERS = [
