@@ -6,13 +6,14 @@ import logging
 import threading
 from pathlib import Path
 
+import psutil
 from starlette.applications import Starlette
-from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from api import errors, openapi
 from api.generation import Generation
 from api.http import tracing
+from api.http.cors import Cors
 from api.http.keys import Keys
 from api.http.links import Links
 from api.jobs.jobs import Jobs, folder_of
@@ -83,7 +84,7 @@ class Api:
             ],
             exception_handlers=dict(errors.HANDLERS),
         )
-        return self._with_cors(routed)
+        return Cors(routed, self.settings.cors_origins)
 
     def start(self) -> None:
         """Go on with stored jobs. It is to be called once the runnable has started."""
@@ -102,24 +103,14 @@ class Api:
         tracing.flush()
 
     def _gauge(self) -> None:
-        """Measure what no event reports: how long the queues are now."""
+        """Measure what no event reports: the queues and the memory as they are now."""
+        process = psutil.Process()
         while self._metrics:
             try:
                 self.generation.measure()
+                self._metrics.memory_used(process.memory_info().rss, self.runnable.free_bytes)
                 self._metrics.waiting_jobs(self.jobs.counts())
             except Exception:
                 logger.exception("the gauges could not be read; trying again")
             if self._stopped.wait(GAUGE_S):
                 return
-
-    def _with_cors(self, app: ASGIApp) -> ASGIApp:
-        origins = [origin.strip() for origin in self.settings.cors_origins.split(",")]
-        if not any(origins):
-            return app
-        return CORSMiddleware(
-            app,
-            allow_origins=origins,
-            allow_methods=["*"],
-            allow_headers=["*"],
-            expose_headers=["*"],
-        )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -68,10 +68,11 @@ class Generation:
                 that leaves the block are counted.
         """
         try:
-            with tracing.server_span(request), self.keys.admitted(request.headers) as owner:
-                log.key_name.set(self.keys.name(owner))
-                self.check_ready()
-                yield owner
+            with tracing.server_span(request):
+                log.key_name.set(self.keys.name(self.keys.check(request.headers)))
+                with self.keys.admitted(request.headers) as owner:
+                    self.check_ready()
+                    yield owner
         except StableDiffusionError as error:
             self.count(task, error.status)
             raise
@@ -124,9 +125,8 @@ class Generation:
         result = ticket.future.result()
         tracing.stages(result.timings, time.monotonic() - ticket.submitted)
         if self._metrics:
-            self._metrics.spent(result)
-        reasons = [image.finish_reason for image in result.images]
-        self.count(ticket.parameters.task, 200, reasons)
+            self._metrics.spent(result, log.key_name.get())
+        self.count(ticket.parameters.task, 200)
         return result
 
     def _spend(self, owner: str, future: Future[Result]) -> None:
@@ -138,10 +138,10 @@ class Generation:
         ticket.cancel()
         self.measure()
 
-    def count(self, task: Task, status: int, reasons: Sequence[str] = ()) -> None:
+    def count(self, task: Task, status: int) -> None:
         """Count a request's end in the metrics."""
         if self._metrics:
-            self._metrics.ended(task, status, reasons)
+            self._metrics.ended(task, status, log.key_name.get())
 
     def measure(self) -> None:
         """Write into the metrics how busy the engine is."""

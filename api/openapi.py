@@ -40,7 +40,8 @@ PAGE = """<!doctype html>
 
 def routes() -> list[Route]:
     """Return the routes, which are to be mounted at the root."""
-    return [Route("/", _page), Route("/docs.json", _document)]
+    pages = [Route(path, _page) for path in ("/", "/docs")]
+    return [*pages, *(Route(path, _document) for path in ("/docs.json", "/openapi.json"))]
 
 
 @cache

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from runnables.version import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from runnables.ticket import Load, Result
 
 STEP_BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
@@ -42,8 +41,21 @@ class Metrics:
             "Share of the usual batch size that memory allows, less than 1 after an out-of-memory",
             multiprocess_mode="livemin",
         )
+        self.pending: Any = Gauge(
+            "sd_queue_seconds",
+            "Estimated seconds of work that is accepted and not finished",
+            multiprocess_mode="livesum",
+        )
+        self.memory: Any = Gauge(
+            "sd_memory_bytes",
+            "Main memory of the process, and what the device (or the CPU's machine) has left",
+            ["kind"],
+            multiprocess_mode="livemax",
+        )
         self.requests: Any = Counter(
-            "sd_requests", "Requests ended, refusals included", ["task", "status"]
+            "sd_requests",
+            "Requests ended, refusals included; 499 are those that were cancelled",
+            ["task", "status", "key"],
         )
         self.request_stages: Any = Histogram(
             "sd_request_stage_seconds",
@@ -51,11 +63,13 @@ class Metrics:
             ["stage"],
             buckets=REQUEST_BUCKETS,
         )
-        self.images: Any = Counter("sd_images", "Images generated", ["finish_reason"])
+        self.images: Any = Counter(
+            "sd_images", "Images generated", ["finish_reason", "model", "key"]
+        )
         self.units: Any = Counter(
             "sd_cost_units",
             "Denoiser rows run for finished requests, in units of 512x512 pixels",
-            ["task"],
+            ["task", "model", "key"],
         )
         self.build: Any = Gauge(
             "sd_build_info",
@@ -85,25 +99,22 @@ class Metrics:
         if stage == "denoise":
             self.rows.observe(rows)
 
-    def ended(self, task: str, status: int, finish_reasons: Sequence[str] = ()) -> None:
-        """Count a request's end: the HTTP status it maps to, and its images' finish reasons."""
-        self.requests.labels(task, str(status)).inc()
-        for reason in finish_reasons:
-            self.images.labels(reason).inc()
+    def ended(self, task: str, status: int, key: str) -> None:
+        """Count a request's end: the HTTP status it maps to, and the name of its key or ""."""
+        self.requests.labels(task, str(status), key).inc()
 
-    def spent(self, result: Result) -> None:
-        """Count what a finished request took."""
+    def spent(self, result: Result, key: str) -> None:
+        """Count what a finished request or job took, and its images."""
         for stage, seconds in result.timings.items():
             self.request_stages.labels(stage).observe(seconds)
-        self.units.labels(result.parameters.task).inc(result.cost_units)
+        model = result.parameters.model or ""
+        self.units.labels(result.parameters.task, model, key).inc(result.cost_units)
+        for image in result.images:
+            self.images.labels(image.finish_reason, model, key).inc()
 
-    def job_ended(self, task: str, state: str, result: Result | None = None) -> None:
-        """Count a job's end; its images and cost count as those of synchronous requests."""
+    def job_ended(self, task: str, state: str) -> None:
+        """Count a job's end."""
         self.jobs_ended.labels(task, state).inc()
-        if result is not None:
-            self.spent(result)
-            for image in result.images:
-                self.images.labels(image.finish_reason).inc()
 
     def job_started(self, waited_s: float) -> None:
         """Count a job that goes to the engine for the first time."""
@@ -122,6 +133,13 @@ class Metrics:
         self.queue.set(load.waiting)
         self.active.set(load.active)
         self.share.set(load.batch_share)
+        self.pending.set(load.pending_s)
+
+    def memory_used(self, process: int, free: float) -> None:
+        """Set the bytes of this process, and those that the device has left where it is known."""
+        self.memory.labels("process").set(process)
+        if math.isfinite(free):
+            self.memory.labels("free").set(free)
 
     def waiting_jobs(self, counts: Mapping[str, int]) -> None:
         """Set the jobs by state now: those of JOB_STATES."""

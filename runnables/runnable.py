@@ -7,6 +7,7 @@ to start; `StableDiffusionRunnable.start` does.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import uuid
 from collections.abc import Callable
@@ -86,6 +87,11 @@ class Runnable(Protocol):
     def capacity(self) -> int: ...
 
     def load(self) -> Load: ...
+
+    @property
+    def free_bytes(self) -> float:
+        """Return the bytes that the device of this process has left; infinite if unknown."""
+        return math.inf
 
 
 class StableDiffusionRunnable:
@@ -283,7 +289,12 @@ class StableDiffusionRunnable:
         engine = self._engine
         if engine is None:
             return Load()
-        return Load(engine.waiting, engine.active, engine.headroom.share)
+        return Load(engine.waiting, engine.active, engine.headroom.share, engine.pending_s)
+
+    @property
+    def free_bytes(self) -> float:
+        """Return the bytes that the device has left."""
+        return self._engine.free_bytes if self._engine else math.inf
 
 
 def _names(folder: str | None) -> list[dict[str, Any]]:

@@ -61,11 +61,13 @@ class Load(NamedTuple):
         active: images being generated.
         batch_share: the share of the usual batch size that memory allows; less than 1 after an
             out-of-memory error.
+        pending_s: estimated seconds of work that is accepted and not finished.
     """
 
     waiting: int = 0
     active: int = 0
     batch_share: float = 1.0
+    pending_s: float = 0.0
 
 
 @dataclass(frozen=True)

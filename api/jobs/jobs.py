@@ -60,7 +60,7 @@ class Jobs:
         self.hub = hub
         self._keys = keys
         self._requests = requests
-        self._watch = Watch(metrics)
+        self._watch = Watch(metrics, keys)
         self._runnable = runnable
         self._settings = runnable.settings
         self._parts: Parts | None = None

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from api.http import tracing
+from api.http.keys import Keys
 from api.jobs.job import Job
 from api.progress.record import State
 from runnables.metrics import Metrics
@@ -15,8 +16,9 @@ from runnables.ticket import Result
 class Watch:
     """A counter of jobs and webhooks, and a tracer of jobs."""
 
-    def __init__(self, metrics: Metrics | None) -> None:
+    def __init__(self, metrics: Metrics | None, keys: Keys) -> None:
         self._metrics = metrics
+        self._keys = keys
 
     def started(self, job: Job) -> None:
         """Count a job that goes to the engine for the first time."""
@@ -28,7 +30,9 @@ class Watch:
     ) -> None:
         """Count and trace a job that has ended, with its result or its error."""
         if self._metrics:
-            self._metrics.job_ended(job.task, state, result)
+            self._metrics.job_ended(job.task, state)
+            if result is not None:
+                self._metrics.spent(result, self._keys.name(job.owner))
         tracing.finished(
             f"job {job.task}",
             job.trace,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
@@ -20,7 +21,7 @@ from api.generation import Generation
 from api.openai import answers, errors
 from api.openai.translate import ImagesBody
 from api.progress.live import Listener
-from runnables.errors import StableDiffusionError
+from runnables.errors import Cancelled, StableDiffusionError
 from runnables.parameters import Task
 from runnables.ticket import Ticket
 
@@ -76,6 +77,9 @@ async def events(
             entry = await run_in_threadpool(answers.image, result, image, body, generation)
             data = {**entry, "size": _size(image.image), "usage": USAGE}
             yield _event(kind, "completed", data, body)
+    except (asyncio.CancelledError, GeneratorExit):  # the client has gone
+        generation.count(kind.task, Cancelled.status)
+        raise
     except StableDiffusionError as error:
         generation.count(kind.task, error.status)
         yield f"event: error\ndata: {json.dumps(errors.body(error))}\n\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, field_validator
 
 from api.http.validation import NullIsAbsent
 from runnables.parameters import MAX_IMAGES, MAX_PROMPT
@@ -60,6 +60,12 @@ class GenerationBody(NullIsAbsent):
     subseed_strength: float = 0
     seed_resize_from_h: int = 0
     seed_resize_from_w: int = 0
+
+    @field_validator("override_settings", "alwayson_scripts", mode="before")
+    @classmethod
+    def _empty_list(cls, sent: Any) -> Any:
+        """Take an empty list as an empty object, which is what PHP writes for it."""
+        return {} if sent == [] else sent
 
     @property
     def override_model(self) -> Any:

@@ -6,7 +6,7 @@ what it does not know. What would give another image than requested is refused.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from api.http.validation import validated
@@ -48,9 +48,17 @@ NAMES = {
     "hires.num_inference_steps": "hr_second_pass_steps",
     "hires.upscaler": "hr_upscaler",
 }
+CLIP_SKIP = "CLIP_stop_at_last_layers"
 NO_PROMPT = " "  # stands for an empty one while the others are checked
 #: scripts whose arguments only repeat fields of the body
 REPEATING = ("seed", "sampler")
+#: scripts that do nothing where their arguments name no model
+WITHOUT_MODEL: Mapping[str, Callable[[list[Any]], bool]] = {
+    "refiner": lambda arguments: arguments[1:2] in ([], [None], [""], ["None"]),
+    "adetailer": lambda arguments: all(
+        unit.get("ad_model", "None") == "None" for unit in arguments if isinstance(unit, dict)
+    ),
+}
 CROP = 1
 RESIZES = {0: "just resize", CROP: "crop and resize"}
 
@@ -124,11 +132,11 @@ def _check(body: GenerationBody, model: type[Parameters]) -> None:
     """Raise InvalidInput for what is not available; the field is named."""
     for name, why in REFUSED.items():
         value = getattr(body, name)
-        if value and value not in (-1, "None", [""]):
+        if value and value not in (-1, "None", [""], ["None"]):
             raise InvalidInput(why, loc=(name,))
     for name, script in body.alwayson_scripts.items():
         ignored = controlnet.is_ours(name) or name.lower() in REPEATING
-        if _is_on(script) and not ignored:
+        if _is_on(name, script) and not ignored:
             raise InvalidInput(f"the script {name} is not available", loc=("alwayson_scripts",))
     if model is TextToImage:
         return
@@ -147,20 +155,25 @@ def _sampler(body: GenerationBody, native: Mapping[str, Any]) -> Sampler | None:
     return None
 
 
-def _is_on(script: object) -> bool:
+def _is_on(name: str, script: object) -> bool:
     """Return whether a script is on; its first argument says so, where it has one for that."""
     arguments = script.get("args") if isinstance(script, dict) else script
-    if isinstance(arguments, list):
-        return bool(arguments) and arguments[0] is not False
-    return bool(arguments)
+    if not isinstance(arguments, list):
+        return bool(arguments)
+    if not arguments or arguments[0] is False:
+        return False
+    unnamed = WITHOUT_MODEL.get(name.lower())
+    return unnamed is None or not unnamed(arguments)
 
 
 def _clip_skip(body: GenerationBody) -> int:
-    """Return our clip_skip; the WebUI counts from 1, which leaves nothing out."""
-    stop = body.override_settings.get("CLIP_stop_at_last_layers", 1)
-    if not isinstance(stop, int) or not 1 <= stop <= 12:
-        raise InvalidInput(
-            "CLIP_stop_at_last_layers must be a whole number from 1 to 12",
-            loc=("override_settings", "CLIP_stop_at_last_layers"),
-        )
-    return stop - 1
+    """Return our clip_skip; the WebUI counts from 1, which leaves nothing out, as 0 does."""
+    sent = body.override_settings.get(CLIP_SKIP) or 0
+    try:
+        stop = int(sent)
+        if stop != float(sent) or not 0 <= stop <= 12:
+            raise ValueError
+    except (TypeError, ValueError, OverflowError) as error:
+        why = f"{CLIP_SKIP} must be a whole number from 1 to 12"
+        raise InvalidInput(why, loc=("override_settings", CLIP_SKIP)) from error
+    return max(stop - 1, 0)

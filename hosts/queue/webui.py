@@ -6,6 +6,7 @@ warning hours later. What is only about the WebUI itself (saving, sending) has n
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -48,9 +49,13 @@ WITHOUT_EFFECT = {
 OPTIONS = ("sd_model_checkpoint", "CLIP_stop_at_last_layers")
 
 
+#: a comma between two links; one within a data URL, before its content, is none
+COMMA = re.compile(r"(?<!;base64),")
+
+
 def linked(links: str | None) -> list[str]:
     """What `image_link` names."""
-    return [link.strip() for link in (links or "").split(",") if link.strip()]
+    return [link.strip() for link in COMMA.split(links or "") if link.strip()]
 
 
 class Content(NullIsAbsent, ABC):

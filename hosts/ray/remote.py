@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 import uuid
 from collections.abc import Awaitable, Callable
@@ -290,6 +291,11 @@ class RemoteRunnable:
         if self._known is None:
             raise NotReady("the model is still loading")
         return self._known[what]
+
+    @property
+    def free_bytes(self) -> float:
+        """The replicas' devices are not this process's."""
+        return math.inf
 
     def load(self) -> Load:
         """How busy the replicas are with the requests that came through this ingress."""

@@ -32,6 +32,17 @@ from runnables.errors import ConfigurationError
 from runnables.samplers.scheduler import mended
 
 GGUF = ".gguf"
+#: tensors and metadata that mark what a Stable Diffusion file predicts: the WebUI and ComfyUI read
+#: the tensors, `modelspec` is Stability AI's standard, and `ss_` is what kohya's scripts write
+V_TENSOR, ZERO_SNR_TENSOR, EDM_TENSOR = "v_pred", "ztsnr", "edm_vpred.sigma_max"
+MODELSPEC, V_METADATA = "modelspec.prediction_type", "ss_v_parameterization"
+ZERO_SNR_METADATA = "ss_zero_terminal_snr"
+PREDICTIONS = {
+    "v": "v_prediction",
+    "v_prediction": "v_prediction",
+    "v-prediction": "v_prediction",
+    "epsilon": "epsilon",
+}
 
 
 def load_file(
@@ -72,7 +83,7 @@ def load_file(
             f"{source}: {error}. Without the Hub, import {known} first, or name a diffusers folder "
             "of the same architecture in SD_CHECKPOINT_CONFIG"
         ) from error
-    return _checkpoint(path, pipeline, quantized or {})
+    return _checkpoint(path, pipeline, quantized or {}, _marks(path, names))
 
 
 def is_denoiser_alone(path: Path) -> bool:
@@ -218,7 +229,25 @@ def _folder(path: Path, config: str | None, known: str) -> Path | None:
     return beside if (beside / layout.INDEX).is_file() else catalog.folder_of(known)
 
 
-def _checkpoint(path: Path, pipeline: Any, quantized: Mapping[str, str]) -> Checkpoint:
+def _marks(path: Path, names: Collection[str]) -> dict[str, Any]:
+    """Return the settings of a scheduler that a file itself marks; they win over the folder's."""
+    from safetensors import safe_open
+
+    if EDM_TENSOR in names:
+        raise refusal(f"{path} is a checkpoint of the EDM kind, which is not supported")
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+    is_v = V_TENSOR in names or metadata.get(V_METADATA) == "True"
+    prediction = PREDICTIONS.get(metadata.get(MODELSPEC, "v" if is_v else ""))
+    found: dict[str, Any] = {"prediction_type": prediction} if prediction else {}
+    if ZERO_SNR_TENSOR in names or metadata.get(ZERO_SNR_METADATA) == "True":
+        found["rescale_betas_zero_snr"] = True
+    return found
+
+
+def _checkpoint(
+    path: Path, pipeline: Any, quantized: Mapping[str, str], marks: Mapping[str, Any]
+) -> Checkpoint:
     names = [name for name in COMPONENTS if name != "scheduler"]
     components = {name: part for name in names if (part := getattr(pipeline, name, None))}
     for name, part in components.items():
@@ -229,6 +258,9 @@ def _checkpoint(path: Path, pipeline: Any, quantized: Mapping[str, str]) -> Chec
     index = {**dict(pipeline.config), "_class_name": type(pipeline).__name__}
     scheduler = pipeline.scheduler
     named = {**dict(scheduler.config), "_class_name": type(scheduler).__name__}
+    if "prediction_type" in named:  # flow matching has no other kinds
+        unset = [name for name in named.get("_use_default_values", ()) if name not in marks]
+        named |= {**marks, "_use_default_values": unset}
     scheduler_config = mended(named, index["_class_name"])
     own = path.with_suffix(".profile.json")
     family = family_of(index)

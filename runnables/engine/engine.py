@@ -205,6 +205,16 @@ class Engine:
         return len(self._rows) + len(self._tasks)
 
     @property
+    def pending_s(self) -> float:
+        """Return the estimated seconds of work that is accepted and not finished."""
+        return self._queue.pending_s
+
+    @property
+    def free_bytes(self) -> float:
+        """Return the bytes that the device has left; infinite if unknown."""
+        return self._accelerator.free_bytes()
+
+    @property
     def capacity(self) -> int:
         """Return how many guided images of native size keep every step full."""
         model = self._pool.first

@@ -340,6 +340,13 @@ class Queue:
             self._sort()
             return self._waiting[0] if self._waiting else None
 
+    @property
+    def pending_s(self) -> float:
+        """Return the estimated seconds of work that is accepted and not finished."""
+        with self._changed:
+            waiting = sum(work.share_s for work in self._waiting)
+        return waiting + sum(one.seconds for one in self._busy())
+
     def admit(self, work: Work) -> None:
         """Admit a request.
 

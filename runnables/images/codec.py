@@ -45,7 +45,8 @@ def from_base64(text: str, field: str) -> bytes:
     Raises:
         UnsupportedImage: The text is not base64.
     """
-    if text.startswith("data:"):
+    text = text.lstrip()
+    if text[:5].lower() == "data:":
         text = text[text.find(",") + 1 :]
     try:
         packed = text.encode("ascii").translate(None, b" \t\r\n")

@@ -105,7 +105,28 @@ def test_unknown_errors_leak_nothing_and_browsers_may_read_them(
     assert response.headers["access-control-allow-origin"] == "https://app.example"
 
 
-def test_other_origins_are_told_nothing() -> None:
-    api = client(StableDiffusionRunnable(Settings(cors_origins="https://app.example")))
-    response = api.get("/livez", headers={"origin": "https://evil.example"})
-    assert "access-control-allow-origin" not in response.headers
+@pytest.mark.parametrize("allowed", ["", "https://app.example"])
+def test_other_origins_are_told_nothing_and_the_log_says_so_once(
+    allowed: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    api = client(StableDiffusionRunnable(Settings(cors_origins=allowed)))
+    for origin in ("https://other.example", "https://other.example", "http://testserver"):
+        response = api.get("/livez", headers={"origin": origin})
+        assert "access-control-allow-origin" not in response.headers
+    (line,) = [one.getMessage() for one in caplog.records if one.name == "api.http.cors"]
+    assert "https://other.example" in line
+    assert line.endswith(f"SD_CORS_ORIGINS allows {allowed or 'none'}")
+
+
+def test_an_origin_that_is_allowed_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    api = client(StableDiffusionRunnable(Settings(cors_origins="*")))
+    response = api.get("/livez", headers={"origin": "https://other.example"})
+    assert response.headers["access-control-allow-origin"] == "*"
+    assert not [one for one in caplog.records if one.name == "api.http.cors"]
+
+
+@pytest.mark.parametrize("paths", [("/", "/docs"), ("/docs.json", "/openapi.json")])
+def test_the_documentation_has_the_names_that_people_guess(paths: tuple[str, str]) -> None:
+    api = client(StableDiffusionRunnable(Settings()))
+    first, second = (api.get(path) for path in paths)
+    assert (first.status_code, first.content) == (200, second.content)

@@ -134,7 +134,15 @@ def test_stream_without_partial_images(client: openai.OpenAI) -> None:
     assert [event.type for event in events] == ["image_generation.completed"] * 2
 
 
+def cancelled(server: Server) -> float:
+    """Return how many txt2img requests /metrics counts as cancelled."""
+    text = httpx.get(f"{server.url}/metrics").text
+    found = re.search(r'^sd_requests_total\{key="",status="499",task="txt2img"\} (\S+)', text, re.M)
+    return float(found[1]) if found else 0.0
+
+
 def test_a_stream_that_is_closed_is_cancelled(client: openai.OpenAI, server: Server) -> None:
+    before = cancelled(server)
     long = {"num_inference_steps": 150, "seed": 1}
     with client.images.generate(
         prompt=PROMPT, stream=True, partial_images=3, n=4, extra_body=long
@@ -148,6 +156,9 @@ def test_a_stream_that_is_closed_is_cancelled(client: openai.OpenAI, server: Ser
             break
         time.sleep(0.1)
     assert state == "cancelled"
+    while time.monotonic() < end and cancelled(server) == before:
+        time.sleep(0.1)
+    assert cancelled(server) == before + 1
 
 
 def test_edit_redraws_what_is_transparent(client: openai.OpenAI) -> None:

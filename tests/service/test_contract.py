@@ -182,14 +182,14 @@ def test_metrics_count_the_work(server: Server) -> None:
     assert 'sd_stage_seconds_count{stage="denoise"}' in text
     assert "sd_queue_depth" in text
     assert "sd_batch_rows_bucket" in text
-    assert 'sd_requests_total{status="200",task="txt2img"}' in text
-    assert 'sd_images_total{finish_reason="success"}' in text
+    assert 'sd_requests_total{key="",status="200",task="txt2img"}' in text
+    assert 'sd_images_total{finish_reason="success",key="",model="embedded"}' in text
 
 
 def test_refusals_are_counted(server: Server) -> None:
     assert post(server, "/txt2img", {}).status_code == 400
     text = httpx.get(f"{server.url}/metrics").text
-    assert 'sd_requests_total{status="400",task="txt2img"}' in text
+    assert 'sd_requests_total{key="",status="400",task="txt2img"}' in text
 
 
 def test_errors_carry_a_request_id_too(server: Server) -> None:

@@ -57,7 +57,7 @@ def before_and_after(server: Server) -> tuple[Samples, Samples]:
 @pytest.mark.parametrize(
     ("name", "labels", "grown"),
     [
-        ("sd_images_total", {"finish_reason": "success"}, 3),
+        ("sd_images_total", {"finish_reason": "success", "model": "embedded", "key": ""}, 3),
         ("sd_requests_total", {"task": "txt2img", "status": "200"}, 1),
         ("sd_requests_total", {"task": "txt2img", "status": "400"}, 1),
         ("sd_jobs_ended_total", {"task": "txt2img", "state": "succeeded"}, 1),
@@ -72,6 +72,15 @@ def test_counts(
 ) -> None:
     before, after = before_and_after
     assert total(after, name, **labels) - total(before, name, **labels) == grown
+
+
+def test_memory_and_what_is_pending_are_told(
+    before_and_after: tuple[Samples, Samples],
+) -> None:
+    _, after = before_and_after
+    assert total(after, "sd_memory_bytes", kind="process") > 50e6
+    assert total(after, "sd_memory_bytes", kind="free") > 50e6
+    assert ("sd_queue_seconds", ()) in after and total(after, "sd_queue_seconds") >= 0
 
 
 def test_paths_are_no_labels(server: Server, before_and_after: tuple[Samples, Samples]) -> None:

@@ -21,7 +21,7 @@ from hosts.queue.front import status
 from hosts.queue.front.publish import Front, Refused
 from hosts.queue.front.settings import Settings
 from hosts.queue.messages import MAX_BYTES, from_v1alpha1, from_v1alpha2, parse_object
-from runnables.errors import PayloadTooLarge, StableDiffusionError, error_body
+from runnables.errors import InvalidInput, PayloadTooLarge, StableDiffusionError, error_body
 
 logger = logging.getLogger(__name__)
 logger.setLevel(logging.INFO)
@@ -80,9 +80,13 @@ def route(door: Front, event: Event) -> dict[str, Any]:
 
 
 def _text(event: Event) -> str:
-    body = event.get("body") or ""
-    text: str = base64.b64decode(body).decode() if event.get("isBase64Encoded") else body
-    if len(text.encode()) > MAX_BYTES:
+    text: str = event.get("body") or ""
+    try:
+        data = base64.b64decode(text) if event.get("isBase64Encoded") else text.encode()
+        text = data.decode()
+    except ValueError as error:
+        raise InvalidInput("the body is not UTF-8", loc=("body",)) from error
+    if len(data) > MAX_BYTES:
         raise PayloadTooLarge(f"the body is larger than {MAX_BYTES} bytes", loc=("body",))
     return text
 

@@ -62,6 +62,8 @@ def generated(client: TestClient, path: str = "txt2img", **body: Any) -> dict[st
             "Sampler": {"args": [20, "Euler a", "Karras"]},
         },
         {"ADetailer": {"args": []}, "Other": []},
+        {"Refiner": {"args": [True, "None", 0.8]}, "refiner": [True]},
+        {"ADetailer": {"args": [True, False, {"ad_model": "None"}, {}]}},
         {"controlnet": {"args": [{"enabled": True, "model": "None", "module": "none"}]}},
     ],
 )
@@ -70,11 +72,36 @@ def test_scripts_that_are_off_or_repeat_the_body(scripts: dict[str, Any]) -> Non
 
 
 @pytest.mark.parametrize(
-    "scripts", [{"Refiner": {"args": [True, "xl", 0.8]}}, {"ADetailer": {"args": [{}]}}]
+    "scripts",
+    [
+        {"Refiner": {"args": [True, "xl", 0.8]}},
+        {"ADetailer": {"args": [{"ad_model": "None"}, {"ad_model": "face_yolov8n.pt"}]}},
+        {"Other": {"args": [{}]}},
+    ],
 )
 def test_scripts_that_are_on_are_refused(scripts: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput, match="not available"):
         parameters(alwayson_scripts=scripts)
+
+
+@pytest.mark.parametrize("field", ["alwayson_scripts", "override_settings"])
+def test_an_empty_list_is_an_empty_object(field: str) -> None:
+    assert parameters(**{field: []}) == parameters()
+
+
+@pytest.mark.parametrize(
+    ("sent", "skip"), [(None, 0), (0, 0), (1, 0), ("2", 1), (2.0, 1), (12, 11)]
+)
+def test_clip_skip(sent: object, skip: int) -> None:
+    found = parameters(override_settings={"CLIP_stop_at_last_layers": sent})
+    assert found.clip_skip == skip
+
+
+@pytest.mark.parametrize("sent", [-1, 13, 1.5, "x", [1], float("inf")])
+def test_wrong_clip_skips(sent: object) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        parameters(override_settings={"CLIP_stop_at_last_layers": sent})
+    assert caught.value.loc == ("override_settings", "CLIP_stop_at_last_layers")
 
 
 def test_the_second_pass_may_repeat_the_first() -> None:
@@ -94,8 +121,8 @@ def test_the_length_of_a_prompt_is_that_of_what_was_sent() -> None:
 
 
 def test_no_prompt_and_no_style_are_what_they_are_in_the_webui() -> None:
-    found = parameters(prompt="", styles=[""])
-    assert found.prompt == ""
+    for none in ([], [""], ["None"]):
+        assert parameters(prompt="", styles=none).prompt == ""
     with pytest.raises(InvalidInput) as caught:
         parameters(styles=["neon"])
     assert caught.value.loc == ("styles",)

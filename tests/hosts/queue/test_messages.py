@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from hosts.queue import keys
-from hosts.queue.front import package
+from hosts.queue.front import handler, package
+from hosts.queue.front.publish import Front
 from hosts.queue.messages import from_queue, parse_object, read
 from hosts.queue.worker.inputs import Reader
 from runnables.errors import InvalidInput
@@ -80,6 +82,18 @@ def test_a_second_pass_and_an_upscale_become_ours() -> None:
     assert read(tasks.extra("x", image="aGk=")).content.links() == ["aGk="]
     listed = [{"data": "aGk=", "name": "one"}, {"data": LINK, "name": "two"}]
     assert read(tasks.extra("x", BATCH, imageList=listed)).content.links() == ["aGk=", LINK]
+
+
+def test_a_data_url_is_one_link() -> None:
+    data = "data:image/png;base64,aGk="
+    for body in (
+        tasks.newer("x", "image-to-image", image_link=data),
+        tasks.older("x", "image-to-image", data),
+        tasks.extra("x", image_link=data),
+    ):
+        assert read(body).content.links() == [data]
+    several = read(tasks.extra("x", BATCH, image_link=f"{data},{LINK} , {data}"))
+    assert several.content.links() == [data, LINK, data]
 
 
 def test_prompts_units_and_masks_are_read_as_over_http() -> None:
@@ -200,3 +214,13 @@ def test_a_link_with_a_key_too_long_is_the_tasks_fault() -> None:
     task = read(tasks.newer("x", "image-to-image", image_link="s3://bucket/" + "é" * 513))
     with pytest.raises(InvalidInput, match="1024 bytes"):
         reader.of(task)
+
+
+@pytest.mark.parametrize(
+    ("body", "encoded"),
+    [(base64.b64encode(b"{}\xff").decode(), True), ("a", True), ('{"a": "\ud83d"}', False)],
+)
+def test_a_body_that_is_no_text_is_refused_at_the_door(body: str, encoded: bool) -> None:
+    event = {"httpMethod": "POST", "path": "/v1alpha2", "body": body, "isBase64Encoded": encoded}
+    answer = handler.answer(cast(Front, None), event)
+    assert (answer["statusCode"], json.loads(answer["body"])["detail"][0]["loc"]) == (400, ["body"])

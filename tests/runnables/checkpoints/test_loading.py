@@ -17,6 +17,7 @@ from runnables.checkpoints.loading import load
 from runnables.errors import ConfigurationError
 from runnables.samplers.compile import compile_table
 from runnables.samplers.names import DEFAULT, resolve
+from runnables.samplers.scheduler import make_scheduler
 from tests import single_file
 
 TinyModel = Callable[[str], Path]
@@ -128,6 +129,11 @@ def single_file_of(folder: Path, path: Path) -> Path:
     return single_file.write(DiffusionPipeline.from_pretrained(folder), path)
 
 
+@pytest.fixture(scope="module")
+def xl_file(tiny_model: TinyModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return single_file_of(tiny_model("sdxl"), tmp_path_factory.mktemp("xl") / "xl.safetensors")
+
+
 def same_weights(left: torch.nn.Module, right: torch.nn.Module) -> bool:
     ours, theirs = left.state_dict(), right.state_dict()
     return ours.keys() == theirs.keys() and all(torch.equal(ours[n], theirs[n]) for n in ours)
@@ -150,6 +156,53 @@ def test_a_single_file_holds_what_its_folder_holds(
     assert from_file.profile == from_folder.profile
     for key in ("force_zeros_for_empty_prompt", "requires_aesthetics_score"):
         assert bool(from_file.config.get(key)) == bool(from_folder.config.get(key))
+
+
+@pytest.mark.parametrize(
+    ("tensors", "metadata", "marks"),
+    [
+        (("v_pred",), {}, {"prediction_type": "v_prediction"}),
+        (
+            ("v_pred", "ztsnr"),
+            {},
+            {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True},
+        ),
+        ((), {"modelspec.prediction_type": "v"}, {"prediction_type": "v_prediction"}),
+        (
+            (),
+            {"ss_v_parameterization": "True", "ss_zero_terminal_snr": "True"},
+            {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True},
+        ),
+        ((), {"modelspec.prediction_type": "epsilon"}, {"prediction_type": "epsilon"}),
+        ((), {"modelspec.prediction_type": "?", "ss_v_parameterization": "False"}, {}),
+    ],
+)
+def test_a_single_file_says_what_it_predicts(
+    tensors: tuple[str, ...],
+    metadata: dict[str, str],
+    marks: dict[str, object],
+    xl_file: Path,
+    tiny_model: TinyModel,
+    tmp_path: Path,
+) -> None:
+    marked = load_file(xl_file) | {name: torch.zeros(0) for name in tensors}
+    save_file(marked, tmp_path / "x.safetensors", metadata=metadata)
+    config = str(tiny_model("sdxl"))
+    found = load(str(tmp_path / "x.safetensors"), dtype=torch.float32, config=config)
+    plain = load(config, dtype=torch.float32).scheduler_config
+    for name in ("prediction_type", "rescale_betas_zero_snr"):
+        assert found.scheduler_config.get(name) == marks.get(name, plain.get(name))
+    euler = make_scheduler(resolve("euler"), found.scheduler_config)  # the marks are heeded
+    assert {name: euler.config[name] for name in marks} == marks
+
+
+def test_a_single_file_of_the_edm_kind_is_refused(
+    xl_file: Path, tiny_model: TinyModel, tmp_path: Path
+) -> None:
+    marked = load_file(xl_file) | {"edm_vpred.sigma_max": torch.ones(1)}
+    save_file(marked, tmp_path / "x.safetensors")
+    with pytest.raises(ConfigurationError, match="EDM"):
+        load(str(tmp_path / "x.safetensors"), dtype=torch.float32, config=str(tiny_model("sdxl")))
 
 
 def test_a_single_file_takes_the_folder_and_profile_beside_it(

@@ -168,7 +168,8 @@ def test_base64_with_line_breaks_and_a_head() -> None:
     data = bytes(range(256))
     text = base64.b64encode(data).decode()
     broken = "\r\n".join(text[i : i + 76] for i in range(0, len(text), 76))
-    for one in (text, broken, f"data:image/png;base64,{broken}", text.rstrip("="), f" {text}\n"):
+    headed = f"data:image/png;base64,{broken}"
+    for one in (text, broken, headed, f"\n{headed}", text.rstrip("="), f" {text}\n"):
         assert codec.from_base64(one, "img") == data
 
 

@@ -1,0 +1,65 @@
+"""Which requests are counted for which key: by its name, never by the key itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from starlette.testclient import TestClient
+
+from api.app import Api
+from api.http.keys import new
+from runnables.metrics import Metrics
+from runnables.runnable import StableDiffusionRunnable
+from runnables.ticket import Result
+
+ASK: dict[str, Any] = {"prompt": "x", "num_inference_steps": 1, "height": 16, "width": 16}
+
+
+class Counts(Metrics):
+    """Notes the ends of requests and the images, by key."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, int, str]] = []
+        self.results: list[tuple[str | None, str]] = []
+
+    def ended(self, task: str, status: int, key: str) -> None:
+        self.requests.append((task, status, key))
+
+    def spent(self, result: Result, key: str) -> None:
+        self.results.append((result.parameters.model, key))
+
+    def job_ended(self, *_: object) -> None: ...
+    def load(self, *_: object) -> None: ...
+    def memory_used(self, *_: object) -> None: ...
+    def waiting_jobs(self, *_: object) -> None: ...
+    def job_started(self, *_: object) -> None: ...
+    def started(self, *_: object) -> None: ...
+
+
+def test_requests_refusals_and_jobs_count_for_their_key(
+    start: Callable[..., StableDiffusionRunnable], tmp_path: Path
+) -> None:
+    secret, key = new("mobile", rate=3)
+    (tmp_path / "keys").write_text(key.line())
+    runnable = start("sd1", api_keys=str(tmp_path / "keys"), jobs_dir=str(tmp_path / "jobs"))
+    counts = Counts()
+    api = Api(runnable, counts)
+    model = str(runnable.models()[0]["name"])
+    with TestClient(api.app(), headers={"x-api-key": secret}) as client:
+        api.start()
+        assert client.post("/txt2img", json=ASK).status_code == 200
+        assert client.post("/txt2img", json={}).status_code == 400
+        job = client.post("/jobs", json={"task": "txt2img", "parameters": ASK})
+        assert client.post("/txt2img", json=ASK).status_code == 429
+        assert client.post("/txt2img", json=ASK, headers={"x-api-key": "?"}).status_code == 401
+        end = time.monotonic() + 60
+        while len(counts.results) < 2 and time.monotonic() < end:
+            client.get(job.headers["location"])
+            time.sleep(0.05)
+        api.stop()
+    named = [("txt2img", status, "mobile") for status in (200, 400, 429)]
+    assert counts.requests == [*named, ("txt2img", 401, "")]
+    assert counts.results == [(model, "mobile")] * 2
