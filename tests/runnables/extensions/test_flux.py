@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from runnables.errors import InvalidInput
+from runnables.extensions.controlnet.flux import FluxControlNet
 from runnables.parameters import ControlNetUse, TextToImage
 from runnables.runnable import StableDiffusionRunnable
 from runnables.ticket import Inputs
@@ -193,6 +195,17 @@ def test_controlnets_of_different_depth_act_together(
         assert difference(image(one, faint[other]), np.asarray(alone)) <= BOUND, other
     assert difference(image(deep, faint["one"]), np.asarray(image(deep))) <= BOUND
     assert difference(image(one, deep), np.asarray(alone)) > BOUND
+
+
+def test_few_residuals_stand_for_all_blocks_as_in_diffusers() -> None:
+    transformer = SimpleNamespace(transformer_blocks=[0] * 19, single_transformer_blocks=[0] * 38)
+    net = FluxControlNet(
+        "net", torch.nn.Linear(1, 1), cast(Any, SimpleNamespace(denoiser=transformer))
+    )
+    double, single = ([torch.tensor(float(i)) for i in range(count)] for count in (5, 10))
+    blocks = net.sum((double, single), (double[:2], ()))
+    assert [float(one) for one in blocks[0]] == [i // 4 + i // 10 for i in range(19)]
+    assert [float(one) for one in blocks[1]] == [i // 4 for i in range(38)]
 
 
 def test_a_union_controlnet_is_refused(start: Start, nets: Path, photo: Image.Image) -> None:
