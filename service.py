@@ -3,6 +3,9 @@
 The way of a request is in `api.app`: parse, submit to the runnable's engine, encode. This file is
 where BentoML meets it: life, schema and middleware. The model loads in the background, so that the
 probes answer from the first moment on.
+
+BentoML's supervisor imports this file, too, before it starts the process that serves. What only
+that process needs is imported late.
 """
 
 from __future__ import annotations
@@ -13,15 +16,15 @@ from pathlib import Path
 
 import bentoml
 from bentoml.validators import ContentType
-from PIL.Image import Image
 
 from api.http.gateway import Gateway
-from api.http.responses import choose_format
-from runnables.images import codec, files
 from runnables.parameters import AnyParameters, ImageToImage, Inpaint, TextToImage, Upscale
 from runnables.runnable import StableDiffusionRunnable
 from runnables.settings import Settings
 from runnables.ticket import Inputs
+
+if t.TYPE_CHECKING:
+    from PIL.Image import Image
 
 os.environ["FORWARDED_ALLOW_IPS"] = ""  # uvicorn's own; SD_TRUSTED_PROXIES alone decides
 settings = Settings.from_environment()
@@ -34,7 +37,7 @@ class StableDiffusion:
     """Generates images from text, changes images, and repaints parts of them."""
 
     def __init__(self) -> None:
-        from hosts.host import Host  # late: BentoML's supervisor imports this file, too
+        from hosts.host import Host
 
         self.host = Host(
             settings, gateway, lambda watch: StableDiffusionRunnable(settings, observe=watch)
@@ -62,6 +65,8 @@ class StableDiffusion:
     @bentoml.api
     def inpaint(self, img: Path, mask: Path, data: Inpaint) -> ImageFile:
         """Repaint the white area of the mask, and keep the rest."""
+        from runnables.images import codec
+
         grey = codec.decode_mask(mask.read_bytes(), max_pixels=settings.max_pixels)
         return self._generate(data, self._open(img), grey)
 
@@ -71,12 +76,17 @@ class StableDiffusion:
         return self._generate(data, self._open(img))
 
     def _open(self, path: Path) -> Image:
+        from runnables.images import codec
+
         return codec.decode(path.read_bytes(), max_pixels=settings.max_pixels, field="img")
 
     def _generate(
         self, parameters: AnyParameters, image: Image | None = None, mask: Image | None = None
     ) -> bytes:
         """Return a file, or JSON for several images, as HTTP does without `Accept`."""
+        from api.http.responses import choose_format
+        from runnables.images import files
+
         chosen = choose_format(parameters, accept="")
         result = self.host.runnable.submit(parameters, Inputs(image, mask)).future.result()
         return files.encode(result, chosen, settings)

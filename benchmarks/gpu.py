@@ -16,6 +16,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, cast
 
@@ -165,27 +166,16 @@ class Served:
 
     def latencies(self, clients: int, images: int) -> tuple[float, list[float]]:
         """Return images per second, and every image's seconds, with so many clients."""
-        seconds: list[float] = []
-        seeds = iter(range(images))
-        lock = threading.Lock()
 
-        def client() -> None:
-            while True:
-                with lock:
-                    seed = next(seeds, None)
-                if seed is None:
-                    return
-                started = time.perf_counter()
-                self._submit(seed).future.result()
-                seconds.append(time.perf_counter() - started)
+        def seconds(seed: int) -> float:
+            started = time.perf_counter()
+            self._submit(seed).future.result()
+            return time.perf_counter() - started
 
         started = time.perf_counter()
-        threads = [threading.Thread(target=client) for _ in range(clients)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return images / (time.perf_counter() - started), seconds
+        with ThreadPoolExecutor(clients) as pool:
+            every = list(pool.map(seconds, range(images)))
+        return images / (time.perf_counter() - started), every
 
     def newcomers(self, count: int) -> list[float]:
         """Return the seconds until the first step of images that arrive beside four others."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,25 +74,16 @@ def _request(
 
 def closed(arm: Arm, requests: list[TextToImage], clients: int) -> Outcome:
     """Run clients that each send their next request when they have the image of the last."""
-    waiting, latencies, lock = iter(requests), [], threading.Lock()
 
-    def client() -> None:
-        while True:
-            with lock:
-                request = next(waiting, None)
-            if request is None:
-                return
-            started = time.perf_counter()
-            arm.submit(request).result()
-            latencies.append(time.perf_counter() - started)
+    def seconds(request: TextToImage) -> float:
+        started = time.perf_counter()
+        arm.submit(request).result()
+        return time.perf_counter() - started
 
     started = time.perf_counter()
-    threads = [threading.Thread(target=client) for _ in range(clients)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return Outcome(time.perf_counter() - started, tuple(latencies))
+    with ThreadPoolExecutor(clients) as pool:
+        latencies = tuple(pool.map(seconds, requests))
+    return Outcome(time.perf_counter() - started, latencies)
 
 
 def poisson(arm: Arm, requests: list[TextToImage], rate: float, seed: int = 1) -> Outcome:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+from api.http.database import opened
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS used (
@@ -28,14 +29,9 @@ class Usage:
     """
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._clock = clock
         self._lock = threading.Lock()
-        self._connection = sqlite3.connect(
-            folder / "usage.sqlite3", timeout=30, isolation_level=None, check_same_thread=False
-        )
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.executescript(SCHEMA)
+        self._connection = opened(folder, "usage.sqlite3", SCHEMA)
 
     def of(self, key: str) -> float:
         """Return the cost units that this key has used this month."""

@@ -17,7 +17,7 @@ from api.http import fetch, tracing
 from api.http.keys import Keys
 from api.jobs.document import document, placed
 from api.jobs.files import Files
-from api.jobs.job import Delivery, Job
+from api.jobs.job import Job
 from api.jobs.lease import Lease
 from api.jobs.runner import Runner
 from api.jobs.store import Store
@@ -25,7 +25,6 @@ from api.jobs.submission import Submission
 from api.jobs.watch import Watch
 from api.jobs.webhooks import Webhooks
 from api.progress.live import Hub, Live
-from api.progress.record import State
 from api.progress.requests import Requests
 from runnables.errors import Conflict, InvalidInput, NotReady, OverCapacity
 from runnables.metrics import Metrics
@@ -137,21 +136,14 @@ class Jobs:
         request = self._requests.find(owner, id)
         return document(request[0], request[1].progress) if request else None
 
-    def get(self, owner: str, id: str) -> Job | None:
-        """Return the stored job."""
-        return self._open().store.get(owner, id)
+    @property
+    def store(self) -> Store:
+        """Return the stored jobs.
 
-    def page(
-        self,
-        owner: str,
-        state: State | None,
-        limit: int,
-        before: int | None,
-        prefix: str = "",
-        delivery: Delivery | None = None,
-    ) -> list[Job]:
-        """Return the owner's stored jobs whose ids begin so, newest first."""
-        return self._open().store.page(owner, state, limit, before, prefix, delivery)
+        Raises:
+            NotReady: The folder cannot be used, or is not open.
+        """
+        return self._open().store
 
     def cancel(self, owner: str, id: str) -> dict[str, Any] | None:
         """End a job or a request at its next step; one that has ended stays as it is."""
@@ -171,7 +163,7 @@ class Jobs:
         Raises:
             Conflict: The job has not ended, or has no webhook.
         """
-        again = self._open().store.webhook_again(job)
+        again = self.store.webhook_again(job)
         if again is None:
             raise Conflict(f"job {job.id} has not ended, or has no webhook", loc=("id",))
         return again

@@ -67,7 +67,7 @@ class JobRoutes:
         prefix = _prefix(request)
 
         def listed() -> dict[str, Any]:
-            found = self._jobs.page(owner, state, limit + 1, cursor or None, prefix, delivery)
+            found = self._jobs.store.page(owner, state, limit + 1, cursor or None, prefix, delivery)
             more = found[limit - 1].number if len(found) > limit else None
             documents = [self._jobs.document(job) for job in found[:limit]]
             documents = [placed(document, _root(request)) for document in documents]
@@ -85,7 +85,7 @@ class JobRoutes:
 
     async def _deliver_again(self, request: Request) -> Response:
         owner, id = self._keys.check(request.headers), request.path_params["id"]
-        job = await asyncio.to_thread(self._jobs.get, owner, id)
+        job = await asyncio.to_thread(self._jobs.store.get, owner, id)
         if job is None:
             raise _unknown(id)
         again = await asyncio.to_thread(self._jobs.deliver_again, job)
@@ -108,7 +108,7 @@ class JobRoutes:
 
     async def _image(self, request: Request) -> Response:
         owner, id = self._keys.check(request.headers), request.path_params["id"]
-        job = await asyncio.to_thread(self._jobs.get, owner, id)
+        job = await asyncio.to_thread(self._jobs.store.get, owner, id)
         if job is None:
             raise _unknown(id)
         if not job.final:

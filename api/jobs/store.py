@@ -16,6 +16,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from api.http.database import opened
 from api.jobs.job import Delivery, Job
 from api.progress.record import State
 
@@ -63,17 +64,12 @@ class Store:
     """
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._clock = clock
         self._lock = threading.Lock()
-        self._connection = sqlite3.connect(
-            folder / "jobs.sqlite3", timeout=30, isolation_level=None, check_same_thread=False
-        )
+        self._connection = opened(folder, "jobs.sqlite3", SCHEMA)
         self._connection.row_factory = sqlite3.Row
         self._connection.create_function("host", 1, host, deterministic=True)
-        self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = FULL")  # accepted means kept
-        self._connection.executescript(SCHEMA)
         self._change()
 
     def close(self) -> None:

@@ -107,7 +107,7 @@ class Calls:
         return await decoded(codec.decode, data, max_pixels=settings.max_pixels, field=field)
 
     def _own(self, id: str, index: int, field: str) -> bytes:
-        job = self._jobs.get(self._owner, id)
+        job = self._jobs.store.get(self._owner, id)
         if job is None or index >= len(job.images):
             raise UnknownName(f"{field}: there is no such image here", loc=(field,))
         return self._jobs.file(job, index).read_bytes()

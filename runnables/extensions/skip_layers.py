@@ -6,8 +6,7 @@ some of the transformer's blocks unchanged. The image is guided away from what t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from runnables.errors import InvalidInput
 from runnables.extensions.base import Call, Denoise, Extension, RowState, Stacked
+from runnables.extensions.hooks import hooked
 from runnables.parameters import Parameters, SkipLayerGuidance
 
 
@@ -88,7 +88,7 @@ class SkipCall(Call):
 
     def around(self, denoise: Denoise) -> Denoise:
         def skipping(sample: Tensor, timesteps: Tensor, **extra: Any) -> Tensor:
-            with self._skipped():
+            with hooked(self._hooks):
                 return denoise(sample, timesteps, **extra)
 
         return skipping
@@ -96,18 +96,6 @@ class SkipCall(Call):
     def guide(self, guided: Tensor, output: Tensor) -> Tensor:
         away = (output[self._images] - output[self._numbers]) * self._scales
         return guided.index_add(0, self._images, away)
-
-    @contextmanager
-    def _skipped(self) -> Iterator[None]:
-        handles = [
-            block.register_forward_hook(hook, with_kwargs=True) for block, hook in self._hooks
-        ]
-        try:
-            with torch.compiler.set_stance("force_eager"):  # compiled code knows no hooks
-                yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
 
 def _pass_unchanged(

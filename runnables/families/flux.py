@@ -13,17 +13,11 @@ import torch
 from torch import Tensor
 
 from runnables.checkpoints.checkpoint import Checkpoint
-from runnables.errors import InvalidInput
-from runnables.families.base import Conditioning, Levels, Size, Traits
-from runnables.families.latent_diffusion import LatentDiffusion, shift_of
+from runnables.families.base import Conditioning, Size
+from runnables.families.distilled import TOKENS, DistilledFlow
 from runnables.families.text.clip import ClipEncoder, added
 from runnables.families.text.prompts import Embedding, Text
 from runnables.families.text.t5 import T5Encoder
-from runnables.samplers.names import prediction_of
-
-T5_TOKENS = 512  # diffusers' max_sequence_length
-SAMPLE_SIZE = 128  # latents along a side of the native size
-FEATURES = frozenset({"loras", "controlnets", "hires"})
 
 
 class Residuals(NamedTuple):
@@ -36,36 +30,20 @@ class Residuals(NamedTuple):
     single: Sequence[Tensor]
 
 
-class Flux(LatentDiffusion):
+class Flux(DistilledFlow):
     """Models with and without an embedding of the guidance scale."""
 
+    features = frozenset({"loras", "controlnets", "hires"})
+
     def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
-        super().__init__(checkpoint, device, dtype)
         parts = checkpoint.components
         self._clip = ClipEncoder(
             "text_encoder", parts["tokenizer"], parts["text_encoder"], normed=True
         )
-        self._t5 = T5Encoder(parts["tokenizer_2"], parts["text_encoder_2"], T5_TOKENS)
-        self.traits = Traits(
-            family=checkpoint.family,
-            latent_channels=self.latent_channels,
-            scale_factor=self.scale_factor,
-            size_multiple=2 * self.scale_factor,
-            native_size=self.native_size(SAMPLE_SIZE),
-            prediction=prediction_of(checkpoint.scheduler_config),
-            features=FEATURES,
-            distilled_guidance=True,
-        )
+        self._t5 = T5Encoder(parts["tokenizer_2"], parts["text_encoder_2"], TOKENS)
+        super().__init__(checkpoint, device, dtype, self._t5)
 
     # -- text -------------------------------------------------------------------------------
-
-    def check(self, prompts: dict[str, Text]) -> None:
-        """A prompt that T5 does not read to its end is refused: the rest would be ignored."""
-        if self._t5.count(prompts["prompt"].prompt) > T5_TOKENS:
-            raise InvalidInput(
-                f"prompt is longer than the {T5_TOKENS} tokens that this model reads",
-                loc=("prompt",),
-            )
 
     def encode(self, texts: Sequence[Text]) -> list[Embedding]:
         done: dict[Text, Embedding] = {}
@@ -78,9 +56,6 @@ class Flux(LatentDiffusion):
             done |= {text: Embedding(rows[i], pooled[i]) for i, text in enumerate(alike)}
         return [done[text] for text in texts]
 
-    def lengthen(self, embedding: Embedding, tokens: int, filler: Embedding) -> Embedding:
-        return embedding  # all have one length
-
     def condition(
         self, embedding: Embedding, size: Size, guidance_scale: float, *, negative: bool
     ) -> Conditioning:
@@ -88,12 +63,6 @@ class Flux(LatentDiffusion):
         return Conditioning(embedding.hidden_states, embedding.pooled, guidance=scale)
 
     # -- the transformer --------------------------------------------------------------------
-
-    def levels(self, size: Size, steps: int) -> Levels:
-        """Evenly spaced down to one step's share, and shifted by the image's tokens."""
-        sigmas = torch.linspace(1.0, 1 / steps, steps, dtype=torch.float64).tolist()
-        tokens = self.traits.area(size) // 4
-        return Levels(shift_of(tokens, self.checkpoint.scheduler_config, most=1.15), tuple(sigmas))
 
     def denoise(
         self,

@@ -13,6 +13,7 @@ from runnables.checkpoints.checkpoint import Checkpoint
 from runnables.checkpoints.families import FAMILIES
 from runnables.families.base import Levels, Size, Traits
 from runnables.families.text.prompts import Embedding
+from runnables.samplers.names import prediction_of
 
 
 class LatentDiffusion:
@@ -35,6 +36,9 @@ class LatentDiffusion:
     def empty(self, like: Embedding) -> Embedding | None:
         return None
 
+    def lengthen(self, embedding: Embedding, tokens: int, filler: Embedding) -> Embedding:
+        return embedding  # all have one length
+
     def levels(self, size: Size, steps: int) -> Levels:
         return Levels()
 
@@ -52,11 +56,27 @@ class LatentDiffusion:
         """Return the pixels that a latent covers along each side."""
         return int(2 ** (len(self.vae.config.block_out_channels) - 1))
 
-    def native_size(self, sample_size: int | Sequence[int]) -> Size:
-        """Return (height, width) in pixels: the profile's, else the denoiser's own."""
+    def traits_of(
+        self, patch: int, sample_size: int | Sequence[int], features: frozenset[str], **further: Any
+    ) -> Traits:
+        """Return the traits, of which those that are not passed follow from the checkpoint.
+
+        Args:
+            patch: latents along a side of what the denoiser sees as one.
+            sample_size: latents along the sides of its native size; the profile's comes first.
+        """
         profile, factor = self.checkpoint.profile, self.scale_factor
         sides = (sample_size, sample_size) if isinstance(sample_size, int) else tuple(sample_size)
-        return profile.height or sides[0] * factor, profile.width or sides[1] * factor
+        return Traits(
+            family=self.checkpoint.family,
+            latent_channels=self.latent_channels,
+            scale_factor=factor,
+            size_multiple=patch * factor,
+            native_size=(profile.height or sides[0] * factor, profile.width or sides[1] * factor),
+            prediction=prediction_of(self.checkpoint.scheduler_config),
+            features=features,
+            **further,
+        )
 
     def to_latents(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
         posterior = self.vae.encode(pixels.to(self.device, self._vae_dtype())).latent_dist

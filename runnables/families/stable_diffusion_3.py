@@ -14,12 +14,11 @@ from torch import Tensor
 
 from runnables.checkpoints.checkpoint import Checkpoint
 from runnables.errors import InvalidInput
-from runnables.families.base import Conditioning, Levels, Size, Traits
+from runnables.families.base import Conditioning, Levels, Size
 from runnables.families.latent_diffusion import LatentDiffusion, shift_of
 from runnables.families.text.clip import ClipEncoder, added, clip_encoders
 from runnables.families.text.prompts import Embedding, Text
-from runnables.families.text.t5 import T5Encoder, no_text
-from runnables.samplers.names import prediction_of
+from runnables.families.text.t5 import T5Encoder
 
 T5_TOKENS = 256  # diffusers' max_sequence_length
 FEATURES = frozenset({"loras", "controlnets", "clip_skip", "hires", "skip_layer_guidance"})
@@ -37,15 +36,11 @@ class StableDiffusion3(LatentDiffusion):
             self._t5 = T5Encoder(parts["tokenizer_3"], parts["text_encoder_3"], T5_TOKENS)
         self._text_width = int(config.joint_attention_dim)
         self._patch = int(config.patch_size)
-        self.traits = Traits(
-            family=checkpoint.family,
-            latent_channels=self.latent_channels,
-            scale_factor=self.scale_factor,
-            size_multiple=self.scale_factor * self._patch,
-            native_size=self.native_size(config.sample_size),
+        self.traits = self.traits_of(
+            self._patch,
+            config.sample_size,
+            FEATURES,
             largest_side=int(config.pos_embed_max_size) * self._patch * self.scale_factor,
-            prediction=prediction_of(checkpoint.scheduler_config),
-            features=FEATURES,
             inpaints_only=bool(config.in_channels != self.latent_channels),
             deepest_clip_skip=min(encoder.deepest_skip for encoder in self.encoders),
         )
@@ -77,15 +72,12 @@ class StableDiffusion3(LatentDiffusion):
         clip = torch.cat([hidden for hidden, _ in outputs], dim=-1).to(self.dtype)
         clip = torch.nn.functional.pad(clip, (0, self._text_width - clip.shape[-1]))
         pooled = torch.cat([pooled for _, pooled in outputs], dim=-1).to(self.dtype)
-        t5 = self._t5.encode(prompts).to(self.dtype) if self._t5 else self._no_t5(clip)
+        if self._t5:
+            t5 = self._t5.encode(prompts).to(self.dtype)
+        else:
+            t5 = clip.new_zeros(len(clip), T5_TOKENS, self._text_width)
         rows = torch.cat([clip, t5], dim=-2)
         return {text: Embedding(rows[i], pooled[i]) for i, text in enumerate(texts)}
-
-    def _no_t5(self, clip: Tensor) -> Tensor:
-        return no_text(len(clip), T5_TOKENS, self._text_width, clip)
-
-    def lengthen(self, embedding: Embedding, tokens: int, filler: Embedding) -> Embedding:
-        return embedding  # all have one length
 
     def condition(
         self, embedding: Embedding, size: Size, guidance_scale: float, *, negative: bool

@@ -10,25 +10,15 @@ from torch import Tensor
 
 from runnables.checkpoints.checkpoint import Checkpoint
 from runnables.errors import InvalidInput
-from runnables.families.base import Conditioning, Size, Traits
+from runnables.families.base import Conditioning, Size
 from runnables.families.guidance import scale_embedding
 from runnables.families.latent_diffusion import LatentDiffusion
 from runnables.families.text.clip import clip_encoders
 from runnables.families.text.encode import encode, lengthen
 from runnables.families.text.prompts import Embedding, Text
-from runnables.samplers.names import prediction_of
 
-FEATURES = frozenset(
-    {
-        "loras",
-        "controlnets",
-        "embeddings",
-        "deep_cache_interval",
-        "prompt_syntax",
-        "clip_skip",
-        "hires",
-    }
-)
+_TEXT = {"embeddings", "prompt_syntax", "clip_skip"}
+FEATURES = frozenset({"loras", "controlnets", "deep_cache_interval", "hires"} | _TEXT)
 
 
 class Residuals(NamedTuple):
@@ -58,14 +48,10 @@ class UNetFamily(LatentDiffusion):
         self.unet: Any = self.denoiser
         self.encoders = clip_encoders(checkpoint, normed=self.normed_text)
         config, compiled = self.unet.config, checkpoint.compiled
-        self.traits = Traits(
-            family=checkpoint.family,
-            latent_channels=self.latent_channels,
-            scale_factor=self.scale_factor,
-            size_multiple=self.scale_factor,
-            native_size=self.native_size(config.sample_size),
-            prediction=prediction_of(checkpoint.scheduler_config),
-            features=FEATURES if compiled is None else frozenset({"clip_skip"}),
+        self.traits = self.traits_of(
+            1,
+            config.sample_size,
+            FEATURES if compiled is None else frozenset({"clip_skip"}),
             inpaints_only=bool(config.in_channels != self.latent_channels),
             distilled_guidance=config.time_cond_proj_dim is not None,
             deepest_clip_skip=min(encoder.deepest_skip for encoder in self.encoders),

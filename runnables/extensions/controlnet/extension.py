@@ -10,12 +10,11 @@ from torch import Tensor
 from runnables.checkpoints.library import Library
 from runnables.extensions.base import Call, Context, Denoise, Extension, Pass, RowState, Stacked
 from runnables.extensions.controlnet import folder
+from runnables.extensions.controlnet.base import ControlNet, Run
 from runnables.extensions.controlnet.residuals import (
     COST,
     Control,
-    ControlNet,
     ControlSet,
-    Run,
     calls,
     kept,
     residuals,

@@ -13,8 +13,8 @@ from torch import nn
 
 from runnables.checkpoints.components import load_module
 from runnables.errors import InvalidInput, OverCapacity
-from runnables.extensions.controlnet import flux, transformer, unet
-from runnables.extensions.controlnet.residuals import ControlNet
+from runnables.extensions.controlnet import flux, stable_diffusion_3, unet
+from runnables.extensions.controlnet.base import ControlNet
 from runnables.families.base import Family
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,9 @@ UNET = Kind("ControlNetModel", unet.UNetControlNet, unet.difference)
 #: by the family's name; the others have UNets
 KINDS = {
     "stable-diffusion-3": Kind(
-        "SD3ControlNetModel", transformer.TransformerControlNet, transformer.difference
+        "SD3ControlNetModel",
+        stable_diffusion_3.StableDiffusion3ControlNet,
+        stable_diffusion_3.difference,
     ),
     "flux": Kind("FluxControlNetModel", flux.FluxControlNet, flux.difference),
 }

@@ -8,61 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from runnables.families.base import Conditioning, Size
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from runnables.extensions.controlnet.base import Added, ControlNet, Run
+from runnables.families.base import Conditioning
 
 #: what one adds to a denoiser row's work: 0.35 of SD 1's arithmetic, 0.45 of SDXL's
 COST = 0.4
-
-
-class ControlNet(Protocol):
-    """This is a loaded ControlNet, on the model's device and in its dtype.
-
-    Attributes:
-        nbytes: of its weights.
-        conditional_only: whether it is kept from unconditional rows.
-    """
-
-    name: str
-    model: Any
-
-    @property
-    def nbytes(self) -> int: ...
-    @property
-    def conditional_only(self) -> bool: ...
-
-    def prepare(self, picture: Image, size: Size) -> Tensor:
-        """Return a control image of (height, width) pixels as the ControlNet takes it."""
-        ...
-
-    def run(
-        self,
-        sample: Tensor,
-        timesteps: Tensor,
-        conditioning: Conditioning,
-        images: Tensor,
-        weights: Tensor,
-    ) -> tuple[Tensor, ...]:
-        """Return what it adds inside the denoiser, each (n, ...) of n rows.
-
-        Args:
-            sample: (n, latent_channels, h, w), scaled as the sampler asks.
-            timesteps: (n,) float32.
-            images: (n, ...) as `prepare` makes them.
-            weights: (n,) in the model's dtype.
-        """
-        ...
-
-    def packed(self, residuals: Sequence[Tensor]) -> Any:
-        """Return the sum of what several ControlNets add, as the family's `denoise` takes it."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,23 +42,6 @@ class Control:
 
 #: the ControlNets of one row
 ControlSet = tuple[Control, ...]
-
-
-class Run(NamedTuple):
-    """A run has one ControlNet's rows of a batch.
-
-    Attributes:
-        rows: (n,) their numbers among the denoiser's U; None: these are all, in order.
-        images: (n, ...).
-        weights: (n,) in the model's dtype.
-        conditioning: stacked, n rows.
-    """
-
-    net: ControlNet
-    rows: Tensor | None
-    images: Tensor
-    weights: Tensor
-    conditioning: Conditioning
 
 
 def kept(start: float, end: float, steps: int) -> tuple[bool, ...]:
@@ -148,23 +86,21 @@ def residuals(runs: Sequence[Run], sample: Tensor, timesteps: Tensor) -> Any:
         sample: (U, latent_channels, h, w), scaled as the sampler asks.
         timesteps: (U,) float32, one timestep per row.
     """
-    total: tuple[Tensor, ...] = ()
+    total: Added | None = None
     for run in runs:
         added = _run(run, sample, timesteps)
-        total = tuple(a + b for a, b in zip(total, added, strict=True)) if total else added
-    return runs[0].net.packed(total) if runs else None
+        total = added if total is None else run.net.sum(total, added)
+    return None if total is None else runs[0].net.packed(total)
 
 
-def _run(run: Run, sample: Tensor, timesteps: Tensor) -> tuple[Tensor, ...]:
+def _run(run: Run, sample: Tensor, timesteps: Tensor) -> Added:
     rows, total = run.rows, len(sample)
-    if rows is not None:
-        sample, timesteps = sample[rows], timesteps[rows]
-    added = run.net.run(sample, timesteps, run.conditioning, run.images, run.weights)
-    return tuple(_spread(one, rows, total) for one in added)
-
-
-def _spread(residual: Tensor, rows: Tensor | None, total: int) -> Tensor:
-    """Spread (n, ...) of some rows to (total, ...), zero for the others."""
     if rows is None:
-        return residual
+        return run.net.call(sample, timesteps, run)
+    added = run.net.call(sample[rows], timesteps[rows], run)
+    return tuple([_spread(one, rows, total) for one in part] for part in added)
+
+
+def _spread(residual: Tensor, rows: Tensor, total: int) -> Tensor:
+    """Spread (n, ...) of some rows to (total, ...), zero for the others."""
     return residual.new_zeros(total, *residual.shape[1:]).index_add_(0, rows, residual)

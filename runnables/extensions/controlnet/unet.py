@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, cast
 
 from PIL.Image import Image
 from torch import Tensor
 
-from runnables.families.base import Conditioning, Family, Size
+from runnables.extensions.controlnet.base import Added, ControlNet, Run, unlike
+from runnables.families.base import Family, Size
 from runnables.families.latents import control_to_pixels
 from runnables.families.unet import Residuals, UNetFamily
 
@@ -24,50 +25,35 @@ SHARED = (
 )
 
 
-class UNetControlNet:
-    """This is a loaded diffusers ControlNetModel, on the model's device and in its dtype."""
+class UNetControlNet(ControlNet):
+    """This is a diffusers ControlNetModel."""
 
     def __init__(self, name: str, model: Any, family: Family) -> None:
-        self.name = name
-        self.model = model
-        self.nbytes = sum(weights.nbytes for weights in model.parameters())
-        self._family = cast(UNetFamily, family)
-
-    @property
-    def conditional_only(self) -> bool:
-        """Return whether it was trained on pooled conditions.
-
-        diffusers keeps such ControlNets from unconditional rows.
-        """
-        return bool(self.model.config.global_pool_conditions)
+        super().__init__(name, model, family)
+        # diffusers, too, keeps those that were trained so from unconditional rows
+        self.conditional_only = bool(model.config.global_pool_conditions)
 
     def prepare(self, picture: Image, size: Size) -> Tensor:
         """Return the picture as (3, H, W) in 0..1."""
-        return control_to_pixels(picture, size).to(self._family.device, self._family.dtype)
+        return control_to_pixels(picture, size).to(self.family.device, self.family.dtype)
 
-    def run(
-        self,
-        sample: Tensor,
-        timesteps: Tensor,
-        conditioning: Conditioning,
-        images: Tensor,
-        weights: Tensor,
-    ) -> tuple[Tensor, ...]:
-        """Return what is added to each skip connection and, last, to the middle block."""
+    def call(self, sample: Tensor, timesteps: Tensor, run: Run) -> Added:
+        """Return what is added to the skip connections, and to the middle block."""
         down, mid = self.model(
-            sample.to(self._family.dtype),
+            sample.to(self.family.dtype),
             timesteps,
-            encoder_hidden_states=conditioning.hidden_states,
-            controlnet_cond=images,
-            conditioning_scale=weights.view(-1, 1, 1, 1),
-            added_cond_kwargs=self._family.added_conditions(conditioning),
+            encoder_hidden_states=run.conditioning.hidden_states,
+            controlnet_cond=run.images,
+            conditioning_scale=run.weights.view(-1, 1, 1, 1),
+            added_cond_kwargs=cast(UNetFamily, self.family).added_conditions(run.conditioning),
             return_dict=False,
         )
-        return (*down, mid)
+        return down, (mid,)
 
-    def packed(self, residuals: Sequence[Tensor]) -> Residuals:
+    def packed(self, added: Added) -> Residuals:
         """Return the sums as the family's `denoise` takes them."""
-        return Residuals(tuple(residuals[:-1]), residuals[-1])
+        down, (mid,) = added
+        return Residuals(tuple(down), mid)
 
 
 def difference(config: Mapping[str, Any], family: Family) -> str | None:
@@ -75,15 +61,7 @@ def difference(config: Mapping[str, Any], family: Family) -> str | None:
     own, traits = family.denoiser.config, family.traits
     wanted = {name: own[name] for name in SHARED}
     wanted |= {"in_channels": traits.latent_channels, "conditioning_channels": 3}
-    for name, value in wanted.items():
-        if _plain(config[name]) != _plain(value):
-            return f"{name} is {config[name]}, not {value}"
     shrinks = 2 ** (len(config["conditioning_embedding_out_channels"]) - 1)
     if shrinks != traits.scale_factor:
         return f"images are shrunk {shrinks} times, not {traits.scale_factor}"
-    return None
-
-
-def _plain(value: Any) -> Any:
-    """Return a value with lists as tuples: JSON has only lists."""
-    return list(value) if isinstance(value, tuple | list) else value
+    return unlike(config, wanted)

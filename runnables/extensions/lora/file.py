@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from runnables.checkpoints.families import FAMILIES
@@ -35,7 +35,7 @@ def read(name: str, path: Path, family: Family) -> Lora:
             weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             metadata = json.loads((file.metadata() or {}).get("lora_adapter_metadata", "{}"))
         weights = _named_as_in_diffusers(weights, family)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except Exception as error:  # whatever foreign files make the libraries raise
         raise _refusal(name, f"cannot be read: {error}") from error
     modules = {family.denoiser_name: family.denoiser, **_text_encoders(family)}
     parts = {}
@@ -103,16 +103,12 @@ def _without_peft(key: str, family: Family) -> str:
 
 def _as_peft(weights: Weights, component: str) -> Weights:
     """Return the names as `layer.lora_A.weight` (down) and `layer.lora_B.weight` (up)."""
-    from diffusers.utils import (
-        convert_state_dict_to_diffusers,
-        convert_state_dict_to_peft,
-        convert_unet_state_dict_to_peft,
-    )
+    from diffusers.utils import convert_state_dict_to_peft, convert_unet_state_dict_to_peft
+    from diffusers.utils.state_dict_utils import StateDictType
 
-    if not weights:
-        return {}
     if component.startswith("text_encoder"):
-        weights = convert_state_dict_to_peft(convert_state_dict_to_diffusers(weights))
+        for names in (StateDictType.DIFFUSERS_OLD, StateDictType.DIFFUSERS):
+            weights = convert_state_dict_to_peft(weights, names)  # others stay as they are
         return {key.removeprefix("text_model."): value for key, value in weights.items()}
     if not any("lora_A" in key for key in weights):
         weights = convert_unet_state_dict_to_peft(weights)

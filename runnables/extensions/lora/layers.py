@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from runnables.extensions.hooks import hooked
+
 
 @dataclass(frozen=True, eq=False)
 class Factors:
@@ -102,16 +104,12 @@ def applied(module: nn.Module, component: str, active: Sequence[Use]) -> Iterato
         yield
         return
     layers = dict(module.named_modules())
-    handles = []
+    hooks = []
     for path, parts in work.items():
         layer, columns = _site(layers, path)
-        handles.append(layer.register_forward_hook(partial(_add, layers[path], columns, parts)))
-    try:
-        with torch.compiler.set_stance("force_eager"):  # compiled code knows no hooks
-            yield
-    finally:
-        for handle in handles:
-            handle.remove()
+        hooks.append((layer, partial(_add, layers[path], columns, parts)))
+    with hooked(hooks):
+        yield
 
 
 def _add(
@@ -120,6 +118,7 @@ def _add(
     parts: Sequence[tuple[Use, Factors]],
     _called: nn.Module,
     inputs: tuple[Tensor, ...],
+    _named: dict[str, Any],
     output: Tensor,
 ) -> None:
     """Add the products to the layer's output, in place, as a forward hook."""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from runnables.families.text import tokenizing
 from runnables.families.text.prompts import TextAddition, Vocabulary
-from runnables.families.text.tokenizing import TOKENIZING
 
 if TYPE_CHECKING:
     from runnables.checkpoints.checkpoint import Checkpoint
@@ -65,22 +65,15 @@ class ClipEncoder:
 
     def fits(self, prompt: str) -> bool:
         """Return whether the prompt's tokens are within the model's length."""
-        with TOKENIZING:
-            return len(self.tokenizer.tokenize(self._converted(prompt))) <= self.room
+        converted = self._converted(prompt)
+        return tokenizing.count(self.tokenizer, converted, marks=False) <= self.room
 
     def encode(self, prompts: Sequence[str], clip_skip: int) -> tuple[Tensor, Tensor]:
         """Encode to (N, 77, features) and the model's first output, (N, ...).
 
         Cut what is too long.
         """
-        with TOKENIZING:
-            tokens = self.tokenizer(
-                [self._converted(prompt) for prompt in prompts],
-                padding="max_length",
-                max_length=self.tokenizer.model_max_length,
-                truncation=True,
-                return_tensors="pt",
-            ).to(self.model.device)
+        tokens = self._tokens([self._converted(prompt) for prompt in prompts])
         masked = getattr(self.model.config, "use_attention_mask", False)
         return self.forward(tokens.input_ids, tokens.attention_mask if masked else None, clip_skip)
 
@@ -101,16 +94,12 @@ class ClipEncoder:
 
     def pooled(self, prompts: Sequence[str]) -> Tensor:
         """(N, features): the state at the end of each prompt; what is too long is cut."""
-        with TOKENIZING:
-            tokens = self.tokenizer(
-                list(prompts),
-                padding="max_length",
-                max_length=self.tokenizer.model_max_length,
-                truncation=True,
-                return_tensors="pt",
-            ).to(self.model.device)
-        states: Tensor = self.model(tokens.input_ids).pooler_output
+        states: Tensor = self.model(self._tokens(prompts).input_ids).pooler_output
         return states
+
+    def _tokens(self, prompts: Sequence[str]) -> Any:
+        length = self.tokenizer.model_max_length
+        return tokenizing.tokens_of(self.tokenizer, prompts, length, self.model.device)
 
     def _converted(self, prompt: str) -> str:
         return self.vocabulary.convert(prompt) if self.vocabulary else prompt

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from runnables.families.text.tokenizing import TOKENIZING
+from runnables.families.text import tokenizing
 
 
 class QwenEncoder:
@@ -24,14 +24,8 @@ class QwenEncoder:
 
     def encode(self, prompts: Sequence[str]) -> list[Tensor]:
         """Encode each prompt to (its tokens, features): the states before the last layer."""
-        with TOKENIZING:
-            tokens = self._tokenizer(
-                [self._said(prompt) for prompt in prompts],
-                padding="max_length",
-                max_length=self._length,
-                truncation=True,
-                return_tensors="pt",
-            ).to(self._model.device)
+        said = [self._said(prompt) for prompt in prompts]
+        tokens = tokenizing.tokens_of(self._tokenizer, said, self._length, self._model.device)
         mask = tokens.attention_mask.bool()
         output = self._model(
             input_ids=tokens.input_ids, attention_mask=mask, output_hidden_states=True
@@ -41,8 +35,7 @@ class QwenEncoder:
 
     def count(self, prompt: str) -> int:
         """Return the tokens of a prompt, with those of the chat around it."""
-        with TOKENIZING:
-            return len(self._tokenizer(self._said(prompt)).input_ids)
+        return tokenizing.count(self._tokenizer, self._said(prompt))
 
     def _said(self, prompt: str) -> str:
         said: str = self._tokenizer.apply_chat_template(

@@ -93,7 +93,7 @@ def test_a_dead_processs_job_is_drawn_again(make: Make, store: Store, tmp_path: 
     client = make()
     done = client.until("left", "succeeded")
     assert Image.open(io.BytesIO(client.http.get(done["images"][0]["url"]).content)).size
-    assert client.api.jobs.get("", "left").attempts == 2  # type: ignore[union-attr]
+    assert client.api.jobs.store.get("", "left").attempts == 2  # type: ignore[union-attr]
 
 
 def test_a_job_that_kills_every_process_fails_in_the_end(

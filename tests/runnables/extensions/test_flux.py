@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from runnables.errors import InvalidInput
+from runnables.extensions.controlnet.flux import FluxControlNet
 from runnables.parameters import ControlNetUse, TextToImage
 from runnables.runnable import StableDiffusionRunnable
 from runnables.ticket import Inputs
@@ -51,22 +53,26 @@ def dev(tiny_model: TinyModel) -> Path:
     return folder
 
 
-def write_kohya(folder: Path) -> None:
-    """Write a LoRA of the first block in sd-scripts' names, with alphas."""
+def write_kohya(folder: Path, name: str = "kohya", **text: float) -> None:
+    """Write a LoRA of the first block in sd-scripts' names, with alphas.
+
+    Args:
+        text: how strong it is in layers of the text encoder.
+    """
     generator = torch.Generator().manual_seed(5)
     weights: dict[str, torch.Tensor] = {}
-    for name, (_, into, out) in KOHYA.items():
-        stem = f"lora_unet_double_blocks_0_{name}"
+    for layer, (_, into, out) in KOHYA.items():
+        stem = f"lora_unet_double_blocks_0_{layer}"
         weights[f"{stem}.lora_down.weight"] = _random((RANK, into), generator)
         weights[f"{stem}.lora_up.weight"] = _random((out, RANK), generator)
         weights[f"{stem}.alpha"] = torch.tensor(1.5)
-    for layer in ("q_proj", "out_proj"):
+    for layer, strength in (text or {"q_proj": 1, "out_proj": 1}).items():
         stem = f"lora_te1_text_model_encoder_layers_0_self_attn_{layer}"
         weights[f"{stem}.lora_down.weight"] = _random((RANK, tiny.TEXT_WIDTH), generator)
-        weights[f"{stem}.lora_up.weight"] = _random((tiny.TEXT_WIDTH, RANK), generator)
+        weights[f"{stem}.lora_up.weight"] = strength * _random((tiny.TEXT_WIDTH, RANK), generator)
         weights[f"{stem}.alpha"] = torch.tensor(1.5)
     save_file(
-        {name: value.contiguous() for name, value in weights.items()}, folder / "kohya.safetensors"
+        {key: value.contiguous() for key, value in weights.items()}, folder / f"{name}.safetensors"
     )
 
 
@@ -92,17 +98,23 @@ def test_loras_in_one_batch_equal_diffusers(start: Start, dev: Path, tmp_path: P
     write_diffusers(tmp_path, "one", dev, 1)
     write_diffusers(tmp_path, "two", dev, 2)
     write_kohya(tmp_path)
+    write_kohya(tmp_path, "partial", q_proj=1)
+    diffusers_reads = tmp_path / "diffusers"  # it needs an out_proj to know kohya's names
+    diffusers_reads.mkdir()
+    write_kohya(diffusers_reads, "partial", q_proj=1, out_proj=0)
     runnable = start("flux-dev", lora_dir=str(tmp_path))
     every = [
         wanted(),
         wanted(("one", 0.8), num_inference_steps=6),
         wanted(("one", -0.4), ("two", 1.0), seed=2, guidance_scale=1.5),
         wanted(("kohya", 1.0)),
+        wanted(("partial", 1.0)),
     ]
     tickets = [runnable.submit(one) for one in every]
     for one, ticket in zip(every, tickets, strict=True):
         result = ticket.future.result(timeout=120)
-        pixels = expected(dev, tmp_path, result.parameters)
+        folder = diffusers_reads if one is every[-1] else tmp_path
+        pixels = expected(dev, folder, result.parameters)
         assert difference(result.images[0].image, pixels) <= BOUND, one.loras
     images = [ticket.future.result().images[0].image for ticket in tickets]
     assert difference(images[0], images[3]) > BOUND, "kohya's acts"
@@ -114,6 +126,7 @@ def nets(dev: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny.build_flux_controlnet(folder / "one", dev)
     tiny.build_flux_controlnet(folder / "plain", dev, seed=1, guidance_embeds=False)
     tiny.build_flux_controlnet(folder / "short", dev, seed=2, num_single_layers=0)
+    tiny.build_flux_controlnet(folder / "deep", dev, seed=3, num_layers=2, num_single_layers=1)
     tiny.build_flux_controlnet(folder / "union", dev, num_mode=3)
     return folder
 
@@ -163,6 +176,36 @@ def test_controlnets_in_one_batch_equal_diffusers(
     assert difference(result.images[0].image, reference.generate(dev, result.parameters)) <= BOUND
     assert difference(result.images[0].image, images[0]) > BOUND
     assert np.asarray(images[0]).shape == (64, 64, 3)
+
+
+def test_controlnets_of_different_depth_act_together(
+    start: Start, nets: Path, photo: Image.Image
+) -> None:
+    runnable = start("flux-dev", controlnet_dir=str(nets))
+
+    def image(*uses: ControlNetUse) -> Any:
+        controls = (photo,) * len(uses)
+        ticket = runnable.submit(wanted(controlnets=uses), Inputs(controls=controls))
+        return ticket.future.result(timeout=120).images[0].image
+
+    one, deep = ControlNetUse(name="one"), ControlNetUse(name="deep")
+    faint = {name: ControlNetUse(name=name, weight=1e-6) for name in ("one", "short", "deep")}
+    alone = image(one)
+    for other in ("short", "deep"):
+        assert difference(image(one, faint[other]), np.asarray(alone)) <= BOUND, other
+    assert difference(image(deep, faint["one"]), np.asarray(image(deep))) <= BOUND
+    assert difference(image(one, deep), np.asarray(alone)) > BOUND
+
+
+def test_few_residuals_stand_for_all_blocks_as_in_diffusers() -> None:
+    transformer = SimpleNamespace(transformer_blocks=[0] * 19, single_transformer_blocks=[0] * 38)
+    net = FluxControlNet(
+        "net", torch.nn.Linear(1, 1), cast(Any, SimpleNamespace(denoiser=transformer))
+    )
+    double, single = ([torch.tensor(float(i)) for i in range(count)] for count in (5, 10))
+    blocks = net.sum((double, single), (double[:2], ()))
+    assert [float(one) for one in blocks[0]] == [i // 4 + i // 10 for i in range(19)]
+    assert [float(one) for one in blocks[1]] == [i // 4 for i in range(38)]
 
 
 def test_a_union_controlnet_is_refused(start: Start, nets: Path, photo: Image.Image) -> None:

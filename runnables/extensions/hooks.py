@@ -1,0 +1,25 @@
+"""Extensions act inside a module by hooks on its layers, while a call runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+
+@contextmanager
+def hooked(hooks: Iterable[tuple[nn.Module, Callable[..., Any]]]) -> Iterator[None]:
+    """Call these hooks after their layers' forwards while the context is open.
+
+    They get the layer, its inputs, its inputs by name, and its output.
+    """
+    handles = [layer.register_forward_hook(hook, with_kwargs=True) for layer, hook in hooks]
+    try:
+        with torch.compiler.set_stance("force_eager"):  # compiled code knows no hooks
+            yield
+    finally:
+        for handle in handles:
+            handle.remove()
