@@ -11,7 +11,9 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -19,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 from runnables.parameters import TextToImage
 from runnables.runnable import StableDiffusionRunnable
 from runnables.settings import EMBEDDED_MODEL, Settings
-from runnables.ticket import Progress
+from runnables.ticket import Progress, Result
 
 APART_S = 0.15
 FRAME_S = 0.1
@@ -65,17 +67,15 @@ def record(runnable: StableDiffusionRunnable, title: str, *, together: bool) -> 
 
         return keep
 
-    def end(number: int, image: Image.Image) -> None:
+    def end(number: int, future: Future[Result]) -> None:
         recording.ended[number] = time.monotonic() - started
-        recording.seen[number].append((recording.ended[number], image))
+        recording.seen[number].append((recording.ended[number], future.result().images[0].image))
 
     for number, request in enumerate(REQUESTS):
         time.sleep(max(0.0, started + number * APART_S - time.monotonic()))
         ticket = runnable.submit(request, on_step=on_step(number), preview_every=1)
         tickets.append(ticket)
-        ticket.future.add_done_callback(
-            lambda future, number=number: end(number, future.result().images[0].image)
-        )
+        ticket.future.add_done_callback(partial(end, number))
         if not together:
             ticket.future.result()
     for ticket in tickets:

@@ -35,6 +35,7 @@ class StandIn:
     def client(self, service: str, region: str = "us-east-1") -> Any:
         """A boto3 client of the stand-in."""
         import boto3
+        from botocore.config import Config
 
         return boto3.client(
             service,
@@ -42,6 +43,7 @@ class StandIn:
             endpoint_url=self.url,
             aws_access_key_id="none",
             aws_secret_access_key="none",
+            config=Config(read_timeout=600),  # a busy machine's stand-in takes its time
         )
 
 

@@ -123,7 +123,8 @@ BUILD = """
     import bentoml
     with bentoml.models.create("weights") as model:
         open(model.path_of("weights.bin"), "w").write("weights")
-    bentoml.build("service:Tiny", name="tiny", version="v1", include=["service.py"])
+    labels = {"precision": "fp16"}
+    bentoml.build("service:Tiny", name="tiny", version="v1", labels=labels, include=["service.py"])
 """
 #: What a push leaves in the registry.
 PUT = """
@@ -207,6 +208,16 @@ def test_a_failed_build_is_an_error(
     done = installed("bentoctl", "build", "-b", "tiny:v1", "--dry-run", **builder, STATUS="3")
     assert done.returncode == 1
     assert "`podman build` failed with status 3" in done.stderr
+
+
+def test_a_bento_of_another_precision_is_refused(
+    installed: Run, builder: dict[str, str], tmp_path: Path
+) -> None:
+    configure(tmp_path, with_spec(precision="fp32"))
+    refused = installed("bentoctl", "build", "-b", "tiny:v1", "--dry-run", **builder)
+    assert refused.returncode == 1
+    assert "spec.precision: is fp32, and the Bento is built for fp16" in refused.stderr
+    assert not (tmp_path / "calls").exists(), "no image is built"
 
 
 @needs_terraform

@@ -14,7 +14,8 @@ answerable_questions    `init` drops answers that are false or 0, and writes eve
                         keeps what differs from the default
 working_build           deletes the build context before it is used, calls what bentoml 1.4 no
                         longer has, leaves out models -> bentoml's own context, and docker,
-                        podman or buildah; an image that is in the repository is not pushed again
+                        podman or buildah; an image that is in the repository is not pushed again;
+                        a Bento for another precision or accelerator is refused
 waiting_apply           ends before anything serves -> waits for the operator's `wait`, where it
                         has one, with a time limit and the reason
 no_tracking             phones home -> does not
@@ -42,6 +43,7 @@ from bentoctl.exceptions import BentoctlException, InvalidDeploymentConfig
 from sd_bentoctl import containers, ecr
 from sd_bentoctl.deployable import DOCKERFILE, two_stages
 from sd_bentoctl.document import Wrong, check
+from sd_bentoctl.labels import mismatch
 from sd_bentoctl.waiting import Unready
 
 OPERATORS = Path(__file__).resolve().parents[2] / "operators"
@@ -205,6 +207,7 @@ def build(tags: list[str], deployment_config: Any, **options: Any) -> None:
     from bentoml._internal.container import construct_containerfile  # slow to import
 
     flags = build_flags(options)
+    _suited(deployment_config)
     with construct_containerfile(deployment_config.bento, enable_buildkit=False) as (context, _):
         deployable = deployment_config.operator.create_deployable(
             bento_path=context,
@@ -214,6 +217,15 @@ def build(tags: list[str], deployment_config: Any, **options: Any) -> None:
         dockerfile = Path(deployable) / DOCKERFILE
         dockerfile.write_text(two_stages(dockerfile.read_text()))
         _reported(containers.build)(deployable, str(dockerfile), tags, flags)
+
+
+def _suited(deployment_config: Any) -> None:
+    model = getattr(deployment_config.operator.operator_config, "OPERATOR_SPEC", None)
+    if model is not None:
+        given = deployment_config.operator_spec
+        spec = model.model_validate({k: v for k, v in given.items() if k in model.model_fields})
+        if problem := mismatch(deployment_config.bento.info.labels, spec.needs):
+            raise BentoctlException(problem)
 
 
 def build_flags(options: dict[str, Any]) -> list[str]:

@@ -24,7 +24,6 @@ from tests.hosts.queue.account import PAYING, Account, applied
 from tests.long import LONG
 
 pytestmark = [
-    pytest.mark.skipif(not LONG, reason="takes many minutes: LONG=1 runs it"),
     pytest.mark.skipif(not shutil.which("terraform"), reason="terraform is not installed"),
 ]
 COUNT, STATIC, MODELS = (1000, 7, 5) if LONG else (36, 2, 3)

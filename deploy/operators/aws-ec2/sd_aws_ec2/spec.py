@@ -138,6 +138,11 @@ class Ec2Spec(Spec):
         """The catalog's entry."""
         return INSTANCES[self.instance_type]
 
+    @property
+    def needs(self) -> set[tuple[str, str]]:
+        """The precision and the accelerator that the Bento must be for."""
+        return {(self.precision, self.instance.accelerator)}
+
     @model_validator(mode="after")
     def _counts(self) -> Ec2Spec:
         if self.min_instances > self.max_instances:

@@ -353,6 +353,12 @@ class EksSpec(Spec):
         return EksSpec(**{**shared, **own})
 
     @property
+    def needs(self) -> set[tuple[str, str]]:
+        """The precisions and accelerators of the services that get the image that is built."""
+        built = [spec for _, spec in self.placements if not spec.image_uri]
+        return {(spec.precision, spec.accelerator) for spec in built}
+
+    @property
     def accelerators(self) -> tuple[str, ...]:
         """The kinds of accelerators that the cluster has."""
         return tuple(sorted({spec.accelerator for _, spec in self.placements}))
