@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from runnables.runnable import StableDiffusionRunnable
-from runnables.settings import Settings
+from runnables.settings import EMBEDDED_MODEL, Settings
 from tests import tiny
 
 if TYPE_CHECKING:
@@ -54,11 +54,14 @@ def controlnets(
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def start(
     tiny_model: Callable[[str], Path],
 ) -> Iterator[Callable[..., StableDiffusionRunnable]]:
-    """start(kind, **settings) is a started runnable; all are closed at the end."""
+    """start(kind, **settings) is a started runnable; all are closed after the module.
+
+    Each looks around some times a second, and hundreds that stayed would slow down the others.
+    """
     started: list[StableDiffusionRunnable] = []
 
     def make(kind: str, **settings: object) -> StableDiffusionRunnable:
@@ -91,8 +94,17 @@ def mask() -> Image.Image:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One real server for all tests: `bentoml serve service:svc` with the embedded model."""
+    """One real server for all tests: `bentoml serve service:svc` with the embedded model.
+
+    It has a ControlNet, and believes proxies of this machine.
+    """
     from tests.service.server import serve  # what it imports is not in every environment
 
-    with serve(tmp_path_factory.mktemp("server") / "log") as running:
+    folder = tmp_path_factory.mktemp("server")
+    tiny.build_controlnet(folder / "controlnets" / "canny", Path(EMBEDDED_MODEL))
+    settings = {
+        "SD_CONTROLNET_DIR": str(folder / "controlnets"),
+        "SD_TRUSTED_PROXIES": "127.0.0.0/8",
+    }
+    with serve(folder / "log", **settings) as running:
         yield running

@@ -25,11 +25,16 @@ def test_every_parameter_is_described(task: Task) -> None:
     assert MODELS[task].model_validate(schema["examples"][0])
 
 
-@pytest.mark.parametrize("task", MODELS)
-def test_references_lead_somewhere(task: Task) -> None:
-    text = str(openapi.document())
-    for name in openapi.document()["components"]["schemas"]:
-        assert f"#/components/schemas/{name}" in text
+def test_references_lead_somewhere() -> None:
+    document = openapi.document()
+    references = set(re.findall(r"'\$ref': '([^']*)'", str(document)))
+    assert len(references) > 10
+    for reference in references:
+        found: Any = document
+        for part in reference.removeprefix("#/").split("/"):
+            found = found[part]
+    named = {reference.rpartition("/")[2] for reference in references}
+    assert named >= set(document["components"]["schemas"]), "there is none that nobody uses"
 
 
 def test_errors_have_one_shape() -> None:

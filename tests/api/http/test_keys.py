@@ -107,6 +107,26 @@ def test_limits_are_each_keys_own(tmp_path: Path) -> None:
         pass
 
 
+def test_a_key_with_both_limits(tmp_path: Path) -> None:
+    """What one limit refuses counts towards neither."""
+    secret, key = new("one", rate=2, concurrency=1)
+    (tmp_path / "keys").write_text(key.line())
+    keys, headers, now = Keys(str(tmp_path / "keys")), {"x-api-key": secret}, [0.0]
+    keys._limits[key.hash]._clock = lambda: now[0]
+    with keys.admitted(headers):
+        for _ in range(3):
+            with pytest.raises(OverCapacity, match="at a time"), keys.admitted(headers):
+                pass
+    with keys.admitted(headers):
+        pass
+    for _ in range(3):
+        with pytest.raises(OverCapacity, match="2 requests a minute"), keys.admitted(headers):
+            pass
+    now[0] = 60.0
+    with keys.admitted(headers):
+        pass
+
+
 def test_a_place_is_free_again_after_an_error() -> None:
     limit = Limit(None, 1)
     for _ in range(2):

@@ -128,6 +128,11 @@ def test_no_prompt_and_no_style_are_what_they_are_in_the_webui() -> None:
     assert caught.value.loc == ("styles",)
 
 
+@pytest.mark.parametrize(("seed", "ours"), [(0, 0), (1, 1), (-1, None), (-2, None)])
+def test_only_negative_seeds_are_drawn_at_random(seed: int, ours: int | None) -> None:
+    assert parameters(seed=seed).seed == ours
+
+
 def test_sizes_are_rounded_down() -> None:
     found = parameters(width=990, height=316)
     assert (found.width, found.height) == (984, 312)

@@ -14,6 +14,7 @@ import torch
 
 from runnables.engine.batch import Batch
 from runnables.engine.memory import RECOVERY
+from runnables.engine.row import Row
 from runnables.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -28,8 +29,10 @@ from runnables.parameters import TextToImage
 from runnables.runnable import StableDiffusionRunnable
 from runnables.ticket import Load, Progress, Result, Ticket
 from tests.insides import engine_of, model_of
+from tests.long import LONG
 
 Start = Callable[..., StableDiffusionRunnable]
+MANY = 500 if LONG else 120
 
 
 def wanted(steps: int = 6, **options: object) -> TextToImage:
@@ -44,19 +47,20 @@ def runnable(start: Start) -> StableDiffusionRunnable:
 
 @pytest.fixture
 def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Return failing(error, marker): UNet calls that hold a row with this guidance scale raise."""
-    from runnables.engine.batch import Batch
+    """Return failing(error, marker): steps that hold a row with this guidance scale raise.
 
-    original = Batch.step
+    They do so within the step, after the denoiser's call.
+    """
+    original = Batch._guide
 
     def fail(error: Exception, marker: float, largest: int = 0) -> None:
-        def step(batch: Batch) -> object:
+        def guide(batch: Batch, output: torch.Tensor) -> torch.Tensor:
             scales = [row.stage.guidance_scale for row in batch.rows]
             if marker in scales and len(batch.rows) > largest:
                 raise error
-            return original(batch)
+            return original(batch, output)
 
-        monkeypatch.setattr(Batch, "step", step)
+        monkeypatch.setattr(Batch, "_guide", guide)
 
     return fail
 
@@ -200,22 +204,25 @@ def test_a_checker_that_raises_lets_no_image_out(
 def test_not_a_number_ends_one_request(
     runnable: StableDiffusionRunnable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One row of a shared call is not finite: its request ends, and all others succeed."""
-    original, shared = Batch.step, list[int]()
+    """One row is not finite: its request ends, and those that end with it succeed."""
+    original, go, ended = Batch.step, threading.Event(), list[set[int]]()
 
-    def step(batch: Batch) -> object:
+    def step(batch: Batch) -> list[Row]:
+        assert go.wait(60)
         done = original(batch)
-        if spoilt := [row for row in batch.rows if row.seed == 1]:
-            shared.append(len(batch.rows))
-            for row in spoilt:
+        for row in batch.rows:
+            if row.seed == 1:
                 row.state.fill_(torch.nan)
+        ended.append({row.seed for row in done})
         return done
 
     monkeypatch.setattr(Batch, "step", step)
-    tickets = [runnable.submit(wanted(seed=seed, guidance_scale=1.0)) for seed in range(3)]
+    tickets = [runnable.submit(wanted(seed=seed, guidance_scale=1.0)) for seed in range(4)]
+    go.set()
     outcomes = [ticket.future.exception(timeout=60) for ticket in tickets]
-    assert [type(one) for one in outcomes] == [type(None), GenerationFailed, type(None)]
+    assert [type(one) for one in outcomes] == [type(None), GenerationFailed, *[type(None)] * 2]
     assert "not numbers" in str(outcomes[1])
+    assert any({1, 2} <= seeds for seeds in ended), "they are decoded in one call"
 
 
 def test_drain_finishes_what_was_accepted_and_refuses_the_rest(start: Start) -> None:
@@ -281,7 +288,7 @@ def test_guidance_interval_skips_unconditional_rows(
 def test_random_joins_cancels_and_failures(
     runnable: StableDiffusionRunnable, failing: Callable[..., None]
 ) -> None:
-    """Each of 500 requests of every kind ends once, with a faithful image or with its own error."""
+    """Each request, of every kind, ends once, with a faithful image or with its own error."""
     rng = random.Random(0)
     samplers = ["ddim", "euler_a", "dpmpp_2m", "unipc", "heun", "lms"]
     kinds = [
@@ -292,7 +299,7 @@ def test_random_joins_cancels_and_failures(
     failing(RuntimeError("injected"), 13.0)
     ends: dict[str, int] = {}
     tickets: list[tuple[int, Ticket]] = []
-    for _ in range(500):
+    for _ in range(MANY):
         index = rng.randrange(len(kinds))
         bad = rng.random() < 0.05
         ask = kinds[index].model_copy(update={"guidance_scale": 13.0}) if bad else kinds[index]
@@ -314,5 +321,5 @@ def test_random_joins_cancels_and_failures(
             generated = np.asarray(ticket.future.result().images[0].image).astype(int)
             assert np.abs(generated - alone[index]).max() <= 2
     assert set(ends.values()) == {1}
-    assert len(ends) == 500
+    assert len(ends) == MANY
     assert runnable.load() == Load()

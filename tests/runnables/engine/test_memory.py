@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import psutil
 import pytest
 
+from runnables import assembly
+from runnables.accelerators.cpu.device import Cpu
 from runnables.engine.memory import MemoryModel
 from runnables.errors import PayloadTooLarge
 from runnables.parameters import TextToImage
@@ -57,8 +60,12 @@ def test_the_engine_keeps_to_it(start: Start) -> None:
     assert refused.value.loc == ("height",)
 
 
-def test_warm_up_measures_the_device(start: Start) -> None:
-    runnable = start("sd1")
-    memory = model_of(runnable).memory
-    assert memory.budget > 0
-    assert memory.row_rate >= 0 and memory.decode_rate >= 0
+def test_warm_up_measures_the_device(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four guided images of 8x8 latents are eight denoiser rows; then one image is decoded."""
+    assert model_of(start("sd1")).memory.budget < psutil.virtual_memory().total
+    monkeypatch.setattr(assembly, "WARM_UP_S", math.inf)  # all of it on a busy machine, too
+    monkeypatch.setattr(Cpu, "free_bytes", lambda device: 1e9)
+    monkeypatch.setattr(Cpu, "measure", lambda device, call: (call(), 1024.0))
+    memory = model_of(start("sd1")).memory
+    assert (memory.row_rate, memory.decode_rate) == (1024 / (8 * 64), 1024 / 64)
+    assert memory.budget == assembly.SPARE * 1e9

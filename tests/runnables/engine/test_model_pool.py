@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import wait
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from runnables.engine import engine as engines
 from runnables.engine.loaded_model import LoadedModel
 from runnables.engine.model_pool import MOST_WAITING, ModelPool
 from runnables.errors import (
@@ -63,12 +63,22 @@ def several(
         runnable.close()
 
 
-def sizes(runnable: StableDiffusionRunnable) -> float:
+@pytest.fixture(scope="module")
+def roomy(tiny_model: TinyModel, start: Start) -> StableDiffusionRunnable:
+    """Return a runnable that has loaded all of them."""
+    models = ",".join(f"{kind}={tiny_model(kind)}" for kind in KINDS)
+    runnable = start("sd1", models=models)
+    wait([runnable.submit(wanted(kind, steps=1)).future for kind in KINDS], 120)
+    return runnable
+
+
+@pytest.fixture(scope="module")
+def budget(roomy: StableDiffusionRunnable) -> float:
     """Return the GB of the default and of the largest further model."""
-    assert runnable._pool is not None
-    models = runnable._pool.loaded
+    assert roomy._pool is not None
+    models = roomy._pool.loaded
     others = [one.nbytes for name, one in models.items() if name != "sd1"]
-    return (models["sd1"].nbytes + max(others)) / 1e9
+    return (models["sd1"].nbytes + max(others)) / 1e9 * 1.001
 
 
 def test_each_model_generates_its_own_requests_in_whatever_mix(
@@ -80,9 +90,9 @@ def test_each_model_generates_its_own_requests_in_whatever_mix(
     tickets = [runnable.submit(wanted(name)) for name in names]
     generated = [pixels(ticket) for ticket in tickets]
     assert set(loaded(runnable)) == {"sd1", *KINDS}
+    alone = {name: pixels(start(name or "sd1").submit(wanted(None))) for name in (None, *KINDS)}
     for name, picture, ticket in zip(names, generated, tickets, strict=True):
-        alone = pixels(start(name or "sd1").submit(wanted(None)))
-        assert np.abs(picture - alone).max() <= 2
+        assert np.abs(picture - alone[name]).max() <= 2
         assert ticket.future.result().parameters.model == (name or "sd1")
 
 
@@ -97,11 +107,8 @@ def test_an_unknown_name_is_refused_with_those_that_are_known(start: Start) -> N
 
 
 def test_the_one_unused_for_longest_makes_room(
-    several: Callable[..., StableDiffusionRunnable],
+    several: Callable[..., StableDiffusionRunnable], budget: float
 ) -> None:
-    probe = several()
-    wait([probe.submit(wanted(kind)).future for kind in KINDS], 120)
-    budget = sizes(probe) * 1.001
     runnable = several(models_memory_gb=budget)
     for name in ("sd2", "sdxl", "sd2"):
         pixels(runnable.submit(wanted(name)))
@@ -110,10 +117,10 @@ def test_the_one_unused_for_longest_makes_room(
     assert loaded(runnable)[0] == "sd1"  # always stays
 
 
-def test_what_is_put_away_is_freed(several: Callable[..., StableDiffusionRunnable]) -> None:
-    probe = several()
-    wait([probe.submit(wanted(kind)).future for kind in KINDS], 120)
-    runnable = several(models_memory_gb=sizes(probe) * 1.001)
+def test_what_is_put_away_is_freed(
+    several: Callable[..., StableDiffusionRunnable], budget: float
+) -> None:
+    runnable = several(models_memory_gb=budget)
     kept = runnable.submit(wanted("sd2"))  # clients keep their tickets for a while
     pixels(kept)
     assert runnable._pool is not None
@@ -124,13 +131,11 @@ def test_what_is_put_away_is_freed(several: Callable[..., StableDiffusionRunnabl
 
 
 def test_models_take_turns_when_they_do_not_fit(
-    several: Callable[..., StableDiffusionRunnable],
+    several: Callable[..., StableDiffusionRunnable], budget: float, roomy: StableDiffusionRunnable
 ) -> None:
-    probe = several()
-    wait([probe.submit(wanted(kind)).future for kind in KINDS], 120)
-    runnable = several(models_memory_gb=sizes(probe) * 1.001)
-    tickets = [runnable.submit(wanted(KINDS[i % 3], seed=i)) for i in range(18)]
-    expected = [pixels(probe.submit(wanted(KINDS[i % 3], seed=i))) for i in range(18)]
+    runnable = several(models_memory_gb=budget)
+    tickets = [runnable.submit(wanted(KINDS[i % 3], seed=i)) for i in range(12)]
+    expected = [pixels(roomy.submit(wanted(KINDS[i % 3], seed=i))) for i in range(12)]
     for ticket, picture in zip(tickets, expected, strict=True):
         assert np.abs(pixels(ticket) - picture).max() <= 2
 
@@ -239,9 +244,9 @@ def test_the_default_cannot_be_named_again(tiny_model: TinyModel, start: Start) 
 
 
 def test_idle_models_are_loaded_without_delay(
-    several: Callable[..., StableDiffusionRunnable],
+    several: Callable[..., StableDiffusionRunnable], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The engine is woken: two models in turn do not wait for its idle look-around each time."""
+    """The engine is woken by the request and by the model: it never looks around by itself here."""
+    monkeypatch.setattr(engines, "IDLE_S", 3600.0)
     runnable = several()
-    time.sleep(0.1)  # idle
     assert pixels(runnable.submit(wanted("sd2"))).shape == (64, 64, 3)

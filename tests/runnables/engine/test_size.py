@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from PIL import Image
 
-from runnables.engine.size import size_of
+from runnables.engine.size import check_pixels, size_of
 from runnables.errors import InvalidInput, PayloadTooLarge
 from runnables.families.base import Traits
 from runnables.parameters import ImageToImage, TextToImage
@@ -22,6 +22,15 @@ def traits(start: Callable[..., StableDiffusionRunnable]) -> Traits:
     """Return traits of native size 64x64, sides multiples of 8."""
     found: Traits = base_of(start("sd1")).traits
     return found
+
+
+def test_exactly_as_many_pixels_as_allowed(traits: Traits) -> None:
+    assert size_of(TextToImage(prompt="x", height=128, width=128), None, traits, LIMIT)
+    with pytest.raises(PayloadTooLarge):
+        size_of(TextToImage(prompt="x", height=128, width=128), None, traits, LIMIT - 1)
+    check_pixels((10, 10), 100, ("height",))
+    with pytest.raises(PayloadTooLarge):
+        check_pixels((10, 10), 99, ("height",))
 
 
 def test_as_requested_or_native(traits: Traits) -> None:

@@ -92,6 +92,14 @@ def test_lanczos_is_pillows(start: Start, photo: Image.Image) -> None:
     assert runnable.load() == Load()
 
 
+def test_exactly_as_many_pixels_as_allowed(start: Start, photo: Image.Image) -> None:
+    runnable = start("sd1", max_pixels=128 * 128)
+    assert runnable.plan(Upscale(scale=2), Inputs(photo)).steps
+    with pytest.raises(PayloadTooLarge) as caught:
+        runnable.plan(Upscale(scale=2), Inputs(photo.resize((64, 65))))
+    assert caught.value.loc == ("scale",)
+
+
 def test_turns_are_told_as_progress(slow: Make, photo: Image.Image) -> None:
     runnable, _ = slow()
     seen: list[Progress] = []

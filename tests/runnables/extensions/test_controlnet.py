@@ -262,11 +262,23 @@ def test_a_refiner_has_none_and_leaves_the_fractions_as_they_are(
     assert difference(drawn.images[0].image, (pixels * 255).round().astype(int)) <= BOUND
 
 
-@pytest.mark.parametrize(("start", "end"), [(0.0, 1.0), (0.25, 1.0), (0.0, 0.5), (0.3, 0.35)])
-def test_when_it_acts_is_diffusers_rule(start: float, end: float) -> None:
-    for steps in (1, 4, 7):
-        rule = [1.0 - float(i / steps < start or (i + 1) / steps > end) for i in range(steps)]
-        assert kept(start, end, steps) == tuple(map(bool, rule))
+def test_it_acts_when_it_does_in_diffusers(
+    tiny_model: TinyModel, controlnets: Nets, edges: list[Image.Image]
+) -> None:
+    """diffusers calls it at every step, with scale 0 where it does not act."""
+    pipeline = diffuser_of(tiny_model("sd1"), controlnets("sd1"), TextToImage, [use("one")])
+    acted: list[bool] = []
+
+    def look(_net: Any, _given: Any, named: dict[str, Any]) -> None:
+        acted.append(named["conditioning_scale"] > 0)
+
+    pipeline.controlnet.register_forward_pre_hook(look, with_kwargs=True)
+    for start, end in ((0.0, 1.0), (0.25, 1.0), (0.0, 0.5), (0.3, 0.35)):
+        for steps in (1, 4, 7):
+            one = wanted(use("one", 1.0, start, end), num_inference_steps=steps)
+            acted.clear()
+            pipeline(**call_of(one), image=edges[0])
+            assert kept(start, end, len(acted)) == tuple(acted), (start, end, steps)
 
 
 @pytest.fixture

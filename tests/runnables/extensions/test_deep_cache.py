@@ -15,6 +15,7 @@ from runnables.families.base import Conditioning
 from runnables.families.text.prompts import Text
 from runnables.parameters import TextToImage
 from runnables.runnable import StableDiffusionRunnable
+from runnables.ticket import Ticket
 from tests.insides import base_of
 
 Start = Callable[..., StableDiffusionRunnable]
@@ -37,7 +38,26 @@ def test_a_shallow_call_on_the_same_input_equals_the_whole(kind: str, start: Sta
     assert not torch.allclose(moved, whole, atol=1e-3)
 
 
-def test_mixed_intervals_share_steps_and_change_only_who_requested(
+def wanted(interval: int, **options: Any) -> TextToImage:
+    arguments = {"prompt": "a cat", "seed": 3, "num_inference_steps": 9, "scheduler": "ddim"}
+    return TextToImage(**arguments | options, deep_cache_interval=interval)  # type: ignore[arg-type]
+
+
+MIXED = [
+    wanted(1),
+    wanted(3),
+    wanted(2, guidance_interval=(0.0, 0.5)),
+    wanted(3, guidance_scale=1),
+    wanted(4, guidance_interval=(0.4, 1.0)),
+    wanted(2, seed=4),
+]
+
+
+def pixels(ticket: Ticket) -> np.ndarray:
+    return np.asarray(ticket.future.result(timeout=60).images[0].image).astype(int)
+
+
+def test_guided_and_unguided_rows_share_calls_and_each_is_as_alone(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runnable = start("sd1")
@@ -48,41 +68,20 @@ def test_mixed_intervals_share_steps_and_change_only_who_requested(
         return predict_shallow(*arguments)
 
     monkeypatch.setattr(deep_cache, "predict_shallow", counted)
-
-    def generated(interval: int, **options: Any) -> TextToImage:
-        return TextToImage(
-            prompt="a cat",
-            seed=3,
-            num_inference_steps=9,
-            scheduler="ddim",
-            deep_cache_interval=interval,
-            **options,
-        )
-
-    alone = np.asarray(runnable.txt2img(generated(1)).images[0].image).astype(int)
-    assert not calls
-    requested = [
-        generated(1),
-        generated(3),
-        generated(2, guidance_interval=(0.0, 0.5)),
-        generated(3, guidance_scale=1),
-    ]
-    tickets = [runnable.submit(one) for one in requested]
-    images = [ticket.future.result(timeout=60).images[0].image for ticket in tickets]
-    assert np.abs(np.asarray(images[0]).astype(int) - alone).max() <= 2
-    assert np.abs(np.asarray(images[1]).astype(int) - alone).max() > 0
-    # of 9 steps: interval 3 skips 6, guided; interval 2 skips 4, of which 2 guided; then 6 unguided
-    assert sum(calls) == 2 * 6 + (2 * 2 + 2) + 6
-
-
-def test_alone_and_in_company_alike(start: Start) -> None:
-    runnable = start("sd1")
-    requested = [
-        TextToImage(prompt="x", seed=i, num_inference_steps=8, deep_cache_interval=2 + i % 2)
-        for i in range(4)
-    ]
-    alone = [np.asarray(runnable.txt2img(one).images[0].image).astype(int) for one in requested]
-    tickets = [runnable.submit(one) for one in requested]
-    for expected, ticket in zip(alone, tickets, strict=True):
-        generated = np.asarray(ticket.future.result(timeout=60).images[0].image).astype(int)
-        assert np.abs(generated - expected).max() <= 2
+    alone, rows = [], []
+    for one in MIXED:
+        calls.clear()
+        alone.append(pixels(runnable.submit(one)))
+        rows.append(sum(calls))
+    # of 9 steps, interval 3 skips 6, interval 2 skips 4, and interval 4 skips 6; but a guided row
+    # needs features of both its halves: in the fifth request the step at which guidance begins,
+    # number 4, is a whole call by its interval, too
+    assert rows == [0, 2 * 6, 2 * 2 + 2, 6, 3 + 2 * 3, 2 * 4]
+    calls.clear()
+    tickets = [runnable.submit(one) for one in MIXED]
+    for one, ticket, expected in zip(MIXED, tickets, alone, strict=True):
+        assert np.abs(pixels(ticket) - expected).max() <= 2, one
+    assert sum(calls) == sum(rows)
+    assert max(calls) > 2, "calls are shared"
+    plain = pixels(runnable.submit(MIXED[1].model_copy(update={"deep_cache_interval": 1})))
+    assert np.abs(alone[1] - plain).max() > 0, "what is reused is not exact"

@@ -1,0 +1,161 @@
+"""A task ends once, is announced even so, and stays ours while a stop waits for it."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from botocore.exceptions import EndpointConnectionError
+from prometheus_client import CollectorRegistry
+
+from hosts.queue.front.publish import Front
+from hosts.queue.local.topology import Topology
+from hosts.queue.messages import read
+from hosts.queue.worker.announce import Announcer
+from hosts.queue.worker.delivery import Delivery
+from hosts.queue.worker.inputs import Reader
+from hosts.queue.worker.lifecycle import InFlight, Lifecycle
+from hosts.queue.worker.metrics import Metrics
+from hosts.queue.worker.receiver import Receiver
+from hosts.queue.worker.settings import WorkerSettings
+from hosts.queue.worker.store import Store
+from runnables.parameters import TextToImage
+from runnables.runnable import StableDiffusionRunnable
+from runnables.ticket import Progress, Ticket
+from tests.hosts.queue import tasks
+from tests.hosts.queue.test_system import post
+
+pytestmark = pytest.mark.parametrize("endpoint", ["moto"], indirect=True)
+
+
+@dataclass
+class Desk:
+    """A worker's parts, on this thread."""
+
+    aws: Any
+    topology: Topology
+    front: Front
+    settings: WorkerSettings
+    lifecycle: Lifecycle
+
+    def send(self, id: str) -> None:
+        assert post(self.front, "/v1alpha2", tasks.newer(id))[0] == 200
+
+    def receive(self, queue: str | None = None) -> list[dict[str, Any]]:
+        got = self.aws.client("sqs").receive_message(
+            QueueUrl=queue or self.settings.queues[0],
+            WaitTimeSeconds=1,
+            AttributeNames=["All"],
+            MaxNumberOfMessages=10,
+        )
+        return list(got.get("Messages", []))
+
+    def delivered(self) -> Delivery:
+        (message,) = self.receive()
+        return Delivery.of(self.aws.client("sqs"), self.settings.queues[0], message, False)
+
+    def announced(self) -> list[dict[str, Any]]:
+        return [json.loads(one["Body"]) for one in self.receive(self.topology.watch)]
+
+
+@pytest.fixture
+def desk(
+    make_system: Callable[[], tuple[Topology, Front]],
+    aws: Any,
+    start: Callable[..., StableDiffusionRunnable],
+) -> Desk:
+    topology, front = make_system()
+    settings = WorkerSettings(
+        queue_urls=topology.queues["sd15"][1],
+        dead_letter_url=topology.dead_letters,
+        topic_arn=topology.results_topic,
+        bucket=topology.bucket,
+        backoff_s=0,
+        visibility_s=6,
+        poll_s=1,
+    )
+    runnable, s3 = start("sd1"), aws.client("s3")
+    lifecycle = Lifecycle(
+        settings,
+        runnable,
+        Store(s3, topology.bucket),
+        Announcer(aws.client("sns"), topology.results_topic),
+        Reader(s3, settings.buckets, runnable.settings),
+        Metrics(CollectorRegistry()),
+    )
+    return Desk(aws, topology, front, settings, lifecycle)
+
+
+def test_the_first_of_two_manifests_counts(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another worker stores its end while this one generates: both announce the other's."""
+    desk.send("first")
+    task, lifecycle = read(tasks.newer("first")), desk.lifecycle
+    delivery = desk.delivered()
+    parameters = lifecycle._parameters
+
+    def others(*given: Any) -> Any:
+        other = lifecycle._manifest(task, delivery, "failed", error="the other worker's")
+        assert lifecycle.store.put_manifest(task, other) == other
+        return parameters(*given)
+
+    monkeypatch.setattr(lifecycle, "_parameters", others)
+    lifecycle.run(InFlight(delivery))
+    (told,) = desk.announced()
+    assert (told["status"], told["error"]) == ("failed", "the other worker's")
+    manifest = lifecycle.store.manifest(task)
+    assert manifest is not None and manifest.error == "the other worker's"
+
+
+def test_an_announcement_that_fails_is_made_again(desk: Desk) -> None:
+    """The message is kept until then, and the task is not generated again."""
+    desk.send("told")
+    sns, failures = desk.lifecycle.announcer._sns, [1]
+
+    def fail(**_: object) -> None:
+        if failures:
+            raise EndpointConnectionError(endpoint_url=f"planted {failures.pop()}")
+
+    sns.meta.events.register("before-call.sns.Publish", fail)
+    desk.lifecycle.run(InFlight(desk.delivered()))
+    assert not failures and desk.announced() == []
+    again = desk.delivered()
+    assert again.received == 2
+    desk.lifecycle.run(InFlight(again))
+    (told,) = desk.announced()
+    assert told["status"] == "completed"
+    assert desk.receive() == []
+    manifest = desk.lifecycle.store.manifest(read(tasks.newer("told")))
+    assert manifest is not None and manifest.attempt == 1, "the end of the first try"
+
+
+def test_heartbeats_go_on_through_a_long_stop(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else another worker would get the task that this one is still finishing."""
+    sqs, working, done = desk.aws.client("sqs"), threading.Event(), threading.Event()
+    beats = threading.Semaphore(0)
+    beat = "before-call.sqs.ChangeMessageVisibility"
+    sqs.meta.events.register(beat, lambda **_: beats.release())
+
+    def finish(current: InFlight) -> None:
+        current.ticket = Ticket(TextToImage(prompt="x"))
+        current.ticket.progress = Progress("decoding", 1, 1)
+        working.set()
+        assert done.wait(60)
+
+    monkeypatch.setattr(desk.lifecycle, "run", finish)
+    receiver = Receiver(sqs, desk.settings, desk.lifecycle, limit=1)
+    desk.send("long")
+    receiver.start()
+    assert working.wait(60)
+    stop = threading.Thread(target=receiver.stop, args=(60.0,))
+    stop.start()
+    assert receiver._stopped.wait(60)
+    while beats.acquire(blocking=False):
+        pass
+    assert beats.acquire(timeout=30) and beats.acquire(timeout=30), "after the stop has begun"
+    done.set()
+    stop.join(30)
+    assert not stop.is_alive()
