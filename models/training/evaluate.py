@@ -41,7 +41,7 @@ SAMPLERS: dict[str, tuple[str, dict[str, bool]]] = {
     "dpmpp_2m": ("DPMSolverMultistepScheduler", {}),
     "euler_a": ("EulerAncestralDiscreteScheduler", {}),
 }
-STEPS, GUIDANCE = 20, 4.0
+STEPS, GUIDANCE = 20, 5.0
 PICTURES, CLASSIFIER_STEPS = 48_000, 1600
 
 
