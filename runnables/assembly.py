@@ -20,8 +20,8 @@ from runnables.checkpoints.families import FAMILIES
 from runnables.checkpoints.sources import Sources
 from runnables.engine import denoise
 from runnables.engine.batch import Batch
+from runnables.engine.decode import decode
 from runnables.engine.engine import Engine
-from runnables.engine.finish import decode
 from runnables.engine.loaded_model import LoadedModel
 from runnables.engine.model_pool import ModelPool
 from runnables.engine.prepare import Preparer

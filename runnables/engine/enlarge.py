@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from runnables.engine.finish import settle
 from runnables.engine.loaded_model import LoadedModel
+from runnables.engine.outcome import settle
 from runnables.engine.scheduling import Task, Tasks, urgency
 from runnables.errors import InvalidInput, PayloadTooLarge
 from runnables.parameters import Upscale

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -29,8 +29,9 @@ from runnables.samplers.table import SamplerTable
 class Preparer:
     """A preparer makes rows, and keeps the encodings of the last `cache_size` prompts."""
 
-    def __init__(self, cache_size: int) -> None:
+    def __init__(self, cache_size: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._prompts = Prompts(cache_size)
+        self._clock = clock
 
     def forget(self, family: Family) -> None:
         """Forget the prompts of a model that is gone."""
@@ -39,7 +40,7 @@ class Preparer:
     def prepare(self, works: Sequence[Denoise]) -> Iterator[tuple[Denoise, list[Row] | Exception]]:
         """Return each request with its rows, or with the error that ends it and no other."""
         for work in works:
-            work.clock["taken"] = time.monotonic()
+            work.clock["taken"] = self._clock()
         with suppress(Exception):  # whoever is to blame fails alone, below
             self._encode(works)
         for work in works:
@@ -48,7 +49,7 @@ class Preparer:
                 yield work, self._rows(work)
             except Exception as error:
                 yield work, error
-            work.clock["prepared"] = time.monotonic()
+            work.clock["prepared"] = self._clock()
         self._prompts.trim()
 
     def _encode(self, works: Sequence[Denoise]) -> None:

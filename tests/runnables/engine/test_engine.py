@@ -239,7 +239,7 @@ def test_a_drained_engine_sleeps(start: Start, monkeypatch: pytest.MonkeyPatch) 
     runnable = start("sd1")
     runnable.drain(10)
     turns: list[float] = []
-    monkeypatch.setattr(engine_of(runnable), "_drop_ended", lambda: turns.append(0.0))
+    monkeypatch.setattr(engine_of(runnable)._loop, "_drop_ended", lambda: turns.append(0.0))
     time.sleep(1.2)
     assert len(turns) <= 4
 
