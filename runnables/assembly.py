@@ -184,10 +184,7 @@ def warm_up(model: LoadedModel, accelerator: Accelerator) -> None:
 
 def _rows(model: LoadedModel, images: int, **options: float) -> list[Row]:
     work = denoise.plan(model, Ticket(_parameters(model, images, options)), _inputs(model))
-    ((_, rows),) = Preparer(0).prepare([work])
-    if isinstance(rows, Exception):
-        raise rows
-    return rows
+    return Preparer(0).at_once(work)
 
 
 def _parameters(model: LoadedModel, images: int, options: Mapping[str, Any]) -> Parameters:

@@ -2,7 +2,7 @@
 
 The step loop lets requests join before a step, share it, and leave after it. One thread (`loop.py`)
 owns the models. It alternates between admitting (text encode, initial latents), one denoiser call
-for the rows that `scheduling.Turns` picks (`steps.py`), and decoding what has finished
+or of the VAE for the rows that `scheduling.Turns` picks (`steps.py`), and what follows a decode
 (`finish.py`); making images of the pixels happens in other threads.
 """
 
@@ -15,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from runnables.accelerators.base import Accelerator
 from runnables.engine.active import Active, seconds_of
 from runnables.engine.admission import Admission
+from runnables.engine.beside import Beside
+from runnables.engine.decode import chunk_size
 from runnables.engine.finish import Finish
 from runnables.engine.loaded_model import LoadedModel
 from runnables.engine.loop import STOPPED, Loop
@@ -60,6 +62,7 @@ class Engine:
         self._active = Active(accelerator, turns.served)
         self._queue = Queue(settings.max_queue_s, self._active.busy, turns.served, clock)
         pool.wake = self._queue.wake
+        self._beside = Beside(accelerator, self._queue.wake)
         self._watch = Watch(
             lambda: self._loop.run(),
             forget=lambda: self._loop.drop_all(),
@@ -74,9 +77,11 @@ class Engine:
         self._finish = Finish(
             self._active,
             accelerator,
+            self._beside,
             forecast,
             settings.safety,
             self._images,
+            beat=self._watch.beat,
             observe=self._measured,
             clock=clock,
         )
@@ -86,7 +91,7 @@ class Engine:
             turns,
             forecast,
             self.headroom,
-            finish=self._finish.rows,
+            self._finish,
             beat=self._watch.beat,
             observe=self._measured,
             clock=clock,
@@ -98,6 +103,7 @@ class Engine:
             self._admission,
             self._active,
             self._steps,
+            self._finish,
             turns,
             over=self._over,
             beat=self._watch.beat,
@@ -139,6 +145,7 @@ class Engine:
         self._queue.close()
         self._loop.stopped = True
         self._watch.close(CLOSE_S, NotReady(STOPPED))
+        self._beside.close()
         self._images.shutdown()
         self._pool.close()
 
@@ -188,9 +195,24 @@ class Engine:
         return min(self._accelerator.row_limit(area), model.memory.rows(area))
 
     def _limit(self, one: Candidate[Row]) -> int:
-        """Return the denoiser rows that a call with this row may hold, at least one image's."""
+        """Return the denoiser rows that a call with this row may hold, at least one image's.
+
+        Of a call that decodes return the images: while rows take steps, as many as the VAE decodes
+        in the time of one, so that none waits longer for the next.
+        """
+        if one.key.decoding:
+            return self._images_limit(one)
         fits = self._row_limit(one.row.work.model, one.key.area)
         return max(2, int(fits * self.headroom.share))
+
+    def _images_limit(self, one: Candidate[Row]) -> int:
+        row, area, cost = one.row, one.key.area, one.row.work.model.cost
+        fits = chunk_size(row, area, self._accelerator)
+        waiting = sum(other.load for other in self._active.rows if not other.denoised)
+        if not waiting:
+            return fits
+        seconds = cost.step(min(waiting, self._row_limit(row.work.model, area)), area)
+        return min(fits, max(1, int(seconds / cost.decode(1, area))))
 
     def _measured(self, stage: str, seconds: float, rows: int) -> None:
         with spared("measuring"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Executor
 from functools import partial
 
@@ -11,13 +11,16 @@ from torch import Tensor
 
 from runnables.accelerators.base import Accelerator
 from runnables.engine.active import Active, share_of
-from runnables.engine.decode import decode, to_image
+from runnables.engine.beside import Beside
+from runnables.engine.decode import Pixels, decode, to_image
 from runnables.engine.denoise import Denoise
+from runnables.engine.hires import SecondPass
 from runnables.engine.outcome import settle
 from runnables.engine.row import Row
 from runnables.engine.scheduling import Forecast, Task
 from runnables.engine.watch import Observe, spared
 from runnables.errors import GenerationFailed
+from runnables.extensions.base import Extension
 from runnables.extensions.safety import Policy, filtered
 from runnables.ticket import GeneratedImage, Progress, Result
 
@@ -30,6 +33,7 @@ class Finish:
     Args:
         policy: what becomes of images that an extension objects to.
         images: makes images of pixels.
+        beat: called with the seconds that the next work should take.
         clock: in seconds, of the same kind as a ticket's `submitted`.
     """
 
@@ -37,111 +41,140 @@ class Finish:
         self,
         active: Active,
         accelerator: Accelerator,
+        beside: Beside,
         forecast: Forecast[Row],
         policy: Policy,
         images: Executor,
         *,
+        beat: Callable[[float], None],
         observe: Observe,
         clock: Callable[[], float],
     ) -> None:
         self._active = active
         self._accelerator = accelerator
+        self._beside = beside
         self._forecast = forecast
         self._policy = policy
         self._images = images
+        self._beat = beat
         self._observe = observe
         self._clock = clock
 
-    def rows(self, done: list[Row]) -> None:
-        """Decode denoised rows together, and end the requests that are complete."""
-        self._active.blamed = list({row.work: None for row in done})
+    def denoised(self, done: list[Row]) -> None:
+        """Take rows that are denoised: they are decoded soon, or begin a second pass now."""
+        active, beside = self._active, list[Row]()
         for row in done:
-            self._active.rows.remove(row)
-        if last := [row for row in done if row.second_pass is None]:
-            self._decode(last)
-        self._enlarge([row for row in done if row not in last])
+            row.work.clock["denoised"] = self._clock()
+            if row.second_pass and row.second_pass.upscaler is None:
+                active.rows.remove(row)
+                self._take(row, None)
+            elif self._accelerator.decodes_beside(row.stage.family):
+                active.rows.remove(row)
+                beside.append(row)
+        active.aside += beside
+        self._beside.begin(beside)
 
-    def _enlarge(self, rows: list[Row]) -> None:
-        """Begin the second pass of rows that have ended their first, or the task before it."""
-        pictured = [row for row in rows if row.second_pass and row.second_pass.upscaler]
-        started = self._clock()
-        for row, pixels in decode(pictured, self._accelerator):
-            self._begin_second(row, pixels)
-        if pictured:
-            self._observe("decode", self._clock() - started, len(pictured))
+    def collect(self) -> None:
+        """Take what was decoded beside the steps; what failed there is decoded here."""
+        active = self._active
+        for rows, pixels, seconds in self._beside.decoded():
+            mine = [row in active.aside for row in rows]  # others have ended meanwhile
+            active.blamed = [row.work for row in rows]
+            active.aside = [row for row in active.aside if row not in rows]
+            if pixels is None:
+                active.rows += [row for row, open in zip(rows, mine, strict=True) if open]
+                continue
+            self._decoded(rows, seconds)
+            for row, picture, open in zip(rows, pixels, mine, strict=True):
+                if open:
+                    self._take(row, picture)
+
+    def decode(self, rows: list[Row]) -> None:
+        """Decode rows of one size and model together, and end the requests that are complete."""
+        active, started = self._active, self._clock()
+        active.blamed = list({row.work: None for row in rows})
+        self._beat(rows[0].work.model.cost.decode(len(rows), rows[0].key.area))
         for row in rows:
-            if row not in pictured:
-                self._begin_second(row, None)
+            active.rows.remove(row)
+        with self._beside.vae:
+            decoded = list(decode(rows, self._accelerator))
+        self._decoded(rows, self._clock() - started)
+        for row, pixels in decoded:
+            self._take(row, pixels)
 
-    def _begin_second(self, row: Row, pixels: Tensor | Exception | None) -> None:
-        """Begin the second pass, with the decoded picture where the pass is made of that."""
-        second, work = row.second_pass, row.work
-        if second is None or work.ticket.future.done():
+    def _decoded(self, rows: list[Row], seconds: float) -> None:
+        """Learn how long a decode took."""
+        with spared("measuring a decode"):
+            rows[0].work.model.cost.observe_decode(len(rows), rows[0].key.area, seconds)
+        self._observe("decode", seconds, len(rows))
+
+    def _take(self, row: Row, pixels: Pixels | None) -> None:
+        """Take a row with its decoded image, or without where its second pass needs none."""
+        work = row.work
+        if work.ticket.future.done():
             return
         try:
             if isinstance(pixels, Exception):
                 raise pixels
-            if pixels is None:
-                self._continue(row, second.from_latents(row.latents, row.start.generator))
+            if row.second_pass:
+                self._begin_second(row, row.second_pass, pixels)
                 return
-            tiles = second.from_picture(to_image(pixels), row.start.generator)
-            name = second.upscaler.name if second.upscaler else ""
-            left = partial(share_of, row)
-            then = partial(self._continue, row)
-            self._active.tasks.add(Task(work, tiles, then, name, left, held=row.load))
+            assert pixels is not None
+            work.finished[row.seed] = pixels
+            if len(work.finished) == len(work.seeds):
+                self._end(work)
         except Exception as error:
             self._active.fail(work, error)
+
+    def _begin_second(self, row: Row, second: SecondPass, pixels: Tensor | None) -> None:
+        """Begin the second pass, of the decoded picture where there is one."""
+        if pixels is None or second.upscaler is None:
+            self._continue(row, second.from_latents(row.latents, row.start.generator))
+            return
+        tiles = second.from_picture(to_image(pixels), row.start.generator)
+        left, then = partial(share_of, row), partial(self._continue, row)
+        learn = partial(row.work.model.cost.observe_turn, second.upscaler.name)
+        task = Task(row.work, tiles, then, left, "upscale", held=row.load, counted=learn)
+        self._active.tasks.add(task)
 
     def _continue(self, row: Row, sample: Tensor) -> None:
         row.begin_next(sample)
         self._active.rows.append(row)
 
-    def _decode(self, done: list[Row]) -> None:
-        started = self._clock()
-        model = done[0].work.model  # rows of one call are of one model
-        for row, pixels in decode(done, self._accelerator):
-            work = row.work
-            if work.ticket.future.done():
-                continue
-            if isinstance(pixels, BaseException):
-                self._active.fail(work, pixels)
-                continue
-            work.finished[row.seed] = pixels
-            if len(work.finished) == len(work.seeds):
-                try:
-                    self._end(work, self._clock() - started)
-                except Exception as error:  # the safety checker's: nothing goes out unchecked
-                    self._active.fail(work, error)
-        seconds = self._clock() - started
-        with spared("measuring a decode"):
-            model.cost.observe_decode(len(done), done[0].key.area, seconds)
-        self._observe("decode", seconds, len(done))
+    # -- results ----------------------------------------------------------------------------
 
-    def _end(self, work: Denoise, decode_s: float) -> None:
-        """Pass a request whose images are all decoded to the image threads."""
-        clock = work.clock
+    def _end(self, work: Denoise) -> None:
+        """Have the images of a complete request reviewed, and pass them on."""
         self._forecast.ended(work)
-        objections = self._flagged(work)
+        work.ticket.progress = Progress("decoding", work.steps, work.steps)
+        reviewers = [one for one in work.model.extensions if one.reviews(work.parameters)]
+        if reviewers:
+            tiles, then = _review(work, reviewers), partial(self._pass_on, work)
+            self._active.tasks.add(Task(work, tiles, then, lambda: 0.0, "safety"))
+        else:
+            self._pass_on(work, set())
+
+    def _pass_on(self, work: Denoise, objections: set[int]) -> None:
+        """Pass a request's pixels to the image threads."""
+        clock = work.clock
         timings = {
             "queue": clock["taken"] - work.ticket.submitted,
             "encode": clock["prepared"] - clock["taken"],
-            "denoise": self._clock() - decode_s - clock["prepared"],
-            "decode": decode_s,
+            "denoise": clock["denoised"] - clock["prepared"],
+            "decode": self._clock() - clock["denoised"],
         }
-        work.ticket.progress = Progress("decoding", work.steps, work.steps)
         self._images.submit(_deliver, work, timings, objections, self._policy)
 
-    def _flagged(self, work: Denoise) -> set[int]:
-        """Return the seeds of the images that an extension objects to."""
-        started, seeds = self._clock(), sorted(work.finished)
-        pictures = [to_image(work.finished[seed]) for seed in seeds]
-        opinions = [one.review(work.parameters, pictures) for one in work.model.extensions]
-        known = [opinion for opinion in opinions if opinion is not None]
-        if not known:
-            return set()
-        self._observe("safety", self._clock() - started, len(seeds))
-        every = zip(seeds, zip(*known, strict=True), strict=True)
-        return {seed for seed, flags in every if any(flags)}
+
+def _review(work: Denoise, reviewers: Sequence[Extension]) -> Generator[None, None, set[int]]:
+    """Return the seeds of the images that an extension objects to; yield after each image."""
+    flagged = set()
+    for seed, pixels in sorted(work.finished.items()):
+        pictures = [to_image(pixels)]
+        if any(any(one.review(work.parameters, pictures)) for one in reviewers):
+            flagged.add(seed)
+        yield
+    return flagged
 
 
 def _deliver(work: Denoise, timings: dict[str, float], flagged: set[int], policy: Policy) -> None:

@@ -7,12 +7,14 @@ threads, or by the watch (`watch.py`) where this thread fails.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 
 from runnables.accelerators.base import Accelerator
 from runnables.engine.active import Active
 from runnables.engine.admission import Admission
 from runnables.engine.denoise import Denoise
+from runnables.engine.finish import Finish
 from runnables.engine.loaded_model import LoadedModel
 from runnables.engine.model_pool import ModelPool
 from runnables.engine.outcome import settle
@@ -52,6 +54,7 @@ class Loop:
         admission: Admission,
         active: Active,
         steps: Steps,
+        finish: Finish,
         turns: Turns[Row],
         *,
         over: Callable[[Ticket], StableDiffusionError | None],
@@ -65,6 +68,7 @@ class Loop:
         self._admission = admission
         self._active = active
         self._steps = steps
+        self._finish = finish
         self._turns = turns
         self._over = over
         self._beat = beat
@@ -93,6 +97,7 @@ class Loop:
         """Let requests leave and join, and run a step or a tile; wait where there is neither."""
         self._beat(0.0)
         self._drop_ended()
+        self._finish.collect()
         self._change_models()
         self._admit()
         self._work()
@@ -176,30 +181,41 @@ class Loop:
     # -- work that begins -------------------------------------------------------------------
 
     def _admit(self) -> None:
-        """Prepare waiting requests while there is room, their prompts in one text encode."""
+        """Prepare waiting requests while there is room, their prompts in one text encode.
+
+        Pictures to start from are encoded one by one, between the steps.
+        """
         active, taken = self._active, list[Denoise]()
-        while self._has_room(taken) and (work := self._queue.take()):
+        while self._has_room() and (work := self._queue.take()):
             try:
-                work.begin(taken, active.tasks)
+                work.begin(partial(self._begin, taken), active.tasks)
             except Exception as error:
                 active.fail(work, error)
-            active.blamed = [*taken]
+        if not taken:
+            return
         started = self._clock()
-        for prepared, rows in self._preparer.prepare(taken):
-            if isinstance(rows, BaseException):
-                active.fail(prepared, rows)
-            else:
-                active.rows += rows
-            active.blamed.remove(prepared)
-        if taken:
-            seconds = self._clock() - started
-            self._turns.delayed(seconds)
-            self._observe("encode", seconds, len(taken))
+        self._preparer.encode(taken)
+        at_once = [work for work in taken if work.inputs.image is None]
+        for task in active.tasks:
+            if task.stage == "encode" and task.work in at_once:
+                self._run(task)
+        seconds = self._clock() - started
+        self._turns.delayed(seconds)
+        self._observe("encode", seconds, len(taken))
 
-    def _has_room(self, taken: Sequence[Work]) -> bool:
-        held = sum(task.held for task in self._active.tasks)
-        following, row_limit = self._queue.first, self._accelerator.row_limit
-        return has_room(self._active.candidates, held, taken, following, row_limit)
+    def _begin(self, taken: list[Denoise], work: Denoise) -> None:
+        """Take a request whose rows are to be made."""
+        taken.append(work)
+        tiles, left = self._preparer.rows(work), partial(getattr, work, "share_s")
+        task = Task(work, tiles, self._join, left, "encode", held=work.rows_to_come)
+        self._active.tasks.add(task)
+
+    def _join(self, rows: list[Row]) -> None:
+        self._active.rows += rows
+
+    def _has_room(self) -> bool:
+        active, row_limit = self._active, self._accelerator.row_limit
+        return has_room(active.candidates, active.tasks, self._queue.first, row_limit)
 
     # -- turns ------------------------------------------------------------------------------
 
@@ -208,9 +224,10 @@ class Loop:
         active, started = self._active, self._clock()
         active.blamed = []
         if task := active.tasks.due(steps_wait=bool(active.rows)):
-            self._run_task(task)
+            self._run(task)
             active.tasks.took(seconds := self._clock() - started)
-            self._turns.charge(task.work.ticket.caller, seconds)
+            self._observe(task.stage, seconds, 1)
+            self._turns.took_beside(task.work.ticket.caller, seconds)
         elif active.rows:
             self._steps.take()
             active.tasks.stepped(self._clock() - started)
@@ -218,11 +235,11 @@ class Loop:
             self._steps.forget()  # its rows hold their finished latents
             self._queue.wait(IDLE_S)
 
-    def _run_task(self, task: Task) -> None:
+    def _run(self, task: Task) -> None:
         """Run the task's next tile; a failure ends its request and no other."""
         active, work, started = self._active, task.work, self._clock()
         active.blamed = [work]
-        self._beat(work.model.cost.turns(task.name, 1))
+        self._beat(task.left_s())
         try:
             next(task.tiles)
             self._accelerator.synchronize()
@@ -234,7 +251,5 @@ class Loop:
                 self._accelerator.free_memory()
             active.fail(work, error)
         else:
-            work.model.cost.observe_turn(task.name, self._clock() - started)
             with spared("reporting progress"):
-                task.counted()
-        self._observe("upscale", self._clock() - started, 1)
+                task.counted(self._clock() - started)

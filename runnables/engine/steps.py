@@ -1,4 +1,4 @@
-"""The steps: the rows whose turn it is share a denoiser call, and end with it or go on."""
+"""The rows whose turn it is share a call: of the denoiser, or of the VAE at their end."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from functools import partial
 from runnables.accelerators.base import Accelerator
 from runnables.engine.active import Active
 from runnables.engine.batch import Batch, signature
+from runnables.engine.finish import Finish
 from runnables.engine.memory import Headroom
 from runnables.engine.pace import Launch, Pace
 from runnables.engine.report import report
@@ -24,7 +25,7 @@ class Steps:
 
     Args:
         headroom: told of every call that ran out of memory, or did not.
-        finish: called with the rows that a step has denoised.
+        finish: takes the rows that a step has denoised, and decodes them.
         beat: called with the seconds that a step should take, before it.
         clock: in seconds.
     """
@@ -36,8 +37,8 @@ class Steps:
         turns: Turns[Row],
         forecast: Forecast[Row],
         headroom: Headroom,
+        finish: Finish,
         *,
-        finish: Callable[[list[Row]], None],
         beat: Callable[[float], None],
         observe: Observe,
         clock: Callable[[], float],
@@ -58,10 +59,14 @@ class Steps:
         self._batch = None
 
     def take(self) -> None:
-        """Run a step of the rows whose turn it is, and count what that took, decoding included."""
+        """Run a call of the rows whose turn it is, and count what that took."""
         candidates = self._active.candidates
         chosen, started = self._turns.choose(candidates), self._clock()
-        self.step([one.row for one in chosen])
+        rows = [one.row for one in chosen]
+        if chosen[0].key.decoding:
+            self._finish.decode(rows)
+        else:
+            self.step(rows)
         self._turns.took(chosen, candidates, self._clock() - started)
 
     def step(self, rows: list[Row]) -> None:
@@ -87,7 +92,7 @@ class Steps:
             with spared("reporting progress"):
                 report(work, batch, candidates, self._forecast)
         if done:
-            self._finish(done)
+            self._finish.denoised(done)
 
     def _stacked(self, rows: list[Row]) -> Batch:
         if self._batch is None or self._batch.signature != signature(rows):

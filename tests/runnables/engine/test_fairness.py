@@ -1,8 +1,13 @@
-"""The bounds of the policy hold on a machine with a virtual clock: no model, no real seconds."""
+"""The bounds of the policy hold on a machine with a virtual clock: no real seconds.
+
+Most tests run the policy alone (`simulated.py`), and some the whole engine (`virtual.py`).
+"""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +15,11 @@ import pytest
 
 from runnables.engine.scheduling import STRETCH
 from runnables.errors import DeadlineExceeded, OverCapacity
-from runnables.ticket import Caller
+from runnables.parameters import TextToImage
+from runnables.ticket import Caller, Ticket
+from tests.runnables.engine import virtual
 from tests.runnables.engine.simulated import LIMIT, Machine, Request, alone, full_step
+from tests.runnables.engine.virtual import VirtualEngine
 
 FLOODER, SMALL = Caller("flooder"), Caller("small")
 
@@ -135,3 +143,52 @@ def _poisson(load: float, count: int = 300) -> list[Request]:
         size = rng.choice(["square", "square", "tall"])
         requests.append(Request(at, rng.randint(4, 50), size=size))
     return requests
+
+
+# -- the whole engine ---------------------------------------------------------------------------
+
+
+def _wanted(steps: int, **options: Any) -> TextToImage:
+    return TextToImage(prompt="sea", seed=1, num_inference_steps=steps, **options)
+
+
+def _latencies(engine: VirtualEngine, count: int, steps: int) -> list[float]:
+    """Return the seconds of the small caller's requests, sent one after the other from 0.3 s on."""
+    sent: list[Ticket] = []
+
+    def send() -> None:
+        sent.append(engine.submit(_wanted(steps), caller=SMALL))
+        if len(sent) < count:
+            sent[-1].future.add_done_callback(lambda _: engine.after(0.05, send))
+
+    engine.after(0.3, send)
+    engine.run(lambda: len(sent) == count and sent[-1].future.done())
+    return [engine.latency(ticket) for ticket in sent]
+
+
+@pytest.mark.parametrize("steps", [4, 20])
+@pytest.mark.parametrize("options", [{}, {"width": 96}])
+def test_a_flood_costs_another_caller_of_the_engine_a_doubling_and_a_step(
+    tiny_model: Callable[[str], Path], steps: int, options: dict[str, int]
+) -> None:
+    """Encoding and decoding count, and the flood has begun before the small caller comes."""
+    folder = tiny_model("sd1")
+    (solo,) = _latencies(VirtualEngine(folder), 1, steps)
+    engine = VirtualEngine(folder)
+    for _ in range(80):
+        engine.submit(_wanted(steps, **options), caller=FLOODER)
+    area = 1.5 if options else 1.0
+    bound = STRETCH * solo + virtual.STEP_S + virtual.LIMIT * virtual.ROW_S * area
+    assert max(_latencies(engine, 4, steps)) <= bound
+
+
+@pytest.mark.parametrize("jobs", [1, 4])
+def test_short_requests_stay_short_beside_long_ones_in_the_engine(
+    tiny_model: Callable[[str], Path], jobs: int
+) -> None:
+    folder = tiny_model("sd1")
+    (solo,) = _latencies(VirtualEngine(folder), 1, 4)
+    engine = VirtualEngine(folder)
+    for _ in range(jobs):
+        engine.submit(_wanted(150, num_images_per_prompt=4), caller=SMALL)
+    assert np.percentile(_latencies(engine, 20, 4), 95) <= 3.0 * solo

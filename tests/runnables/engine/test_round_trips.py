@@ -148,9 +148,7 @@ def _rows(model: LoadedModel, requests: list[tuple[Parameters, Inputs]]) -> list
     rows: list[Row] = []
     for work in works:
         work.read()
-    for _, made in Preparer(8).prepare(works):
-        assert isinstance(made, list), made
-        rows += made
+        rows += Preparer(8).at_once(work)
     return rows
 
 
