@@ -71,8 +71,9 @@ class Finish:
             elif self._accelerator.decodes_beside(row.stage.family):
                 active.rows.remove(row)
                 beside.append(row)
-        active.aside += beside
-        self._beside.begin(beside)
+        if beside:
+            active.aside += beside
+            self._beside.begin(beside)
 
     def collect(self) -> None:
         """Take what was decoded beside the steps; what failed there is decoded here."""

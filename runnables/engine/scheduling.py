@@ -165,10 +165,10 @@ class Turns(Generic[R]):
         Args:
             candidates: all of them, at least one. A single one is always taken.
         """
-        behind = min(candidates, key=lambda one: self.served(one.caller))
-        self._floor = max(self._floor, self.served(behind.caller))
+        self._floor = max(self._floor, min(self.served(one.caller) for one in candidates))
         # callers of equal load differ by parts of a step, which must not limit what they share
-        level = self._floor + self._seconds(behind, self._limit(behind)) / 2
+        by_key = {one.key: one for one in candidates}.values()
+        level = self._floor + max(self._seconds(one, self._limit(one)) for one in by_key) / 2
         now = self._clock()
 
         def rank(one: Candidate[R]) -> tuple[bool, bool, float]:
