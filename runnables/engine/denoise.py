@@ -133,7 +133,8 @@ class Denoise:
     @property
     def share_s(self) -> float:
         cost, images = self.model.cost, len(self.seeds)
-        return cost.share(self.work, self.steps * images) + cost.decode(images, self.area)
+        _, area = self.passes[-1]
+        return cost.share(self.work, self.steps * images) + cost.decode(images, area)
 
     def text_additions(self, family: Family) -> tuple[Any, ...]:
         """Return what extensions add to the prompts' encoding; nothing for a refiner."""

@@ -64,6 +64,8 @@ class Finish:
         """Take rows that are denoised: they are decoded soon, or begin a second pass now."""
         active, beside = self._active, list[Row]()
         for row in done:
+            if row not in active.rows:  # its request has failed with another row
+                continue
             row.work.clock["denoised"] = self._clock()
             if row.second_pass and row.second_pass.upscaler is None:
                 active.rows.remove(row)

@@ -36,7 +36,7 @@ AHEAD = 2  # how many full batches of rows are prepared and kept in memory
 STRETCH = 2.0  # how many times longer a step may become by those that are not first in line
 LARGEST_SURPLUS = 3.0  # how wrong one request's estimates may be, as the next ones count it
 MOST_DEBT_STEPS = 10  # steps in which the first in line make up for a delay, at most
-SURPLUS_GAIN = 0.1  # how far one request moves the surplus
+SURPLUS_GAIN = 0.03  # how far one request moves the surplus
 FORGET = 1000  # callers that are remembered; then the half that was served least is forgotten
 
 
@@ -144,6 +144,7 @@ class Turns(Generic[R]):
         self._taken: dict[BatchKey, float] = {}  # seconds that each of them took while it waits
         self._led: BatchKey | None = None
         self._leader = ""  # the caller who is first in line
+        self._leads = True  # whether the chosen call belongs to the time of the first in line
         self._decoded = False  # whether the last call was one of the VAE
         self._peers_s = 0.0  # estimated, of the chosen step without those that fill it
         self._debt = 0.0  # seconds by which others than the first were served too much
@@ -176,16 +177,16 @@ class Turns(Generic[R]):
             place = one.due if overdue else one.pending_s
             return self.served(one.caller) > level, not overdue, place
 
-        first = min(candidates, key=rank)
+        steps = [one for one in candidates if not one.key.decoding]
+        first = min(steps or candidates, key=rank)
         if first.key != self._led:
             self._spare = max(self._spare, 0.0)  # what others took of another's time is past
-        self._led, self._leader, most_s = first.key, first.caller.name, math.inf
-        steps = (one for one in candidates if not one.key.decoding)
-        step = min(steps, key=rank, default=first)
-        if first.key.decoding and self._decoded and self.served(step.caller) <= level:
-            first = step  # no step waits for more than one such call
+        self._led, self._leader, self._leads, most_s = first.key, first.caller.name, True, math.inf
+        ahead = min(candidates, key=rank)  # before the steps: an image to decode
+        if ahead.key.decoding and (not self._decoded or self.served(first.caller) > level):
+            first = ahead  # no step waits for more than one such call
         elif (key := self._due(candidates, first.key, level)) is not None:
-            first = min((one for one in candidates if one.key == key), key=rank)
+            first, self._leads = min((o for o in candidates if o.key == key), key=rank), False
             most_s = self._spare if key.decoding else most_s
         alike = [one for one in candidates if one.key == first.key]
         return self._fill(first, alike, level, most_s)
@@ -261,19 +262,17 @@ class Turns(Generic[R]):
         seconds: float,
     ) -> None:
         """Count a step: to its callers by load, and to the batch keys that waited for it."""
-        key, led = chosen[0].key, self._led
+        key = chosen[0].key
         self._decoded = key.decoding
         load = sum(one.load for one in chosen)
         for one in chosen:
             self.charge(one.caller, seconds * one.load / load)
-        if key == led:
+        others = {one.key for one in candidates if one.key != self._led}
+        if self._leads:
             self.delayed(seconds - STRETCH * self._peers_s)
-        elif chosen[0].caller.name != self._leader:
-            self.delayed(seconds)
-        others = {one.key for one in candidates if one.key != led}
-        if key == led:
             self._spare += seconds if others else -self._spare
         else:
+            self.delayed(seconds if chosen[0].caller.name != self._leader else 0.0)
             self._spare -= seconds
             self._taken[key] = self._taken.get(key, 0.0) + seconds
         self._taken = {other: self._taken.get(other, 0.0) for other in others}
@@ -298,7 +297,9 @@ class Forecast(Generic[R]):
         """Estimate the seconds until a row ends. Among the candidates are all that take steps."""
         shorter = longer = elsewhere = 0.0
         for other in candidates:
-            if other.key != one.key:
+            if other.key.decoding:
+                shorter += other.added_s
+            elif other.key != one.key:
                 elsewhere += other.added_s + (other.left_s - other.added_s) / SHARING
             elif other.calls > one.calls:
                 longer += other.added_s * one.calls / other.calls
