@@ -222,17 +222,19 @@ def test_deadlines_and_cancels_hold_while_a_step_never_returns(
 
 
 def test_a_step_that_stands_still_is_told_and_forgiven(
-    start: Start, stuck: threading.Event
+    start: Start, stuck: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runnable = start("sd1", max_queue_s=3600)
+    watch = engine_of(runnable)._watch
+    monkeypatch.setattr("runnables.engine.watch.SLOWER", 0.0)
     stuck.clear()
     ticket = runnable.submit(wanted())
-    assert until(lambda: runnable.load().active == 1)
-    engine_of(runnable)._watch._patience = 0.5
+    monkeypatch.setattr(watch, "_stall_s", 0.5)  # an idle engine is as quiet
     assert isinstance(ticket.future.exception(timeout=30), EngineFailed)
     assert not runnable.alive and not runnable.ready
     with pytest.raises(EngineFailed):
         runnable.submit(wanted())
+    monkeypatch.setattr(watch, "_stall_s", 300.0)
     stuck.set()
     assert until(lambda: runnable.alive)
     assert runnable.txt2img(wanted()).images
