@@ -27,10 +27,8 @@ from runnables.parameters import TextToImage
 from runnables.runnable import StableDiffusionRunnable
 from runnables.ticket import Load, Progress, Result, Ticket
 from tests.insides import engine_of, model_of
-from tests.long import LONG
 
 Start = Callable[..., StableDiffusionRunnable]
-MANY = 500 if LONG else 120
 
 
 def wanted(steps: int = 6, **options: object) -> TextToImage:
