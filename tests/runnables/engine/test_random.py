@@ -76,13 +76,13 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pictures(ticket: Ticket) -> list[np.ndarray]:
-    images = ticket.future.result(timeout=300).images
+    images = ticket.future.result(timeout=1200).images
     return [np.asarray(one.image).astype(int) for one in images]
 
 
 def check(ticket: Ticket, expected: list[np.ndarray] | None) -> None:
     """Check how a request ended; `expected` is None of a broken one."""
-    error = ticket.future.exception(timeout=300)
+    error = ticket.future.exception(timeout=1200)
     if error is None:
         assert expected is not None, "a broken row ended well"
         for generated, picture in zip(pictures(ticket), expected, strict=True):
@@ -98,7 +98,8 @@ def test_random_joins_cancels_failures_and_evictions(
 ) -> None:
     """What ends well has the image that the same request gives alone; all memory is returned."""
     rng, ends, works = random.Random(0), Counter[str](), list[weakref.ref[Any]]()
-    runnable = start("sd1", max_queue_s=3600, models=f"other={tiny_model('sd1')}")
+    limits = {"max_queue_s": 3600, "request_timeout_s": 3600}
+    runnable = start("sd1", models=f"other={tiny_model('sd1')}", **limits)
     possible = kinds(photo, mask)
     alone = [pictures(runnable.submit(*kind)) for kind in possible]
     tickets: list[tuple[int, Ticket]] = []
