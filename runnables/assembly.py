@@ -20,8 +20,8 @@ from runnables.checkpoints.families import FAMILIES
 from runnables.checkpoints.sources import Sources
 from runnables.engine import denoise
 from runnables.engine.batch import Batch
+from runnables.engine.decode import decode
 from runnables.engine.engine import Engine
-from runnables.engine.finish import decode
 from runnables.engine.loaded_model import LoadedModel
 from runnables.engine.model_pool import ModelPool
 from runnables.engine.prepare import Preparer
@@ -184,10 +184,7 @@ def warm_up(model: LoadedModel, accelerator: Accelerator) -> None:
 
 def _rows(model: LoadedModel, images: int, **options: float) -> list[Row]:
     work = denoise.plan(model, Ticket(_parameters(model, images, options)), _inputs(model))
-    ((_, rows),) = Preparer(0).prepare([work])
-    if isinstance(rows, Exception):
-        raise rows
-    return rows
+    return Preparer(0).at_once(work)
 
 
 def _parameters(model: LoadedModel, images: int, options: Mapping[str, Any]) -> Parameters:

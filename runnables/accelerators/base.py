@@ -107,6 +107,16 @@ class Accelerator:
         with torch.inference_mode():
             yield
 
+    def decodes_beside(self, family: Family) -> bool:
+        """Return whether another thread decodes this model's images while steps go on."""
+        return False
+
+    @contextmanager
+    def beside(self, after: Mark) -> Iterator[None]:
+        """Return the context of that thread, whose work waits for a mark and for nothing else."""
+        with torch.inference_mode():
+            yield
+
     def before_step(self) -> None:
         """Prepare the engine's thread for a step, for example to the cores that are free."""
 

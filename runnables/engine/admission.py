@@ -1,15 +1,113 @@
-"""A ticket becomes the kind of work that its parameters ask for."""
+"""A ticket becomes the work that its parameters ask for, and is admitted or refused."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from runnables.accelerators.base import Accelerator
 from runnables.engine import denoise, enlarge
 from runnables.engine.loaded_model import LoadedModel
+from runnables.engine.model_pool import ModelPool, Waiting
+from runnables.engine.outcome import readable, settle
+from runnables.engine.scheduling import Queue
 from runnables.engine.work import Work
+from runnables.errors import NotReady
 from runnables.parameters import Upscale
-from runnables.ticket import Inputs, Ticket
+from runnables.ticket import Inputs, Plan, Ticket
 
 
-def plan(model: LoadedModel, ticket: Ticket, inputs: Inputs) -> Work:
+class Admission:
+    """Requests come in here, from any thread.
+
+    Args:
+        accept: called with a ticket whose future only the engine ends from then on.
+        refuse: called with an accepted ticket that was refused after all.
+    """
+
+    def __init__(
+        self,
+        pool: ModelPool,
+        queue: Queue,
+        accelerator: Accelerator,
+        *,
+        accept: Callable[[Ticket], None],
+        refuse: Callable[[Ticket], None],
+    ) -> None:
+        self._pool = pool
+        self._queue = queue
+        self._accelerator = accelerator
+        self._accept = accept
+        self._refuse = refuse
+
+    def submit(self, ticket: Ticket, inputs: Inputs) -> None:
+        """Plan and admit a request, or let it wait for its model; the ticket's future ends later.
+
+        Raises:
+            InvalidInput, OverCapacity, NotReady: refused, the future is left alone.
+        """
+        model = self._pool.enter(ticket.parameters.model)
+        if model is None:
+            self._wait_for_model(ticket, inputs)
+            return
+        try:
+            work = _plan(model, ticket, inputs)
+            work.read()
+            self._begin(ticket)
+            self._queue.admit(work)
+        except BaseException:
+            self._refuse(ticket)
+            self._pool.leave(model.name)
+            raise
+        self._leave_at_end(ticket, model.name)
+
+    def admit_waiting(self, waiting: Waiting, model: LoadedModel) -> None:
+        """Admit a request that waited for its model; errors end its future."""
+        ticket = waiting.ticket
+        self._leave_at_end(ticket, model.name)
+        try:
+            work = _plan(model, ticket, waiting.inputs)
+            work.read()
+            self._queue.admit(work)
+        except Exception as error:
+            settle(ticket, readable(error, self._accelerator))
+
+    def plan(self, ticket: Ticket, inputs: Inputs) -> Plan:
+        """Return what `submit` would do; load no model, LoRA or ControlNet (but a named upscaler).
+
+        Of a model that is not loaded nothing is known yet: the parameters stay as they are.
+
+        Raises:
+            InvalidInput: as `submit`, but for what only loading shows.
+        """
+        model = self._pool.enter(ticket.parameters.model)
+        if model is None:
+            return Plan(ticket.parameters, 0, 0.0)
+        try:
+            work = _plan(model, ticket, inputs)
+            return Plan(work.parameters, work.steps, work.share_s)
+        finally:
+            self._pool.leave(model.name)
+
+    def _begin(self, ticket: Ticket) -> None:
+        """Mark the ticket as accepted: from here on only the engine ends its future."""
+        ticket.future.set_running_or_notify_cancel()
+        self._accept(ticket)
+
+    def _wait_for_model(self, ticket: Ticket, inputs: Inputs) -> None:
+        if self._queue.closed:
+            raise NotReady("the service is stopping and takes no new requests")
+        self._begin(ticket)
+        try:
+            self._pool.wait_for(ticket, inputs)
+        except BaseException:
+            self._refuse(ticket)
+            raise
+
+    def _leave_at_end(self, ticket: Ticket, model: str) -> None:
+        ticket.future.add_done_callback(lambda _: self._pool.leave(model))
+
+
+def _plan(model: LoadedModel, ticket: Ticket, inputs: Inputs) -> Work:
     """Decide everything about a request, and load nothing that it names but an upscaler.
 
     Raises:

@@ -72,8 +72,11 @@ class CostModel:
 
     def alone(self, steps: int, rows: float, images: int, area: int) -> float:
         """Return the seconds that a request takes when it has the machine to itself."""
-        decode = self.decode_rate * area * images
-        return steps * self.step(rows * images, area) + decode
+        return steps * self.step(rows * images, area) + self.decode(images, area)
+
+    def decode(self, images: float, area: int) -> float:
+        """Return the seconds in which the VAE decodes so many images."""
+        return self.decode_rate * area * images
 
     def share(self, work: float, calls: float) -> float:
         """Return the seconds that a request adds to a machine that is busy already.

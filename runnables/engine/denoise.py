@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -131,7 +132,9 @@ class Denoise:
 
     @property
     def share_s(self) -> float:
-        return self.model.cost.share(self.work, self.steps * len(self.seeds))
+        cost, images = self.model.cost, len(self.seeds)
+        _, area = self.passes[-1]
+        return cost.share(self.work, self.steps * images) + cost.decode(images, area)
 
     def text_additions(self, family: Family) -> tuple[Any, ...]:
         """Return what extensions add to the prompts' encoding; nothing for a refiner."""
@@ -140,8 +143,8 @@ class Denoise:
         added = (one.text(loaded) for one, loaded in self.loaded.items())
         return tuple(one for one in added if one is not None)
 
-    def begin(self, prepared: list[Any], tasks: Tasks) -> None:
-        prepared.append(self)
+    def begin(self, prepare: Callable[[Denoise], None], tasks: Tasks) -> None:
+        prepare(self)
 
     def read(self) -> None:
         self.loaded = {one: one.load(self.parameters) for one in self.extensions}

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from runnables.engine.finish import settle
 from runnables.engine.loaded_model import LoadedModel
+from runnables.engine.outcome import settle
 from runnables.engine.scheduling import Task, Tasks, urgency
 from runnables.errors import InvalidInput, PayloadTooLarge
 from runnables.parameters import Upscale
@@ -58,18 +58,19 @@ class Enlarge:
         """Return the estimated seconds of the tiles to come."""
         return self.model.cost.turns(self.upscaler.name, self.tiles - self.done)
 
-    def begin(self, prepared: list[Any], tasks: Tasks) -> None:
+    def begin(self, prepare: Any, tasks: Tasks) -> None:
         self.clock["taken"] = time.monotonic()
         assert self.image is not None
         tiles = self.upscaler.enlarge(self.image, self.size)
         left = partial(getattr, self, "left_s")
-        tasks.add(Task(self, tiles, self._end, self.upscaler.name, left, counted=self.count_tile))
+        tasks.add(Task(self, tiles, self._end, left, "upscale", counted=self.count_tile))
 
     def read(self) -> None:
         """Read nothing, because the upscaler was loaded to know the tiles."""
 
-    def count_tile(self) -> None:
-        """Report that a tile is finished."""
+    def count_tile(self, seconds: float) -> None:
+        """Report that a tile is finished, and learn from its seconds."""
+        self.model.cost.observe_turn(self.upscaler.name, seconds)
         self.done += 1
         ticket = self.ticket
         ticket.progress = Progress("drawing", self.done, self.tiles, 0, self.left_s)

@@ -1,97 +1,186 @@
-"""A request ends here: latents become pixels, pixels images, and its future gets one result."""
+"""Denoised rows are decoded here, and enlarged for a second pass or delivered to the caller."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from concurrent.futures import InvalidStateError
-from contextlib import suppress
-from itertools import groupby
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Executor
+from functools import partial
 
-from PIL import Image
-from torch import Tensor, isfinite, stack, uint8
+from torch import Tensor
 
 from runnables.accelerators.base import Accelerator
+from runnables.engine.active import Active, share_of
+from runnables.engine.beside import Beside
+from runnables.engine.decode import Pixels, decode, to_image
 from runnables.engine.denoise import Denoise
+from runnables.engine.hires import SecondPass
+from runnables.engine.outcome import settle
 from runnables.engine.row import Row
-from runnables.errors import Cancelled, GenerationFailed, StableDiffusionError
+from runnables.engine.scheduling import Forecast, Task
+from runnables.engine.watch import Observe, spared
+from runnables.errors import GenerationFailed
+from runnables.extensions.base import Extension
 from runnables.extensions.safety import Policy, filtered
-from runnables.families.base import Family
-from runnables.ticket import GeneratedImage, Progress, Result, State, Ticket
+from runnables.ticket import GeneratedImage, Progress, Result
 
 logger = logging.getLogger(__name__)
 
-# -- latents to pixels --------------------------------------------------------------------------
 
+class Finish:
+    """The engine's thread brings rows to their end, and hands pixels to the image threads.
 
-def decode(
-    rows: Sequence[Row], accelerator: Accelerator
-) -> Iterator[tuple[Row, Tensor | Exception]]:
-    """Return each row with its pixels, (H, W, 3) uint8 on the CPU, or with its error."""
-    for _, group in groupby(rows, key=lambda row: row.key):
-        members = list(group)
-        area, memory = members[0].key.area, members[0].work.model.memory
-        size = max(1, int(min(accelerator.decode_limit(area), memory.images(area))))
-        for first in range(0, len(members), size):
-            yield from _decode_chunk(members[first : first + size], accelerator)
+    Args:
+        policy: what becomes of images that an extension objects to.
+        images: makes images of pixels.
+        beat: called with the seconds that the next work should take.
+        clock: in seconds, of the same kind as a ticket's `submitted`.
+    """
 
+    def __init__(
+        self,
+        active: Active,
+        accelerator: Accelerator,
+        beside: Beside,
+        forecast: Forecast[Row],
+        policy: Policy,
+        images: Executor,
+        *,
+        beat: Callable[[float], None],
+        observe: Observe,
+        clock: Callable[[], float],
+    ) -> None:
+        self._active = active
+        self._accelerator = accelerator
+        self._beside = beside
+        self._forecast = forecast
+        self._policy = policy
+        self._images = images
+        self._beat = beat
+        self._observe = observe
+        self._clock = clock
 
-def _decode_chunk(
-    rows: list[Row], accelerator: Accelerator
-) -> Iterator[tuple[Row, Tensor | Exception]]:
-    family = rows[0].stage.family
-    try:
-        latents = [family.finished(row.latents, inpainted=row.start.inpaints) for row in rows]
-        pixels = _decoded(family, stack(latents))
-    except Exception as error:
-        accelerator.free_memory()
-        if len(rows) == 1:
-            yield rows[0], error
-            return
+    def denoised(self, done: list[Row]) -> None:
+        """Take rows that are denoised: they are decoded soon, or begin a second pass now."""
+        active, beside = self._active, list[Row]()
+        for row in done:
+            if row not in active.rows:  # its request has failed with another row
+                continue
+            row.work.clock["denoised"] = self._clock()
+            if row.second_pass and row.second_pass.upscaler is None:
+                active.rows.remove(row)
+                self._take(row, None)
+            elif self._accelerator.decodes_beside(row.stage.family):
+                active.rows.remove(row)
+                beside.append(row)
+        if beside:
+            active.aside += beside
+            self._beside.begin(beside)
+
+    def collect(self) -> None:
+        """Take what was decoded beside the steps; what failed there is decoded here."""
+        active = self._active
+        for rows, pixels, seconds in self._beside.decoded():
+            mine = [row in active.aside for row in rows]  # others have ended meanwhile
+            active.blamed = [row.work for row in rows]
+            active.aside = [row for row in active.aside if row not in rows]
+            if pixels is None:
+                active.rows += [row for row, open in zip(rows, mine, strict=True) if open]
+                continue
+            self._decoded(rows, seconds)
+            for row, picture, open in zip(rows, pixels, mine, strict=True):
+                if open:
+                    self._take(row, picture)
+
+    def decode(self, rows: list[Row]) -> None:
+        """Decode rows of one size and model together, and end the requests that are complete."""
+        active, started = self._active, self._clock()
+        active.blamed = list({row.work: None for row in rows})
+        self._beat(rows[0].work.model.cost.decode(len(rows), rows[0].key.area))
         for row in rows:
-            yield from _decode_chunk([row], accelerator)
-        return
-    for row, picture in zip(rows, pixels, strict=True):
-        yield row, _checked(picture)
+            active.rows.remove(row)
+        with self._beside.vae:
+            decoded = list(decode(rows, self._accelerator))
+        self._decoded(rows, self._clock() - started)
+        for row, pixels in decoded:
+            self._take(row, pixels)
+
+    def _decoded(self, rows: list[Row], seconds: float) -> None:
+        """Learn how long a decode took."""
+        with spared("measuring a decode"):
+            rows[0].work.model.cost.observe_decode(len(rows), rows[0].key.area, seconds)
+        self._observe("decode", seconds, len(rows))
+
+    def _take(self, row: Row, pixels: Pixels | None) -> None:
+        """Take a row with its decoded image, or without where its second pass needs none."""
+        work = row.work
+        if work.ticket.future.done():
+            return
+        try:
+            if isinstance(pixels, Exception):
+                raise pixels
+            if row.second_pass:
+                self._begin_second(row, row.second_pass, pixels)
+                return
+            assert pixels is not None
+            work.finished[row.seed] = pixels
+            if len(work.finished) == len(work.seeds):
+                self._end(work)
+        except Exception as error:
+            self._active.fail(work, error)
+
+    def _begin_second(self, row: Row, second: SecondPass, pixels: Tensor | None) -> None:
+        """Begin the second pass, of the decoded picture where there is one."""
+        if pixels is None or second.upscaler is None:
+            self._continue(row, second.from_latents(row.latents, row.start.generator))
+            return
+        tiles = second.from_picture(to_image(pixels), row.start.generator)
+        left, then = partial(share_of, row), partial(self._continue, row)
+        learn = partial(row.work.model.cost.observe_turn, second.upscaler.name)
+        task = Task(row.work, tiles, then, left, "upscale", held=row.load, counted=learn)
+        self._active.tasks.add(task)
+
+    def _continue(self, row: Row, sample: Tensor) -> None:
+        row.begin_next(sample)
+        self._active.rows.append(row)
+
+    # -- results ----------------------------------------------------------------------------
+
+    def _end(self, work: Denoise) -> None:
+        """Have the images of a complete request reviewed, and pass them on."""
+        self._forecast.ended(work)
+        work.ticket.progress = Progress("decoding", work.steps, work.steps)
+        reviewers = [one for one in work.model.extensions if one.reviews(work.parameters)]
+        if reviewers:
+            tiles, then = _review(work, reviewers), partial(self._pass_on, work)
+            self._active.tasks.add(Task(work, tiles, then, lambda: 0.0, "safety"))
+        else:
+            self._pass_on(work, set())
+
+    def _pass_on(self, work: Denoise, objections: set[int]) -> None:
+        """Pass a request's pixels to the image threads."""
+        clock = work.clock
+        timings = {
+            "queue": clock["taken"] - work.ticket.submitted,
+            "encode": clock["prepared"] - clock["taken"],
+            "denoise": clock["denoised"] - clock["prepared"],
+            "decode": self._clock() - clock["denoised"],
+        }
+        self._images.submit(_deliver, work, timings, objections, self._policy)
 
 
-def _decoded(family: Family, latents: Tensor) -> Tensor:
-    """Decode to (N, 3, H, W), again in float32 where half precision overflows (SDXL's does)."""
-    pixels = family.to_pixels(latents)
-    overflowed = isfinite(latents).all() and not isfinite(pixels).all()
-    return family.to_pixels(latents, fp32=True) if overflowed else pixels
+def _review(work: Denoise, reviewers: Sequence[Extension]) -> Generator[None, None, set[int]]:
+    """Return the seeds of the images that an extension objects to; yield after each image."""
+    flagged = set()
+    for seed, pixels in sorted(work.finished.items()):
+        pictures = [to_image(pixels)]
+        if any(any(one.review(work.parameters, pictures)) for one in reviewers):
+            flagged.add(seed)
+        yield
+    return flagged
 
 
-def _checked(pixels: Tensor) -> Tensor | Exception:
-    """Turn (3, H, W) in 0..1 into (H, W, 3) uint8 on the CPU."""
-    if not isfinite(pixels).all():
-        return GenerationFailed(
-            "the model produced values that are not numbers; try another seed, a lower "
-            "guidance_scale, or SD_PRECISION=fp32"
-        )
-    return (pixels * 255).round().to(uint8).permute(1, 2, 0).contiguous().cpu()
-
-
-def to_image(pixels: Tensor) -> Image.Image:
-    """Turn (H, W, 3) uint8 into an RGB image."""
-    return Image.fromarray(pixels.numpy())
-
-
-# -- images to the caller -----------------------------------------------------------------------
-
-
-def flagged(work: Denoise) -> set[int] | None:
-    """Return the seeds of the images that an extension objects to; None where none was checked."""
-    seeds = sorted(work.finished)
-    pictures = [to_image(work.finished[seed]) for seed in seeds]
-    opinions = [one.review(work.parameters, pictures) for one in work.model.extensions]
-    known = [opinion for opinion in opinions if opinion is not None]
-    if not known:
-        return None
-    return {seed for seed, flags in zip(seeds, zip(*known, strict=True), strict=True) if any(flags)}
-
-
-def deliver(work: Denoise, timings: dict[str, float], flagged: set[int], policy: Policy) -> None:
+def _deliver(work: Denoise, timings: dict[str, float], flagged: set[int], policy: Policy) -> None:
     """Turn pixels into images and end the future, in an image thread."""
     try:
         images = []
@@ -109,28 +198,3 @@ def deliver(work: Denoise, timings: dict[str, float], flagged: set[int], policy:
         settle(work.ticket, GenerationFailed(f"the image could not be made: {error}"))
     finally:
         work.release()
-
-
-def settle(ticket: Ticket, outcome: Result | BaseException) -> None:
-    """End the ticket's future, once; of two threads that do, one succeeds."""
-    steps = ticket.progress.steps
-    if ticket.future.done():
-        return
-    with suppress(InvalidStateError):
-        if isinstance(outcome, Result):
-            ticket.progress = Progress("done", steps, steps)
-            ticket.future.set_result(outcome)
-        else:
-            state: State = "cancelled" if isinstance(outcome, Cancelled) else "failed"
-            ticket.progress = Progress(state, ticket.progress.step, steps)
-            ticket.future.set_exception(outcome)
-
-
-def readable(error: BaseException, accelerator: Accelerator) -> StableDiffusionError:
-    """Return an error for the caller; one that was not written for callers is logged."""
-    if isinstance(error, StableDiffusionError):
-        return error
-    logger.error("generating failed", exc_info=error)
-    if accelerator.is_out_of_memory(error):
-        return GenerationFailed("out of memory: ask for a smaller image or fewer images")
-    return GenerationFailed("generating this image failed; the log says why")

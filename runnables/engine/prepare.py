@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -29,27 +29,42 @@ from runnables.samplers.table import SamplerTable
 class Preparer:
     """A preparer makes rows, and keeps the encodings of the last `cache_size` prompts."""
 
-    def __init__(self, cache_size: int) -> None:
+    def __init__(self, cache_size: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._prompts = Prompts(cache_size)
+        self._clock = clock
 
     def forget(self, family: Family) -> None:
         """Forget the prompts of a model that is gone."""
         self._prompts.forget(family)
 
-    def prepare(self, works: Sequence[Denoise]) -> Iterator[tuple[Denoise, list[Row] | Exception]]:
-        """Return each request with its rows, or with the error that ends it and no other."""
-        for work in works:
-            work.clock["taken"] = time.monotonic()
-        with suppress(Exception):  # whoever is to blame fails alone, below
-            self._encode(works)
-        for work in works:
-            try:
-                self._encode([work])
-                yield work, self._rows(work)
-            except Exception as error:
-                yield work, error
-            work.clock["prepared"] = time.monotonic()
+    def encode(self, works: Sequence[Denoise]) -> None:
+        """Encode the prompts of several requests together; one that fails is encoded later."""
         self._prompts.trim()
+        for work in works:
+            work.clock["taken"] = self._clock()
+        with suppress(Exception):  # whoever is to blame fails alone, in `rows`
+            self._encode(works)
+
+    def rows(self, work: Denoise) -> Generator[None, None, list[Row]]:
+        """Return a request's rows; yield after each image, where those start from a picture."""
+        self._encode([work])
+        stages, rows = self._stages(work), list[Row]()
+        for seed, start in _starts(work):
+            rows.append(Row(work, seed, stages, start))
+            if work.inputs.image is not None:
+                yield
+        work.clock["prepared"] = self._clock()
+        return rows
+
+    def at_once(self, work: Denoise) -> list[Row]:
+        """Return a request's rows, without anything in between."""
+        tiles = self.rows(work)
+        while True:
+            try:
+                next(tiles)
+            except StopIteration as end:
+                rows: list[Row] = end.value
+                return rows
 
     def _encode(self, works: Sequence[Denoise]) -> None:
         self._prompts.encode(
@@ -59,10 +74,6 @@ class Preparer:
             for text in _texts(work, family)
             if text is not None
         )
-
-    def _rows(self, work: Denoise) -> list[Row]:
-        stages = self._stages(work)
-        return [Row(work, seed, stages, start) for seed, start in _starts(work)]
 
     def _stages(self, work: Denoise) -> list[Stage]:
         active = _active(work, Pass(work.parameters, work.size, work.calls, work.inputs.controls))

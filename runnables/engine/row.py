@@ -60,6 +60,7 @@ class Row:
     Attributes:
         state: (depth, C, h, w) float32, the sampler's state; slot 0 is the current sample.
         step: denoiser calls done in the current stage; `done` counts those of all stages.
+        denoised: whether the current stage is over, and the latents wait to be decoded.
         kept: what extensions remember from call to call.
         noise: (C, h, w) of the current stage's steps whose sampler needs some, on the device.
     """
@@ -109,12 +110,16 @@ class Row:
     @property
     def load(self) -> float:
         """Return the denoiser rows of the next call, with what extensions add as fractions."""
+        if self.denoised:
+            return 1.0
         weight = sum(one.load_of(part, self) for one, part in self.stage.active)
         return self.denoiser_rows * (1 + weight)
 
     @property
     def key(self) -> BatchKey:
         _, _, height, width = self.state.shape
+        if self.denoised:
+            return BatchKey(self.stage.family.number, height, width, 0, decoding=True)
         acting = frozenset(
             one.name for one, part in self.stage.active if one.splits and one.acts(part, self)
         )
@@ -152,6 +157,7 @@ class Row:
         if self.step < len(self.stage.table):
             return False
         if len(self._stages) == 1 or self.second_pass:
+            self.denoised = True
             return True
         self.begin_next(self.latents)
         return False
@@ -166,6 +172,7 @@ class Row:
     def _enter(self, sample: Tensor) -> None:
         """Begin the current stage: its noise comes from the generator before any later one."""
         stage = self.stage
+        self.denoised = False
         self.state = _first_state(sample, stage.table)
         shape = (1, *sample.shape)
         self.noise = draw_noises(stage.table, shape, self.start.generator, stage.family)

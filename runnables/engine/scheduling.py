@@ -12,6 +12,7 @@ Three rules hold everywhere, and `tests/runnables/engine/test_fairness.py` prove
 
 from __future__ import annotations
 
+import math
 import statistics
 import threading
 import time
@@ -35,7 +36,7 @@ AHEAD = 2  # how many full batches of rows are prepared and kept in memory
 STRETCH = 2.0  # how many times longer a step may become by those that are not first in line
 LARGEST_SURPLUS = 3.0  # how wrong one request's estimates may be, as the next ones count it
 MOST_DEBT_STEPS = 10  # steps in which the first in line make up for a delay, at most
-SURPLUS_GAIN = 0.1  # how far one request moves the surplus
+SURPLUS_GAIN = 0.03  # how far one request moves the surplus
 FORGET = 1000  # callers that are remembered; then the half that was served least is forgotten
 
 
@@ -63,6 +64,7 @@ class BatchKey:
         height, width: of the latents.
         tokens: length of the text conditioning.
         acting: the extensions that act at this step and cannot share it with others.
+        decoding: whether the call is one of the VAE, for rows that are denoised.
     """
 
     family: int
@@ -70,6 +72,7 @@ class BatchKey:
     width: int
     tokens: int
     acting: frozenset[str] = frozenset()
+    decoding: bool = False
 
     @property
     def area(self) -> int:
@@ -86,10 +89,10 @@ class Candidate(Generic[R]):
 
     Attributes:
         work: what the row is an image of.
-        load: denoiser rows of the next call.
+        load: denoiser rows of the next call; 1 of a call that decodes.
         calls: denoiser calls that are left.
-        left_s: seconds of them, alone on the machine.
-        added_s: seconds that the row adds to them where others make the same calls.
+        left_s: seconds until the row is decoded, alone on the machine.
+        added_s: seconds of them that the row adds where others make the same calls.
         fresh: whether it has taken no step yet.
     """
 
@@ -137,8 +140,12 @@ class Turns(Generic[R]):
         self._clock = clock
         self._served: dict[str, float] = {}  # virtual time: seconds by weight, by caller
         self._floor = 0.0  # the virtual time at which new callers begin
-        self._credit: dict[BatchKey, float] = {}  # seconds that waiting batch keys may take
+        self._spare = 0.0  # seconds that batch keys other than the first may take
+        self._taken: dict[BatchKey, float] = {}  # seconds that each of them took while it waits
         self._led: BatchKey | None = None
+        self._leader = ""  # the caller who is first in line
+        self._leads = True  # whether the chosen call belongs to the time of the first in line
+        self._decoded = False  # whether the last call was one of the VAE
         self._peers_s = 0.0  # estimated, of the chosen step without those that fill it
         self._debt = 0.0  # seconds by which others than the first were served too much
 
@@ -159,10 +166,10 @@ class Turns(Generic[R]):
         Args:
             candidates: all of them, at least one. A single one is always taken.
         """
-        behind = min(candidates, key=lambda one: self.served(one.caller))
-        self._floor = max(self._floor, self.served(behind.caller))
+        self._floor = max(self._floor, min(self.served(one.caller) for one in candidates))
         # callers of equal load differ by parts of a step, which must not limit what they share
-        level = self._floor + self._seconds(behind, self._limit(behind)) / 2
+        by_key = {one.key: one for one in candidates}.values()
+        level = self._floor + max(self._seconds(one, self._limit(one)) for one in by_key) / 2
         now = self._clock()
 
         def rank(one: Candidate[R]) -> tuple[bool, bool, float]:
@@ -170,51 +177,64 @@ class Turns(Generic[R]):
             place = one.due if overdue else one.pending_s
             return self.served(one.caller) > level, not overdue, place
 
-        first = min(candidates, key=rank)
-        self._led = first.key
-        if (key := self._due(candidates, first.key, level)) is not None:
-            first = min((one for one in candidates if one.key == key), key=rank)
+        steps = [one for one in candidates if not one.key.decoding]
+        first = min(steps or candidates, key=rank)
+        if first.key != self._led:
+            self._spare = max(self._spare, 0.0)  # what others took of another's time is past
+        self._led, self._leader, self._leads, most_s = first.key, first.caller.name, True, math.inf
+        ahead = min(candidates, key=rank)  # before the steps: an image to decode
+        if ahead.key.decoding and (not self._decoded or self.served(first.caller) > level):
+            first = ahead  # no step waits for more than one such call
+        elif (key := self._due(candidates, first.key, level)) is not None:
+            first, self._leads = min((o for o in candidates if o.key == key), key=rank), False
+            most_s = self._spare if key.decoding else most_s
         alike = [one for one in candidates if one.key == first.key]
-        return self._fill(first, alike, level)
+        return self._fill(first, alike, level, most_s)
 
     def _due(
         self, candidates: Sequence[Candidate[R]], led: BatchKey, level: float
     ) -> BatchKey | None:
-        """Return another batch key whose turn it is: it has waited for as long as its call takes.
+        """Return another batch key whose turn it is: there has been as much time as its call takes.
 
-        One with a new row only waits for one step.
+        Of all others the one that has taken least goes first. One with a new row waits for one step
+        only, and images to decode until there is time for one of them.
         """
         groups: dict[BatchKey, list[Candidate[R]]] = {}
         for one in candidates:
-            if one.key != led:
+            if one.key != led and not (one.key.decoding and self._decoded):
                 groups.setdefault(one.key, []).append(one)
-        left: dict[BatchKey, float] = {}
-        for key, group in groups.items():
-            new = any(one.fresh and self.served(one.caller) <= level for one in group)
-            load = min(sum(one.load for one in group), self._limit(group[0]))
-            needed = 0.0 if new else self._seconds(group[0], load)
-            left[key] = self._credit.get(key, 0.0) - needed
-        due = max(left, key=lambda key: left[key], default=None)
-        return due if due is not None and self._credit.get(due, 0.0) > 0 <= left[due] else None
+        new = {
+            key
+            for key, group in groups.items()
+            if any(one.fresh and self.served(one.caller) <= level for one in group)
+        }
+        due = min(groups, key=lambda key: (key not in new, self._taken.get(key, 0.0)), default=None)
+        if due is None or self._spare <= 0:
+            return None
+        group = groups[due]
+        load = group[0].load if due.decoding else sum(one.load for one in group)
+        needed = self._seconds(group[0], min(load, self._limit(group[0])))
+        return due if due in new or needed <= self._spare else None
 
     def _fill(
-        self, first: Candidate[R], alike: list[Candidate[R]], level: float
+        self, first: Candidate[R], alike: list[Candidate[R]], level: float, most_s: float
     ) -> list[Candidate[R]]:
         """Return the first, its peers, and of the others those that at most double the step.
 
         New rows go before others, so that they take their first step soon, and then those that have
-        least left.
+        least left. All of it takes at most `most_s`, unless the first alone takes longer.
         """
         alike = sorted(alike, key=lambda one: (not one.fresh, one.pending_s))
         room, longest = self._limit(first), first.work.seconds
         peers = [one for one in alike if self.served(one.caller) <= level and one.left_s <= longest]
         chosen, load = [first], first.load
         for one in peers:
-            if one is not first and load + one.load <= room:
+            fits = load + one.load <= room and self._seconds(first, load + one.load) <= most_s
+            if one is not first and fits:
                 chosen.append(one)
                 load += one.load
         self._peers_s = self._seconds(first, load)
-        allowed = STRETCH * self._peers_s - self._debt
+        allowed = min(STRETCH * self._peers_s - self._debt, most_s)
         for one in sorted(alike, key=lambda one: self.served(one.caller) > level):
             fits = load + one.load <= room and self._seconds(first, load + one.load) <= allowed
             if one not in chosen and fits:
@@ -229,6 +249,12 @@ class Turns(Generic[R]):
         """
         self._debt = min(max(self._debt + seconds, 0.0), MOST_DEBT_STEPS * self._peers_s)
 
+    def took_beside(self, caller: Caller, seconds: float) -> None:
+        """Count seconds of a task: to its caller, and as a delay of another's steps."""
+        self.charge(caller, seconds)
+        if caller.name != self._leader:
+            self.delayed(seconds)
+
     def took(
         self,
         chosen: Sequence[Candidate[R]],
@@ -236,16 +262,20 @@ class Turns(Generic[R]):
         seconds: float,
     ) -> None:
         """Count a step: to its callers by load, and to the batch keys that waited for it."""
-        self.delayed(seconds - STRETCH * self._peers_s)
+        key = chosen[0].key
+        self._decoded = key.decoding
         load = sum(one.load for one in chosen)
         for one in chosen:
             self.charge(one.caller, seconds * one.load / load)
-        key, before = chosen[0].key, self._credit
-        waiting = {one.key for one in candidates} - {key, self._led}
-        earned = seconds / len(waiting) if waiting and key == self._led else 0.0
-        self._credit = {other: before.get(other, 0.0) + earned for other in waiting}
-        if key != self._led:
-            self._credit[key] = before.get(key, 0.0) - seconds
+        others = {one.key for one in candidates if one.key != self._led}
+        if self._leads:
+            self.delayed(seconds - STRETCH * self._peers_s)
+            self._spare += seconds if others else -self._spare
+        else:
+            self.delayed(seconds if chosen[0].caller.name != self._leader else 0.0)
+            self._spare -= seconds
+            self._taken[key] = self._taken.get(key, 0.0) + seconds
+        self._taken = {other: self._taken.get(other, 0.0) for other in others}
 
 
 # -- estimates --------------------------------------------------------------------------------
@@ -267,7 +297,9 @@ class Forecast(Generic[R]):
         """Estimate the seconds until a row ends. Among the candidates are all that take steps."""
         shorter = longer = elsewhere = 0.0
         for other in candidates:
-            if other.key != one.key:
+            if other.key.decoding:
+                shorter += other.added_s
+            elif other.key != one.key:
                 elsewhere += other.added_s + (other.left_s - other.added_s) / SHARING
             elif other.calls > one.calls:
                 longer += other.added_s * one.calls / other.calls
@@ -328,6 +360,7 @@ class Queue:
         self._clock = clock
         self._waiting: list[Work] = []
         self._changed = threading.Condition()
+        self._woken = False
         self.closed = False
 
     def __len__(self) -> int:
@@ -405,15 +438,17 @@ class Queue:
             self._changed.notify_all()
 
     def wake(self) -> None:
-        """End a `wait`, because there is something else to do."""
+        """End a `wait`, this one or the next, because there is something else to do."""
         with self._changed:
+            self._woken = True
             self._changed.notify_all()
 
     def wait(self, timeout: float) -> None:
         """Sleep until something is admitted, or the queue is being closed, or the timeout."""
         with self._changed:
-            if not self._waiting:
+            if not self._waiting and not self._woken:
                 self._changed.wait(timeout)
+            self._woken = False
 
     def _wait(self, work: Work) -> float:
         """Estimate the seconds for which others hold a request up.
@@ -461,31 +496,32 @@ class Queue:
 
 def has_room(
     active: Sequence[Candidate[Any]],
-    held: float,
-    taken: Sequence[Work],
+    tasks: Iterable[Task],
     following: Work | None,
     row_limit: Callable[[int], float],
 ) -> bool:
     """Return whether to prepare another request.
 
     Some batches are prepared ahead, as many again for a request that is much shorter than some row,
-    and as many again for a caller who has no row yet.
+    and as many again for a caller of whom nothing is being served: whatever others have sent, there
+    is room for that one.
 
     Args:
         active: the rows that take steps.
-        held: load of the rows that wait for a task.
-        taken: what is about to be prepared.
+        tasks: some hold rows that wait for them, or are about to make some.
         following: the next request in the queue.
         row_limit: denoiser rows of a call, by latent area.
     """
     if following is None:
         return False
-    load = held + sum(one.load for one in active) + sum(work.rows_to_come for work in taken)
-    areas = [one.key.area for one in active[:1]] + [work.area for work in taken[:1]]
+    held, caller = [task for task in tasks if task.held], following.ticket.caller
+    load = sum(one.load for one in active) + sum(task.held for task in held)
+    areas = [one.key.area for one in active[:1]] + [task.work.area for task in held[:1]]
     pending_s = following.seconds * PATIENCE[following.parameters.priority]
     shorter = any(STRETCH * pending_s < one.pending_s for one in active)
-    new = all(one.caller.name != following.ticket.caller.name for one in active)
-    return load < AHEAD * row_limit(max(areas, default=1)) * (1 + shorter + new)
+    served = [*(one.work for one in active), *(task.work for task in held)]
+    new = all(work.ticket.caller.name != caller.name for work in served)
+    return load < AHEAD * row_limit(max(areas, default=1)) * (1 + shorter + 2 * new)
 
 
 # -- tasks beside the steps -------------------------------------------------------------------
@@ -493,7 +529,7 @@ def has_room(
 
 @dataclass(eq=False)
 class Task:
-    """A task takes turns with the steps, such as the tiles of a picture being enlarged.
+    """A task takes turns with the steps: it enlarges, encodes or reviews pictures.
 
     The engine's thread runs the generator up to its next `yield`, takes steps for at least as long,
     and comes back. So a long task neither stalls the steps nor waits for all of them.
@@ -502,19 +538,19 @@ class Task:
         work: its urgency says which task goes first.
         tiles: the work, up to each `yield`.
         then: called with what `tiles` returns.
-        name: of the upscaler, by which its speed is learnt.
         left_s: estimated seconds of what is left, and of what waits for it.
-        held: load of the row that waits for it.
-        counted: called after every tile.
+        stage: as which its seconds are observed.
+        held: load of the rows that wait for it.
+        counted: called with the seconds of every tile.
     """
 
     work: Work
     tiles: Generator[None, None, Any]
     then: Callable[[Any], None]
-    name: str
     left_s: Callable[[], float]
+    stage: str
     held: float = 0.0
-    counted: Callable[[], None] = lambda: None
+    counted: Callable[[float], None] = lambda seconds: None
 
 
 class Tasks:

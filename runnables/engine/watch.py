@@ -14,11 +14,13 @@ from contextlib import contextmanager
 
 import torch
 
-from runnables.engine.finish import settle
+from runnables.engine.outcome import settle
 from runnables.errors import EngineFailed, StableDiffusionError
 from runnables.ticket import Ticket
 
 logger = logging.getLogger(__name__)
+
+Observe = Callable[[str, float, int], None]  # takes stage, seconds and rows of a piece of work
 
 LOOK_S = 0.25
 LATE_S = 1.0  # how long the engine's thread has to end a request whose time is over

@@ -50,8 +50,8 @@ class Work(Protocol):
         """
         ...
 
-    def begin(self, prepared: list[Any], tasks: Any) -> None:
-        """Add the work that is `prepared` to the rows, or to the `tasks` (`scheduling.Tasks`)."""
+    def begin(self, prepare: Any, tasks: Any) -> None:
+        """Have rows made by `prepare(work)`, or add to the `tasks` (`scheduling.Tasks`)."""
         ...
 
     def release(self) -> None:

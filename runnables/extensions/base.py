@@ -195,9 +195,13 @@ class Extension:
         """Return its call for a batch; `parts` of the R rows are None where not requested."""
         return None
 
-    def review(self, parameters: Parameters, pictures: Sequence[Image]) -> list[bool] | None:
-        """Return which finished pictures it objects to; None where it has no opinion."""
-        return None
+    def reviews(self, parameters: Parameters) -> bool:
+        """Return whether it has an opinion on a request's finished pictures."""
+        return False
+
+    def review(self, parameters: Parameters, pictures: Sequence[Image]) -> list[bool]:
+        """Return which finished pictures it objects to, where it `reviews` them."""
+        return [False for _ in pictures]
 
     def preview(self, row: RowState, output: Tensor) -> Image | None:
         """Return the row's picture as it looks now, of the guided model output (C, h, w)."""

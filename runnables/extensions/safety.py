@@ -36,14 +36,15 @@ class SafetyCheck(Extension):
         return "safety_checker" in family.checkpoint.components
 
     def wanted(self, parameters: Parameters) -> bool:
-        """Return False: the check is no part of a row. `review` decides by the policy."""
+        """Return False: the check is no part of a row. `reviews` decides by the policy."""
         return False
 
-    def review(self, parameters: Parameters, pictures: Sequence[Image]) -> list[bool] | None:
-        """Flag images; a request may decline only where the policy merely flags."""
+    def reviews(self, parameters: Parameters) -> bool:
+        """Return whether images are checked; a request may decline where the policy only flags."""
         declined = self._policy == "flag" and not parameters.safety_check
-        if self._policy == "off" or declined:
-            return None
+        return self._policy != "off" and not declined
+
+    def review(self, parameters: Parameters, pictures: Sequence[Image]) -> list[bool]:
         parts = self.family.checkpoint.components
         inputs = parts["feature_extractor"](list(pictures), return_tensors="pt").pixel_values
         # The checker blackens what it flags, so it gets copies that nobody sees.

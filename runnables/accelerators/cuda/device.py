@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
 import torch
@@ -38,6 +39,10 @@ class EventMark(Mark):
     def wait(self) -> None:
         self._event.synchronize()
 
+    def precede(self, stream: torch.cuda.Stream) -> None:
+        """Let a stream's later work wait for the mark."""
+        stream.wait_event(self._event)
+
     def seconds_since(self, earlier: Self) -> float:
         return float(earlier._event.elapsed_time(self._event)) / 1000
 
@@ -59,6 +64,7 @@ class Cuda(Accelerator):
         self._graphs: Graphs | None = None
         if settings.cuda_graphs_mb:
             self._graphs = Graphs(CudaGraph, settings.cuda_graphs_mb * 1e6)
+        self._side = torch.cuda.Stream()  # of the thread that decodes
         self._moving: set[int] = set()  # models whose weights come to the device at every call
         self.static = settings.compile == "full"
         if self.static or self._graphs is not None:  # these want few batch sizes
@@ -98,6 +104,16 @@ class Cuda(Accelerator):
         if self._graphs is None or family.number in self._moving:
             return super().denoise(family, sample, timesteps, conditioning)
         return self._graphs.denoise(family, sample, timesteps, conditioning)
+
+    def decodes_beside(self, family: Family) -> bool:
+        return family.number not in self._moving  # their hooks know one thread only
+
+    @contextmanager
+    def beside(self, after: Mark) -> Iterator[None]:
+        assert isinstance(after, EventMark)
+        with super().beside(after), torch.cuda.stream(self._side):
+            after.precede(self._side)
+            yield
 
     def adopt(self, module: nn.Module, size: tuple[int, int]) -> None:
         super().adopt(module, size)

@@ -24,7 +24,8 @@ class CudaGraph:
         torch.cuda.synchronize()
         before = torch.cuda.memory_reserved()
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        # only this thread's calls are part of it: another one decodes meanwhile
+        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
             self._output = call(self._inputs)
         self.nbytes = max(0, torch.cuda.memory_reserved() - before)
 

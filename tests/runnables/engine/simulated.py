@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -63,14 +63,17 @@ class Row:
     def candidate(self) -> Candidate[Row]:
         work: Any = self.work
         key, calls = SIZES[work.request.size], work.steps - self.done
-        left_s = COST.left(2.0 * key.area * calls, calls)
+        left_s = COST.left(2.0 * key.area * calls, calls) + COST.decode(1, key.area)
         added_s = left_s - calls * COST.overhead
-        return Candidate(self, work, key, 2.0, calls, left_s, added_s, fresh=self.done == 0)
+        if not calls:
+            key = replace(key, tokens=0, decoding=True)
+        load = 2.0 if calls else 1.0
+        return Candidate(self, work, key, load, calls, left_s, added_s, fresh=self.done == 0)
 
     @property
     def share_s(self) -> float:
-        calls = self.work.steps - self.done
-        return COST.share(2.0 * self.work.area * calls, calls)
+        calls, area = self.work.steps - self.done, self.work.area
+        return COST.share(2.0 * area * calls, calls) + COST.decode(1, area)
 
 
 @dataclass(eq=False)
@@ -117,11 +120,7 @@ class Machine:
         self.now = 0.0
         self.rows: list[Row] = []
         self.busy_s = 0.0
-        self.turns: Turns[Row] = Turns(
-            lambda one: LIMIT,
-            lambda one, load: COST.step(load, one.key.area),
-            lambda: self.now,
-        )
+        self.turns: Turns[Row] = Turns(self._limit, _seconds, lambda: self.now)
         self.forecast: Forecast[Row] = Forecast(lambda: self.now)
         self.queue = Queue(max_wait, self._busy, self.turns.served, lambda: self.now)
 
@@ -148,16 +147,14 @@ class Machine:
             request.refused = error
 
     def _admit(self) -> None:
-        while has_room(self._candidates(), 0.0, [], self.queue.first, lambda area: LIMIT):
+        while has_room(self._candidates(), [], self.queue.first, lambda area: LIMIT):
             work: Any = self.queue.take()
             self.rows += [Row(work) for _ in range(work.left)]
 
     def _step(self) -> None:
         candidates = self._candidates()
         chosen = self.turns.choose(candidates)
-        area = chosen[0].key.area
-        done = sum(one.calls == 1 for one in chosen)
-        seconds = COST.step(sum(one.load for one in chosen), area) + COST.decode_rate * area * done
+        seconds = _seconds(chosen[0], sum(one.load for one in chosen))
         self.now += seconds
         self.busy_s += seconds
         for row in [one.row for one in chosen]:
@@ -169,16 +166,18 @@ class Machine:
         candidates = self._candidates()
         for work in works:
             last = max((c for c in candidates if c.work is work), key=lambda c: c.calls)
+            if not last.calls:
+                continue
             eta = self.forecast.seconds(last, candidates)
             if last.calls <= work.steps - 5:
                 work.request.etas.append((self.now, eta))
 
     def _count(self, row: Row) -> None:
-        row.done += 1
         work = row.work
         if work.request.begun is None:
             work.request.begun = self.now
-        if row.done == work.steps:
+        row.done += 1
+        if row.done > work.steps:  # it was decoded
             self.rows.remove(row)
             work.left -= 1
             if not work.left:
@@ -186,12 +185,24 @@ class Machine:
                 ended: Any = work
                 self.forecast.ended(ended)
 
+    def _limit(self, one: Candidate[Row]) -> float:
+        if not one.key.decoding:
+            return LIMIT
+        waiting = 2 * sum(row.done < row.work.steps for row in self.rows)
+        seconds = COST.step(min(waiting, LIMIT), one.key.area)
+        return max(1, int(seconds / COST.decode(1, one.key.area)))
+
     def _candidates(self) -> list[Candidate[Row]]:
         return [row.candidate for row in self.rows]
 
     def _busy(self) -> Iterator[Busy]:
         for row in self.rows:
             yield Busy(row.work.ticket.caller, row.work.urgency, row.share_s)
+
+
+def _seconds(one: Candidate[Row], load: float) -> float:
+    area = one.key.area
+    return COST.decode(load, area) if one.key.decoding else COST.step(load, area)
 
 
 def alone(request: Request) -> float:

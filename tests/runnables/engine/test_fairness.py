@@ -1,8 +1,13 @@
-"""The bounds of the policy hold on a machine with a virtual clock: no model, no real seconds."""
+"""The bounds of the policy hold on a machine with a virtual clock: no real seconds.
+
+Most tests run the policy alone (`simulated.py`), and some the whole engine (`virtual.py`).
+"""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +15,11 @@ import pytest
 
 from runnables.engine.scheduling import STRETCH
 from runnables.errors import DeadlineExceeded, OverCapacity
-from runnables.ticket import Caller
+from runnables.parameters import TextToImage
+from runnables.ticket import Caller, Ticket
+from tests.runnables.engine import virtual
 from tests.runnables.engine.simulated import LIMIT, Machine, Request, alone, full_step
+from tests.runnables.engine.virtual import VirtualEngine
 
 FLOODER, SMALL = Caller("flooder"), Caller("small")
 
@@ -116,22 +124,70 @@ def test_a_deadline_that_cannot_be_kept_is_refused_at_once() -> None:
 @pytest.mark.parametrize(("load", "share"), [(0.3, 0.9), (0.5, 0.9), (1.0, 0.8)])
 def test_estimates_after_five_steps_are_right_within_30_percent(load: float, share: float) -> None:
     """Who comes later is not known: the fuller the machine (2.0), the worse the estimates."""
-    requests = _poisson(load)
-    Machine().run(requests)
-    errors = [
-        abs(eta / (one.ended - at) - 1)
-        for one in requests
-        for at, eta in one.etas
-        if one.ended is not None
-    ]
+    errors = []
+    for seed in (1, 2):
+        requests = _poisson(load, seed)
+        Machine().run(requests)
+        for one in requests:
+            assert one.ended is not None
+            errors += [abs(eta / (one.ended - at) - 1) for at, eta in one.etas]
     assert np.mean([error <= 0.3 for error in errors]) >= share
 
 
-def _poisson(load: float, count: int = 300) -> list[Request]:
+def _poisson(load: float, seed: int = 1, count: int = 300) -> list[Request]:
     """Return arrivals at a multiple of what one at a time can serve."""
-    rng, at, requests = random.Random(1), 0.0, []
+    rng, at, requests = random.Random(seed), 0.0, []
     for _ in range(count):
         at += rng.expovariate(load / alone(Request(0.0, 27)))
         size = rng.choice(["square", "square", "tall"])
         requests.append(Request(at, rng.randint(4, 50), size=size))
     return requests
+
+
+# -- the whole engine ---------------------------------------------------------------------------
+
+
+def _wanted(steps: int, **options: Any) -> TextToImage:
+    return TextToImage(prompt="sea", seed=1, num_inference_steps=steps, **options)
+
+
+def _latencies(engine: VirtualEngine, count: int, steps: int) -> list[float]:
+    """Return the seconds of the small caller's requests, sent one after the other from 0.3 s on."""
+    sent: list[Ticket] = []
+
+    def send() -> None:
+        sent.append(engine.submit(_wanted(steps), caller=SMALL))
+        if len(sent) < count:
+            sent[-1].future.add_done_callback(lambda _: engine.after(0.05, send))
+
+    engine.after(0.3, send)
+    engine.run(lambda: len(sent) == count and sent[-1].future.done())
+    return [engine.latency(ticket) for ticket in sent]
+
+
+@pytest.mark.parametrize("steps", [4, 20])
+@pytest.mark.parametrize("options", [{}, {"width": 96}])
+def test_a_flood_costs_another_caller_of_the_engine_a_doubling_and_a_step(
+    tiny_model: Callable[[str], Path], steps: int, options: dict[str, int]
+) -> None:
+    """Encoding and decoding count, and the flood has begun before the small caller comes."""
+    folder = tiny_model("sd1")
+    (solo,) = _latencies(VirtualEngine(folder), 1, steps)
+    engine = VirtualEngine(folder)
+    for _ in range(80):
+        engine.submit(_wanted(steps, **options), caller=FLOODER)
+    area = 1.5 if options else 1.0
+    bound = STRETCH * solo + virtual.STEP_S + virtual.LIMIT * virtual.ROW_S * area
+    assert max(_latencies(engine, 4, steps)) <= bound
+
+
+@pytest.mark.parametrize("jobs", [1, 4])
+def test_short_requests_stay_short_beside_long_ones_in_the_engine(
+    tiny_model: Callable[[str], Path], jobs: int
+) -> None:
+    folder = tiny_model("sd1")
+    (solo,) = _latencies(VirtualEngine(folder), 1, 4)
+    engine = VirtualEngine(folder)
+    for _ in range(jobs):
+        engine.submit(_wanted(150, num_images_per_prompt=4), caller=SMALL)
+    assert np.percentile(_latencies(engine, 20, 4), 95) <= 3.0 * solo

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from runnables.engine import engine as engines
+from runnables.engine import loop
 from runnables.engine.loaded_model import LoadedModel
 from runnables.engine.model_pool import MOST_WAITING, ModelPool
 from runnables.errors import (
@@ -247,6 +247,6 @@ def test_idle_models_are_loaded_without_delay(
     several: Callable[..., StableDiffusionRunnable], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The engine is woken by the request and by the model: it never looks around by itself here."""
-    monkeypatch.setattr(engines, "IDLE_S", 3600.0)
+    monkeypatch.setattr(loop, "IDLE_S", 3600.0)
     runnable = several()
     assert pixels(runnable.submit(wanted("sd2"))).shape == (64, 64, 3)

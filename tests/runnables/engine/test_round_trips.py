@@ -93,15 +93,15 @@ def test_fifty_steps_read_nothing(start: Start, kind: str, monkeypatch: pytest.M
     runnable = start(kind)
     ancestral = {} if kind == "sd3" else {"scheduler": "euler_a", "guidance_rescale": 0.5}
     counts: list[int] = []
-    engine = engine_of(runnable)
-    original = engine._step
+    steps = engine_of(runnable)._steps
+    original = steps.step
 
     def step(rows: list[Row]) -> None:
         with counted(monkeypatch) as reads:
             original(rows)
         counts.append(reads.count)
 
-    monkeypatch.setattr(engine, "_step", step)
+    monkeypatch.setattr(steps, "step", step)
     parameters: dict[str, Any] = {"prompt": "x", "seed": 3, "guidance_scale": 5.0, **ancestral}
     runnable.txt2img(TextToImage(num_inference_steps=50, **parameters))
     assert counts[:49] == [0] * 49, "the last one decodes the image"
@@ -148,9 +148,7 @@ def _rows(model: LoadedModel, requests: list[tuple[Parameters, Inputs]]) -> list
     rows: list[Row] = []
     for work in works:
         work.read()
-    for _, made in Preparer(8).prepare(works):
-        assert isinstance(made, list), made
-        rows += made
+        rows += Preparer(8).at_once(work)
     return rows
 
 

@@ -92,14 +92,26 @@ def test_a_new_caller_has_no_credit_of_times_before_it_came() -> None:
 def test_two_batches_are_prepared_ahead_and_more_for_short_and_for_new_callers() -> None:
     full = [candidate(Request(0.0, 20)) for _ in range(8)]  # 16 of 8 rows a call, twice
     same: Any = Work(Request(0.0, 20))
-    assert has_room(full[:7], 0.0, [], same, lambda area: 8)
-    assert not has_room(full, 0.0, [], same, lambda area: 8)
-    assert not has_room(full[:7], 2.0, [], same, lambda area: 8), "a row that waits for a task"
-    assert not has_room([], 0.0, [], None, lambda area: 8), "nothing waits"
+    waiting = task(1.0)
+    waiting.held = 2.0
+    assert has_room(full[:7], [], same, lambda area: 8)
+    assert not has_room(full, [], same, lambda area: 8)
+    assert not has_room(full[:7], [waiting], same, lambda area: 8), "a row that waits for a task"
+    assert not has_room([], [], None, lambda area: 8), "nothing waits"
     short: Any = Work(Request(0.0, 4))
-    assert has_room(full, 0.0, [], short, lambda area: 8)
+    assert has_room(full, [], short, lambda area: 8)
     other: Any = Work(Request(0.0, 20, caller=Caller("other")))
-    assert has_room(full, 0.0, [], other, lambda area: 8)
+    assert has_room(full, [], other, lambda area: 8)
+
+
+def test_one_caller_leaves_room_for_others_on_an_empty_machine() -> None:
+    flood: Any = Work(Request(0.0, 20, caller=Caller("flooder")))
+    other: Any = Work(Request(0.0, 20))
+    begun: list[Task] = []
+    while has_room([], begun, flood, lambda area: 8):
+        begun.append(Task(flood, iter(()), print, float, "encode", held=2.0))  # type: ignore[arg-type]
+    assert len(begun) == 8, "two batches"
+    assert has_room([], begun, other, lambda area: 8)
 
 
 class Urgent:
@@ -107,12 +119,13 @@ class Urgent:
 
     def __init__(self, urgency: float, caller: Caller = ANYBODY) -> None:
         self.urgency = urgency
+        self.area = 1
         self.ticket = self
         self.caller = caller
 
 
 def task(urgency: float, caller: Caller = ANYBODY) -> Task:
-    return Task(Urgent(urgency, caller), iter(()), print, "", float)  # type: ignore[arg-type]
+    return Task(Urgent(urgency, caller), iter(()), print, float, "upscale")  # type: ignore[arg-type]
 
 
 def test_half_of_the_time_belongs_to_steps() -> None:

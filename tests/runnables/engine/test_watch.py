@@ -17,8 +17,9 @@ from PIL import Image
 
 from runnables.accelerators.cpu.device import Cpu
 from runnables.engine import engine as engines
+from runnables.engine import loop as loops
 from runnables.engine.batch import Batch
-from runnables.engine.finish import settle
+from runnables.engine.outcome import settle
 from runnables.engine.watch import LATE_S, SLOWER, Watch
 from runnables.errors import (
     Cancelled,
@@ -223,17 +224,19 @@ def test_deadlines_and_cancels_hold_while_a_step_never_returns(
 def test_a_step_that_stands_still_is_told_and_forgiven(
     start: Start, stuck: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runnable = start("sd1", max_queue_s=3600, stall_s=0.5)
+    runnable = start("sd1", max_queue_s=3600)
+    watch = engine_of(runnable)._watch
     monkeypatch.setattr("runnables.engine.watch.SLOWER", 0.0)
     stuck.clear()
     ticket = runnable.submit(wanted())
+    monkeypatch.setattr(watch, "_stall_s", 0.5)  # an idle engine is as quiet
     assert isinstance(ticket.future.exception(timeout=30), EngineFailed)
     assert not runnable.alive and not runnable.ready
     with pytest.raises(EngineFailed):
         runnable.submit(wanted())
+    monkeypatch.setattr(watch, "_stall_s", 300.0)
     stuck.set()
     assert until(lambda: runnable.alive)
-    engine_of(runnable)._watch._stall_s = 300.0
     assert runnable.txt2img(wanted()).images
 
 
@@ -281,7 +284,7 @@ def test_a_lost_device_is_told(start: Start, monkeypatch: pytest.MonkeyPatch) ->
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     monkeypatch.setattr(Batch, "step", step)
-    monkeypatch.setattr(engines, "computes", lambda device: False)
+    monkeypatch.setattr(loops, "computes", lambda device: False)
     ticket = runnable.submit(wanted())
     assert isinstance(ticket.future.exception(timeout=30), GenerationFailed)
     assert until(lambda: not runnable.alive)

@@ -1,0 +1,79 @@
+"""Images are decoded beside the steps, by another thread, where the device does both at once.
+
+On a GPU this thread has a stream of its own, so a step never waits for the VAE. Whatever fails here
+is decoded again on the engine's thread, which knows what to do about it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from queue import Empty, SimpleQueue
+from typing import NamedTuple
+
+from runnables.accelerators.base import Accelerator, Mark
+from runnables.engine.decode import Pixels, chunks, decode_call
+from runnables.engine.row import Row
+
+logger = logging.getLogger(__name__)
+
+
+class Decoded(NamedTuple):
+    """These rows were decoded in one call; `pixels` is None where that failed."""
+
+    rows: list[Row]
+    pixels: list[Pixels] | None
+    seconds: float
+
+
+class Beside:
+    """This class owns the thread that decodes.
+
+    Attributes:
+        vae: held for a decode: a VAE in half precision may be in fp32 for one.
+
+    Args:
+        wake: called when something is decoded.
+    """
+
+    def __init__(self, accelerator: Accelerator, wake: Callable[[], None]) -> None:
+        self.vae = threading.Lock()
+        self._accelerator = accelerator
+        self._wake = wake
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="decode")
+        self._decoded: SimpleQueue[Decoded] = SimpleQueue()
+
+    # -- the engine's thread ----------------------------------------------------------------
+
+    def begin(self, rows: list[Row]) -> None:
+        """Begin to decode rows of one step."""
+        mark = self._accelerator.mark()
+        for chunk in chunks(rows, self._accelerator):
+            self._thread.submit(self._decode, chunk, mark)
+
+    def decoded(self) -> Iterator[Decoded]:
+        """Return what is decoded by now."""
+        while True:
+            try:
+                yield self._decoded.get_nowait()
+            except Empty:
+                return
+
+    # -- other threads ----------------------------------------------------------------------
+
+    def close(self) -> None:
+        """End the thread after its call."""
+        self._thread.shutdown(cancel_futures=True)
+
+    def _decode(self, rows: list[Row], mark: Mark) -> None:
+        pixels, started = None, time.perf_counter()
+        try:
+            with self.vae, self._accelerator.beside(mark):
+                pixels = decode_call(rows, again=False)
+        except Exception:
+            logger.warning("decoding beside the steps failed", exc_info=True)
+        self._decoded.put(Decoded(rows, pixels, time.perf_counter() - started))
+        self._wake()

@@ -1,0 +1,112 @@
+"""The rows whose turn it is share a call: of the denoiser, or of the VAE at their end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+
+from runnables.accelerators.base import Accelerator
+from runnables.engine.active import Active
+from runnables.engine.batch import Batch, signature
+from runnables.engine.finish import Finish
+from runnables.engine.memory import Headroom
+from runnables.engine.pace import Launch, Pace
+from runnables.engine.report import report
+from runnables.engine.row import Row
+from runnables.engine.scheduling import Forecast, Turns
+from runnables.engine.watch import Observe, spared
+
+logger = logging.getLogger(__name__)
+
+
+class Steps:
+    """The engine's thread takes the steps.
+
+    Args:
+        headroom: told of every call that ran out of memory, or did not.
+        finish: takes the rows that a step has denoised, and decodes them.
+        beat: called with the seconds that a step should take, before it.
+        clock: in seconds.
+    """
+
+    def __init__(
+        self,
+        active: Active,
+        accelerator: Accelerator,
+        turns: Turns[Row],
+        forecast: Forecast[Row],
+        headroom: Headroom,
+        finish: Finish,
+        *,
+        beat: Callable[[float], None],
+        observe: Observe,
+        clock: Callable[[], float],
+    ) -> None:
+        self._active = active
+        self._accelerator = accelerator
+        self._turns = turns
+        self._forecast = forecast
+        self._headroom = headroom
+        self._finish = finish
+        self._beat = beat
+        self._clock = clock
+        self._pace = Pace(partial(observe, "denoise"))
+        self._batch: Batch | None = None
+
+    def forget(self) -> None:
+        """Let go of the last step's rows and model."""
+        self._batch = None
+
+    def take(self) -> None:
+        """Run a call of the rows whose turn it is, and count what that took."""
+        candidates = self._active.candidates
+        chosen, started = self._turns.choose(candidates), self._clock()
+        rows = [one.row for one in chosen]
+        if chosen[0].key.decoding:
+            self._finish.decode(rows)
+        else:
+            self.step(rows)
+        self._turns.took(chosen, candidates, self._clock() - started)
+
+    def step(self, rows: list[Row]) -> None:
+        """Run one denoiser call; when it fails, retry each row alone, so that only one ends."""
+        begun = self._accelerator.mark()
+        works = {row.work: None for row in rows}
+        self._active.blamed = [*works]
+        calls, load = sum(row.denoiser_rows for row in rows), sum(row.load for row in rows)
+        model, area = rows[0].work.model, rows[0].key.area
+        self._beat(model.cost.step(load, area))
+        try:
+            batch = self._stacked(rows)
+            done = batch.step()
+        except Exception as error:
+            self._batch = None
+            self._recover(error, rows)
+            return
+        ended = self._accelerator.mark()
+        self._pace.launched(Launch(begun, ended, model.cost, calls, load, area))
+        self._headroom.succeeded()
+        candidates = self._active.candidates
+        for work in works:
+            with spared("reporting progress"):
+                report(work, batch, candidates, self._forecast)
+        if done:
+            self._finish.denoised(done)
+
+    def _stacked(self, rows: list[Row]) -> Batch:
+        if self._batch is None or self._batch.signature != signature(rows):
+            self._batch = Batch(rows, self._accelerator)
+        return self._batch
+
+    def _recover(self, error: Exception, rows: list[Row]) -> None:
+        if self._accelerator.is_out_of_memory(error):
+            self._accelerator.free_memory()
+            self._headroom.exhausted()
+            logger.warning("out of memory at %d rows: smaller batches for a while", len(rows))
+        if len(rows) == 1:
+            self._active.fail(rows[0].work, error)
+            return
+        for row in rows:
+            if row in self._active.rows:  # an earlier row of the same request may have ended it
+                self.step([row])

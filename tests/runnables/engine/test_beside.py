@@ -1,0 +1,158 @@
+"""What is done beside the steps holds none of them up for long, and changes no image."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from torch import Tensor
+
+from runnables.errors import Cancelled
+from runnables.families.unet import UNetFamily
+from runnables.parameters import Hires, ImageToImage, TextToImage
+from runnables.runnable import StableDiffusionRunnable
+from runnables.ticket import NOTHING, Inputs, Load, Ticket
+from tests.insides import engine_of
+from tests.runnables.engine.virtual import IMAGE_S, VirtualEngine
+
+Start = Callable[..., StableDiffusionRunnable]
+Tiny = Callable[[str], Path]
+
+
+def wanted(steps: int = 4, **options: Any) -> TextToImage:
+    return TextToImage(prompt="a cat", num_inference_steps=steps, **{"seed": 1, **options})
+
+
+# -- in turns with the steps, on a virtual clock ------------------------------------------------
+
+
+def longest_pause(engine: VirtualEngine, other: TextToImage, inputs: Inputs) -> float:
+    """Return the longest time between two steps of a request, beside another one."""
+    ticket = engine.submit(wanted(60))
+    engine.after(0.2, lambda: engine.submit(other, inputs))
+    engine.run(ticket.future.done)
+    return max(later[0] - before[1] for before, later in pairwise(engine.steps))
+
+
+def test_no_step_waits_for_more_than_one_decode(tiny_model: Tiny) -> None:
+    """Eight images end with the same step: decoded together they take as long as seven steps."""
+    engine = VirtualEngine(tiny_model("sd1"))
+    pause = longest_pause(engine, wanted(4, num_images_per_prompt=8), NOTHING)
+    assert pause == pytest.approx(IMAGE_S)
+
+
+def test_no_step_waits_for_more_than_one_encoded_picture(
+    tiny_model: Tiny, photo: Image.Image
+) -> None:
+    engine = VirtualEngine(tiny_model("sd1"))
+    other = ImageToImage(prompt="a cat", seed=1, num_inference_steps=4, num_images_per_prompt=8)
+    assert longest_pause(engine, other, Inputs(photo)) == pytest.approx(IMAGE_S)
+
+
+def test_no_step_waits_for_more_than_one_reviewed_picture(
+    tiny_model: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first review may follow a decode, without a step between them."""
+    engine = VirtualEngine(tiny_model("sd1"))
+
+    def review(self: object, parameters: object, pictures: list[object]) -> list[bool]:
+        engine.clock.now += 0.05 * len(pictures)
+        return [False for _ in pictures]
+
+    kind = type(engine.model.extensions[0])
+    monkeypatch.setattr(kind, "reviews", lambda self, parameters: True)
+    monkeypatch.setattr(kind, "review", review)
+    pause = longest_pause(engine, wanted(4, num_images_per_prompt=8), NOTHING)
+    assert pause == pytest.approx(IMAGE_S + 0.05)
+
+
+def test_images_are_decoded_together_where_no_step_waits(
+    tiny_model: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, calls = VirtualEngine(tiny_model("sd1")), list[int]()
+    family: Any = engine.model.base
+    decode = family.to_pixels
+
+    def to_pixels(latents: Tensor, **options: Any) -> Tensor:
+        calls.append(len(latents))
+        return decode(latents, **options)
+
+    monkeypatch.setattr(family, "to_pixels", to_pixels)
+    ticket = engine.submit(wanted(4, num_images_per_prompt=8))
+    engine.run(ticket.future.done)
+    assert calls == [8]
+
+
+# -- by a thread of its own ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def beside(start: Start, monkeypatch: pytest.MonkeyPatch) -> StableDiffusionRunnable:
+    """Return a runnable that decodes on another thread, as a GPU does; here without a stream."""
+    runnable = start("sd1", max_queue_s=3600)
+    accelerator = engine_of(runnable)._accelerator
+    monkeypatch.setattr(accelerator, "decodes_beside", lambda family: True)
+    return runnable
+
+
+def images(ticket: Ticket) -> list[np.ndarray]:
+    return [np.asarray(one.image).astype(int) for one in ticket.future.result(60).images]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_images_decoded_beside_the_steps_are_the_same(
+    beside: StableDiffusionRunnable,
+    start: Start,
+    monkeypatch: pytest.MonkeyPatch,
+    fails: bool,
+) -> None:
+    """What fails there is decoded on the engine's thread."""
+    asked = [
+        wanted(5, num_images_per_prompt=3),
+        wanted(9, seed=5, hires=Hires(upscaler="lanczos", scale=1.5)),
+        wanted(4, seed=6, hires=Hires()),
+        wanted(7, seed=8, height=96),
+    ]
+    expected = [images(start("sd1").submit(one)) for one in asked]
+    threads, decode = set[str](), UNetFamily.to_pixels
+
+    def to_pixels(family: UNetFamily, latents: Tensor, **options: Any) -> Tensor:
+        threads.add(name := threading.current_thread().name.partition("_")[0])
+        if fails and name == "decode":
+            raise RuntimeError("broken beside the steps")
+        return decode(family, latents, **options)
+
+    monkeypatch.setattr(UNetFamily, "to_pixels", to_pixels)
+    tickets = [beside.submit(one) for one in asked]
+    for ticket, pictures in zip(tickets, expected, strict=True):
+        for generated, picture in zip(images(ticket), pictures, strict=True):
+            assert np.abs(generated - picture).max() <= 2
+    assert threads == ({"decode", "engine"} if fails else {"decode"})
+    assert beside.load() == Load()
+
+
+def test_a_request_that_ends_while_it_is_decoded_beside_the_steps(
+    beside: StableDiffusionRunnable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go, decode = threading.Event(), threading.Event(), UNetFamily.to_pixels
+
+    def to_pixels(family: UNetFamily, latents: Tensor, **options: Any) -> Tensor:
+        begun.set()
+        go.wait(60)
+        return decode(family, latents, **options)
+
+    monkeypatch.setattr(UNetFamily, "to_pixels", to_pixels)
+    ticket = beside.submit(wanted())
+    assert begun.wait(60)
+    assert beside.load().active == 1
+    ticket.cancel()
+    assert isinstance(ticket.future.exception(60), Cancelled)
+    go.set()
+    assert beside.txt2img(wanted()).images
+    assert engine_of(beside)._active.aside == []
