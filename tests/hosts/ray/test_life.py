@@ -6,7 +6,6 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -19,8 +18,7 @@ from runnables.parameters import TextToImage
 from runnables.runnable import StableDiffusionRunnable
 from runnables.ticket import NOTHING, Progress
 from tests.service.server import Server
-from tests.service.test_life import QUICK, SLOW, active, until
-from tests.service.test_metrics import samples, total
+from tests.service.test_life import SLOW
 
 
 def order(steps: int, waited_s: float = 0.0, **parameters: Any) -> Order:
@@ -80,24 +78,3 @@ def test_a_deadline_on_the_way_through_ray(server: Server) -> None:
     late = httpx.post(f"{server.url}/txt2img", json={**SLOW, "deadline_s": 0.3}, timeout=60)
     assert late.status_code == 504, late.text
     assert late.json()["detail"][0]["loc"] == ["deadline_s"]
-
-
-def test_a_client_that_goes_away_frees_the_replica(server: Server) -> None:
-    """Replicas tell with each answer how many steps they have run."""
-
-    def steps() -> float:
-        """Have every replica tell."""
-        with ThreadPoolExecutor(8) as clients:
-            answers = clients.map(lambda _: httpx.post(url, json=QUICK, timeout=60), range(8))
-            assert {answer.status_code for answer in answers} == {200}
-        return total(samples(server), "sd_stage_seconds_count", stage="denoise")
-
-    url = f"{server.url}/txt2img"
-    before = steps()
-    with pytest.raises(httpx.ReadTimeout):
-        httpx.post(url, json=SLOW, timeout=1.0)
-    assert until(lambda: active(server) == 0)
-    after = steps()
-    while (now := steps()) - after > 8:  # more than the telling takes
-        after = now
-    assert now - before < SLOW["num_inference_steps"]
