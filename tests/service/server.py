@@ -31,7 +31,7 @@ class Server:
         """SIGTERM to its process group, as a container's stop; returns the exit status."""
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGTERM)
-        return self.process.wait(timeout=60)
+        return self.process.wait(timeout=120)
 
 
 @contextmanager
@@ -56,7 +56,7 @@ def run(
     log: Path,
     ready: bool,
     environment: dict[str, str],
-    timeout: float = 120,
+    timeout: float = 300,
 ) -> Iterator[Server]:
     """A host that takes `--host` and `--port`, as its own process."""
     with socket.socket() as probe:
@@ -95,7 +95,7 @@ def _end(server: Server) -> None:
         child.kill()
 
 
-def wait_ready(server: Server, timeout: float = 120) -> None:
+def wait_ready(server: Server, timeout: float = 300) -> None:
     """Poll /readyz; a service that ends or stays silent is an error with its log."""
     end = time.monotonic() + timeout
     while time.monotonic() < end and server.process.poll() is None:

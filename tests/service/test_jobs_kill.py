@@ -23,7 +23,7 @@ from tests.service.server import Server, serve
 
 N = 200 if LONG else 24
 #: how the servers end, one after another; the last one stays
-STOPS = ["kill", "kill", "kill", *(["term"] * (3 if LONG else 1))]
+STOPS = ["kill", "kill", "kill", "term", "term", "term"] if LONG else ["kill", "term"]
 FINAL = {"succeeded", "failed", "cancelled"}
 #: written by SQLite itself, so that no second end of a job could hide: one line an end
 TRIGGER = """

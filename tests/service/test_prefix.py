@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import httpx
 import pytest
@@ -14,26 +13,22 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 from tests.service.browser import chromium, hosts, needs_chromium
 from tests.service.proxy import stripping
-from tests.service.server import Server, serve
+from tests.service.server import Server
 from tests.ui.browsing import Page
 
 PREFIX = "/images/sd"
 
 
 @pytest.fixture(scope="module")
-def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def proxied(server: Server) -> Iterator[Server]:
     """The service as its visitors see it: its address is the proxy's."""
-    log = tmp_path_factory.mktemp("prefix") / "log"
-    with (
-        serve(log, SD_TRUSTED_PROXIES="127.0.0.0/8") as server,
-        stripping(server.url, PREFIX) as url,
-    ):
+    with stripping(server.url, PREFIX) as url:
         yield replace(server, url=url)
 
 
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Chrome]:
-    with chromium(tmp_path / "profile", height=1400) as driver:
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    with chromium(tmp_path_factory.mktemp("profile"), height=1400) as driver:
         yield driver
 
 

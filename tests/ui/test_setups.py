@@ -28,33 +28,62 @@ from tests.ui.browsing import Page, png
 pytestmark = needs_chromium
 
 
-def test_a_key_is_asked_for_before_anything_is_sent(
-    browser: Chrome, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    log = tmp_path_factory.mktemp("keys") / "log"
-    with serve(log, SD_API_KEYS="secret") as server:
-        resize(browser, 1200, 1000)
-        page = Page(browser, server.url, {"x-api-key": "secret"})
-        page.forget()
-        page.load()
-        page.until(lambda: page.shown("#key-dialog"))
-        assert not page.find("#generate").is_enabled()
-        page.fill("#key", "wrong")
-        page.find("#key").send_keys(Keys.ENTER)
-        page.until(lambda: "not known" in page.find("#key-dialog .error").text)
-        page.fill("#key", "secret")
-        page.find("#key").send_keys(Keys.ENTER)
-        page.until_ready()
-        page.ask("two hills")
-        first = page.generate()
-        page.load()  # the tab knows the key
-        page.until(lambda: page.all("#history img[src^=blob]"))
-        page.until(page.current)
-        assert (page.picture() == first).all()
-        assert str(page.find("[data-action=download]").get_attribute("href")).startswith("blob:")
-        browser.execute_script("sessionStorage.clear()")
-        page.load()
-        page.until(lambda: page.shown("#key-dialog"))
+@pytest.fixture(scope="module")
+def equipped(
+    tiny_model: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """A service that wants a key, with a second model and one of everything to choose."""
+    model, folder = tiny_model("sd1"), tmp_path_factory.mktemp("equipped")
+    for name in ("loras", "embeddings", "nets"):
+        (folder / name).mkdir()
+    test_lora.write(folder / "loras", "one", model)
+    test_textual_inversion.write(folder / "embeddings", "sd1")
+    tiny.build_controlnet(folder / "nets" / "canny", model)
+    settings = {
+        "SD_API_KEYS": "secret",
+        "SD_MODEL": str(model),
+        "SD_MODELS": f"second={model}",
+        "SD_LORA_DIR": str(folder / "loras"),
+        "SD_EMBEDDINGS_DIR": str(folder / "embeddings"),
+        "SD_CONTROLNET_DIR": str(folder / "nets"),
+    }
+    with serve(folder / "log", **settings) as server:
+        yield server
+
+
+@pytest.fixture
+def locked(browser: Chrome, equipped: Server) -> Page:
+    """The page of that service, as it asks for the key."""
+    resize(browser, 1200, 1000)
+    page = Page(browser, equipped.url, {"x-api-key": "secret"})
+    page.forget()
+    page.load()
+    page.until(lambda: page.shown("#key-dialog"))
+    return page
+
+
+def enter(page: Page, key: str) -> None:
+    page.fill("#key", key)
+    page.find("#key").send_keys(Keys.ENTER)
+
+
+def test_a_key_is_asked_for_before_anything_is_sent(locked: Page) -> None:
+    page = locked
+    assert not page.find("#generate").is_enabled()
+    enter(page, "wrong")
+    page.until(lambda: "not known" in page.find("#key-dialog .error").text)
+    enter(page, "secret")
+    page.until_ready()
+    page.ask("two hills")
+    first = page.generate()
+    page.load()  # the tab knows the key
+    page.until(lambda: page.all("#history img[src^=blob]"))
+    page.until(page.current)
+    assert (page.picture() == first).all()
+    assert str(page.find("[data-action=download]").get_attribute("href")).startswith("blob:")
+    page.driver.execute_script("sessionStorage.clear()")
+    page.load()
+    page.until(lambda: page.shown("#key-dialog"))
 
 
 @contextmanager
@@ -108,58 +137,39 @@ def test_it_works_below_a_path(browser: Chrome, server: Server) -> None:
         assert page.complaints() == []
 
 
-def test_loras_embeddings_and_controlnets_are_picked_with_what_they_need(
-    browser: Chrome, tiny_model: Callable[[str], Path], tmp_path: Path
-) -> None:
-    model = tiny_model("sd1")
-    for folder in ("loras", "embeddings", "nets"):
-        (tmp_path / folder).mkdir()
-    test_lora.write(tmp_path / "loras", "one", model)
-    test_textual_inversion.write(tmp_path / "embeddings", "sd1")
-    tiny.build_controlnet(tmp_path / "nets" / "canny", model)
-    folders = {
-        "SD_MODEL": str(model),
-        "SD_MODELS": f"second={model}",
-        "SD_LORA_DIR": str(tmp_path / "loras"),
-        "SD_EMBEDDINGS_DIR": str(tmp_path / "embeddings"),
-        "SD_CONTROLNET_DIR": str(tmp_path / "nets"),
-    }
-    with serve(tmp_path / "log", **folders) as server:
-        resize(browser, 1200, 1000)
-        page = Page(browser, server.url)
-        page.forget()
-        page.open()
-        page.ask("a hill", 2)
-        page.click("[value=own] + span")
-        page.fill("#width", "64")
-        page.fill("#height", "64")
-        for kind, name in (
-            ("loras", "one"),
-            ("embeddings", "bad-hands-5"),
-            ("controlnets", "canny"),
-        ):
-            inside = f"details[data-field={kind}]"
-            page.click(f"{inside} > summary")
-            page.find(f"{inside} .adding select").send_keys(name)
-            page.click(f"{inside} .adding button")
-            page.until(lambda inside=inside: page.shown(f"{inside} .use"))
-        assert page.value("#prompt") == "a hill bad-hands-5"
-        page.fill("details[data-field=loras] .weight input", "0.5")
-        page.click("#generate")
-        page.until(lambda: "needs a picture" in page.find("[data-field=controlnets] .error").text)
-        page.drop("details[data-field=controlnets] .target", png(size=(64, 64)))
-        page.find("#model").send_keys("second")
-        page.generate()
-        parameters = page.newest()["parameters"]
-        assert parameters["model"] == "second"
-        assert parameters["loras"] == [{"name": "one", "weight": 0.5}]
-        assert parameters["embeddings"] == ["bad-hands-5"]
-        assert parameters["controlnets"] == [
-            {"name": "canny", "weight": 1.0, "start": 0.0, "end": 1.0}
-        ]
-        page.click("#start-over")
-        assert not page.all(".use")
-        page.click("[data-action=recall]")
-        assert len(page.all(".use")) == 3
-        assert page.value("details[data-field=loras] .weight input") == "0.5"
-        assert page.value("#model") == "second"
+def test_loras_embeddings_and_controlnets_are_picked_with_what_they_need(locked: Page) -> None:
+    page = locked
+    enter(page, "secret")
+    page.until_ready()
+    page.ask("a hill", 2)
+    page.click("[value=own] + span")
+    page.fill("#width", "64")
+    page.fill("#height", "64")
+    for kind, name in (
+        ("loras", "one"),
+        ("embeddings", "bad-hands-5"),
+        ("controlnets", "canny"),
+    ):
+        inside = f"details[data-field={kind}]"
+        page.click(f"{inside} > summary")
+        page.find(f"{inside} .adding select").send_keys(name)
+        page.click(f"{inside} .adding button")
+        page.until(lambda inside=inside: page.shown(f"{inside} .use"))
+    assert page.value("#prompt") == "a hill bad-hands-5"
+    page.fill("details[data-field=loras] .weight input", "0.5")
+    page.click("#generate")
+    page.until(lambda: "needs a picture" in page.find("[data-field=controlnets] .error").text)
+    page.drop("details[data-field=controlnets] .target", png(size=(64, 64)))
+    page.find("#model").send_keys("second")
+    page.generate()
+    parameters = page.newest()["parameters"]
+    assert parameters["model"] == "second"
+    assert parameters["loras"] == [{"name": "one", "weight": 0.5}]
+    assert parameters["embeddings"] == ["bad-hands-5"]
+    assert parameters["controlnets"] == [{"name": "canny", "weight": 1.0, "start": 0.0, "end": 1.0}]
+    page.click("#start-over")
+    assert not page.all(".use")
+    page.click("[data-action=recall]")
+    assert len(page.all(".use")) == 3
+    assert page.value("details[data-field=loras] .weight input") == "0.5"
+    assert page.value("#model") == "second"

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
-import subprocess
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from api.http.keys import Keys, new
+from api.http.keys import Keys, main, new
 from api.http.limits import Limit
 from api.http.usage import Usage
-from runnables.errors import ConfigurationError, OverCapacity, Unauthorized, UnknownName
-from tests.service.server import ROOT
+from runnables.errors import (
+    ConfigurationError,
+    Forbidden,
+    OverCapacity,
+    Unauthorized,
+    UnknownName,
+)
 
 
 @pytest.mark.parametrize(
@@ -80,6 +82,8 @@ def test_a_list_longer_than_a_file_name() -> None:
         ("0" * 64 + " concurrency=many", "line 2: concurrency"),
         ("0" * 64 + " ratte=5", "line 2: ratte"),
         ("0" * 64 + " weight=0", "line 2: weight"),
+        ("0" * 64 + " weight=1001", "line 2: weight"),
+        ("0" * 64 + " concurrency=0", "line 2: concurrency"),
         ("0" * 64 + " quota=nan", "line 2: quota"),
     ],
 )
@@ -151,20 +155,45 @@ def test_any_minute_holds_no_more_than_the_rate() -> None:
     assert accepted == [minute * 60 + i for minute in range(5) for i in range(3)]
 
 
-def test_the_command_makes_a_key_that_is_let_in(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "api.http.keys", "new"]
-    options = ["--name", "mobile", "--rate", "60", "--concurrency", "4"]
-    options += ["--quota", "50", "--models", "a,b"]
-    printed = subprocess.run(
-        [*command, *options], cwd=ROOT, env=os.environ, check=True, capture_output=True, text=True
-    ).stdout
+def test_the_command_makes_a_key_that_is_let_in(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--name", "mobile", "--rate", "60", "--concurrency", "1"]
+    options += ["--quota", "50", "--models", "a,b", "--operator"]
+    main(["new", *options])
+    printed = capsys.readouterr().out
     secret, line = (text.partition(": ")[2] for text in printed.splitlines())
-    assert line.endswith(" name=mobile rate=60 concurrency=4 quota=50.0 models=a,b")
+    assert line.endswith(" name=mobile rate=60 concurrency=1 quota=50.0 models=a,b operator=True")
     assert secret not in line
     (tmp_path / "keys").write_text(line)
     Keys(str(tmp_path / "keys")).check({"authorization": f"Bearer {secret}"})
-    wrong = subprocess.run([*command, "--rate", "0"], cwd=ROOT, capture_output=True)
-    assert wrong.returncode == 2
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--rate", "0"],
+        ["--rate", "-1"],
+        ["--concurrency", "x"],
+        ["--weight", "0"],
+        ["--weight", "x"],
+        ["--quota", "nan"],
+        ["--quota", "1e12"],
+        ["--name", "two words"],
+        ["--name", "x" * 101],
+        ["--models", "#"],
+    ],
+)
+def test_the_command_refuses(wrong: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["new", *wrong])
+    assert ended.value.code == 2
+
+
+def test_the_command_wants_to_be_named() -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([])
+    assert ended.value.code == 2
 
 
 def test_a_key_has_a_share_a_quota_and_models(tmp_path: Path) -> None:
@@ -186,6 +215,39 @@ def test_a_key_has_a_share_a_quota_and_models(tmp_path: Path) -> None:
         again.spend(headers)
     with pytest.raises(OverCapacity), again.admitted(headers):
         pass
+
+
+@pytest.mark.parametrize(
+    "limits",
+    ["rate=1 concurrency=1", "weight=0.001", "weight=1000", "quota=0.001"],
+)
+def test_limits_may_be_as_small_or_as_large(tmp_path: Path, limits: str) -> None:
+    secret, key = new("one")
+    (tmp_path / "keys").write_text(f"{key.hash} {limits}")
+    with Keys(str(tmp_path / "keys"), tmp_path / "usage").admitted({"x-api-key": secret}):
+        pass
+
+
+def test_a_quota_that_nobody_keeps_is_none(tmp_path: Path) -> None:
+    """Where there is no folder, as in a process that serves no requests."""
+    secret, key = new("one", quota=1.0)
+    (tmp_path / "keys").write_text(key.line())
+    keys = Keys(str(tmp_path / "keys"))
+    keys.used(key.hash, 5.0)
+    with keys.admitted({"x-api-key": secret}):
+        pass
+
+
+def test_only_an_operators_key_passes_as_one(tmp_path: Path) -> None:
+    (one, operator), (two, other) = new("one", operator=True), new("two")
+    (tmp_path / "keys").write_text(f"{operator.line()}\n{other.line()}\n")
+    keys = Keys(str(tmp_path / "keys"))
+    keys.check_operator({"x-api-key": one})
+    with pytest.raises(Forbidden):
+        keys.check_operator({"x-api-key": two})
+    with pytest.raises(Unauthorized):
+        keys.check_operator({"x-api-key": "three"})
+    Keys("").check_operator({})
 
 
 def test_a_quota_begins_anew_with_each_month(tmp_path: Path) -> None:

@@ -122,7 +122,10 @@ def test_a_receiver_that_fails_is_tried_again(
 ) -> None:
     monkeypatch.setattr(webhooks, "delay", lambda tries: 0.01)
     receiver.statuses = [500, 302, 204]
-    client = served(make)
+    client, told = served(make), list[str]()
+    parts = client.api.jobs._parts
+    assert parts is not None
+    parts.webhooks._observe = told.append
     client.post(webhook=receiver.url)
     receiver.wait(3)
     assert len({headers["webhook-id"] for headers, _ in receiver.got}) == 1
@@ -131,6 +134,7 @@ def test_a_receiver_that_fails_is_tried_again(
     time.sleep(2 * webhooks.LOOK_S)
     assert len(receiver.got) == 3
     assert settled(tmp_path)
+    assert told == ["retried", "retried", "delivered"]
 
 
 def test_one_that_never_answers_is_given_up(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import queue
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,9 +46,9 @@ class Desk:
     def send(self, id: str) -> None:
         assert post(self.front, "/v1alpha2", tasks.newer(id))[0] == 200
 
-    def receive(self, queue: str | None = None) -> list[dict[str, Any]]:
+    def receive(self, url: str) -> list[dict[str, Any]]:
         got = self.aws.client("sqs").receive_message(
-            QueueUrl=queue or self.settings.queues[0],
+            QueueUrl=url,
             WaitTimeSeconds=1,
             AttributeNames=["All"],
             MaxNumberOfMessages=10,
@@ -55,8 +56,16 @@ class Desk:
         return list(got.get("Messages", []))
 
     def delivered(self) -> Delivery:
-        (message,) = self.receive()
+        (message,) = self.receive(self.settings.queues[0])
         return Delivery.of(self.aws.client("sqs"), self.settings.queues[0], message, False)
+
+    def left(self) -> int:
+        """The messages in the queue, hidden ones too."""
+        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+        found = self.aws.client("sqs").get_queue_attributes(
+            QueueUrl=self.settings.queues[0], AttributeNames=names
+        )
+        return sum(int(found["Attributes"][name]) for name in names)
 
     def announced(self) -> list[dict[str, Any]]:
         return [json.loads(one["Body"]) for one in self.receive(self.topology.watch)]
@@ -74,6 +83,8 @@ def desk(
         dead_letter_url=topology.dead_letters,
         topic_arn=topology.results_topic,
         bucket=topology.bucket,
+        attempts=5,
+        deliveries=8,
         backoff_s=0,
         visibility_s=6,
         poll_s=1,
@@ -106,6 +117,7 @@ def test_the_first_of_two_manifests_counts(desk: Desk, monkeypatch: pytest.Monke
     lifecycle.run(InFlight(delivery))
     (told,) = desk.announced()
     assert (told["status"], told["error"]) == ("failed", "the other worker's")
+    assert desk.left() == 0
     manifest = lifecycle.store.manifest(task)
     assert manifest is not None and manifest.error == "the other worker's"
 
@@ -121,23 +133,43 @@ def test_an_announcement_that_fails_is_made_again(desk: Desk) -> None:
 
     sns.meta.events.register("before-call.sns.Publish", fail)
     desk.lifecycle.run(InFlight(desk.delivered()))
-    assert not failures and desk.announced() == []
+    assert not failures and desk.announced() == [] and desk.left() == 1
     again = desk.delivered()
     assert again.received == 2
     desk.lifecycle.run(InFlight(again))
     (told,) = desk.announced()
     assert told["status"] == "completed"
-    assert desk.receive() == []
+    assert desk.left() == 0
     manifest = desk.lifecycle.store.manifest(read(tasks.newer("told")))
     assert manifest is not None and manifest.attempt == 1, "the end of the first try"
+
+
+@pytest.mark.parametrize(
+    ("received", "handed_back", "status"),
+    [(5, 0, "completed"), (6, 0, "failed"), (8, 6, "completed"), (9, 6, "failed")],
+)
+def test_a_task_that_came_too_often_is_given_up(
+    desk: Desk, received: int, handed_back: int, status: str
+) -> None:
+    """After five tries, or eight deliveries of any kind, it is a dead letter."""
+    desk.send("often")
+    delivery = desk.delivered()
+    delivery.received = received
+    for number in range(handed_back):
+        desk.lifecycle.store.excuse(delivery.id, number)
+    desk.lifecycle.run(InFlight(delivery))
+    (told,) = desk.announced()
+    assert told["status"] == status
+    assert len(desk.receive(desk.topology.dead_letters)) == (status == "failed")
+    assert desk.left() == 0
 
 
 def test_heartbeats_go_on_through_a_long_stop(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else another worker would get the task that this one is still finishing."""
     sqs, working, done = desk.aws.client("sqs"), threading.Event(), threading.Event()
-    beats = threading.Semaphore(0)
-    beat = "before-call.sqs.ChangeMessageVisibility"
-    sqs.meta.events.register(beat, lambda **_: beats.release())
+    beats: queue.Queue[int] = queue.Queue()
+    beat = "provide-client-params.sqs.ChangeMessageVisibility"
+    sqs.meta.events.register(beat, lambda params, **_: beats.put(params["VisibilityTimeout"]))
 
     def finish(current: InFlight) -> None:
         current.ticket = Ticket(TextToImage(prompt="x"))
@@ -147,15 +179,19 @@ def test_heartbeats_go_on_through_a_long_stop(desk: Desk, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(desk.lifecycle, "run", finish)
     receiver = Receiver(sqs, desk.settings, desk.lifecycle, limit=1)
+    waits, wait = list[float](), receiver._stopped.wait
+    monkeypatch.setattr(receiver._stopped, "wait", lambda s: [waits.append(s), wait(s)][1])
     desk.send("long")
     receiver.start()
     assert working.wait(60)
+    assert desk.settings.visibility_s / 3 in waits, "two may fail"
     stop = threading.Thread(target=receiver.stop, args=(60.0,))
     stop.start()
-    assert receiver._stopped.wait(60)
-    while beats.acquire(blocking=False):
-        pass
-    assert beats.acquire(timeout=30) and beats.acquire(timeout=30), "after the stop has begun"
+    assert wait(60)
+    while not beats.empty():
+        beats.get()
+    assert [beats.get(timeout=30) for _ in range(2)] == [desk.settings.visibility_s] * 2
+    assert stop.is_alive(), "it waits for what can be finished in time"
     done.set()
     stop.join(30)
     assert not stop.is_alive()

@@ -48,7 +48,7 @@ MIXED = [
     wanted(3),
     wanted(2, guidance_interval=(0.0, 0.5)),
     wanted(3, guidance_scale=1),
-    wanted(4, guidance_interval=(0.4, 1.0)),
+    wanted(3, guidance_interval=(0.4, 1.0)),
     wanted(2, seed=4),
 ]
 
@@ -57,31 +57,62 @@ def pixels(ticket: Ticket) -> np.ndarray:
     return np.asarray(ticket.future.result(timeout=60).images[0].image).astype(int)
 
 
+class Calls:
+    """What a UNet's last up block gets: in whole calls, and what shallow ones reuse."""
+
+    def __init__(self, unet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.whole: list[torch.Tensor] = []
+        self.reused: list[torch.Tensor] = []
+        self._shallow = False
+        monkeypatch.setattr(deep_cache, "predict_shallow", self._predict)
+        unet.up_blocks[-1].register_forward_pre_hook(self._look, with_kwargs=True)
+
+    def _predict(self, *arguments: Any) -> Any:
+        self._shallow = True
+        try:
+            return predict_shallow(*arguments)
+        finally:
+            self._shallow = False
+
+    def _look(self, _block: Any, _given: Any, named: dict[str, Any]) -> None:
+        (self.reused if self._shallow else self.whole).append(named["hidden_states"])
+
+    @property
+    def rows(self) -> int:
+        """Return the denoiser rows that were saved."""
+        return sum(map(len, self.reused))
+
+
+def test_each_half_of_a_guided_row_reuses_its_own_features(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runnable = start("sd1")
+    calls = Calls(base_of(runnable).unet, monkeypatch)
+    pixels(runnable.submit(wanted(9, negative_prompt="a dog")))
+    (whole,) = calls.whole
+    assert (whole[0] - whole[1]).abs().max() > 0
+    assert len(calls.reused) == 8
+    assert all(torch.equal(features, whole) for features in calls.reused)
+
+
 def test_guided_and_unguided_rows_share_calls_and_each_is_as_alone(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runnable = start("sd1")
-    calls: list[int] = []
-
-    def counted(*arguments: Any) -> Any:
-        calls.append(len(arguments[1]))
-        return predict_shallow(*arguments)
-
-    monkeypatch.setattr(deep_cache, "predict_shallow", counted)
+    calls = Calls(base_of(runnable).unet, monkeypatch)
     alone, rows = [], []
     for one in MIXED:
-        calls.clear()
+        calls.reused.clear()
         alone.append(pixels(runnable.submit(one)))
-        rows.append(sum(calls))
-    # of 9 steps, interval 3 skips 6, interval 2 skips 4, and interval 4 skips 6; but a guided row
-    # needs features of both its halves: in the fifth request the step at which guidance begins,
-    # number 4, is a whole call by its interval, too
-    assert rows == [0, 2 * 6, 2 * 2 + 2, 6, 3 + 2 * 3, 2 * 4]
-    calls.clear()
+        rows.append(calls.rows)
+    # of 9 steps, interval 3 skips 6 and interval 2 skips 4; but a guided row needs features of both
+    # its halves: in the fifth request, the step at which guidance begins is a whole call, too
+    assert rows == [0, 2 * 6, 2 * 2 + 2, 6, 2 + 2 * 3, 2 * 4]
+    calls.reused.clear()
     tickets = [runnable.submit(one) for one in MIXED]
     for one, ticket, expected in zip(MIXED, tickets, alone, strict=True):
         assert np.abs(pixels(ticket) - expected).max() <= 2, one
-    assert sum(calls) == sum(rows)
-    assert max(calls) > 2, "calls are shared"
+    assert calls.rows == sum(rows)
+    assert max(map(len, calls.reused)) > 2, "calls are shared"
     plain = pixels(runnable.submit(MIXED[1].model_copy(update={"deep_cache_interval": 1})))
     assert np.abs(alone[1] - plain).max() > 0, "what is reused is not exact"
