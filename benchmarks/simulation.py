@@ -11,7 +11,7 @@ import argparse
 import math
 import random
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -229,7 +229,7 @@ class Cluster:
         self.env.process(self._interrupted(batch))
         self.env.process(self._worker())  # the deployment keeps its size
 
-    def _node(self) -> Iterator[Any]:
+    def _node(self) -> Generator[Any, Any, Node]:
         node = Node(self.env.now, self.rng.random() < self.a.spot_share)
         self.nodes += 1
         yield self.env.timeout(self.rng.uniform(*self.a.node_s) + self.a.image_s)

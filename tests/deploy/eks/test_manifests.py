@@ -125,6 +125,14 @@ def test_a_mistake_is_caught(
     assert any(all(word in line for word in words) for line in told), told
 
 
+def test_a_policy_that_keeps_traces_in_is_caught() -> None:
+    documents = copy.deepcopy(rendered(ROOT / "deploy" / "eks" / "gpu-production.yaml"))
+    egress = one(documents, "NetworkPolicy")["spec"]["egress"]
+    (collector,) = [e for e in egress if e["ports"][0]["port"] == 4316]
+    egress.remove(collector)
+    assert any("cannot reach the collector at 4316" in line for line in problems(documents))
+
+
 def test_the_specs_values_arrive() -> None:
     documents = rendered(ROOT / "deploy" / "eks" / "gpu-production.yaml")
     balancer = one(documents, "LoadBalancerConfiguration")["spec"]
