@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from runnables.checkpoints import layout
+from runnables.checkpoints import layout, mounts
 from runnables.checkpoints.families import COMPONENTS
 from runnables.checkpoints.quantization import quantize
 from runnables.errors import ConfigurationError
@@ -72,6 +72,7 @@ def load_module(kind: Any, folder: Path, dtype: torch.dtype) -> torch.nn.Module:
         use_safetensors=True,
         local_files_only=True,
         output_loading_info=True,
+        **({"disable_mmap": True} if mounts.is_fuse(folder) else {}),
     )
     if missing := sorted(report["missing_keys"]):  # they would be left at random
         raise refusal(f"{folder} lacks {len(missing)} weights, the first is {missing[0]}")

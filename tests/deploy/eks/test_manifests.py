@@ -16,7 +16,8 @@ import yaml
 
 from deploy.check import manifests
 from deploy.check.manifests import OVERLAYS, ROOT, Document, generated, problems, render
-from deploy.check.pods import of
+from deploy.check.nodes import requests, room
+from deploy.check.pods import of, pods
 from deploy.check.ray import offers
 
 pytestmark = pytest.mark.skipif(
@@ -124,6 +125,14 @@ def test_a_mistake_is_caught(
     assert any(all(word in line for word in words) for line in told), told
 
 
+def test_a_policy_that_keeps_traces_in_is_caught() -> None:
+    documents = copy.deepcopy(rendered(ROOT / "deploy" / "eks" / "gpu-production.yaml"))
+    egress = one(documents, "NetworkPolicy")["spec"]["egress"]
+    (collector,) = [e for e in egress if e["ports"][0]["port"] == 4316]
+    egress.remove(collector)
+    assert any("cannot reach the collector at 4316" in line for line in problems(documents))
+
+
 def test_the_specs_values_arrive() -> None:
     documents = rendered(ROOT / "deploy" / "eks" / "gpu-production.yaml")
     balancer = one(documents, "LoadBalancerConfiguration")["spec"]
@@ -217,6 +226,23 @@ def test_images_are_pulled_in_parallel_or_come_from_a_snapshot(tmp_path: Path) -
         assert (found.get("instanceStorePolicy") == "RAID0") is parallel, name
         assert "device-ownership-from-security-context = true" in found["userData"], name
         tomllib.loads(found["userData"])
+
+
+@pytest.mark.parametrize("shared", [2, 3, 4])
+def test_pods_that_share_a_gpu(shared: int, tmp_path: Path) -> None:
+    document = yaml.safe_load((ROOT / "deploy" / "eks" / "gpu.yaml").read_text())
+    document["spec"]["pods_per_gpu"] = shared
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(document))
+    documents = rendered(tmp_path / "own.yaml")
+    assert problems(documents) == []
+    settings = tomllib.loads(node_class(tmp_path / "own.yaml")["userData"])["settings"]
+    plugin = settings["kubelet-device-plugins"]["nvidia"]
+    assert plugin["device-sharing-strategy"] == "time-slicing"
+    assert plugin["time-slicing"]["replicas"] == shared
+    (pod_of_service,) = pods(documents)
+    wanted = requests(pod_of_service)
+    for name in ("cpu", "memory"):
+        assert shared * wanted[name] <= room("g5.xlarge")[name], "all of them fit the node"
 
 
 def test_several_services_share_nothing_but_the_gateway() -> None:

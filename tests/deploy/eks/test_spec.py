@@ -62,6 +62,12 @@ WRONG: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"tracing": True, "container_insights": False}, ("tracing:", "container_insights: true")),
     ({"monthly_budget_usd": 100}, ("alarm_email:", "name one")),
     ({"tags": {"aws:team": "x"}}, ("tags.", "aws:")),
+    ({"pods_per_gpu": 5}, ("spec.pods_per_gpu:", "4")),
+    ({"pods_per_gpu": 2, "host": "ray"}, ("pods_per_gpu:", "not for host: ray")),
+    (
+        {"pods_per_gpu": 2, "bottlerocket_version": "1.20.0"},
+        ("bottlerocket_version:", "1.29 or newer"),
+    ),
     ({"capacity": "spott"}, ("spec.capacity:", "'spot-first'")),
     ({"min_replicas": 5, "max_replicas": 2}, ("max_replicas:", "raise it")),
     ({"min_replicas": 0}, ("min_replicas:", "async: true")),

@@ -108,7 +108,7 @@ class Crew:
 
     def wait_ready(self, number: int) -> None:
         """Until this worker takes tasks."""
-        workers.wait_ready(*self.running[number], self.log)
+        workers.wait_ready(*self.running[number], self.log, timeout=900)
 
     def disturb(self, number: int, how: signal.Signals) -> None:
         """End a worker and start its successor."""

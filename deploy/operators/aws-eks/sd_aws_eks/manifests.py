@@ -173,8 +173,9 @@ def patches(
 def _deployment(spec: EksSpec, place: Placement) -> Changes:
     container = "/spec/template/spec/containers/0"
     smallest = spec.instances[0]
-    share = smallest.memory_gib // smallest.devices
+    share = smallest.memory_gib / smallest.devices / spec.pods_per_gpu
     changes: Changes = [
+        (f"{container}/resources/requests/cpu", f"{2000 // spec.pods_per_gpu}m"),
         (f"{container}/resources/requests/memory", f"{round(0.7 * share)}Gi"),
         (f"{container}/resources/limits/memory", f"{round(0.8 * share)}Gi"),
         (

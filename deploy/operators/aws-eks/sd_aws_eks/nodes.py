@@ -20,6 +20,16 @@ snapshotter = "soci"
 [settings.container-runtime-plugins.soci-snapshotter]
 pull-mode = "parallel-pull-unpack"
 """
+#: Each GPU counts as several. The resource keeps its name, so that Karpenter knows it.
+SHARED_GPU = """\
+[settings.kubelet-device-plugins.nvidia]
+device-sharing-strategy = "time-slicing"
+
+[settings.kubelet-device-plugins.nvidia.time-slicing]
+replicas = {pods}
+rename-by-default = false
+fail-requests-greater-than-one = true
+"""
 _CAPACITY = {"spot-first": ["spot", "on-demand"], "spot": ["spot"], "on-demand": ["on-demand"]}
 
 
@@ -78,6 +88,8 @@ def _volume(spec: EksSpec) -> Changes:
     elif spec.pulls_in_parallel:
         settings.append(PARALLEL_PULL)
         found.append(("/spec/instanceStorePolicy", "RAID0"))
+    if spec.pods_per_gpu > 1:
+        settings.append(SHARED_GPU.format(pods=spec.pods_per_gpu))
     if settings:
         found.append(("/spec/userData", "\n".join(settings)))
     if spec.capacity_reservation_ids:

@@ -110,6 +110,7 @@ class ServiceSpec(Spec):
     min_replicas: int | None = None
     max_replicas: int | None = None
     requests_per_replica: int | None = None
+    pods_per_gpu: int | None = None
     checkpoint: str | None = None
     queue_length: int | None = None
     priority_queue_length: int | None = None
@@ -222,6 +223,13 @@ class EksSpec(Spec):
         le=1000,
         description="requests that one replica should have, waiting or being generated: its batch",
     )
+    pods_per_gpu: int = Field(
+        1,
+        ge=1,
+        le=4,
+        description="pods that share one GPU by time-slicing, each with a model of its own in its "
+        "memory; for small models",
+    )
     drain_s: int = Field(
         60,
         ge=5,
@@ -328,10 +336,11 @@ class EksSpec(Spec):
     @property
     def pulls_in_parallel(self) -> bool:
         """Whether the nodes' system knows SOCI's parallel pull: Bottlerocket does since 1.44."""
-        if self.bottlerocket_version == "latest":
-            return True
-        major, minor, _ = self.bottlerocket_version.split(".")
-        return (int(major), int(minor)) >= (1, 44)
+        return self._bottlerocket_since(1, 44)
+
+    def _bottlerocket_since(self, *version: int) -> bool:
+        named = self.bottlerocket_version
+        return named == "latest" or tuple(map(int, named.split(".")))[:2] >= version
 
     @property
     def placements(self) -> tuple[tuple[ServiceSpec | None, EksSpec], ...]:
@@ -441,6 +450,16 @@ class EksSpec(Spec):
             )
         if self.precision == "bf16" and any(n.startswith("g4dn") for n in self.instance_types):
             raise ValueError("precision: the T4 of g4dn has no bf16; use fp16")
+        return self
+
+    @model_validator(mode="after")
+    def _sharing(self) -> EksSpec:
+        if self.pods_per_gpu == 1 or not self.instance_types:
+            return self
+        if self.accelerator != "nvidia" or self.host == "ray":
+            raise ValueError("pods_per_gpu: is for NVIDIA GPUs, and not for host: ray")
+        if not self._bottlerocket_since(1, 29):
+            raise ValueError("bottlerocket_version: pods_per_gpu needs 1.29 or newer")
         return self
 
     @model_validator(mode="after")
