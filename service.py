@@ -17,8 +17,8 @@ from pathlib import Path
 import bentoml
 from bentoml.validators import ContentType
 
+from api.configuration import settings_or_exit
 from api.http.gateway import Gateway
-from hosts.configuration import settings_or_exit
 from runnables.parameters import AnyParameters, ImageToImage, Inpaint, TextToImage, Upscale
 from runnables.runnable import StableDiffusionRunnable
 from runnables.ticket import Inputs

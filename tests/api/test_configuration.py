@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hosts import configuration
+from api import configuration
 from runnables.errors import ConfigurationError
 from runnables.settings import Settings
 from tests.service.server import ROOT
