@@ -6,8 +6,6 @@ import os
 from pathlib import Path
 
 from api.http import keys
-from api.jobs import webhooks
-from api.jobs.jobs import folder_of
 from runnables.errors import ConfigurationError
 from runnables.settings import Settings
 
@@ -32,11 +30,14 @@ def check(settings: Settings) -> None:
         ConfigurationError: It names the setting, and says why it cannot work.
     """
     keys.read(settings.api_keys)
-    webhooks.keys(settings.webhook_secret)
+    if settings.webhook_secret:
+        from api.jobs import webhooks  # late: it is much to import for a host's supervisor
+
+        webhooks.keys(settings.webhook_secret)
     for name in FOLDERS:
         if folder := getattr(settings, name):
             _check_folder(f"SD_{name.upper()}", Path(folder).expanduser(), os.R_OK)
-    jobs = folder_of(settings)
+    jobs = settings.jobs_folder
     there = next(path for path in (jobs, *jobs.absolute().parents) if path.exists())
     _check_folder(f"SD_JOBS_DIR={jobs}", there, os.R_OK | os.W_OK)
 
