@@ -17,6 +17,9 @@ INSTALL := $(if $(shell command -v uv),uv pip install --python $(BIN)/python,$(B
 CPU_ONLY := $(shell [ "$$(uname)" = Linux ] && ! command -v nvidia-smi >/dev/null && echo yes)
 TORCH_INDEX ?= $(if $(CPU_ONLY),https://download.pytorch.org/whl/cpu)
 
+# BentoML reports its use unless this is exactly "True" (in any letter case).
+export BENTOML_DO_NOT_TRACK ?= True
+
 .DEFAULT_GOAL := help
 .PHONY: help setup serve ray neuron-tools neuron-check test lint format bento bench queue-demo queue-serve load-tools page-tools deploy-tools deploy-check deploy-pages audit lock clean
 

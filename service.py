@@ -17,17 +17,17 @@ from pathlib import Path
 import bentoml
 from bentoml.validators import ContentType
 
+from api.configuration import settings_or_exit
 from api.http.gateway import Gateway
 from runnables.parameters import AnyParameters, ImageToImage, Inpaint, TextToImage, Upscale
 from runnables.runnable import StableDiffusionRunnable
-from runnables.settings import Settings
 from runnables.ticket import Inputs
 
 if t.TYPE_CHECKING:
     from PIL.Image import Image
 
 os.environ["FORWARDED_ALLOW_IPS"] = ""  # uvicorn's own; SD_TRUSTED_PROXIES alone decides
-settings = Settings.from_environment()
+settings = settings_or_exit()
 gateway = Gateway(settings)
 ImageFile = t.Annotated[bytes, ContentType("image/*")]
 

@@ -16,7 +16,7 @@ from api.http import tracing
 from api.http.cors import Cors
 from api.http.keys import Keys
 from api.http.links import Links
-from api.jobs.jobs import Jobs, folder_of
+from api.jobs.jobs import Jobs
 from api.jobs.routes import JobRoutes
 from api.mcp.routes import McpRoutes
 from api.native.routes import NativeRoutes
@@ -43,12 +43,12 @@ class Api:
         requests = Requests(hub)
         settings = self.settings
         keys = Keys(
-            settings.api_keys, folder_of(settings), by_address=settings.anonymous == "address"
+            settings.api_keys, settings.jobs_folder, by_address=settings.anonymous == "address"
         )
         self.jobs = Jobs(runnable, hub, requests, keys, metrics)
         self.generation = Generation(runnable, keys, requests, metrics)
         self._hub = hub
-        self._links = Links(folder_of(self.settings) / "links", self.settings.url_expiry_s)
+        self._links = Links(self.settings.jobs_folder / "links", self.settings.url_expiry_s)
         self._metrics = metrics
         self._stopped = threading.Event()
 
@@ -64,7 +64,7 @@ class Api:
     @property
     def jobs_folder(self) -> Path:
         """The folder of jobs, also where no setting names one."""
-        return folder_of(self.settings)
+        return self.settings.jobs_folder
 
     def app(self) -> ASGIApp:
         """Return the ASGI application.

@@ -41,7 +41,7 @@ def served(model: str, **environment: str) -> Iterator[tuple[str, psutil.Process
     process = psutil.Popen(
         [*command, "--port", port],
         cwd=ROOT,
-        env={**os.environ, "BENTOML_DO_NOT_TRACK": "1", **settings, **environment},
+        env={**os.environ, "BENTOML_DO_NOT_TRACK": "True", **settings, **environment},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,  # as every host's processes: Linux shares cores between sessions

@@ -33,7 +33,7 @@ work=$(mktemp -d)
 name=sd-image-check-$$
 tool=${BENTOCTL_BUILDER:-podman}
 export BENTOCTL_BUILDER=$tool BENTOML_HOME=$work/bentoml BENTOCTL_HOME=$work/bentoctl
-export BENTOML_DO_NOT_TRACK=1
+export BENTOML_DO_NOT_TRACK=True
 mkdir -p "$BENTOML_HOME"
 tidy() {
   "$tool" rm --force "$name" > /dev/null 2>&1 || true

@@ -7,6 +7,7 @@ a suggestion, so that no typing mistake leaves a setting at its default unnotice
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from pathlib import Path
 from typing import Literal
@@ -261,6 +262,14 @@ class Settings(EnvironmentSettings):
         """Return name -> source of SD_MODELS."""
         named = (entry.partition("=") for entry in self.models.split(",") if entry.strip())
         return {name.strip(): source.strip() for name, _, source in named}
+
+    @property
+    def jobs_folder(self) -> Path:
+        """Return SD_JOBS_DIR, or `stable-diffusion/jobs` in the user's state folder (XDG)."""
+        if self.jobs_dir:
+            return Path(self.jobs_dir)
+        state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+        return Path(state) / "stable-diffusion" / "jobs"
 
     @field_validator("quantize")
     @classmethod

@@ -85,7 +85,9 @@ ROOMS = {
     "mcp": _room("api.mcp", f"{FORM} jobs", TORCH | HOSTS),
     "page": _room("ui ui.static", never=TORCH | HOSTS),
     "api": _room(
-        "api.app api.errors api.openapi", f"{FORM} native openai webui jobs mcp page", TORCH | HOSTS
+        "api.app api.configuration api.errors api.openapi",
+        f"{FORM} native openai webui jobs mcp page",
+        TORCH | HOSTS,
     ),
     "standalone": _room(
         "ui.__main__ ui.app ui.client ui.generation", "page", TORCH | {"bentoml", "ray"}

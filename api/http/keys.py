@@ -36,6 +36,8 @@ from runnables.ticket import ANYBODY, Caller
 logger = logging.getLogger(__name__)
 
 SETTING = "SD_API_KEYS"
+#: what the name of a file begins with, where it is not in the folder of the service
+PATHS = ("/", "./", "../", "~")
 WANTED = "an API key is needed: Authorization: Bearer KEY, or x-api-key: KEY"
 
 
@@ -84,19 +86,16 @@ class Keys:
         by_address: Whether callers without a key are told apart by their addresses.
 
     Raises:
-        ConfigurationError: Something is configured, but no key is in it, or a line is wrong, or
-            quotas cannot be kept.
+        ConfigurationError: As `read` raises it, or quotas cannot be kept.
     """
 
     def __init__(
         self, configured: str, folder: Path | None = None, *, by_address: bool = False
     ) -> None:
         self._by_address = by_address
-        self._keys = {key.hash: key for key in _read(configured)}
+        self._keys = {key.hash: key for key in read(configured)}
         self._limits = {key.hash: Limit(key.rate, key.concurrency) for key in self._keys.values()}
         self._usage = _usage(self._keys.values(), folder)
-        if configured and not self._keys:  # an empty file must not open the door
-            raise ConfigurationError(f"{SETTING} holds no key", loc=(SETTING,))
         if not self._keys:
             logger.warning(
                 "%s is not set: the service is open to everybody who reaches it", SETTING
@@ -205,12 +204,31 @@ def _usage(keys: Iterable[Key], folder: Path | None) -> Usage | None:
         raise ConfigurationError(why, loc=(SETTING,)) from error
 
 
-def _read(configured: str) -> Iterable[Key]:
+def read(configured: str) -> list[Key]:
+    """Return the keys of SD_API_KEYS: none where it is empty.
+
+    Raises:
+        ConfigurationError: Something is configured, but no key is in it, or a line is wrong, or
+            the file cannot be read.
+    """
     if os.path.isfile(configured):  # pathlib's would raise for a list longer than a file name
-        lines = Path(configured).read_text().splitlines()
-        return [key for number, line in enumerate(lines, 1) for key in _parse(line, number)]
-    keys = (key.strip() for key in configured.split(","))
-    return [Key(hash=_hash(key)) for key in keys if key]
+        keys = _of_file(Path(configured))
+    elif configured.startswith(PATHS):  # or a mistyped name would become a key
+        raise ConfigurationError(f"{SETTING}={configured}: there is no such file", loc=(SETTING,))
+    else:
+        keys = [Key(hash=_hash(key)) for one in configured.split(",") if (key := one.strip())]
+    if configured and not keys:  # an empty file must not open the door
+        raise ConfigurationError(f"{SETTING} holds no key", loc=(SETTING,))
+    return keys
+
+
+def _of_file(path: Path) -> list[Key]:
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        why = f"{SETTING}={path} cannot be read: {error}"
+        raise ConfigurationError(why, loc=(SETTING,)) from error
+    return [key for number, line in enumerate(lines, 1) for key in _parse(line, number)]
 
 
 def _parse(line: str, number: int) -> list[Key]:

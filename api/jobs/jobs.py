@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sqlite3
 import threading
 import time
@@ -29,7 +28,6 @@ from api.progress.requests import Requests
 from runnables.errors import Conflict, InvalidInput, NotReady, OverCapacity
 from runnables.metrics import Metrics
 from runnables.runnable import Runnable
-from runnables.settings import Settings
 from runnables.ticket import Inputs
 
 logger = logging.getLogger(__name__)
@@ -70,7 +68,7 @@ class Jobs:
 
     def start(self) -> None:
         """Open the folder, go on with what a former process left, and begin to work."""
-        folder = folder_of(self._settings)
+        folder = self._settings.jobs_folder
         try:
             self._parts = Parts(
                 self._runnable, folder, self.hub, self._watch, self._keys, self._reported
@@ -308,14 +306,6 @@ def unusable(error: OSError | sqlite3.Error) -> NotReady:
     logger.error("SD_JOBS_DIR cannot be used: %s", error)
     why = (error.strerror if isinstance(error, OSError) else None) or str(error)
     return NotReady(f"the folder of jobs cannot be used now: {why}")
-
-
-def folder_of(settings: Settings) -> Path:
-    """Return SD_JOBS_DIR, or `stable-diffusion/jobs` in the user's state folder (XDG)."""
-    if settings.jobs_dir:
-        return Path(settings.jobs_dir)
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(state) / "stable-diffusion" / "jobs"
 
 
 def _same(there: Job, fingerprint: str) -> Job:

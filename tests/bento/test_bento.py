@@ -34,7 +34,7 @@ BENTOS = ("stable_diffusion_fp32", "stable_diffusion_fp16", "stable_diffusion_ne
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BENTOML_HOME with all Bentos."""
     folder = tmp_path_factory.mktemp("bentoml")
-    environment = {**os.environ, "BENTOML_HOME": str(folder), "BENTOML_DO_NOT_TRACK": "1"}
+    environment = {**os.environ, "BENTOML_HOME": str(folder), "BENTOML_DO_NOT_TRACK": "True"}
     for file in ("bentofile.yaml", "bentofile.fp16.yaml", "bentofile.neuron.yaml"):
         command = [sys.executable, "-m", "bentoml", "build", "-f", file, "."]
         subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)

@@ -42,7 +42,7 @@ def serve(
     command = [sys.executable, "-m", "bentoml", "serve", target]
     settings = {
         "BENTOML_CONFIG": str(ROOT / "configuration.yaml"),
-        "BENTOML_DO_NOT_TRACK": "1",
+        "BENTOML_DO_NOT_TRACK": "True",
         "BENTOML_HOME": f"{log}-home",  # a service that starts empties the metrics kept in it
         "SD_THREADS": "1",
     }

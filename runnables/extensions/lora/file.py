@@ -31,12 +31,18 @@ def read(name: str, path: Path, family: Family) -> Lora:
         InvalidInput: the file is no LoRA, of an unknown kind, or for another model.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            metadata = json.loads((file.metadata() or {}).get("lora_adapter_metadata", "{}"))
-        weights = _named_as_in_diffusers(weights, family)
+        return _read(name, path, family)
+    except InvalidInput:
+        raise
     except Exception as error:  # whatever foreign files make the libraries raise
         raise _refusal(name, f"cannot be read: {error}") from error
+
+
+def _read(name: str, path: Path, family: Family) -> Lora:
+    with safe_open(path, framework="pt") as file:
+        weights = {key: _checked(key, file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118
+        metadata = json.loads((file.metadata() or {}).get("lora_adapter_metadata", "{}"))
+    weights = _named_as_in_diffusers(weights, family)
     modules = {family.denoiser_name: family.denoiser, **_text_encoders(family)}
     parts = {}
     for component, module in modules.items():
@@ -54,6 +60,18 @@ def read(name: str, path: Path, family: Family) -> Lora:
     if not any(parts.values()):
         raise _refusal(name, "is for another model")
     return Lora(name, {part: _moved(factors, family) for part, factors in parts.items()})
+
+
+def _checked(key: str, weight: Tensor) -> Tensor:
+    """Return a weight, in 32 bits where it has 8. Raise ValueError where it cannot be one."""
+    if weight.dtype.itemsize == 1:  # PyTorch multiplies none of these on the CPU
+        weight = weight.float()
+    if not bool(torch.isfinite(weight).all()):
+        raise ValueError(f"{key} has values that are not numbers")
+    fits = weight.numel() == 1 if key.endswith(".alpha") else weight.ndim > 1 and weight.numel() > 0
+    if not fits:
+        raise ValueError(f"{key} has the shape {tuple(weight.shape)}")
+    return weight
 
 
 def _text_encoders(family: Family) -> dict[str, nn.Module]:

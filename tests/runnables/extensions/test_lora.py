@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from runnables.errors import InvalidInput, UnknownName
 from runnables.parameters import LoraUse, TextToImage
@@ -131,6 +131,46 @@ def test_fused_attention_is_adapted_the_same(
     base_of(runnable).unet.fuse_qkv_projections()
     after = runnable.txt2img(wanted(("one", 1.0))).images[0].image
     assert difference(before, np.asarray(after).astype(int)) <= 2
+
+
+def damaged(weights: dict[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
+    """LoRAs that cannot be used: a name that says why -> weights."""
+    up = next(key for key in weights if key.endswith("lora_up.weight"))
+    down, alpha = up.replace("lora_up", "lora_down"), up.replace("lora_up.weight", "alpha")
+    value = weights[up]
+    changes = {
+        "not-a-number": {up: torch.full_like(value, float("nan"))},
+        "infinite": {down: torch.full_like(weights[down], float("inf"))},
+        "alpha-not-a-number": {alpha: torch.tensor(float("nan"))},
+        "several-alphas": {alpha: torch.ones(3)},
+        "scalar": {up: torch.tensor(1.0)},
+        "no-rank": {up: value[:, :0], down: weights[down][:0]},
+        "other-rank": {up: torch.ones(len(value), 5)},
+        "other-size": {down: torch.ones(RANK, 7)},
+    }
+    lacking = {"no-up": {key: value for key, value in weights.items() if key != up}}
+    return {**{name: {**weights, **change} for name, change in changes.items()}, **lacking}
+
+
+def test_damaged_files_are_refused_by_name(
+    start: Start, tiny_model: TinyModel, tmp_path: Path
+) -> None:
+    write(tmp_path, "good", tiny_model("sd1"), kohya=True)
+    file = (tmp_path / "good.safetensors").read_bytes()
+    weights = load_file(tmp_path / "good.safetensors")
+    kinds = damaged(weights)
+    for name, content in kinds.items():
+        save_file(content, tmp_path / f"{name}.safetensors")
+    for name, data in {"empty": b"", "header": file[:50], "cut": file[:-999]}.items():
+        (tmp_path / f"{name}.safetensors").write_bytes(data)
+    list_of_none = {"lora_adapter_metadata": "[]"}
+    save_file(weights, tmp_path / "metadata.safetensors", list_of_none)
+    runnable = start("sd1", lora_dir=str(tmp_path))
+    for name in (*kinds, "empty", "header", "cut", "metadata"):
+        with pytest.raises(InvalidInput, match=f"'{name}'") as caught:
+            runnable.submit(wanted((name, 1.0)))
+        assert caught.value.loc == ("loras",)
+    assert runnable.txt2img(wanted(("good", 1.0))).images
 
 
 def test_what_is_not_there_or_does_not_fit_is_refused(
