@@ -78,7 +78,8 @@ def build_controlnet(folder: Path, model: Path, *, seed: int = 0, **options: Any
     shared = json.loads((model / "unet" / "config.json").read_text())
     known = inspect.signature(ControlNetModel.__init__).parameters
     given = {name: value for name, value in shared.items() if name in known}
-    config = {**given, "in_channels": 4, "conditioning_embedding_out_channels": (8, 8, 16, 16)}
+    latents = {"in_channels": shared["out_channels"]}  # without an inpainting model's mask
+    config = {**given, **latents, "conditioning_embedding_out_channels": (8, 8, 16, 16)}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         net = ControlNetModel(**{**config, **options})

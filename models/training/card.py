@@ -41,6 +41,11 @@ apart, on composed pictures only (its own accuracy on compositions that it has n
 |---|{rule}
 {rows}
 
+The captions above are of all kinds: small things, things at an edge, seldom ones. When only the
+name is given ("a castle"), {common[things]} common things are right in {common[thing]:.0%} (among
+the first five: {common[thing in five]:.0%}), and all {every[things]} in {every[thing]:.0%}
+({every[thing in five]:.0%}).
+
 The autoencoder alone keeps a composition that it has not seen with a PSNR of {psnr:.1f} dB.
 
 {effects}
@@ -112,6 +117,8 @@ def write(folder: Path = FOLDER) -> None:
         head=" | ".join(COLUMNS.values()),
         rule="---|" * len(COLUMNS),
         rows="\n".join(rows),
+        common=figures["by name"]["common"],
+        every=figures["by name"]["all"],
         psnr=figures["psnr"],
         effects="\n".join(effects),
         seconds=figures["seconds an image"],

@@ -157,8 +157,23 @@ def evaluate(folder: Path, work: Path, count: int, only: list[str]) -> dict[str,
         right = judge(draw_all(pipeline, captions), subjects, classifier)
         figures["samplers"][sampler] = {k: float(np.mean(v)) for k, v in right.items()}
         print(sampler, figures["samplers"][sampler], flush=True)
+    figures["by name"] = by_name(pipeline, classifier)
     figures["seconds an image"] = _seconds(pipeline)
     return figures
+
+
+def by_name(pipeline: Any, classifier: Classifier) -> dict[str, dict[str, float]]:
+    """How often "a NAME" alone gives the thing: over all of them, and over the common ones."""
+    use(pipeline, "dpmpp_2m")
+    known = concepts()
+    pictures = draw_all(pipeline, [f"a {name}" for name in known])
+    right = judge(pictures, [Subject(thing=name) for name in known], classifier)
+    common = np.array([one.common for one in known.values()])
+    return {
+        kind: {name: float(np.mean(np.array(values)[chosen])) for name, values in right.items()}
+        | {"things": int(chosen.sum())}
+        for kind, chosen in (("common", common), ("all", np.ones_like(common)))
+    }
 
 
 def _classifier(work: Path) -> tuple[Classifier, dict[str, Any]]:

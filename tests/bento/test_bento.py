@@ -65,8 +65,11 @@ def test_model_and_configuration_are_inside(home: Path, name: str) -> None:
 def test_the_container_is_told_what_it_runs_on(home: Path, name: str, told: dict[str, str]) -> None:
     described = yaml.safe_load((source(home, name).parent / "bento.yaml").read_text())
     given = {one["name"]: one["value"] for one in described["envs"]}
-    configuration = {"BENTOML_CONFIG": "/home/bentoml/bento/src/configuration.yaml"}
-    assert given == {**told, **configuration}
+    always = {
+        "BENTOML_CONFIG": "/home/bentoml/bento/src/configuration.yaml",
+        "BENTOML_DO_NOT_TRACK": "True",
+    }
+    assert given == {**told, **always}
 
 
 def test_neuron_pins_differ_only_where_its_stack_wants_it() -> None:

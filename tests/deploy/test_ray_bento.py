@@ -22,8 +22,9 @@ def test_a_bento_with_ray(kind: str) -> None:
     assert any(one.startswith("torch==") for one in packages)
     assert not [one for one in packages if one.startswith(("-", "#"))]
     host = [str(path.relative_to(ROOT)) for path in (ROOT / "hosts/ray").glob("*.py")]
+    patterns = [one.removeprefix("/").replace("**", "*") for one in options["include"]]
     for path in [*host, "deploy/ray/serve.yaml", "runnables/settings.py", "service.py"]:
-        taken = [p for p in options["include"] if fnmatch.fnmatch(path, p.replace("**", "*"))]
+        taken = [p for p in patterns if fnmatch.fnmatch(path, p)]
         assert taken, f"{path} is not in the Bento"
 
 

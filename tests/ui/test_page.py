@@ -184,7 +184,7 @@ def test_what_is_red_is_repainted_and_nothing_else(page: Page) -> None:
     page.task("inpaint")
     page.drop("#img-slot .target", png(), "photo.png")
     page.until(lambda: page.find("#painter canvas").get_property("width") == 128)
-    page.fill("#prompt", "a yellow circle")
+    page.fill("#prompt", "a red heart")
     page.click("#generate")
     page.until(lambda: "paint over" in page.find("[data-field=mask] .error").text)
     stroke(page)
