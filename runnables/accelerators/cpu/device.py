@@ -48,14 +48,14 @@ class Cpu(Accelerator):
         torch.set_num_threads(self.settings.threads or usable_cores())
         super().prepare(family)
         if family.denoiser_name == "unet":  # a transformer has one convolution, others copy it
-            pack(family.denoiser, family.traits.latent_size)
-        pack(family.vae, family.traits.native_size)
+            pack(family.denoiser)
+        pack(family.vae)
         if self.settings.compile == "regional":
             self.compile_blocks(family)
 
     def adopt(self, module: nn.Module, size: tuple[int, int]) -> None:
         super().adopt(module, size)
-        pack(module, size)
+        pack(module)
 
     def before_step(self) -> None:
         if self._threads is not None:

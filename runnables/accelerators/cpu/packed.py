@@ -12,9 +12,19 @@ from torch import Tensor, nn
 
 
 class PackedConv2d(nn.Conv2d):
-    """A packed Conv2d computes the same numbers, but its `weight` can no longer be read."""
+    """A packed Conv2d computes the same numbers, but its `weight` can no longer be read.
+
+    Its first input, at the warm-up, decides the layout: one that is made for another size is right,
+    but up to 80 times slower (192 channels at 4x4, packed for 16x16).
+    """
 
     def forward(self, input: Tensor) -> Tensor:
+        weight = self.weight
+        if weight.device.type != "cpu":
+            return super().forward(input)
+        if not weight.is_mkldnn:
+            # not by attribute: while another thread loads a model, Accelerate moves such to "meta"
+            self._parameters["weight"] = self._packed(weight, list(input.shape))
         output: Tensor = torch.ops.mkldnn._convolution_pointwise(
             input,
             self.weight,
@@ -29,34 +39,27 @@ class PackedConv2d(nn.Conv2d):
         )
         return output
 
+    def _packed(self, weight: Tensor, shape: list[int]) -> nn.Parameter:
+        packed = torch._C._nn.mkldnn_reorder_conv2d_weight(
+            weight.detach().to_mkldnn(),
+            list(self.padding),
+            list(self.stride),
+            list(self.dilation),
+            self.groups,
+            shape,  # type: ignore[call-arg]  # missing in the stub
+        )
+        return nn.Parameter(packed, requires_grad=False)
 
-def pack(module: nn.Module, size: tuple[int, int]) -> None:
-    """Pack every plain float32 convolution in `module`, in place; none where oneDNN is missing.
 
-    Args:
-        size: (height, width) that most inputs will have; the layout is chosen for it, and right
-            for every other.
-    """
+def pack(module: nn.Module) -> None:
+    """Have every plain float32 convolution in `module` packed; none where oneDNN is missing."""
     if not torch.backends.mkldnn.is_available():
         return
     for conv in module.modules():
         if type(conv) is nn.Conv2d and _is_plain(conv):
-            _pack(conv, size)
+            conv.__class__ = PackedConv2d
 
 
 def _is_plain(conv: nn.Conv2d) -> bool:
     padded_with_zeros = conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
     return padded_with_zeros and conv.weight.dtype == torch.float32
-
-
-def _pack(conv: nn.Conv2d, size: tuple[int, int]) -> None:
-    packed = torch._C._nn.mkldnn_reorder_conv2d_weight(
-        conv.weight.detach().to_mkldnn(),
-        list(conv.padding),
-        list(conv.stride),
-        list(conv.dilation),
-        conv.groups,
-        [2, conv.in_channels, *size],  # type: ignore[call-arg]  # missing in the stub
-    )
-    conv.weight = nn.Parameter(packed, requires_grad=False)
-    conv.__class__ = PackedConv2d

@@ -19,7 +19,7 @@ def test_equal_to_the_plain_convolution(stride: int, padding: int, groups: int, 
     torch.manual_seed(0)
     plain = nn.Conv2d(8, 12, 3, stride=stride, padding=padding, groups=groups, bias=bias)
     packed = copy.deepcopy(plain)
-    pack(packed, (16, 16))
+    pack(packed)
     assert isinstance(packed, PackedConv2d)
     for shape in ((1, 8, 16, 16), (7, 8, 24, 8), (2, 8, 5, 9)):
         pixels = torch.randn(shape)
@@ -32,5 +32,5 @@ def test_what_cannot_be_packed_stays() -> None:
     mirrored = nn.Conv2d(8, 8, 3, padding=1, padding_mode="reflect")
     named = nn.Conv2d(8, 8, 3, padding="same")
     model = nn.Sequential(half, mirrored, named)
-    pack(model, (8, 8))
+    pack(model)
     assert [type(one) for one in model] == [nn.Conv2d] * 3

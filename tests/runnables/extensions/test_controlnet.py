@@ -305,7 +305,7 @@ def test_rows_with_and_without_share_a_call(
     rows: list[int] = []
     base_of(sd1).unet.conv_in.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
     every = [wanted(), wanted(use("one")), wanted(use("two")), wanted(use("two"), use("one"))]
-    long = [one.model_copy(update={"num_inference_steps": 40}) for one in every]
+    long = [one.model_copy(update={"num_inference_steps": 150}) for one in every]
     tickets = [sd1.submit(one, steered(edges[: len(one.controlnets)])) for one in long]
     for ticket in tickets:
         ticket.future.result(timeout=120)
