@@ -43,7 +43,7 @@ REQUESTS = [
 
 @dataclass
 class Recording:
-    """What each request had reached at which time, in seconds after the first one came in."""
+    """A recording has what each request had reached at which time, in seconds after the first."""
 
     title: str
     seen: list[list[tuple[float, Image.Image]]] = field(default_factory=list)
@@ -84,7 +84,7 @@ def record(runnable: StableDiffusionRunnable, title: str, *, together: bool) -> 
 
 
 def frame(recordings: list[Recording], at: float) -> Image.Image:
-    """Both sides as they were at this time."""
+    """Return both sides as they were at this time."""
     rows = -(-len(REQUESTS) // COLUMNS)
     height = HEAD + rows * (TILE + GAP) + GAP
     canvas = Image.new("RGB", (2 * WIDTH + 3 * GAP, height), PAPER)

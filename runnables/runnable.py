@@ -192,7 +192,7 @@ class StableDiffusionRunnable:
         return ticket
 
     def plan(self, parameters: AnyParameters, inputs: Inputs = NOTHING) -> Plan:
-        """What drawing this would be, without drawing it.
+        """Return what generating this would take, without generating it.
 
         Raises:
             NotReady, InvalidInput: as `submit`.

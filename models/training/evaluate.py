@@ -95,7 +95,7 @@ def draw_all(pipeline: Any, captions: list[str], **options: Any) -> Array:
 
 
 def effects(pipeline: Any) -> dict[str, float]:
-    """What negative prompt, guidance and img2img strength do."""
+    """Return what negative prompt, guidance and img2img strength do."""
     import diffusers
 
     use(pipeline, "ddim")
@@ -163,7 +163,7 @@ def evaluate(folder: Path, work: Path, count: int, only: list[str]) -> dict[str,
 
 
 def by_name(pipeline: Any, classifier: Classifier) -> dict[str, dict[str, float]]:
-    """How often "a NAME" alone gives the thing: over all of them, and over the common ones."""
+    """Return how often "a NAME" alone gives the thing: over all things, over common ones."""
     use(pipeline, "dpmpp_2m")
     known = concepts()
     pictures = draw_all(pipeline, [f"a {name}" for name in known])

@@ -27,7 +27,7 @@ EXAMPLES = (
 
 
 def names(work: Path) -> set[str]:
-    """Every name of a thing, a shape or a scene, without articles, in lower case."""
+    """Return every name of a thing, a shape or a scene, without articles, in lower case."""
     further = keywords(work)
     things = {word for one in concepts().values() for word in (one.name, *one.synonyms)}
     things |= {word for words in further.values() for word in words}

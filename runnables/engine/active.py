@@ -1,4 +1,4 @@
-"""What is being served: the rows that take steps, and the tasks beside them."""
+"""The engine keeps here what it serves: rows that take steps, and tasks beside them."""
 
 from __future__ import annotations
 

@@ -32,9 +32,9 @@ Make = Callable[..., Client]
 
 
 def test_either_process_answers_for_the_others_jobs(make: Make) -> None:
-    drawer = make()
-    drawer.post(id="shared", parameters=LONG)
-    drawer.until("shared", "running")
+    generating = make()
+    generating.post(id="shared", parameters=LONG)
+    generating.until("shared", "running")
     other = make(begin=False, jobs_active=1)
     other.api.start()
     other.until("shared", "running")
@@ -43,7 +43,7 @@ def test_either_process_answers_for_the_others_jobs(make: Make) -> None:
         assert time.monotonic() < end
         time.sleep(0.02)
     other.http.delete("/jobs/shared")
-    assert drawer.until("shared", "cancelled") == other.until("shared", "cancelled")
+    assert generating.until("shared", "cancelled") == other.until("shared", "cancelled")
 
 
 def test_a_stop_hands_jobs_to_the_next_process(make: Make, tmp_path: Path) -> None:

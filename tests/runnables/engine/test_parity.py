@@ -24,7 +24,7 @@ SPACED = [name for name, sampler in samplers().items() if sampler.spacing]
 
 
 def requests(names: list[str], task: type[TextToImage], seed: int = 0) -> list[TextToImage]:
-    """One request a sampler, all different in prompt, steps, guidance and strength."""
+    """Return a request for each sampler, all different in prompt, steps, guidance, strength."""
     made = []
     for i, name in enumerate(names):
         options = {
