@@ -57,7 +57,7 @@ bench: $(VENV)/.test ## the comparisons in benchmarks/
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks
 
-queue-demo: $(VENV)/.queue ## the asynchronous queue on this machine, on a stand-in of AWS
+queue-demo: $(VENV)/.queue ## the asynchronous queue on this machine, on a stand-in for AWS
 	$(BIN)/python -m hosts.queue.local.demo
 
 queue-serve: $(VENV)/.queue ## the same, kept running for curl or a load test
@@ -69,7 +69,7 @@ page-tools: tests/ui/node_modules/.tools ## axe-core and TypeScript, which check
 
 deploy-tools: $(DEPLOY)/.tools ## create .venv-deploy with bentoctl, adapted by deploy/tools
 
-deploy-check: $(VENV)/.test $(DEPLOY)/.tools ## every ready deployment, up to apply on a stand-in of AWS
+deploy-check: $(VENV)/.test $(DEPLOY)/.tools ## every ready deployment, up to apply on a stand-in for AWS
 	$(BIN)/python -m deploy.check.manifests
 	$(DEPLOY)/bin/python -m deploy.check
 
@@ -78,7 +78,7 @@ deploy-pages: $(VENV)/.test ## write the generated parts of deploy/README.md ane
 
 neuron-tools: .venv-neuron/.done ## optimum-neuron in an environment of its own, to compile and test
 
-neuron-check: neuron-tools ## compile and generate over a stand-in of the Neuron SDK
+neuron-check: neuron-tools ## compile and generate over a stand-in for the Neuron SDK
 	PYTHONPATH=tests/neuron/stub .venv-neuron/bin/python -m pytest tests/neuron/compiled
 
 .venv-neuron/.done: requirements/neuron.txt

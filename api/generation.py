@@ -27,7 +27,7 @@ from runnables.ticket import Result, Ticket
 
 
 class Generation:
-    """What all handlers that generate or enlarge images share.
+    """The base of all handlers that generate or enlarge images.
 
     Attributes:
         failure: The reason why the model could not be loaded, or None.

@@ -25,7 +25,7 @@ _RULE = re.compile(r"aws_vpc_security_group_(ingress|egress)_rule\.")
 
 @dataclass
 class Module:
-    """What the files of a folder declare."""
+    """Return what the files of a folder declare."""
 
     #: file name -> its resources, like aws_vpc.this
     files: dict[str, list[str]] = field(default_factory=dict)

@@ -1,1 +1,1 @@
-"""What runs the service: BentoML (with service.py), Ray Serve, and the queue's worker and front."""
+"""The hosts that run the service: BentoML (with service.py), Ray Serve, the queue."""

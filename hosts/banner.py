@@ -1,4 +1,4 @@
-"""What a person who starts the service wants to know, in six lines."""
+"""Six lines for the person who starts the service: address, page, model, device and more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the life of every host has in common: logging, tracing, loading, answering, stopping."""
+"""The life that all hosts have in common: logging, tracing, loading, answering, stopping."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What every API here needs of HTTP."""
+"""HTTP parts that every API here uses."""

@@ -33,7 +33,7 @@ def below(path: str, prefix: str) -> str:
 
 
 class Proxies:
-    """What the operator says about prefix and proxies, applied to requests."""
+    """The operator's settings for prefix and proxies, applied to requests."""
 
     def __init__(self, settings: Settings) -> None:
         self._prefix = settings.path_prefix

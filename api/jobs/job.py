@@ -51,7 +51,7 @@ class Job(Record):
 
     @property
     def delivery(self) -> Delivery | None:
-        """How far its webhook is; None without one, and before the job has ended."""
+        """The state of its webhook; None without one, and before the job has ended."""
         if self.webhook is None or not self.final:
             return None
         if self.webhook_at is not None:

@@ -256,7 +256,7 @@ class Jobs:
 
 
 class Parts:
-    """What lies in the jobs folder, and the threads that work on it."""
+    """The jobs folder, and the threads that work on it."""
 
     def __init__(
         self,

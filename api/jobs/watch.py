@@ -1,4 +1,4 @@
-"""What metrics and traces learn about jobs."""
+"""Metrics and traces of jobs."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ class UpscalerInfo(BaseModel):
 
 
 class Watermark(BaseModel):
-    """Whether this service's watermark is in an image."""
+    """The answer to whether this service's watermark is in an image."""
 
     found: bool
     score: float = Field(description="Standard deviations over chance; over 7 is found")
@@ -143,7 +143,7 @@ class Manifest(BaseModel):
 
 
 class Origin(BaseModel):
-    """What an image's file says about its origin."""
+    """The facts that an image's file states about its origin."""
 
     c2pa: Manifest | None
     metadata: dict[str, str] | None
@@ -151,14 +151,14 @@ class Origin(BaseModel):
 
 
 class Problem(BaseModel):
-    """What is wrong, and where."""
+    """One problem of a request, and the field that has it."""
 
     loc: list[str | int]
     msg: str
 
 
 class Error(BaseModel):
-    """What is wrong with a request."""
+    """The answer to a request that has problems."""
 
     error: str
     detail: list[Problem]

@@ -76,7 +76,7 @@ class OpenAIModels(BaseModel):
 
 
 class OpenAIProblem(BaseModel):
-    """What is wrong, as OpenAI's SDKs read it."""
+    """The problem of a request, in the form that OpenAI's SDKs read."""
 
     message: str
     type: str

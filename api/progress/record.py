@@ -36,7 +36,7 @@ class Record:
 
     @property
     def final(self) -> bool:
-        """Whether the request has ended; a record that is final never changes again."""
+        """True once the request has ended; a final record never changes again."""
         return self.state in FINAL
 
 

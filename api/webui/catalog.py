@@ -1,4 +1,4 @@
-"""What a WebUI client looks up: models, options, and lists that are empty here."""
+"""Lists that a WebUI client looks up: models, options, and those that are empty here."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class Unit(BaseModel):
 
     @property
     def acts(self) -> bool:
-        """Whether the unit is on; one without model, preprocessor and image is only a default."""
+        """True when the unit is on; one without model, preprocessor and image is only a default."""
         named = self.model not in ("", "None") or (self.module or "none").lower() != "none"
         return self.enabled and (named or bool(self.source()))
 

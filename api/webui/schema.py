@@ -97,13 +97,13 @@ class WebUIModel(Open):
 
 
 class WebUIOptions(Open):
-    """What clients read of the options."""
+    """The options that clients read."""
 
     sd_model_checkpoint: str
 
 
 class WebUIState(Open):
-    """What the oldest request does."""
+    """The state of the oldest request."""
 
     job: str
     job_count: int
@@ -113,7 +113,7 @@ class WebUIState(Open):
 
 
 class WebUIProgress(Open):
-    """How far the oldest request is."""
+    """The progress of the oldest request."""
 
     progress: float
     eta_relative: float
@@ -122,7 +122,7 @@ class WebUIProgress(Open):
 
 
 class WebUIError(BaseModel):
-    """What is wrong with a request."""
+    """The answer to a request that has problems."""
 
     error: str
     detail: str

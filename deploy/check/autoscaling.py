@@ -55,7 +55,7 @@ class Autoscaler:
         self._had: list[tuple[int, int]] = []
 
     def decide(self, now: int, pods: int, waiting: int, active: int) -> int:
-        """How many pods there should be."""
+        """Return the number of pods that there should be."""
         parts = [part.strip() for part in self.formula.split("+")]
         total = sum({"waiting": waiting, "active": active}[part] for part in parts)
         near = abs(1 - total / (self.target * pods)) <= TOLERANCE

@@ -49,7 +49,7 @@ def known(folder: Path | None = None) -> dict[tuple[str, str], Crd]:
 
 
 def problems(document: Document) -> Iterator[str]:
-    """What the API server would say of a custom resource, and whether its version is deprecated."""
+    """Return the API server's complaints about a custom resource, a deprecated version included."""
     key = str(document.get("apiVersion")), str(document.get("kind"))
     crd = known().get(key)
     if crd is None:

@@ -1,4 +1,4 @@
-"""What there is in an account, kind by kind: asked of its APIs, not of Terraform's state."""
+"""The resources of an account by kind, read from its APIs and not from Terraform's state."""
 
 from __future__ import annotations
 

@@ -66,13 +66,13 @@ def label(document: Document) -> str:
 
 
 def _of_pod(pod: Pod) -> Iterator[str]:
-    """What Kubernetes says of the pods that a RayService makes; other kinds hold their pods."""
+    """Return Kubernetes' complaints about a RayService's pods; other kinds hold their pods."""
     if pod.name.startswith("RayService/"):
         yield from _of_schema({**_POD, "spec": pod.spec})
 
 
 def _of_schema(document: Document) -> Iterator[str]:
-    """What its schemas say against a document."""
+    """Return what the schemas have against a document."""
     yield from crds.problems(document)
     custom = schema(str(document.get("apiVersion")), str(document.get("kind")))
     if custom is not None:
@@ -165,7 +165,7 @@ def everything(scratch: Path) -> Iterator[tuple[str, Path]]:
 
 
 def generated(path: Path, folder: Path) -> None:
-    """What `bentoctl generate` writes for a configuration of operator aws-eks."""
+    """Return the files that `bentoctl generate` writes for a configuration of operator aws-eks."""
     for part in ("tools", "operators/aws-eks"):
         entry = str(ROOT / "deploy" / part)
         if entry not in sys.path:

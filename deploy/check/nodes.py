@@ -23,7 +23,7 @@ TYPE = "node.kubernetes.io/instance-type"
 
 @dataclass(frozen=True)
 class Node:
-    """What a node of a pool has for pods; memory in GiB."""
+    """The resources that a node of a pool has for pods; memory in GiB."""
 
     instance_type: str
     labels: dict[str, str]
@@ -55,7 +55,7 @@ def of_pool(pool: Document) -> Iterator[Node]:
 
 
 def room(name: str) -> dict[str, float]:
-    """What an instance has for pods, after what Bottlerocket, the kubelet and daemons take.
+    """Return what an instance has for pods, after what Bottlerocket, the kubelet and daemons take.
 
     Karpenter reckons 7.5% of memory for the hypervisor; Bottlerocket reserves 255 MiB and 11 MiB
     for each pod that the network allows, and the kubelet evicts pods below 100 MiB.
@@ -90,7 +90,7 @@ def _unfit(pod: Pod, node: Node) -> tuple[int, str] | None:
 
 
 def requests(pod: Pod) -> dict[str, float]:
-    """What the scheduler reserves: containers together, or the largest init container."""
+    """Return what the scheduler reserves: containers together, or the largest init container."""
     total: dict[str, float] = {}
     for container in pod.spec["containers"]:
         for name, amount in _asked(container).items():

@@ -21,7 +21,7 @@ DEVICES = {"aws.amazon.com/neuron": ("neuron_cores", 2), "nvidia.com/gpu": ("GPU
 
 
 def manageable(documents: list[Document]) -> Iterator[str]:
-    """What KubeRay v1.7.0's own code needs beyond its schema."""
+    """Return the breaches of what KubeRay v1.7.0's own code needs beyond its schema."""
     for one in documents:
         if one["kind"] == "RayService":
             cluster = one["spec"]["rayClusterConfig"]
@@ -73,7 +73,7 @@ def _of_group(group: Document) -> Iterator[str]:
 
 
 def offers(group: Document) -> dict[str, float]:
-    """What `ray start` is told; its resources are JSON, quoted once more for the shell."""
+    """Return `ray start`'s arguments; its resources are JSON, quoted once more for the shell."""
     told = group["rayStartParams"]
     own = json.loads(shlex.split(told.get("resources", "'{}'"))[0])
     return {"CPU": float(told.get("num-cpus", 0)), "GPU": float(told.get("num-gpus", 0)), **own}

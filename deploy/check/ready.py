@@ -26,7 +26,7 @@ class Ready:
 
     @property
     def label(self) -> str:
-        """Its path, from deploy/ on."""
+        """The configuration's path, from deploy/ on."""
         return str(self.path.relative_to(DEPLOY))
 
 

@@ -1,4 +1,4 @@
-"""What objects name must be there: Services, their ports, ports of probes, gateways, settings."""
+"""Checks that what objects name exists: Services, ports, ports of probes, gateways, settings."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ VOLUMES = {
 
 
 def restricted(documents: list[Document]) -> Iterator[str]:
-    """What an API server would refuse; KubeRay's own containers are pods' containers, too."""
+    """Return what an API server would refuse; KubeRay's own containers count as containers, too."""
     enforcing = {
         one["metadata"]["name"]
         for one in of(documents, "Namespace")

@@ -1,4 +1,4 @@
-"""A stand-in of AWS: moto's server, on the loopback interface, as long as a `with` block lasts."""
+"""A stand-in for AWS: moto's server, on the loopback interface, as long as a `with` block lasts."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _wait(running: StandIn, process: subprocess.Popen[bytes]) -> None:
 
 
 class Overrides:
-    """What an operator needs to be applied on the stand-in: `deploy/operators/NAME/stand_in/`.
+    """The files that apply an operator on the stand-in: `deploy/operators/NAME/stand_in/`.
 
     `*_override.tf` are laid beside the generated files (Terraform merges them), for what moto
     lacks. `prepare.py`, if any, has `prepare(document, client) -> document`: it makes what a

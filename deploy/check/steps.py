@@ -1,4 +1,4 @@
-"""What is done to each configuration, from `bentoctl generate` to nothing being left."""
+"""The steps of the check of a configuration, from `bentoctl generate` until nothing is left."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _testing = threading.Lock()
 
 @dataclass
 class Report:
-    """What was found out about one configuration."""
+    """The findings about one configuration."""
 
     label: str
     tests: int = 0
@@ -43,7 +43,7 @@ class Report:
 
 
 class Deployment:
-    """One configuration in a folder of its own, with a stand-in of AWS from step `plan` on."""
+    """One configuration in a folder of its own, with a stand-in for AWS from step `plan` on."""
 
     def __init__(self, one: Ready, folder: Path, aws: StandIn | None) -> None:
         self.one, self.folder, self.aws = one, folder, aws

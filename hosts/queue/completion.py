@@ -42,7 +42,7 @@ class Manifest(BaseModel):
 
     @property
     def result(self) -> bool:
-        """Whether there are images."""
+        """True when there are images."""
         return self.status == "completed"
 
 
@@ -80,7 +80,7 @@ def _older(task: Task, manifest: Manifest) -> dict[str, Any]:
 
 
 def sagemaker(task: Task, manifest: Manifest, *, region: str, sent: str) -> dict[str, Any]:
-    """As Amazon SageMaker's asynchronous inference announces it.
+    """The announcement in the form of Amazon SageMaker's asynchronous inference.
 
     Args:
         sent: when the task was sent (ISO 8601).

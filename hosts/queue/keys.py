@@ -16,7 +16,7 @@ def image(task: Task, number: int) -> str:
 
 
 def manifest(task: Task) -> str:
-    """What became of the task (JSON). The first one written is the truth."""
+    """The outcome of the task (JSON). The first one written is the truth."""
     return f"{_base(task)}.out"
 
 

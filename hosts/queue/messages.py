@@ -143,7 +143,7 @@ class Task(BaseModel):
         return parameters.model_copy(update={"seed": int(self.digest, 16) % (MAX_SEED - 8)})
 
     def message(self) -> str:
-        """What is published: `{"metadata", "content"}`, as the reference system's."""
+        """Return the published form, `{"metadata", "content"}`, which is the reference system's."""
         content = self.content.model_dump(mode="json", exclude_unset=True)
         if self.model:
             named = {"sd_model_checkpoint": self.model}
@@ -215,7 +215,7 @@ def from_queue(text: str) -> Task:
 
 
 def _from_legacy_message(metadata: dict[str, Any], content: Any) -> Task:
-    """What v1alpha1 became when it was published, by us or by the reference system."""
+    """The form in which a v1alpha1 task was published, by us or by the reference system."""
     if not isinstance(content, dict) or not isinstance(content.get("alwayson_scripts"), dict):
         raise InvalidInput("a legacy task names its model", loc=("content", "alwayson_scripts"))
     named = {"id": "id_task", "tasktype": "task", "prefix": "save_dir"}

@@ -54,12 +54,12 @@ COMMA = re.compile(r"(?<!;base64),")
 
 
 def linked(links: str | None) -> list[str]:
-    """What `image_link` names."""
+    """Return the input images that `image_link` names."""
     return [link.strip() for link in COMMA.split(links or "") if link.strip()]
 
 
 class Content(NullIsAbsent, ABC):
-    """What any task's content has, whatever it asks for."""
+    """The fields that the content of every task has."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -80,18 +80,18 @@ class Content(NullIsAbsent, ABC):
 
     @property
     def units(self) -> list[Unit]:
-        """Its ControlNets."""
+        """Return the task's ControlNets."""
         return []
 
     def links(self) -> list[str]:
-        """Its input images: base64, or addresses."""
+        """Return the task's input images: base64, or addresses."""
         return linked(self.image_link)
 
     @abstractmethod
     def parameters(
         self, kind: Task, embeddings: Sequence[str], native: Mapping[str, Any]
     ) -> AnyParameters:
-        """Ours. Raises InvalidInput naming the field."""
+        """Return our own parameters. Raises InvalidInput naming the field."""
 
 
 class Generated(GenerationBody, Content):

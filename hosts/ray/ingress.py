@@ -63,7 +63,7 @@ class Ingress:
 
 
 def _ours() -> Starlette:
-    """What BentoML answers itself there: metrics, and Swagger's files (BentoML's copy of them)."""
+    """Return the routes that BentoML answers itself: metrics, and Swagger's files."""
     found = importlib.util.find_spec("bentoml")
     assert found is not None and found.origin is not None
     static = Path(found.origin).parent / "_internal" / "server" / "static_content"

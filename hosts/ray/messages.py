@@ -1,4 +1,4 @@
-"""What the ingress and its replicas say to each other. All of it pickles without torch."""
+"""The messages between the ingress and its replicas. All of them pickle without torch."""
 
 from __future__ import annotations
 

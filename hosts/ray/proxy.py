@@ -1,4 +1,4 @@
-"""What Serve's HTTP proxy does around every request: ids in our form, and no bare 500.
+"""Changes to Serve's HTTP proxy: request ids in our form, and no bare 500.
 
 Ray imports it by name: RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=hosts.ray.proxy.middlewares.
 """

@@ -298,7 +298,7 @@ class RemoteRunnable:
         return math.inf
 
     def load(self) -> Load:
-        """How busy the replicas are with the requests that came through this ingress."""
+        """Return how busy the replicas are with the requests that came through this ingress."""
         states = [(one.progress.state, one.parameters) for one in list(self._tickets)]
         active = [p.num_images_per_prompt for state, p in states if state == "drawing"]
         return Load(len(states) - len(active), sum(active))

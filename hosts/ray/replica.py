@@ -58,7 +58,7 @@ class Replica:
             yield self._outcome(error)
 
     async def plan(self, order: Order) -> Plan | StableDiffusionError:
-        """What an order would be, or why it is refused."""
+        """Return what an order would be, or why it is refused."""
         plan = partial(self._runnable.plan, order.parameters, order.inputs, **order.options)
         try:
             return await asyncio.to_thread(plan)
@@ -82,7 +82,7 @@ class Replica:
         return self._id, self._runnable.models(), error
 
     async def describe(self) -> dict[str, Any]:
-        """What the ingress answers about models and about names that requests may use."""
+        """Return what the ingress answers about models and about names that requests may use."""
         return {
             "replica": self._id,
             "models": self._runnable.models(),
@@ -134,7 +134,7 @@ class Replica:
             self._observations.append((stage, seconds, rows))
 
     def _take_observations(self) -> tuple[Observation, ...]:
-        """What was measured since the last outcome; the ingress counts it."""
+        """Return what was measured since the last outcome; the ingress counts it."""
         with self._lock:
             taken, self._observations = self._observations, []
         return tuple(taken)

@@ -1,4 +1,4 @@
-"""What the replicas have reported about the models that requests may name."""
+"""The replicas' reports about the models that requests may name."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Reported:
         return model if model in self._names[1:] and model is not None else ""
 
     def describe(self) -> list[Description]:
-        """As `GET /models` answers; of a model that was never loaded there is only the name."""
+        """Return the answer of `GET /models`; a model that was never loaded has only its name."""
         default, *_ = self._names
         loaded = frozenset([default]).union(*self._loaded.values())
         return [{**self._models[name], "loaded": name in loaded} for name in self._names]

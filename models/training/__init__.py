@@ -1,1 +1,1 @@
-"""How the embedded model is trained and measured, and the world that it is trained on."""
+"""The training and the measurement of the embedded model, and the world that it is trained on."""

@@ -1,4 +1,4 @@
-"""How people ask for what the model knows."""
+"""Captions: the ways in which people ask for what the model knows."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def render(
 
 
 def _ground(subject: Subject, rng: random.Random, height: int, width: int) -> Array:
-    """What is behind a thing."""
+    """Return the background of a thing."""
     if subject.scene:
         return np.clip(SCENES[subject.scene](rng, height, width), 0, 1)
     if subject.background:
@@ -122,7 +122,7 @@ def _ground(subject: Subject, rng: random.Random, height: int, width: int) -> Ar
 
 
 def told(subject: Subject, rng: random.Random) -> Subject:
-    """What the caption will say: now and then it leaves the background or the colour open."""
+    """Return what the caption will say: at times it leaves the background or the colour open."""
     if subject.shape and rng.random() < 0.08:
         subject = replace(subject, background="")
     natural = subject.shape and NATURAL.get(subject.shape) == subject.colour

@@ -1,4 +1,4 @@
-"""What a picture shows: colours by the nearest of the eight, everything else by a classifier.
+"""Judges of pictures: colours by the nearest of the eight, everything else by a classifier.
 
 The classifier is trained apart from the model, on composed pictures only.
 """
@@ -108,7 +108,7 @@ def ranks(pictures: Tensor, wanted: list[int], classifier: Classifier) -> list[i
 
 
 def accuracy(pictures: Array, subjects: list[Subject], classifier: Classifier) -> float:
-    """How often the classifier is right about composed pictures that it has not seen."""
+    """Return how often the classifier is right about composed pictures that it has not seen."""
     chosen = [index for index, one in enumerate(subjects) if not one.other]
     wanted = [label(subjects[index]) for index in chosen]
     places = ranks(to_unit(pictures[chosen]), wanted, classifier)

@@ -1,4 +1,4 @@
-"""What a picture shows: a coloured shape, a scene, or one or two things on a background."""
+"""The subject of a picture: a coloured shape, a scene, or one or two things on a background."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PLACES = {
 
 @dataclass(frozen=True)
 class Subject:
-    """What a picture shows.
+    """The subject of a picture.
 
     Shapes have the first five fields. A scene alone has only `scene`. A thing has `thing` and
     `style`, with `other` where there are two, and a scene, a background colour, or neither.

@@ -147,7 +147,7 @@ def train_unet(out: Path, work: Path, steps: int, batch: int, pictures: int, see
 
 
 def _weights(subjects: list[Subject]) -> list[float]:
-    """How often each picture is chosen: common things in the middle, in 3D, most of all."""
+    """Return how often each picture is chosen."""
     known = concepts()
     raw = []
     for one in subjects:

@@ -1,4 +1,4 @@
-"""Whether a file lies on a FUSE mount, like Mountpoint for Amazon S3.
+"""Finds out whether a file lies on a FUSE mount, like Mountpoint for Amazon S3.
 
 Weights that are mapped into memory are read there page by page, each by a request of its own, which
 takes many times as long as reading the file from its beginning to its end.

@@ -1,4 +1,4 @@
-"""How many weights known architectures have; `python -m models fit` plans with them.
+"""The numbers of weights of known architectures; `python -m models fit` plans with them.
 
 The numbers are those of the published configs, buffers that are stored included;
 tests/runnables/checkpoints/test_sizes.py builds the large components without memory and counts.

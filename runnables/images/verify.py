@@ -1,4 +1,4 @@
-"""What a file says about its origin: its signed manifest, its metadata, its watermark."""
+"""Reads what a file says about its origin: its signed manifest, its metadata, its watermark."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""bentoctl's environment, and a stand-in of AWS."""
+"""bentoctl's environment, and a stand-in for AWS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What bentoctl reads of this operator: it puts this folder on sys.path and imports this file."""
+"""The names that bentoctl reads: it puts this folder on sys.path and imports this file."""
 
 from sd_aws_ec2.spec import Ec2Spec
 from sd_bentoctl.schema import cerberus_schema

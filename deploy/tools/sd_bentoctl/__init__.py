@@ -1,4 +1,4 @@
-"""What our bentoctl operators share, and bentoctl 0.4.0 adapted to run them.
+"""The parts that our bentoctl operators share, and bentoctl 0.4.0 adapted to run them.
 
 bentoctl is no longer developed. `make deploy-tools` installs it, pinned, in `.venv-deploy`, and
 this package's console script `bentoctl` in its place: the same commands, with `adaptations.py` in

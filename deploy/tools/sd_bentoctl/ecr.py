@@ -16,7 +16,7 @@ def lifecycle_policy() -> str:
 
 
 def has(image: str) -> bool:
-    """Whether ECR has this image, by its tag; False for another registry's."""
+    """Return whether ECR has this image, by its tag; False for another registry's."""
     found = re.fullmatch(r"\d+\.dkr\.ecr\.([a-z0-9-]+)\.[^/]+/([^:@]+):([^:@/]+)", image)
     if found is None:
         return False

@@ -1,4 +1,4 @@
-"""Whether a Bento is the one for a configuration, by the labels of its bentofile."""
+"""Checks by the labels of its bentofile that a Bento is the one for a configuration."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ SERVES = {"fp32": ("fp32",), "fp16": ("fp16", "bf16")}
 
 
 def mismatch(labels: Mapping[str, str], needs: Iterable[tuple[str, str]]) -> str:
-    """What does not fit, as `field: problem; fix`; empty where all does.
+    """Return what does not fit, as `field: problem; fix`; empty where all does.
 
     Args:
         labels: of the Bento. One without ours, which is of another's make, is not judged.

@@ -96,7 +96,7 @@ class Front:
                 raise Refused(409, message, ("id",)) from error
 
     def _attributes(self, task: Task, key: str) -> dict[str, str]:
-        """What the queues' filter policies look at."""
+        """Return the attributes that the queues' filter policies look at."""
         prefix = "priority_" if key in self.settings.priority_keys else ""
         if task.form == "v1alpha1":
             return {f"{prefix}sd_model_checkpoint": str(task.model)}

@@ -1,4 +1,4 @@
-"""What became of a task, read from the bucket: there is no other store to disagree with it."""
+"""The status of a task, read from the bucket: there is no other store to disagree with it."""
 
 from __future__ import annotations
 

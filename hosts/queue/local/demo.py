@@ -1,6 +1,6 @@
 """`make queue-demo`: the queue on this machine, without an AWS account.
 
-A stand-in of AWS, the topology of `deploy/queue/terraform`, the front door behind HTTP, one worker
+A stand-in for AWS, the topology of `deploy/queue/terraform`, the front door behind HTTP, one worker
 process with the embedded model; 20 tasks of both forms, and their images as they appear.
 """
 

@@ -1,4 +1,4 @@
-"""What API Gateway does for the front door, on the loopback interface: HTTP to proxy events."""
+"""API Gateway's part for the front door, on the loopback interface: HTTP to proxy events."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """`make queue-serve`: the queue on this machine, kept running for curl or a load test.
 
-As in `make queue-demo`: a stand-in of AWS, the topology of `deploy/queue/terraform`, the front door
-on a port of the loopback interface, workers with the embedded model (`--set SD_MODEL=...` takes
-another). SIGTERM or Ctrl-C ends all of it.
+As in `make queue-demo`: a stand-in for AWS, the topology of `deploy/queue/terraform`, the front
+door on a port of the loopback interface, workers with the embedded model (`--set SD_MODEL=...`
+takes another). SIGTERM or Ctrl-C ends all of it.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def free_port() -> int:
 
 
 def environment(endpoint: str) -> dict[str, str]:
-    """What makes every AWS SDK talk to a stand-in."""
+    """Return the environment that makes every AWS SDK talk to a stand-in."""
     return {
         "AWS_ENDPOINT_URL": endpoint,
         "AWS_REGION": REGION,
@@ -39,7 +39,7 @@ def environment(endpoint: str) -> dict[str, str]:
 
 @contextmanager
 def serve(kind: str, log: Path, port: int = 0) -> Iterator[str]:
-    """Its endpoint, once it answers; it is stopped afterwards."""
+    """Yield the endpoint once it answers; the stand-in is stopped afterwards."""
     port = port or free_port()
     commands = {
         "moto": ["moto.server", "-H", "127.0.0.1", "-p", str(port)],

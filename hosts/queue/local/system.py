@@ -1,4 +1,4 @@
-"""All of the queue on this machine: stand-in of AWS, topology, front door over HTTP, workers."""
+"""The whole queue on this machine: stand-in for AWS, topology, front door over HTTP, workers."""
 
 from __future__ import annotations
 
@@ -94,5 +94,5 @@ class _Local:
         self._session, self._endpoint = session, endpoint
 
     def client(self, service: str) -> Any:
-        """As boto3's."""
+        """Return a client, as boto3's function of this name does."""
         return self._session.client(service, endpoint_url=self._endpoint)

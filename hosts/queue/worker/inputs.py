@@ -60,7 +60,7 @@ class Reader:
         return codec.decode(self._read(link, field), max_pixels=self._max_pixels, field=field)
 
     def _mask(self, link: str) -> Image:
-        """Grey."""
+        """Return the image in grey."""
         return codec.decode_mask(self._read(link, "mask"), max_pixels=self._max_pixels, alpha=True)
 
     def _read(self, link: str, field: str) -> bytes:

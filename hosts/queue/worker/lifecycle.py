@@ -1,4 +1,4 @@
-"""What happens to one delivery, from its text to its end.
+"""The life of one delivery, from its text to its end.
 
     read -> ended before? -> cancelled? -> given up? -> generate -> store -> announce -> delete
       |                                                   |

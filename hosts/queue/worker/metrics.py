@@ -1,4 +1,4 @@
-"""What the worker counts, for Prometheus."""
+"""The worker's counters, for Prometheus."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ class Receiver:
 
     @property
     def polling(self) -> bool:
-        """Whether every thread does its work."""
+        """True while every thread does its work."""
         return all(thread.is_alive() for thread in self._threads) and not self._stopped.is_set()
 
     # -- threads ----------------------------------------------------------------------------

@@ -34,7 +34,7 @@ def watch(stop: Callable[[], None], every_s: float = EVERY_S) -> None:
 
 
 def noticed(address: str) -> bool:
-    """Whether this instance is about to be taken away."""
+    """Return whether this instance is about to be taken away."""
     try:
         request = urllib.request.Request(
             f"{address}/latest/api/token",

@@ -25,7 +25,7 @@ class Store:
         return f"s3://{self.bucket}/{key}"
 
     def manifest(self, task: Task) -> Manifest | None:
-        """What became of the task, if it has ended."""
+        """Return the outcome of the task, if it has ended."""
         try:
             found = self.s3.get_object(Bucket=self.bucket, Key=keys.manifest(task))
             return completion.load(found["Body"].read())
@@ -35,7 +35,7 @@ class Store:
             raise
 
     def is_cancelled(self, task: Task) -> bool:
-        """Whether somebody has cancelled it."""
+        """Return whether somebody has cancelled the task."""
         try:
             key = keys.cancelled(task.metadata.prefix, task.metadata.id)
             self.s3.head_object(Bucket=self.bucket, Key=key)
@@ -69,7 +69,7 @@ class Store:
         return self.manifest(task) or manifest
 
     def _put(self, key: str, data: bytes, kind: str, metadata: dict[str, str]) -> bool:
-        """Whether it was written; False: there is one already."""
+        """Return whether it was written; False when there is one already."""
         try:
             self.s3.put_object(
                 Bucket=self.bucket,

@@ -1,4 +1,4 @@
-"""What the ControlNets of all families have in common."""
+"""The base of the ControlNets of all families."""
 
 from __future__ import annotations
 

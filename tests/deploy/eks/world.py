@@ -1,4 +1,4 @@
-"""A small stand-in of AWS, Kubernetes, helm and Terraform, with what holds what in them.
+"""A small stand-in for AWS, Kubernetes, helm and Terraform, with what holds what in them.
 
 Called as one of their programs; `WORLD` names the file with its state. It refuses what the real
 ones refuse: a VPC with something in it, a security group that a rule names, a role in a profile, a

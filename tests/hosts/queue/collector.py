@@ -1,4 +1,4 @@
-"""A stand-in of an OpenTelemetry collector: it takes OTLP over HTTP, and nothing else."""
+"""A stand-in for an OpenTelemetry collector: it takes OTLP over HTTP, and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A proxy before a stand-in of AWS that lets calls of some services fail.
+"""A proxy before a stand-in for AWS that lets calls of some services fail.
 
 Half of the failing calls never reach the service; the other half do, and their answer is lost.
 """

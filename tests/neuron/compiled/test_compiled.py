@@ -1,4 +1,4 @@
-"""The real optimum-neuron over a stand-in of the SDK: compiled, loaded, and driven step by step."""
+"""The real optimum-neuron over a stand-in for the SDK: compiled, loaded, driven step by step."""
 
 from __future__ import annotations
 

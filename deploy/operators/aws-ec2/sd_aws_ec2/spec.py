@@ -1,4 +1,4 @@
-"""What a deployment to EC2 can be told, field by field, and what does not fit together."""
+"""The fields of a deployment to EC2, and the combinations that do not fit together."""
 
 from __future__ import annotations
 

@@ -61,5 +61,5 @@ def environment(spec: Ec2Spec, env: dict[str, str]) -> dict[str, str]:
 
 
 def idle_timeout_s(variables: dict[str, str]) -> int:
-    """How long the balancer waits for an answer: longer than the service itself, at most 4000 s."""
+    """Return how long the balancer waits for an answer: longer than the service, at most 4000 s."""
     return min(4000, math.ceil(float(variables.get("SD_REQUEST_TIMEOUT_S", 300))) + 10)

@@ -34,7 +34,7 @@ def wait(outputs: dict[str, Any], spec: dict[str, Any]) -> None:
 
 
 def look(clients: dict[str, Any], named: dict[str, str]) -> tuple[bool, str]:
-    """Whether an instance serves, and what the group is doing in one line."""
+    """Return whether an instance serves, and what the group is doing in one line."""
     healthy = _health(clients["elbv2"], named["target_group"])
     if healthy["healthy"]:
         return True, f"instances that serve: {healthy['healthy']}"

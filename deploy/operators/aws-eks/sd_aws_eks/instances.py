@@ -15,6 +15,6 @@ EVERY = {**INSTANCES, **{one.name: one for one in TRAINIUM}}
 
 
 def cpus(one: InstanceType) -> int:
-    """Its virtual CPUs, by its size: 4 an xlarge, in every family here."""
+    """Return its virtual CPUs by its size: 4 per xlarge in every family here."""
     size = one.name.partition(".")[2].removesuffix("xlarge")
     return 4 * int(size or 1)

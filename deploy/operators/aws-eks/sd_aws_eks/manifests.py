@@ -141,7 +141,7 @@ def settings(spec: EksSpec, env: dict[str, str] | None) -> dict[str, str]:
 
 
 def timeout_s(env: dict[str, str] | None) -> int:
-    """How long the load balancer waits for a request: a little longer than the service does."""
+    """Return how long the load balancer waits: a little longer than the service does."""
     return int(float((env or {}).get("SD_REQUEST_TIMEOUT_S", REQUEST_TIMEOUT_S))) + 10
 
 

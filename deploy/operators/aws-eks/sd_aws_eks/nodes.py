@@ -34,7 +34,7 @@ _CAPACITY = {"spot-first": ["spot", "on-demand"], "spot": ["spot"], "on-demand":
 
 
 def patches(name: str, spec: EksSpec, placement: Placement) -> list[Document]:
-    """Of every class and pool: the cluster's names, and the spec's values for the accelerator's."""
+    """Fill in every class and pool: the cluster's names, and the accelerator's with spec values."""
     chosen = []
     for kind in pools(spec):
         tree, own = f"{TREE}-{kind}", f"{placement.namespace}-{kind}"
@@ -76,7 +76,7 @@ def _class(name: str, spec: EksSpec) -> Changes:
 
 
 def _volume(spec: EksSpec) -> Changes:
-    """How images come to a node: from a snapshot, or pulled in parallel; never both.
+    """Set how images come to a node: from a snapshot, or pulled in parallel; never both.
 
     Karpenter uses an instance's own disks, where it has some, in the place of the data volume.
     """

@@ -22,7 +22,7 @@ class Placement:
 
     @property
     def namespace(self) -> str:
-        """Its namespace, and the beginning of its names outside of namespaces."""
+        """The service's namespace, and the beginning of its names outside of namespaces."""
         return f"{TREE}-{self.name}" if self.name else TREE
 
     @property
@@ -32,7 +32,7 @@ class Placement:
 
     @property
     def shares_gateway(self) -> bool:
-        """Whether the gateway is another namespace's, as several services share it."""
+        """True when the gateway is in another namespace, because several services share it."""
         return bool(self.name)
 
 

@@ -36,7 +36,7 @@ class Quota:
 
 
 def quotas(spec: EksSpec) -> list[Quota]:
-    """What all services need, one entry per family and way of buying."""
+    """Return the quotas that all services need, one entry per family and way of buying."""
     needs: dict[tuple[str, tuple[str, ...]], tuple[int, int]] = {}
     for _, alone in spec.placements:
         smallest = min(alone.instances, key=cpus)

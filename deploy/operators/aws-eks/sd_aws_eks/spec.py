@@ -1,4 +1,4 @@
-"""What a deployment to EKS can be told, field by field, and what does not fit together."""
+"""The fields of a deployment to EKS, and the combinations that do not fit together."""
 
 from __future__ import annotations
 
@@ -330,12 +330,12 @@ class EksSpec(Spec):
 
     @property
     def model_prefix(self) -> str:
-        """Its folder in the bucket, with a slash at the end; empty without a bucket."""
+        """The models' folder in the bucket, with a slash at the end; empty without a bucket."""
         return self.model.split("/", 3)[3] + "/" if self.model and self.model_bucket else ""
 
     @property
     def pulls_in_parallel(self) -> bool:
-        """Whether the nodes' system knows SOCI's parallel pull: Bottlerocket does since 1.44."""
+        """True when the nodes' system has SOCI's parallel pull: Bottlerocket has it since 1.44."""
         return self._bottlerocket_since(1, 44)
 
     def _bottlerocket_since(self, *version: int) -> bool:
@@ -351,7 +351,7 @@ class EksSpec(Spec):
 
     @property
     def dynamic(self) -> bool:
-        """Whether these workers load the model that a task names."""
+        """True when these workers load the model that a task names."""
         return self.async_ and self.runtime == "dynamic"
 
     def _of(self, service: ServiceSpec) -> EksSpec:
@@ -374,7 +374,7 @@ class EksSpec(Spec):
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """What serves in the cluster."""
+        """The services of the cluster."""
         return tuple(sorted({spec.host for _, spec in self.placements}))
 
     @property

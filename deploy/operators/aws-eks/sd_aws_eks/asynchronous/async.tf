@@ -115,7 +115,7 @@ output "results_bucket" {
 }
 
 output "workers" {
-  description = "runtime -> its workers' environment, one variable a line, which install.sh hands to the manifests."
+  description = "runtime -> its workers' environment, one variable per line, which install.sh hands to the manifests."
   value = {
     for runtime, settings in module.queue.workers : runtime => join("\n", [
       for name, value in merge(settings, {
