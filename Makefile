@@ -28,10 +28,10 @@ help: ## this list
 
 setup: $(VENV)/.serve ## create .venv with the pinned packages
 
-serve: $(VENV)/.serve ## serve on $(HOST):$(PORT); Swagger UI at /
+serve: $(VENV)/.serve ## serve on port 3000 of this machine (HOST=, PORT=)
 	BENTOML_CONFIG=configuration.yaml $(BIN)/bentoml serve service:svc --host $(HOST) --port $(PORT)
 
-ray: $(VENV)/.ray ## the same on Ray Serve: deploy/ray/serve.yaml on $(HOST):$(PORT)
+ray: $(VENV)/.ray ## the same on Ray Serve: deploy/ray/serve.yaml
 	$(BIN)/python -m hosts.ray --host $(HOST) --port $(PORT)
 
 test: lint deploy-tools ## lint, types and every test
@@ -48,7 +48,7 @@ format: $(VENV)/.test ## let ruff rewrite
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bento: $(VENV)/.serve ## build the Bentos, one a variant
+bento: $(VENV)/.serve ## build the Bentos, one per variant
 	$(BIN)/bentoml build -f bentofile.yaml .
 	$(BIN)/bentoml build -f bentofile.fp16.yaml .
 	$(BIN)/bentoml build -f bentofile.neuron.yaml .
@@ -107,8 +107,8 @@ tests/ui/node_modules/.tools: tests/ui/package.json tests/ui/package-lock.json
 lock: $(VENV)/.test ## write every installed version to requirements/constraints.txt
 	$(BIN)/pip freeze --exclude-editable | sed -E 's/\+cpu$$//' > requirements/constraints.txt
 
-clean: ## remove the environment and caches
-	rm -rf $(VENV) $(DEPLOY) .venv-load .venv-audit .pytest_cache .mypy_cache .ruff_cache
+clean: ## remove the environments and caches
+	rm -rf $(VENV) $(DEPLOY) .venv-load .venv-audit .venv-neuron tests/ui/node_modules .pytest_cache .mypy_cache .ruff_cache
 
 $(VENV)/bin/pip:
 	@[ -n "$(PYTHON)" ] || { echo "Python 3.11, 3.12 or 3.13 is needed and was not found;" \

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
@@ -43,9 +43,9 @@ class EnvironmentSettings(BaseSettings):
 
     @classmethod
     def rows(cls) -> list[tuple[str, str, str]]:
-        """Return every variable with its default and its meaning."""
+        """Return every variable with its default and its meaning, allowed values included."""
         return [
-            (cls._variable(name), _shown(field), field.description or "")
+            (cls._variable(name), _shown(field), f"{field.description or ''}{_choices(field)}")
             for name, field in cls.model_fields.items()
         ]
 
@@ -67,7 +67,13 @@ class EnvironmentSettings(BaseSettings):
 def _shown(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
-    if not field.default or field.default_factory:
+    if field.default in (None, "") or field.default_factory:
         return "-"
     inside = str(field.default).startswith(f"{ROOT}{os.sep}")
-    return "(embedded)" if inside else str(field.default)
+    return "(embedded)" if inside else str(field.default).removesuffix(".0")
+
+
+def _choices(field: FieldInfo) -> str:
+    if get_origin(field.annotation) is not Literal:
+        return ""
+    return f". One of {', '.join(get_args(field.annotation))}"

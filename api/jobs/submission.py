@@ -45,7 +45,8 @@ class JobRequest(BaseModel):
         None,
         ge=0,
         le=9,
-        description="Higher goes first; one level is worth a minute of waiting. Default: 5.",
+        description="Higher goes first; one level is worth a minute of waiting. "
+        "Default: that of `parameters.priority` (low 2, normal 5, high 8).",
     )
     deadline_s: float | None = Field(
         None,

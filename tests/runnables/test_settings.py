@@ -34,6 +34,8 @@ def test_every_setting_is_described() -> None:
     for name, field in Settings.model_fields.items():
         assert f"SD_{name.upper()}" in table
         assert field.description
+    assert "auto, cpu, cuda, neuron" in table, "allowed values are listed"
+    assert "SD_THREADS                 0 " in table, "a default of 0 is told from none"
 
 
 def test_the_page_of_settings_is_up_to_date() -> None:
