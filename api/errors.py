@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-import secrets
 import sqlite3
 from collections.abc import Mapping
 from typing import Any
@@ -13,14 +11,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from api.http.internal import internal
 from api.http.proxies import path_of
 from api.http.responses import retry_headers
 from api.jobs.jobs import unusable
 from api.openai import errors as openai
 from api.webui import errors as webui
 from runnables.errors import StableDiffusionError, error_body
-
-logger = logging.getLogger(__name__)
 
 
 class _Json(JSONResponse):
@@ -65,15 +62,11 @@ async def _handle_http(request: Request, error: Exception) -> Response:
 async def _handle_store(request: Request, error: Exception) -> Response:
     """Answer where the database of jobs is full, gone or damaged: the operator has to mend it."""
     assert isinstance(error, sqlite3.Error)
-    return response(request.url.path, unusable(error))
+    return response(path_of(request.scope), unusable(error))
 
 
 async def _handle_unknown(request: Request, error: Exception) -> Response:
-    """Answer an error of ours without its text, which may name what is inside."""
-    number = secrets.token_hex(4)
-    logger.error("internal error %s", number, exc_info=error)
-    message = f"internal error {number}; the server's log has the details"
-    return response(path_of(request.scope), StableDiffusionError(message))
+    return response(path_of(request.scope), internal(error))
 
 
 #: for Starlette

@@ -21,7 +21,7 @@ from api.http.keys import Keys
 from api.progress.requests import Requests
 from runnables.errors import Cancelled, NotReady, StableDiffusionError
 from runnables.metrics import Metrics
-from runnables.parameters import Task
+from runnables.parameters import Parameters, Task
 from runnables.runnable import Runnable
 from runnables.ticket import Result, Ticket
 
@@ -91,7 +91,8 @@ class Generation:
 
         The caller has to `release` the ticket.
         """
-        self.keys.check_model(owner, form.parameters.model or self.models[0])
+        if isinstance(form.parameters, Parameters):  # enlarging needs none of the models
+            self.keys.check_model(owner, form.parameters.model or self.models[0])
         host = request.client.host if request.client else ""
         live = self._requests.begin(owner, request_id.of(request))
         ticket = await asyncio.to_thread(

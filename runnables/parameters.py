@@ -313,6 +313,10 @@ class TextToImage(Parameters):
         "Default: none.",
     )
 
+    def random_seed(self) -> int:
+        """Return a seed with which that of the last image is a seed, too."""
+        return secrets.randbelow(MAX_SEED - self.num_images_per_prompt)
+
     def resolve(self, profile: Profile, **decided: Any) -> Resolved:
         """Return the parameters complete: with the profile's defaults, and a random seed.
 
@@ -325,7 +329,7 @@ class TextToImage(Parameters):
             "guidance_rescale": profile.guidance_rescale,
             "scheduler": profile.scheduler,
             "guidance_interval": (0.0, 1.0),
-            "seed": secrets.randbelow(MAX_SEED - self.num_images_per_prompt),
+            "seed": self.random_seed(),
         }
         values = {name: getattr(self, name) for name in type(self).model_fields}
         values |= {name: value for name, value in left.items() if values[name] is None} | decided

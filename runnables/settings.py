@@ -94,8 +94,10 @@ class Settings(EnvironmentSettings):
         None, description="A folder of textual inversions (.safetensors) that requests may name"
     )
     adapters_memory_mb: float = Field(
-        2048, ge=0, description="Memory for loaded LoRAs; ControlNets, textual inversions "
-        "and upscalers have as much each"
+        2048,
+        ge=0,
+        description="Memory for loaded LoRAs; ControlNets, textual inversions "
+        "and upscalers have as much each",
     )
     upscaler_dir: str | None = Field(
         None, description="A folder of Swin2SR models (folders) that requests may name"

@@ -64,6 +64,10 @@ def check_url(
         raise InvalidInput(f"{field} must be an https URL", loc=(field,))
     if not url.host or url.user is not None or url.password is not None:
         raise InvalidInput(f"{field} must name a host, without user and password", loc=(field,))
+    try:
+        url.host.encode("idna")  # as connecting does, which would not raise an OSError
+    except UnicodeError as error:
+        raise InvalidInput(f"{field} names a host that cannot exist", loc=(field,)) from error
     if hosts is not None and not {f"{url.host}:{url.port}", _short(url)} & set(hosts):
         raise InvalidInput(f"{field}: images are not fetched from {_short(url)}", loc=(field,))
     return url

@@ -31,15 +31,14 @@ class NullIsAbsent(BaseModel):
 
 
 class Invalid(InvalidInput):
-    """An error about one or several fields: `problems` has the first ten of them."""
+    """An error about `count` fields: `problems` has the first ten of them."""
 
-    def __init__(self, problems: Sequence[tuple[Loc, str]]) -> None:
+    def __init__(self, problems: Sequence[tuple[Loc, str]], count: int) -> None:
         loc, text = problems[0]
         name = ".".join(map(str, loc)) or "body"
-        more = len(problems) - MAX_PROBLEMS
-        rest = f" (and {more + MAX_PROBLEMS - 1} more fields are wrong)" if more > 0 else ""
+        rest = f" (and {count - 1} more fields are wrong)" if count > MAX_PROBLEMS else ""
         super().__init__(f"{name}: {text}{rest}", loc=loc)
-        self._problems = problems[:MAX_PROBLEMS]
+        self._problems = problems
         self._prefix: Loc = ()
 
     @property
@@ -69,14 +68,16 @@ def validated(
     try:
         return model.model_validate(content)
     except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False)
         raise Invalid(
             [
                 (
                     (*prefix, *_renamed(problem["loc"], names or {})),
                     _message(problem["type"], problem["loc"], model, names or {}) or problem["msg"],
                 )
-                for problem in error.errors(include_url=False, include_context=False)
-            ]
+                for problem in found[:MAX_PROBLEMS]  # looking for near names takes long
+            ],
+            len(found),
         ) from error
 
 

@@ -27,6 +27,7 @@ from api.progress.live import Hub, Live
 from api.progress.requests import Requests
 from runnables.errors import Conflict, InvalidInput, NotReady, OverCapacity
 from runnables.metrics import Metrics
+from runnables.parameters import Parameters
 from runnables.runnable import Runnable
 from runnables.ticket import Inputs
 
@@ -210,14 +211,18 @@ class Jobs:
         images = wanted.images
         inputs = Inputs(images.get("img"), images.get("mask"), tuple(wanted.controls))
         plan = self._runnable.plan(wanted.parameters, inputs)
-        self._keys.check_model(owner, plan.parameters.model or self._runnable.describe()["name"])
+        parameters = plan.parameters
+        if isinstance(parameters, Parameters):  # enlarging needs none of the models
+            self._keys.check_model(owner, parameters.model or self._runnable.describe()["name"])
+            if parameters.seed is None:  # the model is not loaded; a second attempt needs the same
+                parameters = parameters.model_copy(update={"seed": parameters.random_seed()})
         now = time.time()
         expires = now + wanted.deadline_s if wanted.deadline_s else None
         return Job(
             id=id,
             owner=owner,
             task=wanted.parameters.task,
-            parameters=plan.parameters.model_dump(mode="json", exclude_none=True),
+            parameters=parameters.model_dump(mode="json", exclude_none=True),
             steps=plan.steps,
             seconds=plan.seconds,
             priority=wanted.priority,

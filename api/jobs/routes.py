@@ -22,6 +22,7 @@ from runnables.errors import Conflict, InvalidInput, UnknownName
 STATES = get_args(State)
 DELIVERIES = get_args(Delivery)
 MAX_LIMIT = 200
+OF_GENERATION = ("scheduler", "num_inference_steps", "guidance_scale")  # parameters in headers
 MAX_STEPS = 150  # previews at every so many steps
 
 
@@ -113,11 +114,12 @@ class JobRoutes:
             raise _unknown(id)
         if not job.final:
             raise Conflict(f"job {id} is not finished", loc=("id",))
-        index = request.path_params["index"]
-        if not index.isdecimal() or int(index) >= len(job.images):
-            raise UnknownName(f"job {id} has {len(job.images)} images, numbered from 0", loc=("i",))
-        path = self._jobs.file(job, int(index))
-        image = job.images[int(index)]
+        numbers = {str(number): number for number in range(len(job.images))}
+        index = numbers.get(request.path_params["index"])
+        if index is None:
+            message = f"job {id} has {len(job.images)} images, numbered from 0"
+            raise UnknownName(message, loc=("index",))
+        path, image = self._jobs.file(job, index), job.images[index]
         headers = {**_headers(job, image), "Cache-Control": "private, max-age=3600"}
         return FileResponse(path, media_type=image["content_type"], headers=headers)
 
@@ -138,16 +140,12 @@ def _root(request: Request) -> str:
 
 def _headers(job: Job, image: dict[str, Any]) -> dict[str, str]:
     """Return the headers that the synchronous endpoints send."""
-    parameters = job.parameters
+    values = {
+        **{name: image.get(name) for name in ("seed", "width", "height", "finish_reason", "hint")},
+        **{name: job.parameters.get(name) for name in OF_GENERATION},
+    }
     return {
-        "seed": str(image["seed"]),
-        "width": str(image["width"]),
-        "height": str(image["height"]),
-        "scheduler": str(parameters.get("scheduler")),
-        "num-inference-steps": str(parameters.get("num_inference_steps")),
-        "guidance-scale": str(parameters.get("guidance_scale")),
-        "finish-reason": image["finish_reason"],
-        **({"hint": image["hint"]} if image.get("hint") else {}),
+        name.replace("_", "-"): str(value) for name, value in values.items() if value is not None
     }
 
 

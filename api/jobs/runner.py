@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -221,8 +222,10 @@ class Runner:
         error = ticket.future.exception()
         if error is None:
             result = ticket.future.result()
-            self._keys.used(job.owner, result.cost_units)
-            self._end(job, "succeeded", images=self._keep(job, result), result=result)
+            complete = result.parameters.model_dump(mode="json", exclude_none=True)
+            done = replace(job, parameters=complete)
+            if self._end(done, "succeeded", images=self._keep(job, result), result=result):
+                self._keys.used(job.owner, result.cost_units)
         elif isinstance(error, EngineFailed):  # perhaps because of this job
             self._recover(job)
         elif isinstance(error, NotReady):  # the service stops; the job goes on after the restart
@@ -240,10 +243,13 @@ class Runner:
         images: Sequence[dict[str, Any]] = (),
         error: dict[str, Any] | None = None,
         result: Result | None = None,
-    ) -> None:
-        if self._store.end(job, state, images=images, error=error):
+    ) -> bool:
+        """End a job, unless it has ended already. Return whether this call has ended it."""
+        ended = self._store.end(job, state, images=images, error=error)
+        if ended:
             self._watch.ended(job, state, result, error)
         self._hub.changed((job.owner, job.id))
+        return ended
 
     def _keep(self, job: Job, result: Result) -> list[dict[str, Any]]:
         """Write the images; the files of another attempt are not overwritten."""

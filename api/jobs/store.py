@@ -47,7 +47,8 @@ DELIVERIES: dict[Delivery, str] = {
 JSON_COLUMNS = {"parameters", "images", "error"}
 COLUMNS = [column.name for column in fields(Job) if column.name != "number"]
 ENDS = (
-    "state = ?, step = MAX(step, ?), finished = ?, images = ?, error = ?, runner = NULL, "
+    "state = ?, step = MAX(step, ?), finished = ?, parameters = ?, images = ?, error = ?, "
+    "runner = NULL, "
     "webhook_at = CASE WHEN webhook IS NULL THEN NULL ELSE ? END"
 )
 
@@ -179,12 +180,15 @@ class Store:
     ) -> bool:
         """End a job, if it still is as `job` says (queued, or running at its runner).
 
+        The parameters of `job` are kept: a model that was just loaded may have completed them.
+
         Returns:
             Whether it was so.
         """
         now = self._clock()
         step = job.steps if state == "succeeded" else 0
-        values = (state, step, now, json.dumps(list(images)), _packed("error", error), now)
+        left = (json.dumps(job.parameters), json.dumps(list(images)), _packed("error", error))
+        values = (state, step, now, *left, now)
         return self._write(
             f"UPDATE jobs SET {ENDS} WHERE number = ? AND state = ? AND runner IS ?",
             *values,

@@ -178,7 +178,7 @@ class Webhooks:
                 url, data=body, headers=headers, allow_redirects=False
             ) as answer:
                 status = answer.status
-        except (aiohttp.ClientError, OSError, TimeoutError, InvalidInput) as error:
+        except (aiohttp.ClientError, OSError, ValueError, InvalidInput) as error:
             logger.info("webhook of job %s, try %d: %s", job.id, job.webhook_tries, error)
             return "it could not be reached", False  # no details: they would show our network
         if 200 <= status < 300:

@@ -18,6 +18,7 @@ from starlette.requests import Request
 from api.generation import Generation
 from api.http.decoding import decoded
 from api.http.fetch import Fetcher
+from api.http.internal import internal
 from api.http.stopping import stopping
 from api.http.validation import validated
 from api.jobs import submission
@@ -52,7 +53,10 @@ class Calls:
         try:
             return await self._called(name, arguments, report)
         except StableDiffusionError as error:
-            return _failed(error.message, {**error_body(error), "status": error.status})
+            known = error
+        except Exception as error:  # the SDK would answer with its text
+            known = internal(error)
+        return _failed(known.message, {**error_body(known), "status": known.status})
 
     async def _called(self, name: str, arguments: dict[str, Any], report: Report) -> CallToolResult:
         if name in tools.TASKS:

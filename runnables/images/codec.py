@@ -10,6 +10,7 @@ import base64
 import binascii
 import io
 import json
+import struct
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -169,7 +170,7 @@ def _decoding(field: str) -> Iterator[None]:
     """Turn what Pillow raises into UnsupportedImage."""
     try:
         yield
-    except (OSError, ValueError, SyntaxError, MemoryError) as error:
+    except (OSError, ValueError, SyntaxError, MemoryError, struct.error) as error:
         raise UnsupportedImage(
             f"{field} cannot be decoded; is it cut off? ({error})", loc=(field,)
         ) from error

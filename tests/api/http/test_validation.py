@@ -79,6 +79,20 @@ def test_the_first_ten_are_named_and_the_others_counted() -> None:
     assert len(str(error_body(caught.value))) < 2000
 
 
+def test_near_names_are_looked_for_only_where_they_are_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked: list[str] = []
+    monkeypatch.setattr(
+        validation.difflib,
+        "get_close_matches",
+        lambda word, *rest, **more: looked.append(word) or [],
+    )
+    with pytest.raises(Invalid):
+        validated(Body, {f"field{i}": 1 for i in range(5000)})
+    assert len(looked) == validation.MAX_PROBLEMS
+
+
 def test_a_prefix_moves_all_of_them() -> None:
     with pytest.raises(Invalid) as caught:
         validated(Body, {"size": 0, "other": 1})

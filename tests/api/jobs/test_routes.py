@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from api.http.keys import new
+from api.jobs import runner
 from api.jobs.job import Job
 from api.jobs.store import Store
 from runnables.ticket import Caller, Inputs, Ticket
@@ -301,6 +302,66 @@ def test_a_key_uses_its_models_and_its_share(
         refused = client.http.post(path, json=body, headers={"x-api-key": other})
         assert refused.status_code == 404
         assert refused.json()["detail"][0]["loc"] == ["model"]
+
+
+def test_a_key_for_other_models_may_enlarge(make: Make, tmp_path: Path, photo: Image.Image) -> None:
+    secret, key = new("b", models=("huge",))
+    (tmp_path / "keys").write_text(f"{key.line()}\n")
+    client = make(api_keys=str(tmp_path / "keys"))
+    headers, files = {"x-api-key": secret}, {"img": png(photo)}
+    job = {"data": json.dumps({"task": "upscale", "parameters": {"scale": 2}, "id": "larger"})}
+    for path, body in (("/upscale", {"data": "{}"}), ("/jobs", job)):
+        answer = client.http.post(path, data=body, files=files, headers=headers)
+        assert answer.is_success, answer.text
+    while client.http.get("/jobs/larger", headers=headers).json()["state"] != "succeeded":
+        time.sleep(0.02)
+    image = client.http.get("/jobs/larger/images/0", headers=headers)
+    assert "None" not in image.headers.values(), image.headers
+    assert image.headers["width"] == str(2 * photo.width)
+
+
+def test_parameters_are_complete_once_a_further_model_was_loaded(
+    make: Make, tiny_model: Any
+) -> None:
+    client = make(models=f"second={tiny_model('sd2')}")
+    accepted = client.post(parameters={**ASK, "model": "second"})
+    done = client.until(accepted["id"], "succeeded")
+    assert accepted["parameters"]["seed"] == done["images"][0]["seed"]
+    assert {"scheduler", "guidance_scale", "height"} <= set(done["parameters"])
+    assert client.http.get(done["images"][0]["url"]).headers["scheduler"]
+
+
+def test_a_quota_is_charged_once_however_often_the_end_is_written(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = make(api_keys="secret")
+    charged, full = list[float](), [True, True]
+    parts = client.api.jobs._parts
+    assert parts is not None
+    write = parts.files.write
+
+    def failing(*arguments: Any) -> None:
+        if full:
+            raise OSError(full.pop())
+        write(*arguments)
+
+    monkeypatch.setattr(parts.files, "write", failing)
+    monkeypatch.setattr(runner, "WRITE_AGAIN_S", 0.01)
+    monkeypatch.setattr(parts.runner._keys, "used", lambda owner, units: charged.append(units))
+    headers = {"x-api-key": "secret"}
+    job = {"task": "txt2img", "parameters": ASK, "id": "mine"}
+    assert client.http.post("/jobs", json=job, headers=headers).status_code == 202
+    while client.http.get("/jobs/mine", headers=headers).json()["state"] != "succeeded":
+        time.sleep(0.02)
+    assert len(charged) == 1 and not full
+
+
+@pytest.mark.parametrize("index", ["9" * 5000, "1", "00", "x", "-1"])
+def test_images_have_numbers(client: Client, index: str) -> None:
+    id = client.until(client.post()["id"], "succeeded")["id"]
+    answer = client.http.get(f"/jobs/{id}/images/{index}")
+    assert answer.status_code == 404
+    assert answer.json()["detail"][0]["loc"] == ["index"]
 
 
 def test_another_key_sees_nothing(make: Make) -> None:

@@ -265,7 +265,15 @@ def test_delays_double_up_to_an_hour() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["http://example.com/", "ftp://example.com/", "https://user:pass@example.com/", "x"]
+    "url",
+    [
+        "http://example.com/",
+        "ftp://example.com/",
+        "https://user:pass@example.com/",
+        "x",
+        "https://a..b/",
+        f"https://{'a' * 64}.example/",
+    ],
 )
 def test_only_https_unless_the_operator_says_so(make: Make, url: str) -> None:
     client = make(webhook_secret=SECRET)

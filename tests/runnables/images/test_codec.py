@@ -6,6 +6,7 @@ import base64
 import contextlib
 import io
 import json
+import struct
 
 import numpy as np
 import pytest
@@ -59,6 +60,23 @@ def test_damaged_files_are_refused_or_read(photo: Image.Image) -> None:
             damaged[chance.integers(0, min(whole.size, 400), 4)] = chance.integers(0, 256, 4)
             with contextlib.suppress(UnsupportedImage, PayloadTooLarge):
                 assert read(damaged.tobytes()).mode == "RGB"
+
+
+#: a rotation, and a width that is a text: Pillow rotates, and cannot write the width again
+WIDTH_IS_TEXT = b"Exif\0\0II*\0" + struct.pack(
+    "<IHHHI4sHHIII", 8, 2, 0x100, 2, 4, b"abc", 0x112, 3, 1, 6, 0
+)
+
+
+@pytest.mark.parametrize("exif", [b"II*\0", b"Exif\0\0II*\0", WIDTH_IS_TEXT])
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_exif_that_is_no_exif(photo: Image.Image, kind: str, exif: bytes) -> None:
+    buffer = io.BytesIO()
+    photo.save(buffer, kind, exif=exif)
+    with contextlib.suppress(UnsupportedImage):
+        read(buffer.getvalue())
+    with contextlib.suppress(UnsupportedImage):
+        codec.read_texts(buffer.getvalue(), max_pixels=10**6, field="image")
 
 
 def test_transparency_lies_on_white() -> None:
