@@ -296,6 +296,10 @@ class Parameters(BaseModel):
         fields = type(self).model_fields
         return [n for n in names if n in fields and getattr(self, n) != fields[n].default]
 
+    def random_seed(self) -> int:
+        """Return a seed with which that of the last image is a seed, too."""
+        return secrets.randbelow(MAX_SEED - self.num_images_per_prompt)
+
 
 class TextToImage(Parameters):
     """`/txt2img`: generate what the prompt says."""
@@ -312,10 +316,6 @@ class TextToImage(Parameters):
         description="A second pass at a larger size; height and width are the first one's. "
         "Default: none.",
     )
-
-    def random_seed(self) -> int:
-        """Return a seed with which that of the last image is a seed, too."""
-        return secrets.randbelow(MAX_SEED - self.num_images_per_prompt)
 
     def resolve(self, profile: Profile, **decided: Any) -> Resolved:
         """Return the parameters complete: with the profile's defaults, and a random seed.
