@@ -16,6 +16,7 @@ REQUEST_BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 
 ROW_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 JOB_STATES = ("queued", "running")
 JOB_ENDS = ("succeeded", "failed", "cancelled")
+CACHES = ("hit", "joined")
 WEBHOOK_OUTCOMES = ("delivered", "retried", "given_up")
 
 
@@ -71,6 +72,11 @@ class Metrics:
             "Denoiser rows run for finished requests, in units of 512x512 pixels",
             ["task", "model", "key"],
         )
+        self.repeats: Any = Counter(
+            "sd_repeats", "Requests and jobs answered without generating", ["cache"]
+        )
+        for cache in CACHES:  # visible before the first one, so that rates are right
+            self.repeats.labels(cache)
         self.build: Any = Gauge(
             "sd_build_info",
             "1, with what answers here as labels",
@@ -109,6 +115,8 @@ class Metrics:
             self.request_stages.labels(stage).observe(seconds)
         model = result.parameters.model or ""
         self.units.labels(result.parameters.task, model, key).inc(result.cost_units)
+        if result.cache:
+            self.repeats.labels(result.cache).inc()
         for image in result.images:
             self.images.labels(image.finish_reason, model, key).inc()
 

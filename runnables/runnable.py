@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from runnables.engine.engine import Engine
     from runnables.engine.loaded_model import LoadedModel
     from runnables.engine.model_pool import ModelPool
+    from runnables.repeats import Repeats
 
 logger = logging.getLogger(__name__)
 
@@ -107,6 +108,7 @@ class StableDiffusionRunnable:
         self._observe: Observe = observe or (lambda stage, seconds, rows: None)
         self._engine: Engine | None = None
         self._pool: ModelPool | None = None
+        self._repeats: Repeats | None = None
         self._starting = threading.Lock()
 
     # -- life -------------------------------------------------------------------------------
@@ -124,10 +126,13 @@ class StableDiffusionRunnable:
     def _start(self) -> None:
         from runnables.assembly import assemble
         from runnables.images import provenance
+        from runnables.repeats import Repeats
 
         provenance.check(self.settings)
         engine, self._pool = assemble(self.settings, self._observe)
         engine.start()
+        if self.settings.repeats_mb:
+            self._repeats = Repeats(engine, self.settings)
         self._engine = engine
 
     @property
@@ -181,14 +186,14 @@ class StableDiffusionRunnable:
         if self._engine is None:
             raise NotReady("the model is still loading")
         _check_inputs(parameters, inputs)
-        ticket = Ticket(
+        ticket = (self._repeats.ticket if self._repeats else Ticket)(
             parameters,
             id or uuid.uuid4().hex,
             on_step=on_step,
             preview_every=preview_every,
             caller=caller,
         )
-        self._engine.submit(ticket, inputs)
+        (self._repeats or self._engine).submit(ticket, inputs)
         return ticket
 
     def plan(self, parameters: AnyParameters, inputs: Inputs = NOTHING) -> Plan:

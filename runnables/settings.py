@@ -146,6 +146,13 @@ class Settings(EnvironmentSettings):
         "with SD_COMPILE, and than the warm-up of a further model",
     )
     drain_s: float = Field(60.0, ge=0, description="How long a stop waits for requests in flight")
+    repeats_mb: float = Field(
+        0.0,
+        ge=0,
+        description="Memory for finished results, with which exact repeats (explicit seed, all "
+        "parameters and pictures) are answered; a request that equals one under way shares its "
+        "result. All callers share them. 0: every request is generated",
+    )
     prompt_cache: int = Field(256, ge=0, description="Prompt embeddings kept")
     path_prefix: str = Field(
         "",

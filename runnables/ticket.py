@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 State = Literal["queued", "drawing", "decoding", "done", "failed", "cancelled"]
 FinishReason = Literal["success", "content_filtered"]
+Cache = Literal["hit", "joined"]
 OnStep = Callable[["Progress"], None]
 
 
@@ -112,12 +113,15 @@ class Result:
     Attributes:
         timings: by stage, in this order: queue, encode, denoise, decode.
         cost_units: denoiser rows run, in units of 64x64 latents (512x512 pixels).
+        cache: where nothing was generated for this request: `hit` is an earlier result, `joined`
+            that of an equal request which was under way.
     """
 
     images: tuple[GeneratedImage, ...]
     parameters: AnyParameters
     timings: Mapping[str, float]
     cost_units: float = 0.0
+    cache: Cache | None = None
 
 
 @dataclass(frozen=True)
@@ -128,11 +132,13 @@ class Plan:
         parameters: with nothing left open, the seed included.
         steps: denoiser calls of one image.
         seconds: what it adds to a machine that is already busy, estimated.
+        model: the number of the loaded model, which no other has had; None while none is.
     """
 
     parameters: AnyParameters
     steps: int
     seconds: float
+    model: int | None = None
 
 
 @dataclass(eq=False)

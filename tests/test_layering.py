@@ -73,7 +73,9 @@ ROOMS = {
         HTTP,
     ),
     "runnable": _room(
-        "runnables.runnable runnables.assembly", f"{VALUES} images {RUNNABLES}", HTTP
+        "runnables.runnable runnables.assembly runnables.repeats",
+        f"{VALUES} images {RUNNABLES}",
+        HTTP,
     ),
     "http": _room("api api.http", f"{VALUES} images", TORCH | HOSTS),
     "progress": _room("api.progress", f"{VALUES} http", TORCH | HOSTS),

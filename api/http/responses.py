@@ -120,9 +120,15 @@ def _headers(result: Result, timings: Mapping[str, float], request_id: str) -> d
         "height": str(first.image.height),
         "finish-reason": first.finish_reason,
         **({"hint": first.hint} if first.hint else {}),
+        **cache_header(result),
         "Server-Timing": timing,
         "x-request-id": request_id,
     }
+
+
+def cache_header(result: Result) -> dict[str, str]:
+    """Return the header that says how an exact repeat was answered; none of what was generated."""
+    return {"cache": result.cache} if result.cache else {}
 
 
 def _generated_with(parameters: AnyParameters, image: GeneratedImage) -> dict[str, str]:

@@ -43,13 +43,14 @@ HEADERS = {
     "guidance-scale": "number",
     "finish-reason": "string",
     "hint": "string",
+    "cache": "string",
     "Server-Timing": "string",
     "x-request-id": "string",
 }
 #: the headers of an image that was only enlarged
 ENLARGED = {
     name: HEADERS[name]
-    for name in ("width", "height", "finish-reason", "Server-Timing", "x-request-id")
+    for name in ("width", "height", "finish-reason", "cache", "Server-Timing", "x-request-id")
 }
 CHANGES = {
     "load": ("loadModel", "Load a model, and answer when it is ready"),

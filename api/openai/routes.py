@@ -15,7 +15,7 @@ from api.generation import Generation
 from api.http import forms, request_id
 from api.http.forms import Form
 from api.http.links import Links
-from api.http.responses import in_thread
+from api.http.responses import cache_header, in_thread
 from api.openai import answers, edits, stream, translate
 from api.openai.translate import ImagesBody
 from api.progress.live import Hub
@@ -89,7 +89,7 @@ class OpenAIRoutes:
                 answers.images, result, body, generation, self._keep_for(request)
             )
             headers["openai-processing-ms"] = f"{1000 * (time.monotonic() - started):.0f}"
-            response.headers.update(headers)
+            response.headers.update(headers | cache_header(result))
             return response
 
     def _keep_for(self, request: Request) -> answers.Keep:

@@ -17,7 +17,7 @@ from api.generation import Generation
 from api.http import forms, request_id
 from api.http.decoding import decoded
 from api.http.forms import Form
-from api.http.responses import in_thread
+from api.http.responses import cache_header, in_thread
 from api.http.validation import validated
 from api.progress.live import Hub
 from api.webui import (
@@ -123,7 +123,9 @@ class WebUIRoutes:
                         raise
                     generation.count(form.parameters.task, Cancelled.status)
                     return JSONResponse(answers.interrupted(body, sent))
-        return await in_thread(answers.images, result, body, sent, generation)
+        response = await in_thread(answers.images, result, body, sent, generation)
+        response.headers.update(cache_header(result))
+        return response
 
     async def _form(self, owner: str, body: GenerationBody, image: bool) -> Form:
         model = translate.task_of(body, image)

@@ -84,7 +84,7 @@ class Admission:
             return Plan(ticket.parameters, 0, 0.0)
         try:
             work = _plan(model, ticket, inputs)
-            return Plan(work.parameters, work.steps, work.share_s)
+            return Plan(work.parameters, work.steps, work.share_s, model.base.number)
         finally:
             self._pool.leave(model.name)
 

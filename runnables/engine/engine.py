@@ -28,7 +28,7 @@ from runnables.engine.scheduling import AHEAD, Candidate, Forecast, Queue, Turns
 from runnables.engine.steps import Steps
 from runnables.engine.watch import Watch, spared
 from runnables.errors import EngineFailed, NotReady, StableDiffusionError
-from runnables.ticket import Inputs, Plan, Ticket
+from runnables.ticket import Caller, Inputs, Plan, Ticket
 
 CLOSE_S = 30.0  # how long a stop waits for the step under way
 
@@ -57,7 +57,7 @@ class Engine:
         self.headroom = Headroom()
         self._images = ThreadPoolExecutor(2, thread_name_prefix="images")
         settings = pool.first.settings
-        turns: Turns[Row] = Turns(self._limit, seconds_of, clock)
+        self._turns = turns = Turns[Row](self._limit, seconds_of, clock)
         forecast: Forecast[Row] = Forecast(clock)
         self._active = Active(accelerator, turns.served)
         self._queue = Queue(settings.max_queue_s, self._active.busy, turns.served, clock)
@@ -128,6 +128,14 @@ class Engine:
     def plan(self, ticket: Ticket, inputs: Inputs) -> Plan:
         """Return what `submit` would do, as `Admission.plan`."""
         return self._admission.plan(ticket, inputs)
+
+    def watch(self, ticket: Ticket) -> None:
+        """Keep the deadline of a ticket that waits for another one's result."""
+        self._watch.accept(ticket)
+
+    def served(self, caller: Caller) -> float:
+        """Return the caller's virtual time, as `Turns.served`."""
+        return self._turns.served(caller)
 
     def drain(self, timeout_s: float) -> bool:
         """Refuse new requests and finish the accepted ones.
