@@ -34,6 +34,7 @@ from runnables.ticket import Caller, Progress, Ticket
 PATIENCE: Mapping[Priority, float] = {"high": 1.0, "normal": 4.0, "low": 16.0}
 AHEAD = 2  # how many full batches of rows are prepared and kept in memory
 STRETCH = 2.0  # how many times longer a step may become by those that are not first in line
+LAST = 10.0  # requests that are so many times shorter go before one even in its last steps
 LARGEST_SURPLUS = 3.0  # how wrong one request's estimates may be, as the next ones count it
 MOST_DEBT_STEPS = 10  # steps in which the first in line make up for a delay, at most
 SURPLUS_GAIN = 0.03  # how far one request moves the surplus
@@ -115,9 +116,18 @@ class Candidate(Generic[R]):
         return due(self.work, self.left_s)
 
     @property
+    def rest_s(self) -> float:
+        """Return the seconds that are left, at least so large a part of the whole request's.
+
+        A long request in its last steps would have a short one wait for much of its own time, and
+        gain little of the time that it has taken itself.
+        """
+        return max(self.left_s, self.work.seconds / LAST)
+
+    @property
     def pending_s(self) -> float:
         """Return the seconds that are left, where those of higher priority count less."""
-        return self.left_s * PATIENCE[self.work.parameters.priority]
+        return self.rest_s * PATIENCE[self.work.parameters.priority]
 
 
 class Turns(Generic[R]):
@@ -226,7 +236,7 @@ class Turns(Generic[R]):
         """
         alike = sorted(alike, key=lambda one: (not one.fresh, one.pending_s))
         room, longest = self._limit(first), first.work.seconds
-        peers = [one for one in alike if self.served(one.caller) <= level and one.left_s <= longest]
+        peers = [one for one in alike if self.served(one.caller) <= level and one.rest_s <= longest]
         chosen, load = [first], first.load
         for one in peers:
             fits = load + one.load <= room and self._seconds(first, load + one.load) <= most_s

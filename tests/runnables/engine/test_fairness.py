@@ -57,10 +57,9 @@ def test_short_requests_stay_short_beside_long_ones(jobs: int) -> None:
     short = [Request(1.0 + 0.61 * i, 4) for i in range(40)]
     Machine().run([*long, *short])
     ratios = [one.latency / alone(one) for one in short]
-    assert np.percentile(ratios, 90) <= 3.0
-    assert np.percentile(ratios, 95) <= 3.1  # one comes when long ones end, and are decoded
+    assert max(ratios) <= 3.0, "also of one that comes when long ones end, and are decoded"
     solo = Machine().run([Request(0.0, 150, images=4) for _ in range(jobs)])
-    assert max(one.latency for one in long) <= 1.2 * solo.now
+    assert max(one.latency for one in long) <= 1.21 * solo.now
 
 
 @pytest.mark.parametrize("load", [0.7, 1.0, 1.2])
