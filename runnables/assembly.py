@@ -30,6 +30,7 @@ from runnables.errors import ConfigurationError
 from runnables.extensions import extensions_of
 from runnables.extensions.base import Context
 from runnables.families.base import Family
+from runnables.measured import Kept
 from runnables.parameters import Inpaint, Parameters, TextToImage
 from runnables.ticket import Inputs, Ticket
 from runnables.upscalers.library import Upscalers
@@ -69,6 +70,7 @@ class Models:
         self._accelerator = accelerator
         self._primary = primary
         self._upscalers = Upscalers(settings, accelerator.device)
+        self._measured = Kept(settings.measured_dir, accelerator)
 
     def read_first(self) -> LoadedModel:
         """Return the model that SD_MODEL names, with its refiner, in main memory.
@@ -90,7 +92,13 @@ class Models:
         with torch.inference_mode(False):
             for family in filter(None, (model.base, model.refiner)):
                 self._accelerator.prepare(family)
-        warm_up(model, self._accelerator)
+        known = self._measured.read(model) if self._settings.compile == "off" else None
+        if known is None:  # or compiled code would be made at the first requests
+            warm_up(model, self._accelerator)
+            self._measured.write(model)
+        else:
+            known.tell(model)
+            touch(model, self._accelerator)
 
     def make(
         self, base: Family, *, refiner: Family | None = None, name: str | None = None
@@ -126,6 +134,7 @@ class Models:
             read=self._read,
             install=self.install,
             free=self._free,
+            keep=self._measured.write,
             budget=budget,
             idle_s=settings.idle_unload_s,
         )
@@ -151,6 +160,15 @@ def family_of(checkpoint: Checkpoint, accelerator: Accelerator) -> Family:
     return cast(Family, code(checkpoint, accelerator.device, accelerator.dtype))
 
 
+def touch(model: LoadedModel, accelerator: Accelerator) -> None:
+    """Run every part once, where cost and memory are known already."""
+    rows = _rows(model, 1)
+    Batch(rows, accelerator).step()
+    _decoded(rows, accelerator)
+    accelerator.synchronize()
+    model.memory.budget = SPARE * accelerator.free_bytes()
+
+
 def warm_up(model: LoadedModel, accelerator: Accelerator) -> None:
     """Generate a little with every part, and calibrate the cost model with what it took."""
     cost, memory = model.cost, model.memory
@@ -168,11 +186,8 @@ def warm_up(model: LoadedModel, accelerator: Accelerator) -> None:
     cost.calibrate(list(samples.values()))
     calls, area, _ = samples[max(samples)]
     rows, decoding = _rows(model, 1), time.perf_counter()
-    decoded, decode_held = accelerator.measure(lambda: list(decode(rows, accelerator)))
+    _, decode_held = accelerator.measure(lambda: _decoded(rows, accelerator))
     cost.decode_rate = (time.perf_counter() - decoding) / area
-    for _, pixels in decoded:
-        if isinstance(pixels, Exception):
-            raise pixels
     memory.row_rate, memory.decode_rate = held / (calls * area), decode_held / area
     memory.budget = SPARE * accelerator.free_bytes()
     logger.info(
@@ -180,6 +195,13 @@ def warm_up(model: LoadedModel, accelerator: Accelerator) -> None:
         1000 * cost.step(2, area),
         1000 * cost.rate * area,
     )
+
+
+def _decoded(rows: list[Row], accelerator: Accelerator) -> None:
+    """Decode rows. Raise what went wrong."""
+    for _, pixels in decode(rows, accelerator):
+        if isinstance(pixels, Exception):
+            raise pixels
 
 
 def _rows(model: LoadedModel, images: int, **options: float) -> list[Row]:

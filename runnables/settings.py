@@ -146,6 +146,12 @@ class Settings(EnvironmentSettings):
         "with SD_COMPILE, and than the warm-up of a further model",
     )
     drain_s: float = Field(60.0, ge=0, description="How long a stop waits for requests in flight")
+    measured_dir: str = Field(
+        "",
+        description="A folder that keeps what was measured (seconds and bytes of a step), so that "
+        "the next start with the same model, device, versions and settings is shorter. Empty: each "
+        "start measures",
+    )
     repeats_mb: float = Field(
         0.0,
         ge=0,

@@ -73,7 +73,7 @@ ROOMS = {
         HTTP,
     ),
     "runnable": _room(
-        "runnables.runnable runnables.assembly runnables.repeats",
+        "runnables.runnable runnables.assembly runnables.measured runnables.repeats",
         f"{VALUES} images {RUNNABLES}",
         HTTP,
     ),

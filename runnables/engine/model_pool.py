@@ -65,6 +65,7 @@ class ModelPool:
         sources: name -> what SD_MODEL takes, of the further ones.
         read: called as read(name, source): a model in main memory; without a source the default.
         install: brings one to the accelerator and warms it up; on the engine's thread.
+        keep: called at the end with each model that is loaded, which has learnt from its steps.
         free: called when memory was freed; returns what calls may use now, in bytes.
         budget: bytes of weights that may be loaded in all.
         idle_s: seconds without a request after which a model is unloaded; 0: never.
@@ -77,6 +78,7 @@ class ModelPool:
         *,
         read: Callable[[str, str | None], LoadedModel] | None = None,
         install: Callable[[LoadedModel], None] = lambda model: None,
+        keep: Callable[[LoadedModel], None] = lambda model: None,
         free: Callable[[], float] | None = None,
         budget: float = float("inf"),
         idle_s: float = 0.0,
@@ -85,6 +87,7 @@ class ModelPool:
         self._sources = {} if sources is None else sources  # it may change
         self._read = read
         self._install = install
+        self._keep = keep
         self._free = free
         self._budget = budget
         self._first_bytes = first.nbytes
@@ -209,7 +212,9 @@ class ModelPool:
             self._begin_reading(name)
 
     def close(self) -> None:
-        """Stop reading models, and end the orders that are open."""
+        """Keep what was learnt, stop reading models, and end the orders that are open."""
+        for model in self.loaded.values():
+            self._keep(model)
         self._reader.shutdown(cancel_futures=True)
         self._end_orders(lambda order: True, NotReady("the service has stopped"))
 

@@ -1,0 +1,116 @@
+"""What a warm-up has measured is kept in a file for the next start of the same model and device."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from runnables.accelerators.base import Accelerator
+from runnables.version import versions
+
+if TYPE_CHECKING:
+    from runnables.engine.loaded_model import LoadedModel
+
+logger = logging.getLogger(__name__)
+
+#: the settings that change how long a step takes, or what it holds
+SETTINGS = {"compile", "cuda_graphs_mb", "max_batch", "quantize", "t5", "threads"}
+
+
+class Measured(BaseModel):
+    """The measured figures of a model on a device.
+
+    Attributes:
+        overhead, rate, decode_seconds: as `CostModel`, in seconds.
+        row_bytes, decode_bytes: as `MemoryModel`, in bytes.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    overhead: float = Field(ge=0)
+    rate: float = Field(gt=0)
+    decode_seconds: float = Field(gt=0)
+    row_bytes: float = Field(ge=0)
+    decode_bytes: float = Field(ge=0)
+
+    @classmethod
+    def of(cls, model: LoadedModel) -> Measured:
+        """Return what is known of a model now, learnt from its steps since."""
+        cost, memory = model.cost, model.memory
+        return cls(
+            overhead=cost.overhead,
+            rate=cost.rate,
+            decode_seconds=cost.decode_rate,
+            row_bytes=memory.row_rate,
+            decode_bytes=memory.decode_rate,
+        )
+
+    def tell(self, model: LoadedModel) -> None:
+        """Give a model these figures."""
+        cost, memory = model.cost, model.memory
+        cost.overhead, cost.rate, cost.decode_rate = self.overhead, self.rate, self.decode_seconds
+        memory.row_rate, memory.decode_rate = self.row_bytes, self.decode_bytes
+
+
+class Kept:
+    """The folder of what was measured; without one nothing is kept.
+
+    A file that cannot be read or written is the same as none: then the warm-up measures.
+    """
+
+    def __init__(self, folder: str, accelerator: Accelerator) -> None:
+        self._folder = Path(folder).expanduser() if folder else None
+        self._accelerator = accelerator
+
+    def read(self, model: LoadedModel) -> Measured | None:
+        """Return what an earlier start has measured, if anything."""
+        path = self._path(model)
+        try:
+            return Measured.model_validate_json(path.read_bytes()) if path else None
+        except FileNotFoundError:
+            return None
+        except (OSError, ValidationError) as error:
+            logger.warning("%s is not used: %s", path, error)
+            return None
+
+    def write(self, model: LoadedModel) -> None:
+        """Keep what was measured, in place of what an earlier start has."""
+        if (path := self._path(model)) is None:
+            return
+        new = path.with_suffix(".new")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            new.write_text(Measured.of(model).model_dump_json())
+            new.replace(path)
+        except (OSError, ValidationError) as error:
+            logger.warning("what was measured is not kept in %s: %s", path, error)
+
+    def _path(self, model: LoadedModel) -> Path | None:
+        """Return the file of this model, device, number format, software and settings."""
+        if self._folder is None:
+            return None
+        accelerator, families = self._accelerator, filter(None, (model.base, model.refiner))
+        same = {
+            "device": _name(accelerator.device),
+            "dtype": str(accelerator.dtype),
+            "versions": versions(),
+            "settings": accelerator.settings.model_dump(include=SETTINGS, mode="json"),
+            "models": [[one.traits.family, one.checkpoint.sizes] for one in families],
+            "native": model.base.traits.native_size,
+        }
+        digest = hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()
+        return self._folder / f"{model.name}-{digest[:16]}.json"
+
+
+def _name(device: torch.device) -> str:
+    """Return the name of the hardware."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} {platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
