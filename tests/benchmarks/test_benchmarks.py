@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks import accelerations, fairness, gpu, serving
+from benchmarks import accelerations, fairness, gpu, limit, repeats, serving
 from benchmarks.arms import ARMS, Diffusers
 from runnables.settings import EMBEDDED_MODEL
 
@@ -85,3 +86,30 @@ def test_fairness_reports_every_situation(monkeypatch: pytest.MonkeyPatch) -> No
     assert [line.split("|")[1].strip() for line in lines[2:7]] == list(fairness.ROWS)
     assert any(line.startswith("small requests refused: 0;") for line in lines)
     assert "of the flood" in "".join(lines)
+
+
+def test_repeats_are_answered_from_memory_and_the_rest_is_generated(
+    tiny_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SD_THREADS", "1")
+    lines = list(repeats.run(tiny_model("sd1"), share=1.0, requests=12, clients=1, rounds=1))
+    assert {"| hit | 8 |", "| generated | 4 |"} <= set(lines)
+    lines = list(repeats.run(tiny_model("sd1"), share=0.0, requests=2, clients=1, rounds=1))
+    assert lines[3] == "| generated | 2 |"
+
+
+def test_the_share_of_the_limit_is_less_than_all(
+    tiny_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SD_THREADS", "1")
+    lines = list(limit.run(tiny_model("sd1"), requests=2, clients=2, rounds=1))[2:]
+    shares = {line.split("|")[1].strip(): line.split("|")[3] for line in lines}
+    assert list(shares) == ["equal", "mixed"]
+    assert 0 < int(shares["equal"].strip(" %")) <= 100
+
+
+def test_the_least_time_per_row_is_that_of_the_best_size() -> None:
+    rows = limit.Rows()
+    for stage, seconds, count in [("denoise", 1.0, 1), ("denoise", 1.2, 4), ("decode", 0.1, 4)]:
+        rows.observe(stage, seconds, count)
+    assert rows.best == pytest.approx(0.3)

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -18,7 +19,9 @@ from runnables.parameters import TextToImage
 from runnables.runnable import StableDiffusionRunnable
 from runnables.ticket import NOTHING, Progress
 from tests.service.server import Server
-from tests.service.test_life import SLOW
+from tests.service.test_life import SLOW, metric, until
+
+SHORT = 6
 
 
 def order(steps: int, waited_s: float = 0.0, **parameters: Any) -> Order:
@@ -78,3 +81,51 @@ def test_a_deadline_on_the_way_through_ray(server: Server) -> None:
     late = httpx.post(f"{server.url}/txt2img", json={**SLOW, "deadline_s": 0.3}, timeout=60)
     assert late.status_code == 504, late.text
     assert late.json()["detail"][0]["loc"] == ["deadline_s"]
+
+
+def _leave(server: Server) -> None:
+    """Send a long request, and go away."""
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{server.url}/txt2img", json=SLOW, timeout=2)
+
+
+def _delete(server: Server) -> None:
+    """Accept a long job, and cancel it while it runs."""
+    job = httpx.post(f"{server.url}/jobs", json={"task": "txt2img", "parameters": SLOW}, timeout=60)
+    url = f"{server.url}{job.headers['location']}"
+    assert until(lambda: httpx.get(url, timeout=60).json()["step"] > 0)
+    assert httpx.delete(url, timeout=60).is_success
+    assert until(lambda: httpx.get(url, timeout=60).json()["state"] == "cancelled")
+
+
+@pytest.mark.parametrize("cancel", [_leave, _delete])
+def test_a_cancel_reaches_the_engine_of_the_replica(
+    server: Server, cancel: Callable[[Server], None]
+) -> None:
+    """The ingress counts the rows of a replica's steps with each outcome, so short requests ask.
+
+    Until the long one has left its engine, there are more rows than those of the short ones.
+    """
+    short = {"prompt": "sea", "num_inference_steps": 1, "scheduler": "ddim", "guidance_scale": 2}
+
+    def count() -> float:
+        """Return the denoiser rows so far; of so many short requests each replica gets some."""
+        with ThreadPoolExecutor(SHORT) as pool:
+            asked = [
+                pool.submit(httpx.post, f"{server.url}/txt2img", json=short, timeout=120)
+                for _ in range(SHORT)
+            ]
+        assert all(one.result().is_success for one in asked)
+        return metric(server, "sd_batch_rows_sum")
+
+    def quiet() -> bool:
+        first = count()
+        time.sleep(0.5)
+        return count() - first == 2 * SHORT
+
+    assert until(quiet)
+    before = count()
+    cancel(server)
+    assert until(lambda: quiet() and quiet(), timeout=120)
+    steps, images = SLOW["num_inference_steps"], SLOW["num_images_per_prompt"]
+    assert count() - before < 2 * steps * images, "it was generated to its end"

@@ -1,0 +1,94 @@
+"""`python -m benchmarks.limit` measures which share of the machine's limit the engine reaches.
+
+The limit is what the machine could generate if every denoiser row took the least time that was
+measured for one, and nothing else took any: no encoding, no decoding, no call that is not full.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from benchmarks.serving import equal, mixed
+from runnables.parameters import TextToImage
+from runnables.runnable import StableDiffusionRunnable
+from runnables.settings import EMBEDDED_MODEL, Settings
+from runnables.ticket import Result
+
+
+class Rows:
+    """These are the denoiser calls of a workload, as the runnable's `observe` hook sees them."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[float, int]] = []  # seconds, rows
+
+    def observe(self, stage: str, seconds: float, rows: int) -> None:
+        """Note a denoiser call."""
+        if stage == "denoise":
+            self.calls.append((seconds, rows))
+
+    @property
+    def best(self) -> float:
+        """Return the least seconds per row: of each number of rows the median counts."""
+        by_rows: dict[int, list[float]] = {}
+        for seconds, rows in self.calls:
+            by_rows.setdefault(rows, []).append(seconds / rows)
+        return min(statistics.median(times) for times in by_rows.values())
+
+
+def run(model: Path, requests: int, clients: int, rounds: int) -> Iterator[str]:
+    """Run all rounds, and yield the report's lines."""
+    rows = Rows()
+    settings = Settings(model=str(model), max_queue_s=1e5, request_timeout_s=1e5)
+    runnable = StableDiffusionRunnable(settings, observe=rows.observe)
+    runnable.start()
+    try:
+        yield "| workload | images/s | share of the limit | of the rounds |"
+        yield "|---|---|---|---|"
+        shares: dict[str, list[float]] = {"equal": [], "mixed": []}
+        rates: dict[str, list[float]] = {"equal": [], "mixed": []}
+        for _ in range(rounds):
+            rows.calls.clear()
+            seconds, units = _closed(runnable, equal(requests), clients)
+            unit_s = rows.best * sum(number for _, number in rows.calls) / units
+            shares["equal"].append(unit_s * units / seconds)
+            rates["equal"].append(requests / seconds)
+            seconds, units = _closed(runnable, mixed(requests), clients)
+            shares["mixed"].append(unit_s * units / seconds)
+            rates["mixed"].append(requests / seconds)
+        for name, found in shares.items():
+            spread = f"{min(found):.0%} to {max(found):.0%}"
+            rate = statistics.median(rates[name])
+            yield f"| {name} | {rate:.2f} | {statistics.median(found):.0%} | {spread} |"
+    finally:
+        runnable.close()
+
+
+def _closed(
+    runnable: StableDiffusionRunnable, requests: list[TextToImage], clients: int
+) -> tuple[float, float]:
+    """Return the seconds that all requests took together, and their cost units."""
+    started = time.perf_counter()
+    with ThreadPoolExecutor(clients) as pool:
+        results: list[Result] = list(pool.map(runnable.txt2img, requests))
+    return time.perf_counter() - started, sum(one.cost_units for one in results)
+
+
+def main() -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.limit", description=__doc__)
+    parser.add_argument("--model", type=Path, default=Path(EMBEDDED_MODEL))
+    parser.add_argument("--requests", type=int, default=60, help="of each round and workload")
+    parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=5)
+    given = parser.parse_args()
+    for line in run(given.model, given.requests, given.clients, given.rounds):
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
