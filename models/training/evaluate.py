@@ -42,7 +42,7 @@ SAMPLERS: dict[str, tuple[str, dict[str, bool]]] = {
     "euler_a": ("EulerAncestralDiscreteScheduler", {}),
 }
 STEPS, GUIDANCE = 20, 5.0
-PICTURES, CLASSIFIER_STEPS = 48_000, 1600
+PICTURES, CLASSIFIER_STEPS = 48_000, 3200
 
 
 def load(folder: Path) -> Any:

@@ -1,7 +1,8 @@
 """Pictures of things: sprites pasted over a colour, a soft gradient or a scene.
 
 Positions and sizes are multiples of 8 pixels, the size of a latent's pixel. A thing then looks the
-same to the autoencoder wherever it stands, which makes it far easier to learn.
+same to the autoencoder wherever it stands, which makes it far easier to learn. In a picture twice
+as high and wide as the model's own it is 1.4 times as large.
 """
 
 # mypy: disable-error-code="no-any-return"
@@ -23,22 +24,24 @@ Sprites = dict[tuple[str, str], Array]
 CELL = 8  # pixels of the picture for a pixel of its latents
 EXTENT = {"small": 7, "": 11, "large": 14}  # cells that a thing is high and wide
 PAIR = 8  # cells of each of two things
+CELLS = 16  # cells of a picture of the model's own size; the figures above are for it
 SHIFT = {"small": 4, "": 2, "large": 1}  # cells from the middle to a named place
 
 
 def paste(picture: Array, subject: Subject, rng: random.Random, sprites: Sprites) -> Array:
     """The picture with the subject's one or two things on it."""
     rows, columns = picture.shape[0] // CELL, picture.shape[1] // CELL
+    scale = min(rows, columns) / CELLS
     picture = picture.copy()
     if subject.other:
-        space = columns // 2
+        space, pair = columns // 2, round(PAIR * scale**0.5)
         for index, name in enumerate((subject.thing, subject.other)):
-            left = index * space + (space - PAIR + index) // 2
-            top = (rows - PAIR) // 2 + rng.choice([0, 0, 1, 2])
-            _put(picture, sprites, name, subject.style, PAIR, top, left)
+            left = index * space + (space - pair + index) // 2
+            top = (rows - pair) // 2 + rng.choice([0, 0, 1, 2])
+            _put(picture, sprites, name, subject.style, pair, top, left)
         return picture
-    size = min(EXTENT[subject.size], rows, columns)
-    down, right = _offset(subject, rng)
+    size = min(round(EXTENT[subject.size] * scale**0.5), rows, columns)
+    down, right = (round(cells * scale) for cells in _offset(subject, rng))
     top = min(max((rows - size) // 2 + down, 0), rows - size)
     left = min(max((columns - size + 1) // 2 + right, 0), columns - size)
     _put(picture, sprites, subject.thing, subject.style, size, top, left)

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from models.training import vocabulary
-from models.training.bank import bank
+from models.training.bank import ENLARGED, LARGE, bank
 from models.training.run import RANK, join
 from models.training.text import train_text
 from models.training.tokenizer import train_tokenizer
@@ -40,7 +40,7 @@ def main() -> None:
     for folder in (out, work):
         folder.mkdir(parents=True, exist_ok=True)
     stages: dict[str, Callable[[], object]] = {
-        "pictures": lambda: bank(work, pictures, seed) if RANK == 0 else None,
+        "pictures": lambda: _compose(work, pictures, seed) if RANK == 0 else None,
         "tokenizer": lambda: train_tokenizer(out, work) if RANK == 0 else None,
         "vocabulary": lambda: vocabulary.write(out, work) if RANK == 0 else None,
         "vae": lambda: train_vae(out, work, chosen.vae_steps, pictures, seed),
@@ -52,6 +52,11 @@ def main() -> None:
     }
     for stage in STAGES if chosen.stage == "all" else [chosen.stage]:
         stages[stage]()
+
+
+def _compose(work: Path, pictures: int, seed: int) -> None:
+    bank(work, pictures, seed)
+    bank(work, ENLARGED, seed, LARGE)
 
 
 def _parser() -> argparse.ArgumentParser:

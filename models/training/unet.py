@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from models.training import draw
-from models.training.bank import bank
+from models.training.bank import ENLARGED, LARGE, SIDE, bank
 from models.training.canvas import Array
 from models.training.concepts import concepts, keywords
 from models.training.run import DEVICE, PROCESSES, RANK, Run, join
@@ -27,7 +27,13 @@ from models.training.tokenizer import load_tokenizer, tokenize
 from models.training.vae import LATENTS, to_tensor
 
 ENCODED = 48_000  # pictures of the bank that the UNet sees
-SHARES = {"thing": 0.74, "scene": 0.14, "shape": 0.12}  # of what the UNet sees
+#: Every so many steps the pictures have twice the side. A UNet that has never seen such pictures
+#: shows a thing several times in an image of that size.
+LARGE_EVERY = 5
+#: The steps in which common things are chosen most, and how often they are chosen, compared with
+#: the others, in these steps and after them.
+COMMON_FIRST, COMMON, COMMON_LATER = 12_500, 8.0, 0.25
+SHARES = {"thing": 0.84, "scene": 0.09, "shape": 0.07}  # of what the UNet sees
 GROUP = 32  # pictures encoded at a time
 
 
@@ -60,13 +66,13 @@ SCHEDULER = {
 
 
 def encode_pictures(
-    out: Path, work: Path, pictures: int, seed: int
+    out: Path, work: Path, pictures: int, seed: int, side: int = SIDE
 ) -> tuple[Tensor, list[Subject]]:
-    """Latents of the bank's first ENCODED pictures, encoded once, and what each picture shows."""
+    """Latents of the first pictures of a bank, encoded once, and what each picture shows."""
     join()
-    stored, subjects = bank(work, pictures, seed)
+    stored, subjects = bank(work, pictures, seed, side)
     count = min(ENCODED, pictures) // GROUP * GROUP
-    path = work / f"latents-{count}.npy"
+    path = work / (f"latents-{count}.npy" if side == SIDE else f"latents-{count}-{side}.npy")
     if not path.exists():
         mine = _encode(out, stored, range(RANK * GROUP, count, PROCESSES * GROUP))
         parts: list[Any] = [mine]
@@ -102,8 +108,14 @@ def train_unet(out: Path, work: Path, steps: int, batch: int, pictures: int, see
     from diffusers.models.attention_processor import AttnProcessor
     from transformers import CLIPTextModel
 
-    latents, subjects = encode_pictures(out, work, pictures, seed)
-    weights = list(accumulate(_weights(subjects)))
+    banks = [
+        encode_pictures(out, work, pictures, seed),
+        encode_pictures(out, work, ENLARGED, seed, LARGE),
+    ]
+    weights = {
+        common: [list(accumulate(_weights(subjects, common))) for _, subjects in banks]
+        for common in (COMMON, COMMON_LATER)
+    }
     words = keywords(work)
     tokenizer = load_tokenizer(out)
     text = (
@@ -117,7 +129,9 @@ def train_unet(out: Path, work: Path, steps: int, batch: int, pictures: int, see
     def loss_of(step: int) -> Tensor:
         rng = random.Random(f"unet {seed} {step} {RANK}")
         torch.manual_seed(rng.randrange(2**31))
-        chosen = rng.choices(range(len(subjects)), cum_weights=weights, k=batch // PROCESSES)
+        large, common = step % LARGE_EVERY == 0, COMMON if step < COMMON_FIRST else COMMON_LATER
+        (latents, subjects), rows = banks[large], batch // PROCESSES // (4 if large else 1)
+        chosen = rng.choices(range(len(subjects)), cum_weights=weights[common][large], k=rows)
         clean = latents[chosen].float().to(DEVICE)
         told = [draw.told(subjects[index], rng) for index in chosen]
         captions = [
@@ -146,14 +160,14 @@ def train_unet(out: Path, work: Path, steps: int, batch: int, pictures: int, see
         save_pipeline(out, unet)
 
 
-def _weights(subjects: list[Subject]) -> list[float]:
-    """Return how often each picture is chosen."""
+def _weights(subjects: list[Subject], common: float) -> list[float]:
+    """Return how often each picture is chosen: things in the middle and in 3D most of all."""
     known = concepts()
     raw = []
     for one in subjects:
-        weight = 8.0 if one.thing and known[one.thing].common else 1.0
+        weight = common if one.thing and known[one.thing].common else 1.0
         weight *= 0.15 if one.style == "flat" else 1.0
-        weight *= 0.3 if one.thing and (one.place or one.size) else 1.0
+        weight *= 0.6 if one.thing and (one.place or one.size) else 1.0
         raw.append(weight * (0.2 if one.other else 1.0))
     kinds = ["thing" if one.thing else "scene" if one.scene else "shape" for one in subjects]
     total = {kind: sum(w for w, k in zip(raw, kinds, strict=True) if k == kind) for kind in SHARES}
