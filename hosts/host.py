@@ -11,8 +11,9 @@ from starlette.types import ASGIApp
 from api.app import Api
 from api.http import log, tracing
 from api.http.gateway import Gateway
+from api.http.internal import internal
 from hosts.banner import banner, listening
-from runnables.errors import ConfigurationError
+from runnables.errors import StableDiffusionError
 from runnables.metrics import Metrics
 from runnables.runnable import Observe, Runnable
 from runnables.settings import Settings
@@ -62,12 +63,11 @@ class Host:
             self.runnable.start()
             self.api.start()
             self._announce()
-        except ConfigurationError as error:
+        except StableDiffusionError as error:
             logger.error("the model could not be loaded: %s", error.message)
             self.api.failure = error.message
         except Exception as error:
-            logger.exception("the model could not be loaded")
-            self.api.failure = str(error)
+            self.api.failure = internal(error).message
         finally:
             self.settled.set()
 

@@ -15,7 +15,6 @@ STEP_BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 REQUEST_BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900, 3600)
 ROW_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 JOB_STATES = ("queued", "running")
-JOB_ENDS = ("succeeded", "failed", "cancelled")
 CACHES = ("hit", "joined")
 WEBHOOK_OUTCOMES = ("delivered", "retried", "given_up")
 

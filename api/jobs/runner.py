@@ -47,6 +47,7 @@ IN_ENGINE_S = 3600.0  # how long a job without a deadline may be in the engine
 WRITE_AGAIN_S = 5.0  # between tries to write down how a job ended
 LOOK_S = 0.5  # how often an idle runner looks for work of other processes
 BUSY_S = 0.05  # and one that waits for room in the engine
+PAUSE_S = 0.5  # how long an owner's jobs rest after the engine has refused one
 
 
 class Runner:
@@ -78,6 +79,7 @@ class Runner:
         self._watch = watch
         self._keys = keys
         self._active: dict[int, tuple[Job, Live]] = {}
+        self._resting: dict[str, float] = {}  # owner -> until when (time.monotonic)
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._tidy_at = 0.0  # time.monotonic
@@ -139,14 +141,18 @@ class Runner:
         while not self._stopped and not stopping() and self._runnable.ready:
             if not self._has_room():
                 return True
-            job = self._store.claim(self._lease.id)
+            job = self._store.claim(self._lease.id, self._owners_at_rest())
             if job is None:
-                return False
-            if not self._submit(job):
-                return True
-            if job.attempts == 1:
-                self._watch.started(job)
+                return bool(self._resting)
+            self._submit(job)
         return False
+
+    def _owners_at_rest(self) -> list[str]:
+        """Return the owners of whose jobs the engine has just refused one."""
+        for owner, until in list(self._resting.items()):
+            if until <= time.monotonic():
+                del self._resting[owner]
+        return list(self._resting)
 
     def _has_room(self) -> bool:
         """Return whether a job may be submitted.
@@ -156,8 +162,8 @@ class Runner:
         waiting = self._runnable.load().waiting
         return not self._active or (waiting < WAITING and len(self._active) < self._limit)
 
-    def _submit(self, job: Job) -> bool:
-        """Submit a job. Return False where the engine takes none now; then the job waits on."""
+    def _submit(self, job: Job) -> None:
+        """Submit a job; where the engine takes none of its owner now, the job waits on."""
         assert job.number is not None
         live = Live(self._hub, (job.owner, job.id))
         try:
@@ -175,15 +181,14 @@ class Runner:
                 caller=self._keys.caller(job.owner),
             )
         except (OverCapacity, NotReady):
-            self._store.release(job, begun=False)
-            return False
+            self._hand_back(job)
+            return
         except Exception as error:
             self._end(job, "failed", error=_reason(error))
-            return True
+            return
         self._active[job.number] = (job, live)
         live.ticket.future.add_done_callback(partial(self._ended, job, live))
         self._hub.changed(live.key)
-        return True
 
     def _controls(self, job: Job, count: int) -> list[Image]:
         found = [self._files.input(job.folder, name) for name in control_names(count)]
@@ -202,7 +207,8 @@ class Runner:
         except Exception:  # it is still `running` in the store, and will be generated again
             logger.exception("job %s could not be written down", job.id)
         finally:
-            del self._active[job.number]
+            if self.live(job.number) is live:  # or it was claimed again already
+                del self._active[job.number]
             self._hub.changed((job.owner, job.id))
             self._wake.set()
 
@@ -228,12 +234,18 @@ class Runner:
                 self._keys.used(job.owner, result.cost_units)
         elif isinstance(error, EngineFailed):  # perhaps because of this job
             self._recover(job)
-        elif isinstance(error, NotReady):  # the service stops; the job goes on after the restart
-            self._store.release(job, begun=False)
+        elif isinstance(error, (OverCapacity, NotReady)):  # the service stops, or a replica is busy
+            self._hand_back(job)
         elif isinstance(error, Cancelled):
             self._end(job, "cancelled")
         else:
             self._end(job, "failed", error=_reason(error))
+
+    def _hand_back(self, job: Job) -> None:
+        """Queue a job again that was refused; other owners' jobs go first for a moment."""
+        self._resting[job.owner] = time.monotonic() + PAUSE_S
+        self._store.release(job, begun=False)
+        self._hub.changed((job.owner, job.id))
 
     def _end(
         self,

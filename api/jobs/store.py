@@ -139,19 +139,24 @@ class Store:
             query = "SELECT * FROM jobs WHERE owner = ? AND id = ?"
             return _job(self._connection.execute(query, (job.owner, job.id)).fetchone())
 
-    def claim(self, runner: str) -> Job | None:
+    def claim(self, runner: str, resting: Sequence[str] = ()) -> Job | None:
         """Return a queued job, which is now running at this runner.
 
         It is one of the owner who has the fewest running, and of those the one that is due first.
+
+        Args:
+            resting: The owners whose jobs wait.
         """
         return self._one(
             "UPDATE jobs SET state = 'running', runner = ?, attempts = attempts + 1, "
             "started = COALESCE(started, ?) WHERE number = (SELECT number FROM jobs "
-            "WHERE state = 'queued' ORDER BY (SELECT COUNT(*) FROM jobs AS other "
+            "WHERE state = 'queued' AND owner NOT IN (SELECT value FROM json_each(?)) "
+            "ORDER BY (SELECT COUNT(*) FROM jobs AS other "
             "WHERE other.state = 'running' AND other.owner = jobs.owner), due, number LIMIT 1) "
             "RETURNING *",
             runner,
             self._clock(),
+            json.dumps(list(resting)),
         )
 
     def release(self, job: Job, *, begun: bool) -> None:

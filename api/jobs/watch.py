@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from api.http import tracing
@@ -20,17 +19,14 @@ class Watch:
         self._metrics = metrics
         self._keys = keys
 
-    def started(self, job: Job) -> None:
-        """Count a job that goes to the engine for the first time."""
-        if self._metrics:
-            self._metrics.job_started(time.time() - job.created)
-
     def ended(
         self, job: Job, state: State, result: Result | None, error: dict[str, Any] | None
     ) -> None:
         """Count and trace a job that has ended, with its result or its error."""
         if self._metrics:
             self._metrics.job_ended(job.task, state)
+            if job.started is not None:
+                self._metrics.job_started(job.started - job.created)
             if result is not None:
                 self._metrics.spent(result, self._keys.name(job.owner))
         tracing.finished(

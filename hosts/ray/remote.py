@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import threading
 import time
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from ray.exceptions import RayActorError, RayError
 from ray.serve.exceptions import (
@@ -25,6 +26,7 @@ from hosts.ray.reported import Reported
 from runnables.errors import (
     Cancelled,
     DeadlineExceeded,
+    EngineFailed,
     NotReady,
     OverCapacity,
     StableDiffusionError,
@@ -45,24 +47,31 @@ from runnables.ticket import (
     Ticket,
 )
 
-if TYPE_CHECKING:
-    pass
-
 T = TypeVar("T")
+Following = asyncio.Task[Result | StableDiffusionError]
 logger = logging.getLogger("ray.serve")
 ATTEMPTS = 3  # times an order is sent out when the replica that had it is lost
 LIST_S = 2.0  # how long a replica may take to list names
 FRESH_S = 1.0  # a list as old as this is new enough: busy replicas answer late
+PLAN_S = 10.0  # how long a plan may wait for a replica, in a thread that all requests share
+CHANGES = 2  # models that may be loaded or unloaded at a time, each in such a thread
+PREVIEWS_S = 5.0  # how long replicas may take to hear of previews
+REPORTS_S = 10.0  # how often all replicas are asked for their models, where somebody wants to know
+CLOSE_S = 5.0  # how long `close` waits until requests have ended
 
 
 @dataclass(eq=False)
 class RemoteTicket(Ticket):
     """A ticket whose cancelling reaches the replica."""
 
-    task: asyncio.Task[None] | None = None
+    task: Following | None = None
 
     def cancel(self) -> None:
         super().cancel()
+        self.stop()
+
+    def stop(self) -> None:
+        """Have the replica stop, too."""
         if self.task is not None and not self.task.done():
             self.task.get_loop().call_soon_threadsafe(self.task.cancel)
 
@@ -91,6 +100,8 @@ class RemoteRunnable:
         self._known: dict[str, Any] | None = None
         self._listed: dict[str, float] = {}
         self._reported = Reported()
+        self._asked = time.monotonic()  # when all replicas were asked for their models
+        self._changes = threading.BoundedSemaphore(CHANGES)
         self._tickets: set[RemoteTicket] = set()
         self._draining = False
 
@@ -113,15 +124,21 @@ class RemoteRunnable:
 
     def drain(self, timeout_s: float | None = None) -> bool:
         self._draining = True
-        end = time.monotonic() + (self.settings.drain_s if timeout_s is None else timeout_s)
+        return self._wait(self.settings.drain_s if timeout_s is None else timeout_s)
+
+    def close(self) -> None:
+        """Follow no requests any more; what is not finished ends with NotReady."""
+        self._draining = True
+        for ticket in list(self._tickets):
+            ticket.stop()
+        self._wait(CLOSE_S)
+
+    def _wait(self, seconds: float) -> bool:
+        """Wait until no request is left. Return whether that is so."""
+        end = time.monotonic() + seconds
         while self._tickets and time.monotonic() < end:
             time.sleep(0.02)
         return not self._tickets
-
-    def close(self) -> None:
-        self._draining = True
-        for ticket in list(self._tickets):
-            ticket.cancel()
 
     # -- requests ---------------------------------------------------------------------------
 
@@ -142,7 +159,7 @@ class RemoteRunnable:
         )
         options = {"id": ticket.id, "preview_every": preview_every, "caller": caller}
         order = Order(parameters, inputs, options, on_step is not None, time.time())
-        ticket.future.set_running_or_notify_cancel()  # from here on only `_follow` ends it
+        ticket.future.set_running_or_notify_cancel()  # from here on only `_end` ends it
         self._tickets.add(ticket)
         self._loop.call_soon_threadsafe(self._begin, ticket, order)
         return ticket
@@ -151,8 +168,12 @@ class RemoteRunnable:
         if not self.ready:
             raise NotReady("the model is loading, or the service is stopping")
         order = Order(parameters, inputs, {}, False, time.time())
-        asking = self._persist("a plan", partial(self._ask_for_plan, order))
-        planned = asyncio.run_coroutine_threadsafe(asking, self._loop).result()
+        persisting = self._persist("a plan", partial(self._ask_for_plan, order))
+        asking = asyncio.wait_for(persisting, PLAN_S)
+        try:
+            planned = asyncio.run_coroutine_threadsafe(asking, self._loop).result()
+        except TimeoutError as error:
+            raise NotReady(f"no replica was free within {PLAN_S:.0f} s; send it again") from error
         if isinstance(planned, StableDiffusionError):
             raise planned
         return planned
@@ -167,19 +188,21 @@ class RemoteRunnable:
         return self._reported.further(order.parameters.model)
 
     def _begin(self, ticket: RemoteTicket, order: Order) -> None:
-        ticket.task = self._loop.create_task(self._follow(ticket, order))
+        attempt = partial(self._attempt, ticket, order)
+        ticket.task = self._loop.create_task(self._persist(ticket.id, attempt))
+        ticket.task.add_done_callback(partial(self._end, ticket))
+        if ticket.cancelled:
+            ticket.stop()
 
-    async def _follow(self, ticket: RemoteTicket, order: Order) -> None:
+    def _end(self, ticket: RemoteTicket, task: Following) -> None:
         """The one place that ends a ticket's future."""
-        try:
-            attempt = partial(self._attempt, ticket, order)
-            _settle(ticket, await self._persist(ticket.id, attempt))
-        except asyncio.CancelledError:
+        if not task.cancelled():
+            _settle(ticket, task.exception() or task.result())
+        elif ticket.cancelled:
             _settle(ticket, Cancelled("the request was cancelled"))
-        except Exception as error:
-            _settle(ticket, error)
-        finally:
-            self._tickets.discard(ticket)
+        else:
+            _settle(ticket, NotReady("the service has stopped"))
+        self._tickets.discard(ticket)
 
     async def _persist(
         self, what: str, attempt: Callable[[], Awaitable[T | StableDiffusionError]]
@@ -193,12 +216,12 @@ class RemoteRunnable:
             except DeploymentUnavailableError as error:
                 return NotReady(f"no replica can be started: {error}")
             except RayActorError as error:
-                self._reported.forget_loaded()
+                self._asked = -math.inf  # ask again
                 logger.warning("attempt %d of %s was lost: %s", number, what, error)
             except RayError as error:
                 logger.error("%s failed: %s", what, error)
                 raise
-        return NotReady("the replicas that had this request were lost")
+        return EngineFailed("the replicas that had this request were lost")
 
     async def _attempt(self, ticket: RemoteTicket, order: Order) -> Result | StableDiffusionError:
         previews = order.options["preview_every"]
@@ -219,8 +242,11 @@ class RemoteRunnable:
 
     async def _ask_for_previews(self, id: str, every: int) -> None:
         """Every replica gets it: a handle cannot name the one that has the order."""
-        sent = self._replicas.broadcast("preview", id, every)
-        await sent.results_async(timeout_s=5, return_exceptions=True)
+        try:
+            sent = self._replicas.broadcast("preview", id, every)
+            await sent.results_async(timeout_s=PREVIEWS_S, return_exceptions=True)
+        except (TimeoutError, RayServeException) as error:
+            logger.warning("not every replica heard of the previews of %s: %r", id, error)
 
     def _read(self, outcome: Outcome) -> Result | StableDiffusionError:
         for observation in outcome.observations:
@@ -229,16 +255,27 @@ class RemoteRunnable:
         return outcome.ended
 
     def change_model(self, name: str, *, load: bool) -> None:
-        """Every replica loads or unloads it."""
-        sent = self._replicas.broadcast("change_model", name, load)
+        """Every replica loads or unloads it.
+
+        Raises:
+            OverCapacity: as many models as may be are changing already.
+        """
+        if not self._changes.acquire(blocking=False):
+            raise OverCapacity(f"{CHANGES} models are changing already; try again later")
         try:
+            sent = self._replicas.broadcast("change_model", name, load)
             ends = sent.results(timeout_s=self.settings.request_timeout_s)
         except TimeoutError as error:
             raise DeadlineExceeded("some replicas are not done; they go on") from error
-        for replica, models, failure in ends:
+        except (RayActorError, RayServeException) as error:
+            raise NotReady("a replica was lost, or none is running; try again later") from error
+        finally:
+            self._changes.release()
+        for replica, models, _ in ends:
+            self._reported.hear(replica, models)
+        for _, _, failure in ends:
             if failure is not None:
                 raise failure
-            self._reported.hear(replica, models)
 
     # -- what there is ----------------------------------------------------------------------
 
@@ -261,9 +298,30 @@ class RemoteRunnable:
         return dict(self._about("models")[0])
 
     def models(self) -> list[Description]:
-        """Every model, the default first; one is loaded if a replica has it."""
+        """Every model, the default first; one is loaded if a replica has it.
+
+        That is what the replicas said a while ago: nobody waits for an answer here.
+        """
         self._about("models")
+        if time.monotonic() - self._asked > REPORTS_S:
+            self._asked = time.monotonic()
+            asyncio.run_coroutine_threadsafe(self._ask_for_reports(), self._loop)
         return self._reported.describe()
+
+    async def _ask_for_reports(self) -> None:
+        """Have every replica report, and forget what was reported by those that are gone."""
+        try:
+            sent = self._replicas.broadcast("describe")
+            ends = await sent.results_async(timeout_s=LIST_S, return_exceptions=True)
+        except DeploymentUnavailableError:
+            ends = []  # none is running
+        except (TimeoutError, RayServeException) as error:
+            logger.warning("not every replica reports its models: %r", error)
+            return
+        reports = [one for one in ends if not isinstance(one, BaseException)]
+        for one in reports:
+            self._reported.hear(one["replica"], one["models"])
+        self._reported.keep({one["replica"] for one in reports})
 
     @property
     def capacity(self) -> int:
@@ -310,7 +368,7 @@ def _report(ticket: RemoteTicket, progress: Progress) -> None:
         ticket.on_step(progress)
 
 
-def _settle(ticket: RemoteTicket, ended: Result | Exception) -> None:
+def _settle(ticket: RemoteTicket, ended: Result | BaseException) -> None:
     steps = ticket.progress.steps
     if isinstance(ended, Result):
         ticket.progress = Progress("done", steps, steps)

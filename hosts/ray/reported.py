@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from hosts.ray.messages import Description
 
@@ -23,9 +23,9 @@ class Reported:
                 self._models[one["name"]] = one
         self._loaded[replica] = frozenset(one["name"] for one in models if one["loaded"])
 
-    def forget_loaded(self) -> None:
-        """A replica was lost, and nobody knows which: the others will report again."""
-        self._loaded.clear()
+    def keep(self, running: Collection[str]) -> None:
+        """Forget what other replicas than these have loaded: they are gone."""
+        self._loaded = {one: names for one, names in self._loaded.items() if one in running}
 
     def further(self, model: str | None) -> str:
         """The model's name if it is one beside the default; else ""."""
@@ -33,6 +33,5 @@ class Reported:
 
     def describe(self) -> list[Description]:
         """Return the answer of `GET /models`; a model that was never loaded has only its name."""
-        default, *_ = self._names
-        loaded = frozenset([default]).union(*self._loaded.values())
+        loaded = frozenset[str]().union(*self._loaded.values())
         return [{**self._models[name], "loaded": name in loaded} for name in self._names]

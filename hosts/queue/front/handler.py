@@ -97,9 +97,10 @@ def _key(event: Event) -> str:
 
 
 def _trace(event: Event) -> dict[str, str]:
-    """The caller's trace context, in whichever form it came."""
+    """The caller's trace context, in whichever form it came. SNS refuses empty attributes."""
     headers = {name.lower(): value for name, value in (event.get("headers") or {}).items()}
-    return {name: headers[name] for name in ("traceparent", "x-amzn-trace-id") if name in headers}
+    names = ("traceparent", "x-amzn-trace-id")
+    return {name: value for name in names if (value := headers.get(name))}
 
 
 def _body(message: str, loc: tuple[str, ...]) -> dict[str, Any]:

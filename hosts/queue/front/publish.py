@@ -6,9 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from botocore.exceptions import ClientError
-
 from hosts.queue import keys
+from hosts.queue.bucket import put_once
 from hosts.queue.front.settings import Settings
 from hosts.queue.messages import MAX_BYTES, Task
 from runnables.errors import InvalidInput, PayloadTooLarge, UnknownName
@@ -43,17 +42,15 @@ class Front:
         """
         self._check_route(task)
         message = task.message()
-        if len(message.encode()) > MAX_BYTES:
+        attributes = {
+            name: {"DataType": "String", "StringValue": value}
+            for name, value in {**self._attributes(task, key), **trace}.items()
+        }
+        if _size(message, attributes) > MAX_BYTES:
             raise PayloadTooLarge(f"the task is larger than {MAX_BYTES} bytes", loc=("body",))
         self._claim(task)
-        attributes = {**self._attributes(task, key), **trace}
         self.sns.publish(
-            TopicArn=self.settings.topic,
-            Message=message,
-            MessageAttributes={
-                name: {"DataType": "String", "StringValue": value}
-                for name, value in attributes.items()
-            },
+            TopicArn=self.settings.topic, Message=message, MessageAttributes=attributes
         )
         return self._reply(task)
 
@@ -78,22 +75,14 @@ class Front:
             raise UnknownName(f"{runtime} serves {known[runtime]}, not {task.model}", loc=loc)
 
     def _claim(self, task: Task) -> None:
-        key = keys.claim(task.metadata.prefix, task.metadata.id)
-        try:
-            self.s3.put_object(
-                Bucket=self.settings.bucket,
-                Key=key,
-                Body=json.dumps({"manifest": keys.manifest(task), "digest": task.digest}).encode(),
-                ContentType="application/json",
-                IfNoneMatch="*",
-            )
-        except ClientError as error:
-            if error.response["Error"]["Code"] not in ("PreconditionFailed", "412"):
-                raise
-            stored = self.s3.get_object(Bucket=self.settings.bucket, Key=key)["Body"].read()
-            if json.loads(stored)["digest"] != task.digest:
-                message = f"the id {task.metadata.id} was used for another task"
-                raise Refused(409, message, ("id",)) from error
+        bucket, key = self.settings.bucket, keys.claim(task.metadata.prefix, task.metadata.id)
+        claim = json.dumps({"manifest": keys.manifest(task), "digest": task.digest}).encode()
+        if put_once(self.s3, bucket, key, claim, "application/json"):
+            return
+        stored = self.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+        if json.loads(stored)["digest"] != task.digest:
+            message = f"the id {task.metadata.id} was used for another task"
+            raise Refused(409, message, ("id",))
 
     def _attributes(self, task: Task, key: str) -> dict[str, str]:
         """Return the attributes that the queues' filter policies look at."""
@@ -108,3 +97,10 @@ class Front:
         if task.form == "v1alpha1":
             return {"id_task": one.id, "sd_model_checkpoint": task.model, **output}
         return {"id": one.id, "runtime": one.runtime, **output}
+
+
+def _size(message: str, attributes: Mapping[str, Mapping[str, str]]) -> int:
+    """Return the bytes that SNS counts: those of the message, and of all about its attributes."""
+    texts = [message, *attributes]
+    texts += [text for attribute in attributes.values() for text in attribute.values()]
+    return sum(len(text.encode()) for text in texts)

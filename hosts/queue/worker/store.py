@@ -7,10 +7,10 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from hosts.queue import completion, keys
+from hosts.queue.bucket import put_once
 from hosts.queue.completion import Manifest
 from hosts.queue.messages import Task
 
-TAKEN = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
 MISSING = ("NoSuchKey", "NotFound", "404")
 
 
@@ -70,17 +70,4 @@ class Store:
 
     def _put(self, key: str, data: bytes, kind: str, metadata: dict[str, str]) -> bool:
         """Return whether it was written; False when there is one already."""
-        try:
-            self.s3.put_object(
-                Bucket=self.bucket,
-                Key=key,
-                Body=data,
-                ContentType=kind,
-                Metadata=metadata,
-                IfNoneMatch="*",
-            )
-        except ClientError as error:
-            if error.response["Error"]["Code"] in TAKEN[:1] + TAKEN[2:3]:
-                return False
-            raise
-        return True
+        return put_once(self.s3, self.bucket, key, data, kind, metadata)

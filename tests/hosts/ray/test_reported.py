@@ -9,9 +9,11 @@ import pytest
 from hosts.ray.reported import Reported
 
 
-def report(*loaded: str, names: tuple[str, ...] = ("small", "large")) -> list[dict[str, Any]]:
-    """What a replica reports that has the default model and has loaded these."""
-    first = {"name": "embedded", "loaded": True, "height": 128}
+def report(
+    *loaded: str, names: tuple[str, ...] = ("small", "large"), default: bool = True
+) -> list[dict[str, Any]]:
+    """What a replica reports that has loaded these, and the default model or not."""
+    first = {"name": "embedded", "loaded": default, "height": 128}
     return [first, *(described(name, name in loaded) for name in names)]
 
 
@@ -38,8 +40,23 @@ def test_a_model_is_loaded_while_a_replica_reports_so(reported: Reported) -> Non
     reported.hear("b", report())
     assert loaded(reported) == [True, True, False]
     assert reported.describe()[2]["height"] == 64, "what was reported once is still true"
-    reported.forget_loaded()
+
+
+def test_the_default_is_loaded_where_a_replica_has_it(reported: Reported) -> None:
+    reported.hear("a", report(default=False))
+    assert loaded(reported) == [False, False, False]
+    assert reported.describe()[0]["height"] == 128
+    reported.hear("b", report())
     assert loaded(reported) == [True, False, False]
+
+
+def test_what_a_replica_had_that_is_gone_is_forgotten(reported: Reported) -> None:
+    reported.hear("a", report("small"))
+    reported.hear("b", report("large", default=False))
+    reported.keep({"b"})
+    assert loaded(reported) == [False, False, True]
+    reported.keep(())
+    assert loaded(reported) == [False, False, False]
 
 
 def test_a_model_that_arrives_in_the_folder_is_listed(reported: Reported) -> None:
