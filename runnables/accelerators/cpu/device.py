@@ -67,6 +67,7 @@ class Cpu(Accelerator):
         return free_bytes()
 
     def free_memory(self) -> None:
+        super().free_memory()
         give_back_freed_memory()
 
     def measure(self, call: Callable[[], T]) -> tuple[T, float]:

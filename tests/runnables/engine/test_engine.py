@@ -137,6 +137,7 @@ def test_out_of_memory_shrinks_the_batch(start: Start, failing: Callable[..., No
     failing(torch.cuda.OutOfMemoryError("too much"), 7.5, largest=1)
     tickets = [runnable.submit(wanted(guidance_scale=7.5)) for _ in range(4)]
     assert all(ticket.future.result(timeout=60).images for ticket in tickets)
+    assert not engine_of(runnable)._loop._preparer._prompts._embeddings, "they are on the device"
     headroom = engine_of(runnable).headroom
     assert runnable.load().batch_share == headroom.share < 1
     while headroom.share < 1:  # it recovers with calls that go well
