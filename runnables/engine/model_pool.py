@@ -276,10 +276,10 @@ class ModelPool:
             failure = _as_failure(name, error)
         self._arriving = self._leaving = None
         if failure is not None:
-            del read  # half of it may be on the accelerator
-            self._free_garbage()
             yield from ((waiting, failure) for waiting in self._take(lambda p: p.model == name))
             self._end_orders(lambda order: order.load and order.model == name, failure)
+            del read  # half of it may be on the accelerator
+            self._free_garbage()
 
     def _has_room(self, name: str, model: LoadedModel) -> bool:
         """Evict the models that are in its way; return False while one of them is still used."""
