@@ -326,10 +326,13 @@ def _described(model: LoadedModel) -> dict[str, Any]:
 
 
 def _check_inputs(parameters: AnyParameters, inputs: Inputs) -> None:
-    if isinstance(parameters, ImageToImage | Upscale) and inputs.image is None:
-        raise InvalidInput("an image is needed", loc=("img",))
-    if isinstance(parameters, Inpaint) and inputs.mask is None:
-        raise InvalidInput("a mask is needed: white is repainted", loc=("mask",))
+    task, image, mask = parameters.task, inputs.image, inputs.mask
+    if isinstance(parameters, ImageToImage | Upscale) != (image is not None):
+        wrong = "an image is needed" if image is None else f"{task} takes no image"
+        raise InvalidInput(wrong, loc=("img",))
+    if isinstance(parameters, Inpaint) != (mask is not None):
+        wrong = "a mask is needed: white is repainted" if mask is None else f"{task} takes no mask"
+        raise InvalidInput(wrong, loc=("mask",))
     if len(inputs.controls) != len(parameters.controlnets):
         raise InvalidInput(
             f"controlnets names {len(parameters.controlnets)}, so as many control images are "

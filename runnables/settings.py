@@ -159,7 +159,7 @@ class Settings(EnvironmentSettings):
         "parameters and pictures) are answered; a request that equals one under way shares its "
         "result. All callers share them. 0: every request is generated",
     )
-    prompt_cache: int = Field(256, ge=0, description="Prompt embeddings kept")
+    prompt_cache: int = Field(256, ge=0, description="Prompt embeddings kept, of 256 MB at most")
     path_prefix: str = Field(
         "",
         description="The path below which clients see the service, such as /sd; whether the proxy "

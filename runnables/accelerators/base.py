@@ -42,7 +42,11 @@ class Mark:
 
 
 class Accelerator:
-    """An accelerator is a device with a number format and a limit on what one step may hold."""
+    """An accelerator is a device with a number format and a limit on what one step may hold.
+
+    Attributes:
+        freeing: called before memory is given back: whoever keeps something there lets go of it.
+    """
 
     #: denoiser rows a call is padded to; empty: any number
     buckets: tuple[int, ...] = ()
@@ -57,6 +61,7 @@ class Accelerator:
         self.device = device
         self.dtype = dtype
         self.settings = settings
+        self.freeing: Callable[[], None] = lambda: None
 
     def load(self, source: str, config: str | None) -> Checkpoint:
         """Return the model that a setting names, in this device's number format, on the CPU.
@@ -158,3 +163,4 @@ class Accelerator:
 
     def free_memory(self) -> None:
         """Give cached memory back after a failure."""
+        self.freeing()

@@ -56,6 +56,10 @@ class Active:
         rows = [*self.rows, *self.aside]
         return list(dict.fromkeys([row.work for row in rows] + [task.work for task in self.tasks]))
 
+    def callers(self) -> list[Caller]:
+        """Return the callers who are being served."""
+        return [work.ticket.caller for work in self.works]
+
     def fail(self, work: Work, error: BaseException) -> None:
         """End a request with an error, and free its rows."""
         self.suspect |= not isinstance(error, StableDiffusionError)

@@ -57,7 +57,8 @@ class Engine:
         self.headroom = Headroom()
         self._images = ThreadPoolExecutor(2, thread_name_prefix="images")
         settings = pool.first.settings
-        self._turns = turns = Turns[Row](self._limit, seconds_of, clock)
+        turns = Turns[Row](self._limit, seconds_of, clock, lambda: self._active.callers())
+        self._turns = turns
         forecast: Forecast[Row] = Forecast(clock)
         self._active = Active(accelerator, turns.served)
         self._queue = Queue(settings.max_queue_s, self._active.busy, turns.served, clock)

@@ -22,7 +22,7 @@ from runnables.engine.prepare import Preparer
 from runnables.engine.row import Row
 from runnables.engine.scheduling import Queue, Task, Turns, has_room
 from runnables.engine.steps import Steps
-from runnables.engine.watch import Observe, computes, spared
+from runnables.engine.watch import DIED, Observe, computes, spared
 from runnables.engine.work import Work
 from runnables.errors import Cancelled, EngineFailed, NotReady, StableDiffusionError
 from runnables.ticket import Ticket
@@ -79,6 +79,7 @@ class Loop:
         self._in_vain = 0
         self.stopped = False
         pool.evicted = self._forget
+        accelerator.freeing = lambda: self._preparer.free_memory()
 
     def run(self) -> None:
         """Serve until `stopped`, and end what is left then."""
@@ -107,11 +108,16 @@ class Loop:
         return computes(self._accelerator.device)
 
     def drop_all(self) -> None:
-        """Drop all work, before the thread is started again: every request has ended."""
+        """Drop all work, before the thread is started again: the watch has ended every request.
+
+        Those that have come since then are ended here.
+        """
         self._active.drop()
+        for ticket in self._pool.discard(lambda ticket: True):
+            settle(ticket, EngineFailed(DIED))
         for work in self._queue.discard(lambda work: True):
+            settle(work.ticket, EngineFailed(DIED))
             work.release()
-        self._pool.discard(lambda ticket: True)
         self._steps.forget()
         self._preparer = Preparer(self._prompts, self._clock)
         self._in_vain = 0

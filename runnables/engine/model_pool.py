@@ -267,15 +267,19 @@ class ModelPool:
         if self._arriving is None or not self._arriving[1].done():
             return
         name, read = self._arriving
+        failure = None
         try:
             if not self._has_room(name, read.result()):
                 return
             self._add(read.result())
         except Exception as error:
             failure = _as_failure(name, error)
+        self._arriving = self._leaving = None
+        if failure is not None:
             yield from ((waiting, failure) for waiting in self._take(lambda p: p.model == name))
             self._end_orders(lambda order: order.load and order.model == name, failure)
-        self._arriving = self._leaving = None
+            del read  # half of it may be on the accelerator
+            self._free_garbage()
 
     def _has_room(self, name: str, model: LoadedModel) -> bool:
         """Evict the models that are in its way; return False while one of them is still used."""
@@ -302,8 +306,7 @@ class ModelPool:
             self.first = model.outline()
         self.evicted(model)
         del model
-        collector.collect()  # modules refer to each other in circles
-        self._share_memory()
+        self._free_garbage()
         logger.info("unloaded the model %s: %s", name, why)
         return True
 
@@ -318,12 +321,21 @@ class ModelPool:
         self._share_memory()
         logger.info("%s is ready, after %.1f s", model.name, time.monotonic() - started)
 
+    def _free_garbage(self) -> None:
+        """Free what is left of a model that is gone."""
+        collector.collect()  # modules refer to each other in circles
+        self._share_memory()
+
     def _share_memory(self) -> None:
-        """Set what every model's steps may use to the memory that is free now."""
+        """Set what every model's steps may use to the memory that is free now.
+
+        Its own LoRAs and ControlNets, which are loaded already, count against a model's budget.
+        """
         if self._free is not None:
             free = self._free()
             for model in self.loaded.values():
-                model.memory.budget = free
+                model.share_memory()
+                model.memory.budget = free + model.memory.adapters
 
 
 def _as_failure(name: str, error: Exception) -> StableDiffusionError:

@@ -37,6 +37,10 @@ class Preparer:
         """Forget the prompts of a model that is gone."""
         self._prompts.forget(family)
 
+    def free_memory(self) -> None:
+        """Forget all prompts."""
+        self._prompts.clear()
+
     def encode(self, works: Sequence[Denoise]) -> None:
         """Encode the prompts of several requests together; one that fails is encoded later."""
         self._prompts.trim()

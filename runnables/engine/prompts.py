@@ -9,10 +9,14 @@ from runnables.families.base import Family
 from runnables.families.text.prompts import Embedding, Text
 
 Key = tuple[int, Text]  # the family's number
+MOST_BYTES = 256e6  # on the device: one of 32,000 characters takes 67 MB of it in SDXL
 
 
 class Prompts:
-    """The cache keeps the last `size` encodings that were used, of all loaded models."""
+    """The cache keeps the last `size` encodings that were used, of all loaded models.
+
+    It keeps fewer where they take more than `MOST_BYTES`.
+    """
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -49,8 +53,14 @@ class Prompts:
 
     def trim(self) -> None:
         """Forget those that were used longest ago."""
-        while len(self._embeddings) > self._size:
-            self._embeddings.popitem(last=False)
+        nbytes = sum(one.nbytes for one in self._embeddings.values())
+        while len(self._embeddings) > self._size or nbytes > MOST_BYTES:
+            _, oldest = self._embeddings.popitem(last=False)
+            nbytes -= oldest.nbytes
+
+    def clear(self) -> None:
+        """Forget all of them."""
+        self._embeddings.clear()
 
     def forget(self, family: Family) -> None:
         """Forget the encodings of a model that is gone."""

@@ -137,6 +137,7 @@ class Turns(Generic[R]):
         limit: denoiser rows, or as much other load, that a call with this candidate may hold.
         seconds: estimated, of a call with this candidate that holds so much load.
         clock: in seconds, of the same kind as a ticket's `submitted`.
+        serving: the callers of all rows and tasks.
     """
 
     def __init__(
@@ -144,10 +145,12 @@ class Turns(Generic[R]):
         limit: Callable[[Candidate[R]], float],
         seconds: Callable[[Candidate[R], float], float],
         clock: Callable[[], float] = time.monotonic,
+        serving: Callable[[], Iterable[Caller]] = lambda: (),
     ) -> None:
         self._limit = limit
         self._seconds = seconds
         self._clock = clock
+        self._serving = serving
         self._served: dict[str, float] = {}  # virtual time: seconds by weight, by caller
         self._floor = 0.0  # the virtual time at which new callers begin
         self._spare = 0.0  # seconds that batch keys other than the first may take
@@ -170,16 +173,25 @@ class Turns(Generic[R]):
             self._served = dict(most)
         self._served[caller.name] = self.served(caller) + seconds / caller.weight
 
+    def _raise_floor(self, served: float) -> None:
+        """Let new callers begin where the least served one is that is being served.
+
+        So nobody pays later for time that nobody else wanted.
+        """
+        others = [self.served(caller) for caller in self._serving()]
+        self._floor = max(self._floor, min([served, *others]))
+
     def choose(self, candidates: Sequence[Candidate[R]]) -> list[Candidate[R]]:
         """Return the candidates that take the next step together.
 
         Args:
             candidates: all of them, at least one. A single one is always taken.
         """
-        self._floor = max(self._floor, min(self.served(one.caller) for one in candidates))
+        least = min(self.served(one.caller) for one in candidates)
+        self._raise_floor(least)
         # callers of equal load differ by parts of a step, which must not limit what they share
         by_key = {one.key: one for one in candidates}.values()
-        level = self._floor + max(self._seconds(one, self._limit(one)) for one in by_key) / 2
+        level = least + max(self._seconds(one, self._limit(one)) for one in by_key) / 2
         now = self._clock()
 
         def rank(one: Candidate[R]) -> tuple[bool, bool, float]:
@@ -262,6 +274,7 @@ class Turns(Generic[R]):
     def took_beside(self, caller: Caller, seconds: float) -> None:
         """Count seconds of a task: to its caller, and as a delay of another's steps."""
         self.charge(caller, seconds)
+        self._raise_floor(self.served(caller))
         if caller.name != self._leader:
             self.delayed(seconds)
 

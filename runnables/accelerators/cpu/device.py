@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from torch import nn
 
 from runnables.accelerators.base import DTYPES, Accelerator, T
 from runnables.accelerators.cpu.allocator import give_back_freed_memory, keep_freed_memory
+from runnables.accelerators.cpu.memory import figure, free_bytes
 from runnables.accelerators.cpu.packed import pack
 from runnables.accelerators.cpu.threads import Threads, others_seconds, usable_cores
 from runnables.errors import ConfigurationError
@@ -19,6 +19,8 @@ from runnables.families.base import Family
 
 if TYPE_CHECKING:
     from runnables.settings import Settings
+
+STATUS = Path("/proc/self/status")
 
 
 class Cpu(Accelerator):
@@ -62,12 +64,10 @@ class Cpu(Accelerator):
             self._threads.adapt()
 
     def free_bytes(self) -> float:
-        """Return the bytes that the system, or the container's limit, leaves."""
-        available = _kilobytes("/proc/meminfo", "MemAvailable") * 1024
-        limit, used = (_number(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
-        return min(available or math.inf, limit - used if limit and used else math.inf)
+        return free_bytes()
 
     def free_memory(self) -> None:
+        super().free_memory()
         give_back_freed_memory()
 
     def measure(self, call: Callable[[], T]) -> tuple[T, float]:
@@ -75,20 +75,6 @@ class Cpu(Accelerator):
 
         Linux sums it up from counters of each core that lag behind, so it may even fall a little.
         """
-        before = _kilobytes("/proc/self/status", "VmHWM")
+        before = figure(STATUS, "VmHWM")
         result = call()
-        return result, max(0.0, _kilobytes("/proc/self/status", "VmHWM") - before) * 1024
-
-
-def _kilobytes(file: str, name: str) -> float:
-    """Return a figure of Linux's memory report, in kilobytes; 0 on other systems."""
-    path = Path(file)
-    lines = path.read_text().splitlines() if path.exists() else []
-    return next((float(line.split()[1]) for line in lines if line.startswith(name)), 0.0)
-
-
-def _number(file: str) -> float:
-    """Return a control group's figure; 0 where there is none, or no limit."""
-    path = Path(file)
-    text = path.read_text().strip() if path.exists() else ""
-    return float(text) if text.isdigit() else 0.0
+        return result, max(0.0, figure(STATUS, "VmHWM") - before) * 1024

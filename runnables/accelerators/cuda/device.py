@@ -136,6 +136,7 @@ class Cuda(Accelerator):
         torch.cuda.synchronize(self.device)
 
     def free_memory(self) -> None:
+        super().free_memory()
         if self._graphs is not None:
             self._graphs.clear()
         torch.cuda.empty_cache()

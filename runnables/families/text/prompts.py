@@ -72,3 +72,7 @@ class Embedding:
 
     hidden_states: Tensor
     pooled: Tensor | None = None
+
+    @property
+    def nbytes(self) -> int:
+        return self.hidden_states.nbytes + (0 if self.pooled is None else self.pooled.nbytes)

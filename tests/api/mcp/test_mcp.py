@@ -22,9 +22,17 @@ from PIL import Image
 
 from tests.service.server import ROOT, Server, serve
 
+
+def data_url(image: Image.Image) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
 KEY = {"Authorization": "Bearer secret"}
 SMALL = {"prompt": "two hills", "num_inference_steps": 3, "seed": 1}
 INITIALIZE = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
+PICTURE = data_url(Image.new("L", (128, 128), 255))
 ACCEPT = {"Accept": "application/json, text/event-stream"}
 
 
@@ -109,10 +117,7 @@ def test_an_image_goes_on_by_its_link(keyed: Server) -> None:
     assert pictures(edited)[0].size == (128, 128)
     larger = call(keyed, "upscale", img=links(edited)[0], scale=2)
     assert pictures(larger)[0].size == (256, 256)
-    buffer = io.BytesIO()
-    Image.new("L", (128, 128), 255).save(buffer, "PNG")
-    mask = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-    painted = call(keyed, "inpaint", **SMALL, img=links(first)[0], mask=mask)
+    painted = call(keyed, "inpaint", **SMALL, img=links(first)[0], mask=PICTURE)
     assert pictures(painted)[0].size == (128, 128)
     stolen = call(keyed, "edit", "other", **SMALL, img=links(first)[0])
     assert "no such image" in reason(stolen)
@@ -144,6 +149,9 @@ def test_models_are_listed(keyed: Server) -> None:
         ("generate", {**SMALL, "show": "both"}, "show"),
         ("edit", SMALL, "img"),
         ("edit", {**SMALL, "img": "!"}, "img"),
+        ("generate", {**SMALL, "img": PICTURE}, "takes no image"),
+        ("edit", {**SMALL, "img": PICTURE, "mask": PICTURE}, "takes no mask"),
+        ("upscale", {"img": PICTURE, "mask": PICTURE}, "takes no mask"),
         ("edit", {**SMALL, "img": 5}, "img"),
         ("edit", {**SMALL, "img": "https://example.com/a.png"}, "img"),
         ("follow_job", {}, "id"),

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from runnables.engine.batch import Batch
 from runnables.engine.memory import RECOVERY
@@ -23,9 +24,9 @@ from runnables.errors import (
     OverCapacity,
 )
 from runnables.families.unet import UNetFamily
-from runnables.parameters import TextToImage
+from runnables.parameters import AnyParameters, ImageToImage, Inpaint, TextToImage, Upscale
 from runnables.runnable import StableDiffusionRunnable
-from runnables.ticket import Load, Progress, Result, Ticket
+from runnables.ticket import Inputs, Load, Progress, Result, Ticket
 from tests.insides import engine_of, model_of
 
 Start = Callable[..., StableDiffusionRunnable]
@@ -132,11 +133,36 @@ def test_a_bad_row_fails_alone(
         assert np.abs(np.asarray(image).astype(int) - expected).max() <= 2
 
 
+@pytest.mark.parametrize(
+    ("parameters", "pictures", "field"),
+    [
+        (TextToImage(prompt="x"), 1, "img"),
+        (ImageToImage(prompt="x"), 0, "img"),
+        (ImageToImage(prompt="x"), 2, "mask"),
+        (Inpaint(prompt="x"), 1, "mask"),
+        (Upscale(), 2, "mask"),
+    ],
+)
+def test_pictures_are_those_that_the_task_takes(
+    runnable: StableDiffusionRunnable,
+    photo: Image.Image,
+    mask: Image.Image,
+    parameters: AnyParameters,
+    pictures: int,
+    field: str,
+) -> None:
+    for call in (runnable.submit, runnable.plan):
+        with pytest.raises(InvalidInput) as refused:
+            call(parameters, Inputs(*(photo, mask)[:pictures]))
+        assert refused.value.loc == (field,)
+
+
 def test_out_of_memory_shrinks_the_batch(start: Start, failing: Callable[..., None]) -> None:
     runnable = start("sd1")
     failing(torch.cuda.OutOfMemoryError("too much"), 7.5, largest=1)
     tickets = [runnable.submit(wanted(guidance_scale=7.5)) for _ in range(4)]
     assert all(ticket.future.result(timeout=60).images for ticket in tickets)
+    assert not engine_of(runnable)._loop._preparer._prompts._embeddings, "they are on the device"
     headroom = engine_of(runnable).headroom
     assert runnable.load().batch_share == headroom.share < 1
     while headroom.share < 1:  # it recovers with calls that go well

@@ -190,3 +190,17 @@ def test_short_requests_stay_short_beside_long_ones_in_the_engine(
     for _ in range(jobs):
         engine.submit(_wanted(150, num_images_per_prompt=4), caller=SMALL)
     assert np.percentile(_latencies(engine, 20, 4), 95) <= 3.0 * solo
+
+
+def test_nobody_pays_for_what_was_enlarged_while_nobody_else_came(
+    tiny_model: Callable[[str], Path],
+) -> None:
+    """Ten minutes of an idle machine cost nobody anything; then another caller floods."""
+    folder = tiny_model("sd1")
+    (solo,) = _latencies(VirtualEngine(folder), 1, 4)
+    engine = VirtualEngine(folder)
+    engine.enlarge(600, SMALL)
+    for _ in range(80):
+        engine.submit(_wanted(20), caller=FLOODER)
+    bound = STRETCH * solo + virtual.STEP_S + virtual.LIMIT * virtual.ROW_S
+    assert max(_latencies(engine, 4, 4)) <= bound

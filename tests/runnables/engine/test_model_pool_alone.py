@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from runnables.engine.memory import MemoryModel
 from runnables.engine.model_pool import ModelPool, Waiting
-from runnables.errors import InvalidInput, NotReady
+from runnables.errors import ConfigurationError, InvalidInput, NotReady
 from runnables.parameters import TextToImage
 from runnables.runnable import StableDiffusionRunnable
 from runnables.ticket import NOTHING, Ticket
@@ -19,8 +21,19 @@ from tests.insides import engine_of
 Start = Callable[..., StableDiffusionRunnable]
 
 
+class Model:
+    """A model without weights; its modules refer to each other in circles."""
+
+    def __init__(self, name: str, *_: object) -> None:
+        self.name, self.nbytes, self.memory, self.itself = name, 1, MemoryModel(), self
+        self.extension = SimpleNamespace(nbytes=0)
+
+    def share_memory(self) -> None:
+        self.memory.adapters = self.extension.nbytes
+
+
 def model(name: str, *_: object) -> Any:
-    return SimpleNamespace(name=name, nbytes=1, memory=SimpleNamespace(budget=0.0))
+    return Model(name)
 
 
 def pool(budget: int) -> ModelPool:
@@ -88,6 +101,38 @@ def arrive_nothing(one: ModelPool) -> bool:
         got += one.turn()
         time.sleep(0.001)
     return one._leaving is not None and not got
+
+
+def test_a_model_that_cannot_be_installed_leaves_nothing_behind() -> None:
+    half: list[weakref.ref[Any]] = []
+
+    def install(arriving: Any) -> None:
+        half.append(weakref.ref(arriving))
+        raise ConfigurationError("it does not fit")  # others are logged, and pytest keeps the log
+
+    freed: list[bool] = []
+
+    def free() -> float:
+        freed.append(half[-1]() is None)
+        return 1.0
+
+    one = ModelPool(model("first"), {"a": "a"}, read=model, install=install, free=free)
+    one.wait_for(ticket("a"), NOTHING)
+    ((_, failure),) = arrive(one, 1)
+    assert isinstance(failure, ConfigurationError)
+    assert freed == [True], "before the memory that is left is measured"
+
+
+def test_adapters_are_counted_once_when_models_come_and_go() -> None:
+    """They take 30 of the 100 bytes before the other model comes, which takes 20."""
+    first = model("first")
+    first.extension.nbytes, first.memory.row_rate = 30, 1.0
+    one = ModelPool(first, {"a": "a"}, read=model, free=lambda: 100.0 - 30 - 20)
+    load(one, "a")
+    assert first.memory.rows(1) == 50
+    first.extension.nbytes = 0  # forgotten
+    first.share_memory()
+    assert first.memory.rows(1) == 80
 
 
 def test_a_refused_request_leaves_its_model(start: Start) -> None:

@@ -153,3 +153,18 @@ def test_the_task_of_the_caller_that_had_less_goes_first() -> None:
     tasks.add(first)
     tasks.add(second)
     assert tasks.due(steps_wait=False) is second
+
+
+def test_new_callers_begin_where_the_least_served_one_is() -> None:
+    """It has a task, while another has steps: those do not take away what it may still have."""
+    least, most, new = Caller("least"), Caller("most"), Caller("new")
+    policy: Turns[Any] = Turns(
+        lambda one: 2, lambda one, load: 1.0, lambda: 0.0, lambda: [least, most]
+    )
+    policy.charge(most, 100.0)
+    policy.choose([candidate(Request(0.0, 4, caller=most))])
+    assert policy.served(least) == policy.served(new) == 0.0
+    policy.took_beside(least, 60.0)
+    assert policy.served(least) == policy.served(new) == 60.0
+    policy.took_beside(least, 60.0)
+    assert policy.served(new) == 100.0

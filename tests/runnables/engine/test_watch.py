@@ -35,6 +35,7 @@ from runnables.settings import Settings
 from runnables.ticket import Inputs, Ticket
 from tests.insides import engine_of
 from tests.long import LONG, long
+from tests.runnables.engine.virtual import VirtualEngine
 
 Start = Callable[..., StableDiffusionRunnable]
 RUNNABLES = str(Path(engines.__file__).parents[1])
@@ -275,6 +276,19 @@ def test_a_killed_thread_is_started_once_and_then_told(start: Start) -> None:
     assert not runnable.alive
     with pytest.raises(EngineFailed):
         runnable.submit(wanted())
+
+
+def test_who_comes_between_the_end_of_all_and_the_restart_is_told(
+    tiny_model: Callable[[str], Path],
+) -> None:
+    """One waits in the queue, one for its model; the engine's thread is dead."""
+    engine = VirtualEngine(tiny_model("sd1"))
+    engine.engine._pool._sources = {"other": "nowhere"}
+    tickets = [engine.submit(wanted()), engine.submit(wanted(model="other"))]
+    engine.engine._loop.drop_all()
+    for ticket in tickets:
+        assert isinstance(ticket.future.exception(timeout=0), EngineFailed)
+    assert engine.engine.waiting == 0
 
 
 def test_a_lost_device_is_told(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,12 +6,13 @@ the cost model says, so an order of events is the same on every machine, however
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Executor, Future
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from runnables.accelerators.base import Accelerator, Mark
@@ -19,7 +20,7 @@ from runnables.assembly import Models
 from runnables.engine.cost import CostModel
 from runnables.engine.engine import Engine
 from runnables.engine.model_pool import ModelPool
-from runnables.parameters import AnyParameters
+from runnables.parameters import AnyParameters, Upscale
 from runnables.settings import Settings
 from runnables.ticket import ANYBODY, NOTHING, Caller, Inputs, Ticket
 
@@ -65,6 +66,30 @@ class Inline(Executor):
         return done
 
 
+class Tiles:
+    """An upscaler, and the library that has it: every tile takes a second."""
+
+    name, scale = "tiles", 2
+
+    def __init__(self, clock: Clock, count: int) -> None:
+        self._clock = clock
+        self._count = count
+
+    def get(self, name: str, loc: object) -> Tiles:
+        return self
+
+    def turns(self, size: tuple[int, int]) -> int:
+        return self._count
+
+    def enlarge(
+        self, image: Image.Image, size: tuple[int, int]
+    ) -> Generator[None, None, Image.Image]:
+        for _ in range(self._count):
+            self._clock.now += 1.0
+            yield
+        return image
+
+
 class VirtualEngine:
     """The real engine with one model, and requests that arrive at virtual times."""
 
@@ -94,6 +119,12 @@ class VirtualEngine:
         self.engine._admission.submit(ticket, inputs)
         ticket.future.add_done_callback(lambda _: self.ended.update({ticket.id: self.clock()}))
         return ticket
+
+    def enlarge(self, seconds: int, caller: Caller) -> None:
+        """Enlarge a picture for a caller, alone on the machine, in tiles of a second each."""
+        self.model.upscalers = cast(Any, Tiles(self.clock, seconds))
+        ticket = self.submit(Upscale(upscaler="tiles"), Inputs(Image.new("RGB", (8, 8))), caller)
+        self.run(ticket.future.done)
 
     def latency(self, ticket: Ticket) -> float:
         return self.ended[ticket.id] - ticket.submitted

@@ -1,0 +1,50 @@
+"""The cache of encoded prompts is bounded, in number and in bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+
+from runnables.engine import prompts
+from runnables.engine.prompts import Prompts
+from runnables.families.text.prompts import Embedding, Text
+
+
+class Encoder:
+    """A model whose encodings take a byte for each character, and two for all of a prompt."""
+
+    number = 0
+
+    def __init__(self) -> None:
+        self.encoded: list[str] = []
+
+    def encode(self, texts: Sequence[Text]) -> list[Embedding]:
+        self.encoded += [text.prompt for text in texts]
+        byte = partial(torch.zeros, dtype=torch.uint8)
+        return [Embedding(byte(len(text.prompt), 1), byte(2)) for text in texts]
+
+
+def encode(cache: Prompts, model: Any, *texts: str) -> list[str]:
+    """Return the prompts that the cache had to encode for these."""
+    before = len(model.encoded)
+    cache.trim()
+    cache.encode((model, Text(text)) for text in texts)
+    return model.encoded[before:]
+
+
+@pytest.mark.parametrize(
+    ("size", "most", "left"), [(9, 100.0, []), (2, 100.0, ["a" * 8]), (9, 25.0, ["a" * 8])]
+)
+def test_the_oldest_are_forgotten(
+    monkeypatch: pytest.MonkeyPatch, size: int, most: float, left: list[str]
+) -> None:
+    """Three of ten bytes each."""
+    monkeypatch.setattr(prompts, "MOST_BYTES", most)
+    cache, model = Prompts(size), Encoder()
+    every = ["a" * 8, "b" * 8, "c" * 8]
+    assert encode(cache, model, *every) == every
+    assert encode(cache, model, *every) == left
