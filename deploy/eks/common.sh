@@ -71,16 +71,25 @@ need() {
   if ! $dry_run; then
     account=$(aws sts get-caller-identity --query Account --output text) \
       || fail "AWS does not know you; run: aws sso login, or set AWS_PROFILE"
-    say "    account $account, region $region, cluster $name, files in $folder"
+    say "    account $account, region $region, cluster $cluster_name, files in $folder"
   fi
 }
 
 # has WORD LIST: whether a word is in a list of words.
 has() { [[ " $2 " == *" $1 "* ]]; }
 
+# controllers: what is installed beside the service, as namespace/release; never what was there.
+controllers() {
+  local one
+  for one in kube-system/neuron kube-system/karpenter kube-system/karpenter-crd \
+    kube-system/aws-load-balancer-controller keda/keda kuberay-operator/kuberay-operator; do
+    has "$(basename "${one%-crd}")" "$existing_controllers" || echo "$one"
+  done
+}
+
 # Whether the Kubernetes API answers; a private one through a system node, by Session Manager.
 reach_cluster() {
-  run aws eks update-kubeconfig --region "$region" --name "$name" --kubeconfig "$KUBECONFIG" \
+  run aws eks update-kubeconfig --region "$region" --name "$cluster_name" --kubeconfig "$KUBECONFIG" \
     || return 1
   if $private; then open_tunnel || return 1; fi
   run kubectl get namespaces --request-timeout=30s >/dev/null
