@@ -46,9 +46,9 @@ def mismatch(labels: Mapping[str, str], needs: Iterable[Need]) -> str:
                 f"set precision: {built}, or build another Bento"
             )
         if host == "ray" and labels.get("host") != "ray":
-            kind = "neuron" if neuron else built
+            bento = "neuron" if neuron else built
             return (
                 "bento: it has no Ray inside, which serves several accelerators or host: ray; "
-                f"use stable_diffusion_{kind}_ray, built by python -m deploy.ray.bento {kind}"
+                f"use stable_diffusion_{bento}_ray, built by python -m deploy.ray.bento {bento}"
             )
     return ""
