@@ -78,12 +78,21 @@ need() {
 # has WORD LIST: whether a word is in a list of words.
 has() { [[ " $2 " == *" $1 "* ]]; }
 
-# controllers: what is installed beside the service, as namespace/release; never what was there.
+# installed: the releases of helm that install.sh made for this deployment, by their label.
+installed() { helm list --all-namespaces --selector "deployment=$name" --short | tr '\n' ' '; }
+
+# controllers: what install.sh puts beside the service, as namespace/release. Of an existing cluster it is
+# what carries the deployment's label: another release of the same name is its owner's.
 controllers() {
-  local one
+  local one mine=
+  if $existing && ! $dry_run; then mine=$(installed); fi
   for one in kube-system/neuron kube-system/karpenter kube-system/karpenter-crd \
     kube-system/aws-load-balancer-controller keda/keda kuberay-operator/kuberay-operator; do
-    has "$(basename "${one%-crd}")" "$existing_controllers" || echo "$one"
+    if [ -n "$mine" ]; then
+      if has "${one#*/}" "$mine"; then echo "$one"; fi
+    elif ! $existing || $dry_run; then
+      echo "$one"
+    fi
   done
 }
 

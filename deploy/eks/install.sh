@@ -49,7 +49,7 @@ chart() {
   local source=$1 version=$2 namespace=$3 release=$4
   shift 4
   run helm upgrade --install "$release" "$source" --version "$version" \
-    --namespace "$namespace" --create-namespace --wait --timeout 10m "$@"
+    --namespace "$namespace" --create-namespace --labels "deployment=$name" --wait --timeout 10m "$@"
 }
 
 # builder: the program that builds images, as bentoctl picks it.
@@ -85,7 +85,10 @@ fi
 if [ -n "$ending" ]; then fail "kubernetes_version: $ending"; fi
 # check_cluster: ends where the existing cluster lacks what the deployment needs of it.
 check_cluster() {
-  local field value addon
+  local told field value addon
+  told=$(aws eks describe-cluster --name "$cluster_name" --output text --query \
+    "cluster.[['status',status],['vpc',resourcesVpcConfig.vpcId],['mode',accessConfig.authenticationMode]]") \
+    || fail "there is no cluster $cluster_name in $region"
   while read -r field value; do
     case $field=$value in
       status=ACTIVE | vpc=$existing_vpc | mode=API | mode=API_AND_CONFIG_MAP) ;;
@@ -93,8 +96,7 @@ check_cluster() {
       vpc=*) fail "vpc_id: cluster $cluster_name is in $value" ;;
       mode=*) fail "cluster $cluster_name has no access entries: set its authentication mode to API_AND_CONFIG_MAP" ;;
     esac
-  done <<<"$(aws eks describe-cluster --name "$cluster_name" --output text --query \
-    "cluster.[['status',status],['vpc',resourcesVpcConfig.vpcId],['mode',accessConfig.authenticationMode]]")"
+  done <<<"$told"
   for addon in $addons; do
     aws eks describe-addon --cluster-name "$cluster_name" --addon-name "$addon" >/dev/null \
       || fail "cluster $cluster_name lacks the add-on $addon: aws eks create-addon" \
@@ -104,13 +106,14 @@ check_cluster() {
 
 # check_controllers: ends where the existing cluster has other controllers than the configuration says.
 check_controllers() {
-  local release kind there
+  local release kind there mine
+  mine=$(installed)
   while read -r release kind <&3; do # the programs inside may read from 0
     there=false
     if kubectl get customresourcedefinition "$kind" >/dev/null 2>&1; then there=true; fi
     if has "${release#*/}" "$existing_controllers"; then
       $there || fail "existing_controllers: cluster $cluster_name has no ${release#*/} ($kind is missing)"
-    elif $there && ! helm status "${release#*/}" --namespace "${release%/*}" >/dev/null 2>&1; then
+    elif $there && ! has "${release#*/}" "$mine"; then
       fail "cluster $cluster_name has a ${release#*/} that is not of this deployment:" \
         "name it in existing_controllers"
     fi

@@ -22,7 +22,10 @@ AMI_PARAMETERS = {
 }
 DEVICES = {"nvidia": "cuda", "neuron": "neuron"}
 #: What Ray gives one replica: one GPU, or the two cores of an Inferentia2 chip.
-_OF_A_REPLICA = {"nvidia": {"num_gpus": 1}, "neuron": {"resources": {"neuron_cores": 2}}}
+_OF_A_REPLICA: dict[str, dict[str, Any]] = {
+    "nvidia": {"num_gpus": 1},
+    "neuron": {"resources": {"neuron_cores": 2}},
+}
 #: A connection of the balancer must not outlive Serve's side of it.
 _KEEP_ALIVE_S = 60
 #: Fields that the Python side uses up, or passes on under another name.

@@ -62,8 +62,8 @@ def label(placement: Placement, kind: str) -> str:
 
 
 def _class(name: str, spec: EksSpec) -> Changes:
-    tags = [{"tags": {"karpenter.sh/discovery": name}}]
-    subnets, groups = tags, tags
+    subnets: list[dict[str, object]] = [{"tags": {"karpenter.sh/discovery": name}}]
+    groups = subnets
     if spec.cluster:  # EKS itself tags the cluster's security group so
         subnets = [{"id": one} for one in spec.private_subnet_ids]
         groups = [{"tags": {"aws:eks:cluster-name": spec.cluster}}]
