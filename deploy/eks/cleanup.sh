@@ -14,7 +14,8 @@ usage: deploy/eks/cleanup.sh [options] CONFIGURATION
   --yes             ask nothing
   --help            this text
 
-The bucket with models is yours and stays. Run it again if it was interrupted.
+The bucket with models is yours and stays. Run it again if it was interrupted. Of an existing cluster
+(`cluster`) only what install.sh made in it goes.
 TEXT
 }
 
@@ -39,8 +40,14 @@ cluster=true
 begin "Programs and account"
 need terraform aws kubectl helm
 $dry_run || [ -d "$folder" ] || fail "no folder $folder; name it with --folder"
-confirm "Delete cluster $name in $region and everything in it?"
+if $existing; then
+  confirm "Delete $name in cluster $cluster_name in $region?"
+else
+  confirm "Delete cluster $name in $region and everything in it?"
+fi
 if ! reach_cluster; then
+  # what carries its tags is not all ours: nothing may be swept
+  ! $existing || fail "cluster $cluster_name does not answer; run this where kubectl reaches it"
   cluster=false
   say "    the cluster does not answer: what its controllers made is looked for by its tags"
 fi
@@ -53,11 +60,11 @@ if $cluster && ! $dry_run; then # also those of services that the configuration 
     -o 'jsonpath={.items[*].metadata.name}')"
 fi
 
-# remove_all NAMESPACE KIND.GROUP: deletes all of a custom kind, and waits until they are gone.
+# remove NAMESPACE KIND.GROUP NAME: deletes one of a custom kind, or --all, and waits until it is gone.
 # What was never installed is gone.
-remove_all() {
+remove() {
   if $dry_run || kubectl get customresourcedefinition "$2" >/dev/null 2>&1; then
-    run kubectl delete "$2" --all --namespace "$1" --ignore-not-found --timeout=20m
+    run kubectl delete "$2" "$3" --namespace "$1" --ignore-not-found --timeout=20m
   fi
 }
 
@@ -65,7 +72,7 @@ remove_all() {
 each_namespace() {
   local namespace
   for namespace in $(printf '%s\n' $namespaces | sort -u); do
-    remove_all "$namespace" "$1"
+    remove "$namespace" "$1" --all
   done
 }
 
@@ -162,28 +169,40 @@ if $cluster; then
   for namespace in $(printf '%s\n' $namespaces | sort -u); do
     run kubectl delete deployments --all --namespace "$namespace" --ignore-not-found --timeout=5m
   done
-  remove_all default nodepools.karpenter.sh
-  remove_all default nodeclaims.karpenter.sh
+fi
+if $existing; then # other pools, and what else is in no namespace, are not ours
+  for kind in nodepools.karpenter.sh ec2nodeclasses.karpenter.k8s.aws; do
+    for pool in $pools; do
+      remove default "$kind" "$pool"
+    done
+  done
+  for namespace in $(printf '%s\n' $namespaces | sort -u); do
+    run kubectl delete namespace "$namespace" --ignore-not-found --timeout=10m
+    run kubectl delete persistentvolume "$namespace-model" --ignore-not-found --timeout=5m
+  done
+elif $cluster; then
+  remove default nodepools.karpenter.sh --all
+  remove default nodeclaims.karpenter.sh --all
   # with it go the instance profiles that Karpenter made
-  remove_all default ec2nodeclasses.karpenter.k8s.aws
+  remove default ec2nodeclasses.karpenter.k8s.aws --all
 else
   say "    no cluster"
 fi
 
 begin "Controllers"
 if $cluster; then
-  for release in neuron karpenter karpenter-crd aws-load-balancer-controller; do
-    run helm uninstall "$release" --namespace kube-system --ignore-not-found --wait
+  for release in $(controllers); do
+    run helm uninstall "${release#*/}" --namespace "${release%/*}" --ignore-not-found --wait
   done
-  run helm uninstall keda --namespace keda --ignore-not-found --wait
-  run helm uninstall kuberay-operator --namespace kuberay-operator --ignore-not-found --wait
 else
   say "    no cluster"
 fi
 
 begin "What controllers left, by its tags"
 # Nothing of it is Terraform's, and each would hold the VPC, or the nodes' role.
-if $dry_run; then
+if $existing; then
+  say "    nothing: what carries the cluster's tags is its owner's, too"
+elif $dry_run; then
   run aws ec2 terminate-instances --instance-ids EACH-OF-KARPENTER
   run aws iam delete-instance-profile --instance-profile-name EACH-OF-KARPENTER
   run aws elbv2 delete-load-balancer --load-balancer-arn EACH-OF-THE-CONTROLLER

@@ -71,16 +71,34 @@ need() {
   if ! $dry_run; then
     account=$(aws sts get-caller-identity --query Account --output text) \
       || fail "AWS does not know you; run: aws sso login, or set AWS_PROFILE"
-    say "    account $account, region $region, cluster $name, files in $folder"
+    say "    account $account, region $region, cluster $cluster_name, files in $folder"
   fi
 }
 
 # has WORD LIST: whether a word is in a list of words.
 has() { [[ " $2 " == *" $1 "* ]]; }
 
+# installed: the releases of helm that install.sh made for this deployment, by their label.
+installed() { helm list --all-namespaces --selector "deployment=$name" --short | tr '\n' ' '; }
+
+# controllers: what install.sh puts beside the service, as namespace/release. Of an existing cluster it is
+# what carries the deployment's label: another release of the same name is its owner's.
+controllers() {
+  local one mine=
+  if $existing && ! $dry_run; then mine=$(installed); fi
+  for one in kube-system/neuron kube-system/karpenter kube-system/karpenter-crd \
+    kube-system/aws-load-balancer-controller keda/keda kuberay-operator/kuberay-operator; do
+    if [ -n "$mine" ]; then
+      if has "${one#*/}" "$mine"; then echo "$one"; fi
+    elif ! $existing || $dry_run; then
+      echo "$one"
+    fi
+  done
+}
+
 # Whether the Kubernetes API answers; a private one through a system node, by Session Manager.
 reach_cluster() {
-  run aws eks update-kubeconfig --region "$region" --name "$name" --kubeconfig "$KUBECONFIG" \
+  run aws eks update-kubeconfig --region "$region" --name "$cluster_name" --kubeconfig "$KUBECONFIG" \
     || return 1
   if $private; then open_tunnel || return 1; fi
   run kubectl get namespaces --request-timeout=30s >/dev/null

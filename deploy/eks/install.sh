@@ -49,7 +49,7 @@ chart() {
   local source=$1 version=$2 namespace=$3 release=$4
   shift 4
   run helm upgrade --install "$release" "$source" --version "$version" \
-    --namespace "$namespace" --create-namespace --wait --timeout 10m "$@"
+    --namespace "$namespace" --create-namespace --labels "deployment=$name" --wait --timeout 10m "$@"
 }
 
 # builder: the program that builds images, as bentoctl picks it.
@@ -83,7 +83,62 @@ if [ -z "$image_uri" ] && ! $dry_run; then
   builder >/dev/null || fail "please install docker, podman or buildah; or name an image_uri"
 fi
 if [ -n "$ending" ]; then fail "kubernetes_version: $ending"; fi
-confirm "Create or update cluster $name in $region? It costs money until cleanup.sh has run."
+# check_cluster: ends where the existing cluster lacks what the deployment needs of it.
+check_cluster() {
+  local told field value addon
+  told=$(aws eks describe-cluster --name "$cluster_name" --output text --query \
+    "cluster.[['status',status],['vpc',resourcesVpcConfig.vpcId],['mode',accessConfig.authenticationMode]]") \
+    || fail "there is no cluster $cluster_name in $region"
+  while read -r field value; do
+    case $field=$value in
+      status=ACTIVE | vpc=$existing_vpc | mode=API | mode=API_AND_CONFIG_MAP) ;;
+      status=*) fail "cluster $cluster_name is $value; wait until it is ACTIVE" ;;
+      vpc=*) fail "vpc_id: cluster $cluster_name is in $value" ;;
+      mode=*) fail "cluster $cluster_name has no access entries: set its authentication mode to API_AND_CONFIG_MAP" ;;
+    esac
+  done <<<"$told"
+  for addon in $addons; do
+    aws eks describe-addon --cluster-name "$cluster_name" --addon-name "$addon" >/dev/null \
+      || fail "cluster $cluster_name lacks the add-on $addon: aws eks create-addon" \
+        "--cluster-name $cluster_name --addon-name $addon"
+  done
+}
+
+# check_controllers: ends where the existing cluster has other controllers than the configuration says.
+check_controllers() {
+  local release kind there mine
+  mine=$(installed)
+  while read -r release kind <&3; do # the programs inside may read from 0
+    there=false
+    if [ "${release#*/}" = kuberay-operator ] && ! has ray "$hosts"; then continue; fi
+    if kubectl get customresourcedefinition "$kind" >/dev/null 2>&1; then there=true; fi
+    if has "${release#*/}" "$existing_controllers"; then
+      $there || fail "existing_controllers: cluster $cluster_name has no ${release#*/} ($kind is missing)"
+    elif $there && ! has "${release#*/}" "$mine"; then
+      fail "cluster $cluster_name has a ${release#*/} that is not of this deployment:" \
+        "name it in existing_controllers"
+    fi
+  done 3<<'KINDS'
+kube-system/karpenter nodepools.karpenter.sh
+kube-system/aws-load-balancer-controller targetgroupbindings.elbv2.k8s.aws
+kube-system/aws-load-balancer-controller loadbalancerconfigurations.gateway.k8s.aws
+keda/keda scaledobjects.keda.sh
+kuberay-operator/kuberay-operator rayservices.ray.io
+KINDS
+}
+
+if $existing; then
+  confirm "Deploy $name into cluster $cluster_name in $region? It costs money until cleanup.sh has run."
+  if $dry_run; then
+    run aws eks describe-cluster --name "$cluster_name"
+  else
+    check_cluster
+    reach_cluster || fail "cluster $cluster_name does not answer; run this where kubectl reaches it"
+    check_controllers
+  fi
+else
+  confirm "Create or update cluster $name in $region? It costs money until cleanup.sh has run."
+fi
 
 begin "Quotas and capacity"
 if $dry_run; then
@@ -166,24 +221,36 @@ begin "Controllers"
 if $dry_run; then
   queue="$name-interruptions" vpc=VPC
 else
-  queue=$(terraform -chdir="$folder" output -raw interruption_queue)
+  if ! has karpenter "$existing_controllers"; then
+    queue=$(terraform -chdir="$folder" output -raw interruption_queue)
+  fi
   vpc=$(terraform -chdir="$folder" output -raw vpc_id)
 fi
-run kubectl apply --server-side -f "$GATEWAY_API"
-run kubectl apply --server-side -f "$GATEWAY_AWS"
-chart oci://public.ecr.aws/karpenter/karpenter-crd "$KARPENTER_VERSION" kube-system karpenter-crd
-chart oci://public.ecr.aws/karpenter/karpenter "$KARPENTER_VERSION" kube-system karpenter \
-  --set "settings.clusterName=$name" --set "settings.interruptionQueue=$queue"
-chart aws-load-balancer-controller "$LOAD_BALANCER_VERSION" kube-system \
-  aws-load-balancer-controller --repo https://aws.github.io/eks-charts \
-  --set "clusterName=$name" --set "region=$region" --set "vpcId=$vpc" \
-  --set serviceAccount.name=aws-load-balancer-controller
-chart keda "$KEDA_VERSION" keda keda --repo https://kedacore.github.io/charts
-if has ray "$hosts"; then
+# missing NAME: whether it is to be installed.
+missing() { ! has "$1" "$existing_controllers"; }
+if missing aws-load-balancer-controller; then
+  run kubectl apply --server-side -f "$GATEWAY_API"
+  run kubectl apply --server-side -f "$GATEWAY_AWS"
+fi
+if missing karpenter; then
+  chart oci://public.ecr.aws/karpenter/karpenter-crd "$KARPENTER_VERSION" kube-system karpenter-crd
+  chart oci://public.ecr.aws/karpenter/karpenter "$KARPENTER_VERSION" kube-system karpenter \
+    --set "settings.clusterName=$cluster_name" --set "settings.interruptionQueue=$queue"
+fi
+if missing aws-load-balancer-controller; then
+  chart aws-load-balancer-controller "$LOAD_BALANCER_VERSION" kube-system \
+    aws-load-balancer-controller --repo https://aws.github.io/eks-charts \
+    --set "clusterName=$cluster_name" --set "region=$region" --set "vpcId=$vpc" \
+    --set serviceAccount.name=aws-load-balancer-controller
+fi
+if missing keda; then
+  chart keda "$KEDA_VERSION" keda keda --repo https://kedacore.github.io/charts
+fi
+if has ray "$hosts" && missing kuberay-operator; then
   chart kuberay-operator "$KUBERAY_VERSION" kuberay-operator kuberay-operator \
     --repo https://ray-project.github.io/kuberay-helm
 fi
-if has neuron "$accelerators"; then
+if has neuron "$accelerators" && missing neuron; then
   # Bottlerocket's NVIDIA variant brings its device plugin; for Neuron it is this chart
   chart oci://public.ecr.aws/neuron/neuron-helm-chart "$NEURON_CHART_VERSION" kube-system neuron \
     --set npd.enabled=false

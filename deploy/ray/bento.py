@@ -26,6 +26,7 @@ def bentofile(kind: str) -> dict[str, Any]:
     path = ROOT / ("bentofile.yaml" if kind == "fp32" else f"bentofile.{kind}.yaml")
     given: dict[str, Any] = yaml.safe_load(path.read_text())
     given["name"] += "_ray"
+    given["labels"]["host"] = "ray"
     given["include"] += ["hosts/ray/*.py", "deploy/ray/serve.yaml"]
     python = given["python"]
     source = python.pop("requirements_txt", None)  # a Bento's cannot refer to another file

@@ -44,20 +44,22 @@ def main(arguments: list[str] | None = None) -> int:
         os.environ.setdefault(name, value)
     stop = threading.Event()
     config = yaml.safe_load(chosen.config.read_text())
-    config["http_options"] = {"host": chosen.host, "port": chosen.port}
-    _start_ray(chosen.cpus, chosen.dashboard)
+    config.setdefault("http_options", {}).update(host=chosen.host, port=chosen.port)
+    _start_ray(chosen)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     return _serve(config, stop, stop_s)
 
 
-def _start_ray(cpus: int | None, dashboard: bool) -> None:
+def _start_ray(chosen: argparse.Namespace) -> None:
     import ray
 
     ray.init(
         address="local",
-        num_cpus=cpus,
-        include_dashboard=dashboard,
+        num_cpus=chosen.cpus,
+        num_gpus=chosen.gpus,
+        resources={"neuron_cores": chosen.neuron_cores} if chosen.neuron_cores else None,
+        include_dashboard=chosen.dashboard,
         _node_ip_address="127.0.0.1",
     )
 
@@ -109,6 +111,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=3000)
     parser.add_argument("--cpus", type=int, help="CPUs that Ray may use; default: all")
+    parser.add_argument("--gpus", type=int, help="GPUs that it may use; default: those it finds")
+    parser.add_argument("--neuron-cores", type=int, help="NeuronCores; default: those it finds")
     parser.add_argument("--dashboard", action="store_true", help="Ray's, on 127.0.0.1:8265")
     return parser
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
+from ray.serve.schema import ServeDeploySchema
 
 from sd_aws_ec2.spec import Ec2Spec
 from sd_aws_ec2.values import values
@@ -53,6 +55,31 @@ def test_the_balancer_waits_longer_than_the_service() -> None:
     assert values("a", spec)["idle_timeout_s"] == 310
     longer = {**spec, "env": {"SD_REQUEST_TIMEOUT_S": "900"}}
     assert values("a", longer)["idle_timeout_s"] == 910
+
+
+@pytest.mark.parametrize(
+    ("size", "replicas", "each"),
+    [
+        ("g5.12xlarge", 4, {"num_cpus": 1, "num_gpus": 1}),
+        ("g6.12xlarge", 4, {"num_cpus": 1, "num_gpus": 1}),
+        ("inf2.24xlarge", 6, {"num_cpus": 1, "resources": {"neuron_cores": 2}}),
+    ],
+)
+def test_several_accelerators_get_a_replica_each(
+    size: str, replicas: int, each: dict[str, Any]
+) -> None:
+    spec = {**RIGHT["spec"], "instance_type": size}
+    config = json.loads(values("a", spec)["serve_config"])
+    ServeDeploySchema.model_validate(config)
+    (application,) = config["applications"]
+    (one,) = (one for one in application["deployments"] if one["name"] == "replica")
+    assert (one["num_replicas"], one["ray_actor_options"]) == (replicas, each)
+    assert config["http_options"]["keep_alive_timeout_s"] == 370
+    assert "runtime_env" not in application, "it would go before the container's variables"
+
+
+def test_one_accelerator_is_bentoml() -> None:
+    assert values("a", RIGHT["spec"])["serve_config"] is None
 
 
 #: (kind, configuration, words of the message: first the field, then the fix)

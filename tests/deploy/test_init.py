@@ -35,7 +35,7 @@ EC2: dict[str, Any] = {
     "ami_id": "ami-0123456789abcdef0",
     "min_instances": 2,
     "max_instances": 4,
-    "requests_per_minute": 60,
+    "requests_per_replica": 8,
     "spot": True,
     "on_demand_base": 1,
     "other_instance_types": ["g6.xlarge"],

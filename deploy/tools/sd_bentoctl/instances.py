@@ -26,8 +26,7 @@ class InstanceType:
 
 _T4, _A10G, _L4, _L40S = "NVIDIA T4, 16 GB", "NVIDIA A10G, 24 GB", "NVIDIA L4, 24 GB", "NVIDIA L40S"
 _INF2 = "AWS Inferentia2, 32 GB"
-#: Sizes: AWS's instance-type pages. g4dn to g6e beyond one GPU bring nothing to a service that
-#: scales by instances, so only the single-GPU sizes are here.
+#: Sizes: AWS's instance-type pages.
 INSTANCES = {
     one.name: one
     for one in (
@@ -36,9 +35,11 @@ INSTANCES = {
         InstanceType("g5.xlarge", "nvidia", _A10G, 1, 16, 1.006),
         InstanceType("g5.2xlarge", "nvidia", _A10G, 1, 32),
         InstanceType("g5.4xlarge", "nvidia", _A10G, 1, 64),
+        InstanceType("g5.12xlarge", "nvidia", _A10G, 4, 192),
         InstanceType("g6.xlarge", "nvidia", _L4, 1, 16, 0.805),
         InstanceType("g6.2xlarge", "nvidia", _L4, 1, 32),
         InstanceType("g6.4xlarge", "nvidia", _L4, 1, 64),
+        InstanceType("g6.12xlarge", "nvidia", _L4, 4, 192),
         InstanceType("g6e.xlarge", "nvidia", _L40S + ", 48 GB", 1, 32, 1.861),
         InstanceType("g6e.2xlarge", "nvidia", _L40S + ", 48 GB", 1, 64),
         InstanceType("inf2.xlarge", "neuron", _INF2, 1, 16, 0.758),

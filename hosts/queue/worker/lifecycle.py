@@ -155,6 +155,7 @@ class Lifecycle:
         results = [_result(current, self.runnable, parameters, inputs) for inputs in every]
         result = _merged(results)
         tracing.stages(result.timings, time.monotonic() - started)
+        self.metrics.spent(result)
         return self._stored(task, current.delivery, result)
 
     def _parameters(self, task: Task, delivery: Delivery) -> AnyParameters:

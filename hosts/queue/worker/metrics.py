@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from runnables.metrics import Metrics as EngineMetrics
+    from runnables.ticket import Result
 
 
 class Metrics:
-    """Counters of the queue's side; the engine's own are beside them."""
+    """Counters of the queue's side.
 
-    def __init__(self, registry: Any = None) -> None:
+    Args:
+        registry: where they are; default: the process's own.
+        engine: the engine's own counters, which are told what each task took.
+    """
+
+    def __init__(self, registry: Any = None, engine: EngineMetrics | None = None) -> None:
         from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 
         registry = registry or REGISTRY
+        self.engine = engine
         self.tasks: Any = Counter(
             "worker_tasks",
             "Deliveries by how they ended: completed, failed, cancelled, poison, retried, "
@@ -27,6 +37,11 @@ class Metrics:
             registry=registry,
         )
         self.in_flight: Any = Gauge("worker_tasks_in_flight", "Tasks in flight", registry=registry)
+
+    def spent(self, result: Result) -> None:
+        """Count the images of a finished task, and what they took."""
+        if self.engine:
+            self.engine.spent(result, key="")
 
     def ended(self, outcome: str, seconds: float) -> None:
         """Count a delivery's end."""

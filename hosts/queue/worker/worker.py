@@ -35,7 +35,8 @@ class Worker:
         self._stop = threading.Event()
         self._receiver: Receiver | None = None
         begin(engine)
-        self.runnable = StableDiffusionRunnable(engine, observe=engine_metrics.Metrics().observe)
+        self._counts = engine_metrics.Metrics()
+        self.runnable = StableDiffusionRunnable(engine, observe=self._counts.observe)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._signalled)
 
@@ -66,6 +67,9 @@ class Worker:
             spot.watch(self.stop)
         runnable = self.runnable
         runnable.start()
+        self._counts.started(runnable.describe())
+        self._counts.queue.set_function(lambda: runnable.load().waiting)
+        self._counts.active.set_function(lambda: runnable.load().active)
         limit = settings.in_flight or runnable.capacity
         self._receiver = receiver = self._make_receiver(limit)
         receiver.start()
@@ -85,7 +89,7 @@ class Worker:
         settings = self.settings
         calls = Config(max_pool_connections=limit + settings.reserve + 8)
         sqs, s3, sns = (boto3.client(name, config=calls) for name in ("sqs", "s3", "sns"))
-        metrics, pod = Metrics(), Pod.here() if settings.pod_cost else None
+        metrics, pod = Metrics(engine=self._counts), Pod.here() if settings.pod_cost else None
         lifecycle = Lifecycle(
             settings,
             self.runnable,

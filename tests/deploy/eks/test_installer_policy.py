@@ -22,7 +22,12 @@ ACTIONS = {
     "elbv2 wait": {"elasticloadbalancing:DescribeLoadBalancers"},
 }
 #: What the scripts tell a user to call, and words that only look like a call.
-PRINTED = {"servicequotas:RequestServiceQuotaIncrease", "sso:Login", "kubectl:Helm"}
+PRINTED = {
+    "servicequotas:RequestServiceQuotaIncrease",
+    "eks:CreateAddon",
+    "sso:Login",
+    "kubectl:Helm",
+}
 #: Of programs that the scripts run: bentoctl makes repositories, docker pushes; an instance that
 #: is started with a role and tags needs the right to give them.
 OTHERS = {

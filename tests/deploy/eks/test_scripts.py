@@ -22,6 +22,8 @@ RECORDER = """#!/bin/sh
 case "$*" in
   service-quotas*) echo "${QUOTA:-1000.0}";;
   *describe-instance-type-offerings*) echo ${OFFERED-g6.xlarge g5.xlarge};;
+  "eks describe-cluster"*status*) printf "$CLUSTER";;
+  list*--selector*) echo "$RELEASES";;
 esac
 echo "$(basename "$0") $*" >>"$CALLS"
 case "$FAIL_ON" in ?*) case "$(basename "$0") $*" in $FAIL_ON*) exit 1;; esac;; esac
@@ -72,6 +74,8 @@ def desk(tmp_path: Path, tools: Path) -> Desk:
         "PATH": f"{programs}:{os.environ['PATH']}",
         "CALLS": str(tmp_path / "calls"),
         "FAIL_ON": "",
+        "RELEASES": "",
+        "CLUSTER": "status ACTIVE\\nvpc vpc-0123456789abcdef0\\nmode API\\n",
         "BENTOCTL_HOME": str(tmp_path / "home"),
     }
     return Desk(folder, configuration, env)
@@ -207,6 +211,86 @@ def test_several_services_are_waited_for_in_their_namespaces(desk: Desk) -> None
         "wait rayservice/stable-diffusion --namespace stable-diffusion-neuron ",
     ):
         assert line in done.stdout
+
+
+def into_a_cluster(desk: Desk, **fields: object) -> None:
+    document = yaml.safe_load((EKS / "existing-cluster.yaml").read_text())
+    document["spec"] |= {"image_uri": "123456789012.dkr.ecr.us-east-1.amazonaws.com/sd:1", **fields}
+    desk.configuration.write_text(yaml.safe_dump(document))
+
+
+def test_an_existing_cluster_keeps_its_controllers(desk: Desk) -> None:
+    into_a_cluster(desk)
+    done = desk.run("install.sh", "--yes")
+    assert done.returncode == 0, done.stderr
+    calls = desk.calls()
+    order(
+        calls,
+        "aws eks describe-cluster --name platform",
+        "aws eks describe-addon --cluster-name platform --addon-name eks-pod-identity-agent",
+        "aws eks update-kubeconfig --region us-east-1 --name platform",
+        "kubectl get customresourcedefinition nodepools.karpenter.sh",
+        "terraform apply",
+        "kubectl apply --server-side -k",
+    )
+    assert not [call for call in calls if call.startswith("helm upgrade")]
+    assert not [call for call in calls if "gateway-api" in call], "its CRDs are its owner's"
+
+
+@pytest.mark.parametrize(
+    ("cluster", "fails", "words"),
+    [
+        ("status CREATING\n", "", "is CREATING"),
+        ("status ACTIVE\nvpc vpc-2\n", "", "vpc_id: cluster platform is in vpc-2"),
+        ("status ACTIVE\nmode CONFIG_MAP\n", "", "API_AND_CONFIG_MAP"),
+        (None, "aws eks describe-cluster", "there is no cluster platform in us-east-1"),
+        (None, "aws eks describe-addon", "lacks the add-on eks-pod-identity-agent"),
+        (None, "kubectl get customresourcedefinition scaledobjects", "has no keda"),
+        (None, "kubectl get namespaces", "does not answer"),
+    ],
+)
+def test_what_an_existing_cluster_lacks(
+    desk: Desk, cluster: str | None, fails: str, words: str
+) -> None:
+    into_a_cluster(desk)
+    told = {} if cluster is None else {"CLUSTER": cluster}
+    done = desk.run("install.sh", "--yes", FAIL_ON=fails, **told)
+    assert done.returncode == 1 and words in done.stderr
+    assert not [call for call in desk.calls() if call.startswith("terraform")]
+
+
+def test_a_controller_of_somebody_else_is_not_upgraded(desk: Desk) -> None:
+    into_a_cluster(
+        desk, existing_controllers=["keda", "aws-load-balancer-controller"], node_role=None
+    )
+    done = desk.run("install.sh", "--yes")
+    assert done.returncode == 1 and "has a karpenter that is not of this deployment" in done.stderr
+    its_own = desk.run("install.sh", "--yes", RELEASES="karpenter")
+    assert its_own.returncode == 0, its_own.stderr
+    upgraded = [call for call in desk.calls() if call.startswith("helm upgrade")]
+    assert upgraded and all("--labels deployment=sd-shared" in call for call in upgraded)
+
+
+def test_cleanup_takes_only_its_own_from_an_existing_cluster(desk: Desk) -> None:
+    into_a_cluster(desk, existing_controllers=["karpenter", "aws-load-balancer-controller"])
+    done = desk.run("cleanup.sh", "--yes", "--keep-images", RELEASES="keda")
+    assert done.returncode == 0, done.stderr
+    calls = desk.calls()
+    order(
+        calls,
+        "kubectl delete gateways.gateway.networking.k8s.io --all --namespace stable-diffusion",
+        "kubectl delete nodepools.karpenter.sh stable-diffusion-nvidia",
+        "kubectl delete ec2nodeclasses.karpenter.k8s.aws stable-diffusion-nvidia",
+        "kubectl delete namespace stable-diffusion",
+        "terraform destroy",
+    )
+    shared = ("nodepools.karpenter.sh --all", "nodeclaims", "get-resources", "terminate-instances")
+    assert not [call for call in calls for word in shared if word in call]
+    uninstalled = [call.split()[2] for call in calls if call.startswith("helm uninstall")]
+    assert uninstalled == ["keda"], "others of these names are their owner's"
+    gone = desk.run("cleanup.sh", "--yes", "--keep-images", FAIL_ON="aws eks update-kubeconfig")
+    assert gone.returncode == 1 and "does not answer" in gone.stderr
+    assert not [call for call in desk.calls() if call.startswith("terraform destroy")]
 
 
 def test_a_version_near_its_end_is_refused(desk: Desk) -> None:

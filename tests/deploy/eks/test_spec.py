@@ -22,6 +22,12 @@ RIGHT: dict[str, Any] = {
     "template": "terraform",
     "spec": {"region": "us-east-1", "instance_types": ["g5.xlarge"]},
 }
+SHARED: dict[str, Any] = {
+    "cluster": "shared",
+    "vpc_id": "vpc-0123456789abcdef0",
+    "private_subnet_ids": ["subnet-0123456789abcdef0", "subnet-0123456789abcdef1"],
+    "internal": True,
+}
 ELSEWHERE = "arn:aws:acm:eu-west-1:123456789012:certificate/0a1b2c3d"
 
 #: (the spec's fields, words of the message: first the field, then the fix)
@@ -36,6 +42,16 @@ WRONG: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"host": "ray", "async": True}, ("host:", "leave it out")),
     ({"vpc_id": "vpc-0123456789abcdef0"}, ("private_subnet_ids:", "two or more")),
     ({"private_subnet_ids": ["subnet-0123456789abcdef0"]}, ("private_subnet_ids:", "vpc_id")),
+    ({"cluster": "shared"}, ("vpc_id:", "required with cluster")),
+    ({"existing_controllers": ["keda"]}, ("existing_controllers:", "name it in cluster")),
+    ({**SHARED, "admin_role_arns": ["arn:aws:iam::123456789012:role/a"]}, ("admin_role_arns:",)),
+    ({**SHARED, "existing_controllers": ["karpenter"]}, ("node_role:", "that its nodes have")),
+    ({**SHARED, "node_role": "nodes"}, ("node_role:", "karpenter in existing_controllers")),
+    ({**SHARED, "existing_controllers": ["kedda"]}, ("existing_controllers.0:", "'keda'")),
+    (
+        {**SHARED, "internal": False, "async": True, "existing_controllers": ["keda"]},
+        ("existing_controllers:", "without keda"),
+    ),
     ({"services": [{"name": "a"}, {"name": "a"}]}, ("services:", "unique")),
     (
         {"services": [{"name": "a", "hostname": "a.example.com"}], "async": True},

@@ -57,5 +57,25 @@ ExecStop=/usr/bin/docker stop --time 75 stable-diffusion
 WantedBy=multi-user.target
 UNIT
 
+# beside NAME DESCRIPTION: a unit that runs the program stable-diffusion-NAME beside the service.
+beside() {
+  chmod 0755 "/usr/local/sbin/stable-diffusion-$1"
+  cat > "/etc/systemd/system/stable-diffusion-$1.service" <<UNIT
+[Unit]
+Description=$2
+Wants=network-online.target
+After=network-online.target
+
+[Service]
+Restart=on-failure
+ExecStart=/usr/local/sbin/stable-diffusion-$1
+
+[Install]
+WantedBy=multi-user.target
+UNIT
+  units+=("stable-diffusion-$1.service")
+}
+units=(stable-diffusion.service)
+
 systemctl daemon-reload
-systemctl enable --now --no-block stable-diffusion.service
+systemctl enable --now --no-block "${units[@]}"

@@ -60,6 +60,43 @@ ExecStop=/usr/bin/docker stop --time 75 stable-diffusion
 WantedBy=multi-user.target
 UNIT
 
+# beside NAME DESCRIPTION: a unit that runs the program stable-diffusion-NAME beside the service.
+beside() {
+  chmod 0755 "/usr/local/sbin/stable-diffusion-$1"
+  cat > "/etc/systemd/system/stable-diffusion-$1.service" <<UNIT
+[Unit]
+Description=$2
+Wants=network-online.target
+After=network-online.target
+
+[Service]
+Restart=on-failure
+ExecStart=/usr/local/sbin/stable-diffusion-$1
+
+[Install]
+WantedBy=multi-user.target
+UNIT
+  units+=("stable-diffusion-$1.service")
+}
+units=(stable-diffusion.service)
+
+cat > /usr/local/sbin/stable-diffusion-load <<'LOAD'
+#!/bin/bash
+# Tells CloudWatch how many requests this instance has, waiting or being generated: the group scales on
+# the mean. An instance that does not serve yet, or not any more, is not counted.
+set -uo pipefail
+export AWS_DEFAULT_REGION=us-east-1
+get() { curl --silent --fail --max-time 5 "http://127.0.0.1:3000/$1"; }
+while sleep 20; do
+  get readyz > /dev/null || continue
+  load=$(get metrics | awk '/^sd_(queue_depth|active_rows) / { sum += $2; found++ }
+    END { if (found != 2) exit 1; print sum }') || continue
+  aws cloudwatch put-metric-data --namespace 'StableDiffusion' --metric-name 'Load' \
+    --dimensions 'Deployment=sd-public' --unit Count --value "$load"
+done
+LOAD
+beside load "Tells CloudWatch how much there is to do"
+
 cat > /usr/local/sbin/stable-diffusion-spot <<'SPOT'
 #!/bin/bash
 # Waits for the notice of two minutes. The group then has the balancer forget this instance, which
@@ -76,22 +113,7 @@ while sleep 5; do
     --health-status Unhealthy --no-should-respect-grace-period && exit
 done
 SPOT
-chmod 0755 /usr/local/sbin/stable-diffusion-spot
-
-cat > /etc/systemd/system/stable-diffusion-spot.service <<'UNIT'
-[Unit]
-Description=Leaves the balancer at a spot notice
-Wants=network-online.target
-After=network-online.target
-
-[Service]
-Restart=on-failure
-ExecStart=/usr/local/sbin/stable-diffusion-spot
-
-[Install]
-WantedBy=multi-user.target
-UNIT
+beside spot "Leaves the balancer at a spot notice"
 
 systemctl daemon-reload
-systemctl enable --now --no-block stable-diffusion-spot.service
-systemctl enable --now --no-block stable-diffusion.service
+systemctl enable --now --no-block "${units[@]}"

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from api.app import Api
@@ -33,6 +35,7 @@ from tests.runnables.extensions.test_lora import write as write_lora
 
 System = tuple[Topology, Front]
 PATIENCE_S = 120  # of a busy machine
+DASHBOARD = Path(__file__).resolve().parents[3] / "deploy" / "observability" / "grafana.json"
 
 
 @pytest.fixture(scope="module")
@@ -378,6 +381,12 @@ def test_probes_and_metrics(system: Any) -> None:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
         text = answer.read().decode()
     assert 'worker_tasks_total{outcome="completed"}' in text and "sd_batch_rows" in text
+    exposed = {s.name for family in text_string_to_metric_families(text) for s in family.samples}
+    asked = set(re.findall(r"\b(?:worker|sd)_[a-z0-9_]+", DASHBOARD.read_text()))
+    assert len([name for name in asked if name.startswith("worker_")]) == 3
+    # jobs, webhooks and requests are of the hosts that speak HTTP
+    elsewhere = {name for name in asked if re.match(r"sd_(jobs?|webhooks|requests)(_|$)", name)}
+    assert asked - elsewhere <= exposed, asked - elsewhere - exposed
 
 
 def test_sigterm_hands_back_what_cannot_be_finished(

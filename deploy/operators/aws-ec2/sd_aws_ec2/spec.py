@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from sd_bentoctl.instances import INF2_REGIONS, INSTANCES, InstanceType
+from sd_bentoctl.labels import Need
 from sd_bentoctl.spec import (
     WORLD,
     AmiId,
@@ -80,8 +81,12 @@ class Ec2Spec(Spec):
         description="instances at least; a request cannot start the first one",
     )
     max_instances: int = Field(1, ge=1, le=100, description="instances at most")
-    requests_per_minute: int = Field(
-        30, ge=1, description="requests an instance should get a minute; above, one more is started"
+    requests_per_replica: int = Field(
+        4,
+        ge=1,
+        le=1000,
+        description="requests that one replica should have, waiting or being generated: its batch; "
+        "an instance has a replica per accelerator",
     )
     enable_gpus: bool | None = Field(
         None, description="nothing: the instance type says it; read for older configurations"
@@ -139,9 +144,14 @@ class Ec2Spec(Spec):
         return INSTANCES[self.instance_type]
 
     @property
-    def needs(self) -> set[tuple[str, str]]:
-        """The precision and the accelerator that the Bento must be for."""
-        return {(self.precision, self.instance.accelerator)}
+    def host(self) -> Literal["bentoml", "ray"]:
+        """What serves in the container: Ray where several accelerators want a replica each."""
+        return "ray" if self.instance.devices > 1 else "bentoml"
+
+    @property
+    def needs(self) -> set[Need]:
+        """What the Bento must be built for."""
+        return {Need(self.precision, self.instance.accelerator, self.host)}
 
     @model_validator(mode="after")
     def _counts(self) -> Ec2Spec:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from sd_aws_ec2.spec import Ec2Spec
 from sd_bentoctl import generate as files
 
 TERRAFORM = Path(__file__).parent / "terraform"
+RAY = Path(__file__).resolve().parents[3] / "ray" / "serve.yaml"
 #: The current Deep Learning AMI with driver and container toolkit, by public SSM parameter.
 AMI_PARAMETERS = {
     "nvidia": "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-24.04"
@@ -17,6 +21,13 @@ AMI_PARAMETERS = {
     "neuron": "/aws/service/neuron/dlami/base/ubuntu-24.04/latest/image_id",
 }
 DEVICES = {"nvidia": "cuda", "neuron": "neuron"}
+#: What Ray gives one replica: one GPU, or the two cores of an Inferentia2 chip.
+_OF_A_REPLICA: dict[str, dict[str, Any]] = {
+    "nvidia": {"num_gpus": 1},
+    "neuron": {"resources": {"neuron_cores": 2}},
+}
+#: A connection of the balancer must not outlive Serve's side of it.
+_KEEP_ALIVE_S = 60
 #: Fields that the Python side uses up, or passes on under another name.
 _CONSUMED = {"precision", "instance_type", "volume_gib", "enable_gpus"}
 
@@ -46,7 +57,25 @@ def values(name: str, given: dict[str, Any]) -> dict[str, Any]:
         "ami_ssm_parameter": AMI_PARAMETERS[instance.accelerator],
         "environment": variables,
         "idle_timeout_s": idle_timeout_s(variables),
+        "serve_config": json.dumps(serve_config(spec, variables)) if spec.host == "ray" else None,
     }
+
+
+def serve_config(spec: Ec2Spec, variables: dict[str, str]) -> dict[str, Any]:
+    """Ray Serve's config of the tree, with a replica for each of the instance's accelerators."""
+    config: dict[str, Any] = yaml.safe_load(RAY.read_text())
+    keep_alive_s = idle_timeout_s(variables) + _KEEP_ALIVE_S
+    config["http_options"] = {"keep_alive_timeout_s": keep_alive_s}  # the rest: hosts.ray's options
+    (application,) = config["applications"]
+    del application["runtime_env"]  # the container's own variables are the replicas', too
+    (replica,) = (one for one in application["deployments"] if one["name"] == "replica")
+    del replica["autoscaling_config"]
+    replica |= {
+        "num_replicas": spec.instance.devices,
+        "max_ongoing_requests": 2 * spec.requests_per_replica,
+        "ray_actor_options": {"num_cpus": 1, **_OF_A_REPLICA[spec.instance.accelerator]},
+    }
+    return config
 
 
 def environment(spec: Ec2Spec, env: dict[str, str]) -> dict[str, str]:

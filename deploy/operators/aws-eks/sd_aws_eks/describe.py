@@ -10,6 +10,7 @@ from pathlib import Path
 
 import yaml
 
+from sd_aws_eks.nodes import pools
 from sd_aws_eks.placement import placements
 from sd_aws_eks.quotas import quotas
 from sd_aws_eks.spec import EksSpec
@@ -32,13 +33,22 @@ def describe(path: Path) -> dict[str, str]:
         "accelerators": " ".join(spec.accelerators),
         "hosts": " ".join(spec.hosts),
         "services": " ".join(f"{place.namespace}={one.host}" for place, one in placements(spec)),
-        "private": "false" if spec.api_allowed_cidrs else "true",
+        "cluster_name": spec.cluster or top.name,
+        "existing": "true" if spec.cluster else "false",
+        "existing_vpc": spec.vpc_id or "",
+        "existing_controllers": " ".join(spec.existing_controllers),
+        "pools": " ".join(
+            f"{place.namespace}-{kind}" for place, one in placements(spec) for kind in pools(one)
+        ),
+        "addons": " ".join(_addons(spec)),
+        # an existing cluster is reached as its owner does
+        "private": "false" if spec.api_allowed_cidrs or spec.cluster else "true",
         "spot": "true"
         if any(one.capacity != "on-demand" for _, one in spec.placements)
         else "false",
         "quotas": ";".join(map(str, quotas(spec))),
         "instance_types": " ".join(spec.instance_names),
-        "ending": ending(spec.kubernetes_version),
+        "ending": "" if spec.cluster else ending(spec.kubernetes_version),
         "kubernetes_version": spec.kubernetes_version,
         "bottlerocket_version": spec.bottlerocket_version,
         "volume_gib": str(spec.volume_gib),
@@ -47,6 +57,16 @@ def describe(path: Path) -> dict[str, str]:
         "queue": "true" if spec.async_ else "false",
         "scheme": "https" if spec.certificate_arn else "http",
     }
+
+
+def _addons(spec: EksSpec) -> list[str]:
+    """What an existing cluster must have: rights for pods, and what fields ask for."""
+    mounts = any(one.model_bucket for _, one in spec.placements)
+    return [
+        "eks-pod-identity-agent",
+        *(["aws-mountpoint-s3-csi-driver"] if mounts else []),
+        *(["amazon-cloudwatch-observability"] if spec.tracing else []),
+    ]
 
 
 def main(arguments: list[str]) -> int:

@@ -28,6 +28,8 @@ _PASSED = {
     "log_retention_days",
     "api_keys_parameter",
     "vpc_id",
+    "cluster",
+    "existing_controllers",
     "private_subnet_ids",
     "public_subnet_ids",
     "tags",
@@ -57,7 +59,7 @@ def generate(
     The kustomization holds values (image, replicas...): `values_only` writes it, too.
     """
     checked, folder = checked_spec(spec), Path(destination_dir)
-    if reason := versions.ending(checked.kubernetes_version):
+    if not checked.cluster and (reason := versions.ending(checked.kubernetes_version)):
         raise ValueError(f"spec.kubernetes_version: {reason}")
     written = files.write(
         TERRAFORM, folder, values(name, checked, spec.get("image_tag")), values_only=values_only
@@ -91,10 +93,17 @@ def values(name: str, spec: EksSpec, image: str | None = None) -> dict[str, Any]
         "worker_namespaces": [place.namespace for place, _ in placements(spec)],
         **spec.model_dump(mode="json", include=_OF_QUEUE),
     }
+    # add-ons of an existing cluster, and what they may do, are its owner's
+    addons = {"container_insights": False, "tracing": False} if spec.cluster else {}
     return {
         "deployment_name": name,
         **spec.model_dump(mode="json", include=_PASSED),
-        "models": [{"bucket": bucket, "prefix": prefix} for bucket, prefix in sorted(models)],
+        **addons,
+        "models": [
+            {"bucket": bucket, "prefix": prefix}
+            for bucket, prefix in sorted(models)
+            if not spec.cluster
+        ],
         "instance_types": list(spec.instance_names),
         "image_uri": image or spec.image_uri,
         **(queue if spec.async_ else {}),

@@ -62,13 +62,17 @@ def label(placement: Placement, kind: str) -> str:
 
 
 def _class(name: str, spec: EksSpec) -> Changes:
-    tags = [{"tags": {"karpenter.sh/discovery": name}}]
+    subnets: list[dict[str, object]] = [{"tags": {"karpenter.sh/discovery": name}}]
+    groups = subnets
+    if spec.cluster:  # EKS itself tags the cluster's security group so
+        subnets = [{"id": one} for one in spec.private_subnet_ids]
+        groups = [{"tags": {"aws:eks:cluster-name": spec.cluster}}]
     version = spec.bottlerocket_version
     alias = version if version == "latest" else f"v{version}"
     found: Changes = [
-        ("/spec/role", f"{name}-{spec.region}-karpenter-node"),
-        ("/spec/subnetSelectorTerms", tags),
-        ("/spec/securityGroupSelectorTerms", tags),
+        ("/spec/role", spec.node_role or f"{name}-{spec.region}-karpenter-node"),
+        ("/spec/subnetSelectorTerms", subnets),
+        ("/spec/securityGroupSelectorTerms", groups),
         ("/spec/amiSelectorTerms/0/alias", f"bottlerocket@{alias}"),
         ("/spec/tags/deployment", name),
     ]

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationError, model_v
 from sd_aws_eks import versions
 from sd_aws_eks.instances import EVERY, InstanceType
 from sd_bentoctl.instances import INF2_REGIONS
+from sd_bentoctl.labels import Need
 from sd_bentoctl.spec import (
     WORLD,
     CertificateArn,
@@ -64,6 +65,11 @@ RuntimeName = Annotated[
 ServiceName = Annotated[str, pattern(r"[a-z][a-z0-9-]{0,19}", "sdxl (a-z, 0-9, -; up to 20)")]
 VpcId = Annotated[str, pattern(r"vpc-[0-9a-f]{8,17}", "vpc-0123456789abcdef0")]
 SubnetId = Annotated[str, pattern(r"subnet-[0-9a-f]{8,17}", "subnet-0123456789abcdef0")]
+ClusterName = Annotated[str, pattern(r"[A-Za-z0-9][\w-]{0,99}", "my-cluster")]
+RoleName = Annotated[str, pattern(r"[\w+=,.@-]{1,64}", "KarpenterNodeRole-my-cluster")]
+Controller = Literal[
+    "karpenter", "aws-load-balancer-controller", "keda", "kuberay-operator", "neuron"
+]
 BucketName = Annotated[str, pattern(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", "my-terraform-state")]
 CapacityReservationId = Annotated[str, pattern(r"cr-[0-9a-f]{8,17}", "cr-0123456789abcdef0")]
 HostName = Annotated[
@@ -250,6 +256,17 @@ class EksSpec(Spec):
     system_instance_type: SystemInstance = Field(
         "m6i.large", description="the two nodes that hold controllers"
     )
+    cluster: ClusterName | None = Field(
+        None, description="an existing EKS cluster in vpc_id; nothing: a new one, called as `name`"
+    )
+    existing_controllers: tuple[Controller, ...] = Field(
+        (),
+        description="with cluster: what it has already of karpenter, aws-load-balancer-controller, "
+        "keda, kuberay-operator, neuron (its device plugin); the others are installed",
+    )
+    node_role: RoleName | None = Field(
+        None, description="with an existing karpenter: the role that its nodes have"
+    )
     vpc_cidr: Cidr = Field("10.42.0.0/16", description="the VPC's addresses, /16 to /20")
     vpc_id: VpcId | None = Field(
         None, description="an existing VPC, whose addresses vpc_cidr names; nothing: a new one"
@@ -362,10 +379,10 @@ class EksSpec(Spec):
         return EksSpec(**{**shared, **own})
 
     @property
-    def needs(self) -> set[tuple[str, str]]:
-        """The precisions and accelerators of the services that get the image that is built."""
+    def needs(self) -> set[Need]:
+        """What the services want of the Bento, those that get the image that is built."""
         built = [spec for _, spec in self.placements if not spec.image_uri]
-        return {(spec.precision, spec.accelerator) for spec in built}
+        return {Need(spec.precision, spec.accelerator, spec.host) for spec in built}
 
     @property
     def accelerators(self) -> tuple[str, ...]:
@@ -487,6 +504,35 @@ class EksSpec(Spec):
         if not (self.internal or self.async_) and len(self.public_subnet_ids) < 2:
             raise ValueError(
                 "public_subnet_ids: two or more are needed for the balancer; or set internal: true"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _existing_cluster(self) -> EksSpec:
+        if not self.cluster:
+            for name in ("existing_controllers", "node_role"):
+                if getattr(self, name):
+                    raise ValueError(f"{name}: is of an existing cluster; name it in cluster")
+        elif not self.vpc_id:
+            raise ValueError("vpc_id: is required with cluster; name the VPC that it is in")
+        return self
+
+    @model_validator(mode="after")
+    def _beside_others(self) -> EksSpec:
+        if not self.cluster:
+            return self
+        for name in ("api_allowed_cidrs", "admin_role_arns", "nat_per_zone"):
+            if getattr(self, name):
+                raise ValueError(f"{name}: is decided by the owner of cluster; leave it out")
+        if ("karpenter" in self.existing_controllers) != bool(self.node_role):
+            raise ValueError(
+                "node_role: goes with an existing karpenter; name the role that its nodes have, "
+                "and karpenter in existing_controllers"
+            )
+        if self.async_ and "keda" in self.existing_controllers:
+            raise ValueError(
+                "existing_controllers: KEDA reads the queues by a role that is made here for the "
+                "one that is installed here; async: true needs a cluster without keda"
             )
         return self
 

@@ -22,6 +22,10 @@ locals {
   # the image is there packed and unpacked, the model while it is replaced by a newer one
   volume_gib = var.volume_gib == null ? max(100, local.ami_gib + 30 + 2 * var.model_gib) : var.volume_gib
 
+  scales           = var.max_instances > var.min_instances
+  metric_namespace = "StableDiffusion"
+  metric           = "Load"
+
   # sorted, so that the script changes only with its contents
   env_lines = [for key in sort(keys(var.environment)) : "${key}=${var.environment[key]}"]
 
@@ -33,6 +37,12 @@ locals {
     port         = local.port
     drain_s      = var.drain_s
     devices      = var.accelerator == "nvidia" ? "--gpus all" : join(" ", [for i in range(var.accelerator_devices) : "--device=/dev/neuron${i}"])
+    serve_base64 = var.serve_config == null ? "" : base64encode(var.serve_config)
+    resources    = var.accelerator == "nvidia" ? "--gpus ${var.accelerator_devices}" : "--neuron-cores ${2 * var.accelerator_devices}"
+    deployment   = local.name
+    scales       = local.scales
+    namespace    = local.metric_namespace
+    metric       = local.metric
     env_base64   = base64encode(join("\n", concat(local.env_lines, [""])))
     keys         = var.api_keys_parameter == null ? "" : var.api_keys_parameter
     model_source = local.model_location == null ? "" : trimsuffix(var.model, "/")
@@ -182,19 +192,27 @@ resource "aws_autoscaling_group" "this" {
   ]
 }
 
-resource "aws_autoscaling_policy" "requests" {
-  count = var.max_instances > var.min_instances ? 1 : 0
+# On what the engines have to do, as the instances report it (boot.sh.tftpl): the balancer would count
+# the web page's files and refused requests, too, and an image of 50 steps like one of 4.
+resource "aws_autoscaling_policy" "load" {
+  count = local.scales ? 1 : 0
 
-  name                   = "${local.name}-requests"
+  name                   = "${local.name}-load"
   autoscaling_group_name = aws_autoscaling_group.this.name
   policy_type            = "TargetTrackingScaling"
 
   target_tracking_configuration {
-    target_value = var.requests_per_minute
+    target_value = var.requests_per_replica * var.accelerator_devices
 
-    predefined_metric_specification {
-      predefined_metric_type = "ALBRequestCountPerTarget"
-      resource_label         = "${aws_lb.this.arn_suffix}/${aws_lb_target_group.this.arn_suffix}"
+    customized_metric_specification {
+      namespace   = local.metric_namespace
+      metric_name = local.metric
+      statistic   = "Average" # over the instances that serve
+
+      metric_dimension {
+        name  = "Deployment"
+        value = local.name
+      }
     }
   }
 }

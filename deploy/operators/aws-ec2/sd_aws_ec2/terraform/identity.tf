@@ -21,7 +21,7 @@ data "aws_iam_policy_document" "assume" {
 }
 
 data "aws_iam_policy_document" "instance" {
-  # checkov:skip=CKV_AWS_356:the actions of Session Manager and the ECR token know no resources
+  # checkov:skip=CKV_AWS_356:the actions of Session Manager, the ECR token and metrics know no resources
   # checkov:skip=CKV_AWS_111:the same
   statement {
     sid       = "SessionManager"
@@ -83,6 +83,23 @@ data "aws_iam_policy_document" "instance" {
         test     = "StringLike"
         variable = "s3:prefix"
         values   = ["${statement.value[1]}/*"]
+      }
+    }
+  }
+
+  # how much it has to do, which the group scales on
+  dynamic "statement" {
+    for_each = local.scales ? [1] : []
+
+    content {
+      sid       = "Load"
+      actions   = ["cloudwatch:PutMetricData"]
+      resources = ["*"]
+
+      condition {
+        test     = "StringEquals"
+        variable = "cloudwatch:namespace"
+        values   = [local.metric_namespace]
       }
     }
   }

@@ -100,10 +100,16 @@ variable "max_instances" {
   default     = 1
 }
 
-variable "requests_per_minute" {
-  description = "Requests a minute and instance that scaling aims at."
+variable "requests_per_replica" {
+  description = "Requests of one accelerator, waiting or being generated, that scaling aims at."
   type        = number
-  default     = 30
+  default     = 4
+}
+
+variable "serve_config" {
+  description = "Ray Serve's config file, where several accelerators run a replica each; else null."
+  type        = string
+  default     = null
 }
 
 variable "spot" {

@@ -79,7 +79,7 @@ module "queue" {
   runtimes        = var.runtimes
   dynamic         = var.dynamic
   clients         = var.clients
-  cluster_name    = aws_eks_cluster.this.name
+  cluster_name    = local.cluster
   worker_accounts = [for namespace in var.worker_namespaces : "${namespace}/stable-diffusion"]
   input_buckets   = var.input_buckets
   results_days    = var.results_days

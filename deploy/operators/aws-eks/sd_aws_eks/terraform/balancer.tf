@@ -4,8 +4,8 @@
 locals {
   elb          = "arn:${local.partition}:elasticloadbalancing:${var.region}:${local.account}"
   its_tag      = "elbv2.k8s.aws/cluster"
-  asked_its    = { StringEquals = { "aws:RequestTag/${local.its_tag}" = local.name } }
-  has_its      = { StringEquals = { "aws:ResourceTag/${local.its_tag}" = local.name } }
+  asked_its    = { StringEquals = { "aws:RequestTag/${local.its_tag}" = local.cluster_name } }
+  has_its      = { StringEquals = { "aws:ResourceTag/${local.its_tag}" = local.cluster_name } }
   groups       = "${local.ec2}:${local.account}:security-group/*"
   in_this_vpc  = { ArnEquals = { "ec2:Vpc" = local.vpc_arn } }
   balancers    = ["${local.elb}:loadbalancer/app/*/*", "${local.elb}:targetgroup/*/*"]

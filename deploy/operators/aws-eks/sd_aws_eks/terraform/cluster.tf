@@ -1,26 +1,47 @@
 # The cluster, its add-ons, and the few small nodes that hold controllers.
 
+# One that was there: its nodes, add-ons and administrators are its owner's.
+data "aws_eks_cluster" "existing" {
+  count = local.new_cluster ? 0 : 1
+  name  = var.cluster
+
+  lifecycle {
+    postcondition {
+      condition     = coalesce(self.vpc_config[0].vpc_id, var.vpc_id) == var.vpc_id
+      error_message = "Cluster ${self.name} is in ${self.vpc_config[0].vpc_id}, and vpc_id names ${coalesce(var.vpc_id, "none")}."
+    }
+    postcondition {
+      condition     = one(self.access_config[*].authentication_mode) != "CONFIG_MAP"
+      error_message = "Cluster ${self.name} knows no access entries, by which Karpenter's nodes join: set its authentication mode to API_AND_CONFIG_MAP."
+    }
+  }
+}
+
 resource "aws_cloudwatch_log_group" "cluster" {
+  count             = local.new_cluster ? 1 : 0
   name              = "/aws/eks/${local.name}/cluster"
   retention_in_days = var.log_retention_days
   kms_key_id        = local.key_arn
 }
 
 resource "aws_iam_role" "cluster" {
+  count              = local.new_cluster ? 1 : 0
   name               = "${local.name}-${var.region}-cluster"
   assume_role_policy = data.aws_iam_policy_document.trust["eks"].json
 }
 
 resource "aws_iam_role_policy_attachment" "cluster" {
-  role       = aws_iam_role.cluster.name
+  count      = local.new_cluster ? 1 : 0
+  role       = aws_iam_role.cluster[0].name
   policy_arn = "arn:${local.partition}:iam::aws:policy/AmazonEKSClusterPolicy"
 }
 
 resource "aws_eks_cluster" "this" {
   # checkov:skip=CKV_AWS_39:the public endpoint exists only for the networks in api_allowed_cidrs
+  count    = local.new_cluster ? 1 : 0
   name     = local.name
   version  = var.kubernetes_version
-  role_arn = aws_iam_role.cluster.arn
+  role_arn = aws_iam_role.cluster[0].arn
 
   enabled_cluster_log_types     = ["api", "audit", "authenticator", "controllerManager", "scheduler"]
   bootstrap_self_managed_addons = false
@@ -53,20 +74,21 @@ resource "aws_eks_cluster" "this" {
 
 # Karpenter finds the security group of its nodes by this tag.
 resource "aws_ec2_tag" "discovery" {
-  resource_id = aws_eks_cluster.this.vpc_config[0].cluster_security_group_id
+  count       = local.new_cluster ? 1 : 0
+  resource_id = aws_eks_cluster.this[0].vpc_config[0].cluster_security_group_id
   key         = "karpenter.sh/discovery"
   value       = local.name
 }
 
 resource "aws_eks_access_entry" "admin" {
   for_each      = toset(var.admin_role_arns)
-  cluster_name  = aws_eks_cluster.this.name
+  cluster_name  = local.cluster
   principal_arn = each.value
 }
 
 resource "aws_eks_access_policy_association" "admin" {
   for_each      = toset(var.admin_role_arns)
-  cluster_name  = aws_eks_cluster.this.name
+  cluster_name  = local.cluster
   principal_arn = aws_eks_access_entry.admin[each.value].principal_arn
   policy_arn    = "arn:${local.partition}:eks::aws:cluster-access-policy/AmazonEKSClusterAdminPolicy"
   access_scope {
@@ -77,8 +99,8 @@ resource "aws_eks_access_policy_association" "admin" {
 # Before the nodes: what makes a node ready. Their versions are the defaults EKS tests with the
 # cluster's version.
 resource "aws_eks_addon" "node" {
-  for_each     = toset(["vpc-cni", "kube-proxy", "eks-pod-identity-agent"])
-  cluster_name = aws_eks_cluster.this.name
+  for_each     = toset(local.new_cluster ? ["vpc-cni", "kube-proxy", "eks-pod-identity-agent"] : [])
+  cluster_name = local.cluster
   addon_name   = each.value
   # the network policies of the manifests are enforced by the CNI
   configuration_values = each.value == "vpc-cni" ? jsonencode({ enableNetworkPolicy = "true" }) : null
@@ -99,11 +121,11 @@ resource "aws_cloudwatch_log_group" "workload" {
 # After them: what runs on a node.
 resource "aws_eks_addon" "workload" {
   for_each = setunion(
-    ["coredns", "metrics-server"],
+    local.new_cluster ? ["coredns", "metrics-server"] : [],
     var.container_insights ? ["amazon-cloudwatch-observability"] : [],
     length(var.models) == 0 ? [] : ["aws-mountpoint-s3-csi-driver"],
   )
-  cluster_name = aws_eks_cluster.this.name
+  cluster_name = local.cluster
   addon_name   = each.value
   # the mount helpers must run on the tainted nodes, too
   configuration_values = each.value == "aws-mountpoint-s3-csi-driver" ? jsonencode({
@@ -116,6 +138,7 @@ resource "aws_eks_addon" "workload" {
 }
 
 resource "aws_launch_template" "system" {
+  count                  = local.new_cluster ? 1 : 0
   name                   = "${local.name}-system"
   update_default_version = true
 
@@ -149,7 +172,8 @@ resource "aws_launch_template" "system" {
 }
 
 resource "aws_eks_node_group" "system" {
-  cluster_name    = aws_eks_cluster.this.name
+  count           = local.new_cluster ? 1 : 0
+  cluster_name    = local.cluster
   node_group_name = "system"
   node_role_arn   = aws_iam_role.node["system"].arn
   subnet_ids      = local.private_subnets
@@ -158,8 +182,8 @@ resource "aws_eks_node_group" "system" {
   labels          = { "stable-diffusion/nodes" = "system" }
 
   launch_template {
-    id      = aws_launch_template.system.id
-    version = aws_launch_template.system.latest_version
+    id      = aws_launch_template.system[0].id
+    version = aws_launch_template.system[0].latest_version
   }
 
   scaling_config {

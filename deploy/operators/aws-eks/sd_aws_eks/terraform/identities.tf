@@ -16,23 +16,27 @@ locals {
 
   # service account -> what it may do: `policy`, an AWS-managed one, or `statements`
   identities = merge(
-    {
+    local.ours["karpenter"] ? {
       karpenter = {
         account    = "kube-system/karpenter"
         policy     = null
         statements = local.karpenter_statements
       }
+    } : {},
+    local.ours["aws-load-balancer-controller"] ? {
       load-balancer = {
         account    = "kube-system/aws-load-balancer-controller"
         policy     = null
         statements = local.load_balancer_statements
       }
+    } : {},
+    local.new_cluster ? {
       network = {
         account    = "kube-system/aws-node"
         policy     = "AmazonEKS_CNI_Policy"
         statements = []
       }
-    },
+    } : {},
     var.container_insights ? {
       logs = {
         account    = "amazon-cloudwatch/cloudwatch-agent"
@@ -97,7 +101,7 @@ resource "aws_iam_role_policy_attachment" "pod" {
 
 resource "aws_eks_pod_identity_association" "this" {
   for_each        = local.identities
-  cluster_name    = aws_eks_cluster.this.name
+  cluster_name    = local.cluster
   namespace       = split("/", each.value.account)[0]
   service_account = split("/", each.value.account)[1]
   role_arn        = aws_iam_role.pod[each.key].arn

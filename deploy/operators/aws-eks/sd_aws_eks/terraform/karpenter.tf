@@ -4,14 +4,15 @@
 
 # Two roles for nodes: EKS makes the access entry of the node group's, and takes it away with the group.
 resource "aws_iam_role" "node" {
-  for_each           = toset(["system", "karpenter"])
+  for_each           = toset(local.node_roles)
   name               = "${local.name}-${var.region}-${each.value}-node"
   assume_role_policy = data.aws_iam_policy_document.trust["ec2"].json
 }
 
 locals {
+  node_roles    = concat(local.new_cluster ? ["system"] : [], local.ours["karpenter"] ? ["karpenter"] : [])
   node_policies = ["AmazonEKSWorkerNodePolicy", "AmazonEC2ContainerRegistryPullOnly", "AmazonSSMManagedInstanceCore"]
-  node_grants   = { for pair in setproduct(["system", "karpenter"], local.node_policies) : join("/", pair) => pair }
+  node_grants   = { for pair in setproduct(local.node_roles, local.node_policies) : join("/", pair) => pair }
 }
 
 resource "aws_iam_role_policy_attachment" "node" {
@@ -21,20 +22,21 @@ resource "aws_iam_role_policy_attachment" "node" {
 }
 
 resource "aws_eks_access_entry" "node" {
-  cluster_name  = aws_eks_cluster.this.name
+  count         = local.ours["karpenter"] ? 1 : 0
+  cluster_name  = local.cluster
   principal_arn = aws_iam_role.node["karpenter"].arn
   type          = "EC2_LINUX"
 }
 
 locals {
   ec2           = "arn:${local.partition}:ec2:${var.region}"
-  owned         = "kubernetes.io/cluster/${local.name}"
+  owned         = "kubernetes.io/cluster/${local.cluster_name}"
   any_pool      = { "karpenter.sh/nodepool" = "*" }
   any_class     = { "karpenter.k8s.aws/ec2nodeclass" = "*" }
   new_kinds     = ["fleet", "instance", "volume", "network-interface", "launch-template", "spot-instances-request"]
   launched      = [for kind in local.new_kinds : "${local.ec2}:*:${kind}/*"]
   profiles      = "arn:${local.partition}:iam::${local.account}:instance-profile/*"
-  asked_owned   = { "aws:RequestTag/${local.owned}" = "owned", "aws:RequestTag/eks:eks-cluster-name" = local.name }
+  asked_owned   = { "aws:RequestTag/${local.owned}" = "owned", "aws:RequestTag/eks:eks-cluster-name" = local.cluster_name }
   profile_owned = { "aws:ResourceTag/${local.owned}" = "owned", "aws:ResourceTag/topology.kubernetes.io/region" = var.region }
 
   karpenter_statements = [
@@ -82,7 +84,7 @@ locals {
       Condition = {
         StringEquals                = { "aws:ResourceTag/${local.owned}" = "owned" }
         StringLike                  = { for key, value in local.any_pool : "aws:ResourceTag/${key}" => value }
-        StringEqualsIfExists        = { "aws:RequestTag/eks:eks-cluster-name" = local.name }
+        StringEqualsIfExists        = { "aws:RequestTag/eks:eks-cluster-name" = local.cluster_name }
         "ForAllValues:StringEquals" = { "aws:TagKeys" = ["eks:eks-cluster-name", "karpenter.sh/nodeclaim", "Name"] }
       }
     },
@@ -98,7 +100,7 @@ locals {
     {
       Sid       = "GiveNodesTheirRole"
       Action    = "iam:PassRole"
-      Resource  = aws_iam_role.node["karpenter"].arn
+      Resource  = one([for name, role in aws_iam_role.node : role.arn if name == "karpenter"])
       Condition = { StringEquals = { "iam:PassedToService" = "ec2.amazonaws.com" } }
     },
     {
@@ -162,32 +164,36 @@ locals {
     {
       Sid      = "FindTheCluster"
       Action   = "eks:DescribeCluster"
-      Resource = aws_eks_cluster.this.arn
+      Resource = local.cluster_arn
     },
     {
       Sid      = "HearOfInterruptions"
       Action   = ["sqs:DeleteMessage", "sqs:GetQueueUrl", "sqs:ReceiveMessage"]
-      Resource = aws_sqs_queue.interruptions.arn
+      Resource = one(aws_sqs_queue.interruptions[*].arn)
     },
   ]
 }
 
 resource "aws_sqs_queue" "interruptions" {
+  count                     = local.ours["karpenter"] ? 1 : 0
   name                      = "${local.name}-interruptions"
   message_retention_seconds = 300
   sqs_managed_sse_enabled   = true
 }
 
 resource "aws_sqs_queue_policy" "interruptions" {
-  queue_url = aws_sqs_queue.interruptions.id
-  policy    = data.aws_iam_policy_document.interruptions.json
+  count     = local.ours["karpenter"] ? 1 : 0
+  queue_url = aws_sqs_queue.interruptions[0].id
+  policy    = data.aws_iam_policy_document.interruptions[0].json
 }
 
 data "aws_iam_policy_document" "interruptions" {
+  count = local.ours["karpenter"] ? 1 : 0
+
   statement {
     sid       = "Events"
     actions   = ["sqs:SendMessage"]
-    resources = [aws_sqs_queue.interruptions.arn]
+    resources = [aws_sqs_queue.interruptions[0].arn]
     principals {
       type        = "Service"
       identifiers = ["events.amazonaws.com"]
@@ -198,7 +204,7 @@ data "aws_iam_policy_document" "interruptions" {
     sid       = "EncryptedTransport"
     effect    = "Deny"
     actions   = ["sqs:*"]
-    resources = [aws_sqs_queue.interruptions.arn]
+    resources = [aws_sqs_queue.interruptions[0].arn]
     principals {
       type        = "*"
       identifiers = ["*"]
@@ -212,12 +218,12 @@ data "aws_iam_policy_document" "interruptions" {
 }
 
 locals {
-  events = {
+  events = local.ours["karpenter"] ? {
     health    = { source = "aws.health", type = "AWS Health Event" }
     spot      = { source = "aws.ec2", type = "EC2 Spot Instance Interruption Warning" }
     rebalance = { source = "aws.ec2", type = "EC2 Instance Rebalance Recommendation" }
     state     = { source = "aws.ec2", type = "EC2 Instance State-change Notification" }
-  }
+  } : {}
 }
 
 resource "aws_cloudwatch_event_rule" "interruptions" {
@@ -230,5 +236,5 @@ resource "aws_cloudwatch_event_rule" "interruptions" {
 resource "aws_cloudwatch_event_target" "interruptions" {
   for_each = local.events
   rule     = aws_cloudwatch_event_rule.interruptions[each.key].name
-  arn      = aws_sqs_queue.interruptions.arn
+  arn      = aws_sqs_queue.interruptions[0].arn
 }

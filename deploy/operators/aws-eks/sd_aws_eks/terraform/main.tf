@@ -1,4 +1,4 @@
-# A cluster for the service: network.tf, encryption.tf, cluster.tf, then what runs in it gets its
+# A cluster for the service, or one that was there (`cluster`): network.tf, encryption.tf, cluster.tf, then what runs in it gets its
 # rights in identities.tf. GPU and Inferentia2 nodes are not here: Karpenter makes them, on request.
 
 data "aws_caller_identity" "this" {}
@@ -10,4 +10,11 @@ locals {
   partition = data.aws_partition.this.partition
   key_arn   = var.kms_key_arn != null ? var.kms_key_arn : one(aws_kms_key.this[*].arn)
   discovery = { "karpenter.sh/discovery" = local.name }
+
+  new_cluster  = var.cluster == null
+  cluster_name = local.new_cluster ? local.name : var.cluster # known before it is made
+  cluster      = local.new_cluster ? one(aws_eks_cluster.this[*].name) : one(data.aws_eks_cluster.existing[*].name)
+  cluster_arn  = local.new_cluster ? one(aws_eks_cluster.this[*].arn) : one(data.aws_eks_cluster.existing[*].arn)
+  # controllers whose rights are made here
+  ours = { for name in ["karpenter", "aws-load-balancer-controller"] : name => !contains(var.existing_controllers, name) }
 }

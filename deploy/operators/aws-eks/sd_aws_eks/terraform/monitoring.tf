@@ -2,23 +2,31 @@
 
 locals {
   told = var.alarm_email == null ? 0 : 1
+  # namespace -> whether there is anything in it
+  measured = { "AWS/SQS" = local.ours["karpenter"], ContainerInsights = var.container_insights }
   # alarm -> the metric, and from which value on it is one
   alarms = {
     interruptions = {
       describe   = "Karpenter does not read its queue: spot nodes end without being drained"
       namespace  = "AWS/SQS"
       metric     = "ApproximateAgeOfOldestMessage"
-      dimensions = { QueueName = aws_sqs_queue.interruptions.name }
+      dimensions = { QueueName = one(aws_sqs_queue.interruptions[*].name) }
       above      = 120
     }
     failed-nodes = {
       describe   = "Nodes are not ready"
       namespace  = "ContainerInsights"
       metric     = "cluster_failed_node_count"
-      dimensions = { ClusterName = local.name }
+      dimensions = { ClusterName = local.cluster_name }
       above      = 0
     }
   }
+  charted = [
+    ["ContainerInsights", "cluster_node_count", "ClusterName", local.cluster_name],
+    ["ContainerInsights", "node_gpu_utilization", "ClusterName", local.cluster_name],
+    ["ContainerInsights", "cluster_number_of_running_pods", "ClusterName", local.cluster_name],
+    ["AWS/SQS", "ApproximateAgeOfOldestMessage", "QueueName", one(aws_sqs_queue.interruptions[*].name)],
+  ]
 }
 
 resource "aws_sns_topic" "alarms" {
@@ -35,7 +43,7 @@ resource "aws_sns_topic_subscription" "alarms" {
 }
 
 resource "aws_cloudwatch_metric_alarm" "this" {
-  for_each            = { for name, alarm in local.alarms : name => alarm if alarm.namespace != "ContainerInsights" || var.container_insights }
+  for_each            = { for name, alarm in local.alarms : name => alarm if local.measured[alarm.namespace] }
   alarm_name          = "${local.name}-${each.key}"
   alarm_description   = each.value.describe
   namespace           = each.value.namespace
@@ -56,10 +64,7 @@ resource "aws_cloudwatch_dashboard" "this" {
   dashboard_body = jsonencode({
     widgets = [
       for index, metric in [
-        ["ContainerInsights", "cluster_node_count", "ClusterName", local.name],
-        ["ContainerInsights", "node_gpu_utilization", "ClusterName", local.name],
-        ["ContainerInsights", "cluster_number_of_running_pods", "ClusterName", local.name],
-        ["AWS/SQS", "ApproximateAgeOfOldestMessage", "QueueName", aws_sqs_queue.interruptions.name],
+        for metric in local.charted : metric if metric[0] != "AWS/SQS" || local.ours["karpenter"]
       ] :
       {
         type   = "metric"

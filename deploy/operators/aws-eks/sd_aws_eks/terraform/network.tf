@@ -37,9 +37,10 @@ locals {
   private_subnets = local.new_vpc ? [for subnet in aws_subnet.private : subnet.id] : var.private_subnet_ids
 }
 
-# A VPC that was there: Karpenter and the load balancer controller find its subnets by tags.
+# A VPC that was there: Karpenter and the load balancer controller find its subnets by tags. In a cluster
+# that was there the tag may be its owner's, and Karpenter's class names the subnets.
 resource "aws_ec2_tag" "private" {
-  for_each    = toset(var.private_subnet_ids)
+  for_each    = toset(local.new_cluster ? var.private_subnet_ids : [])
   resource_id = each.value
   key         = "karpenter.sh/discovery"
   value       = local.name

@@ -1,11 +1,11 @@
 output "cluster_name" {
   description = "The cluster's name."
-  value       = aws_eks_cluster.this.name
+  value       = local.cluster
 }
 
 output "cluster_endpoint" {
   description = "The Kubernetes API."
-  value       = aws_eks_cluster.this.endpoint
+  value       = local.new_cluster ? one(aws_eks_cluster.this[*].endpoint) : one(data.aws_eks_cluster.existing[*].endpoint)
 }
 
 output "region" {
@@ -19,8 +19,8 @@ output "vpc_id" {
 }
 
 output "interruption_queue" {
-  description = "The queue Karpenter hears of spot interruptions from."
-  value       = aws_sqs_queue.interruptions.name
+  description = "The queue Karpenter hears of spot interruptions from; none where Karpenter was there."
+  value       = one(aws_sqs_queue.interruptions[*].name)
 }
 
 output "private" {
@@ -45,5 +45,5 @@ output "image_uri" {
 
 output "kubeconfig" {
   description = "The command that makes a kubeconfig."
-  value       = "aws eks update-kubeconfig --region ${var.region} --name ${aws_eks_cluster.this.name}"
+  value       = "aws eks update-kubeconfig --region ${var.region} --name ${local.cluster}"
 }

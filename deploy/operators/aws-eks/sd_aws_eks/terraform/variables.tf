@@ -68,6 +68,18 @@ variable "instance_types" {
   type        = list(string)
 }
 
+variable "cluster" {
+  description = "Existing EKS cluster in vpc_id; null makes one."
+  type        = string
+  default     = null
+}
+
+variable "existing_controllers" {
+  description = "Controllers that the existing cluster has already: karpenter, aws-load-balancer-controller."
+  type        = list(string)
+  default     = []
+}
+
 variable "vpc_id" {
   description = "An existing VPC, whose addresses vpc_cidr names; null: a new one."
   type        = string

@@ -91,7 +91,7 @@ run "closed_by_default" {
     error_message = "A VPC of its own, in two zones."
   }
   assert {
-    condition     = length(aws_autoscaling_policy.requests) == 0
+    condition     = length(aws_autoscaling_policy.load) == 0 && !strcontains(base64decode(aws_launch_template.this.user_data), "put-metric-data")
     error_message = "One instance needs no scaling policy."
   }
   assert {
@@ -148,11 +148,14 @@ run "without_an_image_it_says_so" {
   expect_failures = [var.image_uri]
 }
 
-run "inferentia" {
+run "inferentia_with_a_replica_per_chip" {
   variables {
-    instance_type       = "inf2.24xlarge"
-    accelerator         = "neuron"
-    accelerator_devices = 6
+    instance_type        = "inf2.24xlarge"
+    accelerator          = "neuron"
+    accelerator_devices  = 6
+    max_instances        = 2
+    requests_per_replica = 3
+    serve_config         = "{}"
   }
 
   assert {
@@ -164,6 +167,34 @@ run "inferentia" {
   assert {
     condition     = !strcontains(base64decode(aws_launch_template.this.user_data), "--gpus")
     error_message = "There is no GPU."
+  }
+  assert {
+    condition     = strcontains(base64decode(aws_launch_template.this.user_data), "python -m hosts.ray --host 0.0.0.0 --port 3000 --neuron-cores 12 /etc/serve.yaml")
+    error_message = "Ray serves, and knows both cores of every chip."
+  }
+  assert {
+    condition     = strcontains(base64decode(aws_launch_template.this.user_data), base64encode(var.serve_config))
+    error_message = "The container gets Serve's config."
+  }
+  assert {
+    condition     = one(aws_autoscaling_policy.load[0].target_tracking_configuration).target_value == 18
+    error_message = "The group aims at a batch for each of the six replicas."
+  }
+}
+
+run "several_gpus" {
+  variables {
+    instance_type       = "g6.12xlarge"
+    accelerator_devices = 4
+    serve_config        = "{}"
+  }
+  assert {
+    condition     = strcontains(base64decode(aws_launch_template.this.user_data), "hosts.ray --host 0.0.0.0 --port 3000 --gpus 4 ")
+    error_message = "Ray serves, and knows every GPU."
+  }
+  assert {
+    condition     = strcontains(base64decode(aws_launch_template.this.user_data), "--gpus all") && strcontains(base64decode(aws_launch_template.this.user_data), "--shm-size 12g")
+    error_message = "The container sees them all, and has room for Ray's object store."
   }
 }
 
@@ -199,8 +230,23 @@ run "existing_network_spot_and_scaling" {
     error_message = "A spot instance waits for its notice."
   }
   assert {
-    condition     = aws_autoscaling_group.this.max_size == 4 && length(aws_autoscaling_policy.requests) == 1
+    condition     = aws_autoscaling_group.this.max_size == 4 && length(aws_autoscaling_policy.load) == 1
     error_message = "The group scales to four."
+  }
+  assert {
+    condition = one([
+      for policy in aws_autoscaling_policy.load[*].target_tracking_configuration[0].customized_metric_specification[0] :
+      strcontains(base64decode(aws_launch_template.this.user_data), "--namespace '${policy.namespace}' --metric-name '${policy.metric_name}'") &&
+      strcontains(base64decode(aws_launch_template.this.user_data), "--dimensions '${policy.metric_dimension[0].name}=${policy.metric_dimension[0].value}'")
+    ])
+    error_message = "The instances report the metric that the group scales on."
+  }
+  assert {
+    condition = anytrue([
+      for one in data.aws_iam_policy_document.instance.statement :
+      contains(one.actions, "cloudwatch:PutMetricData") && contains(flatten(one.condition[*].values), "StableDiffusion")
+    ])
+    error_message = "The instances may report it, in this namespace only."
   }
 }
 

@@ -28,6 +28,14 @@ mock_provider "aws" {
   mock_resource "aws_cloudwatch_log_group" {
     defaults = { arn = "arn:aws:logs:us-east-1:123456789012:log-group:mock" }
   }
+  mock_data "aws_eks_cluster" {
+    defaults = {
+      name          = "shared"
+      arn           = "arn:aws:eks:us-east-1:123456789012:cluster/shared"
+      vpc_config    = [{ vpc_id = "vpc-1" }]
+      access_config = [{ authentication_mode = "API_AND_CONFIG_MAP" }]
+    }
+  }
   mock_resource "aws_eks_cluster" {
     defaults = { arn = "arn:aws:eks:us-east-1:123456789012:cluster/mock" }
   }
@@ -105,21 +113,21 @@ run "encrypted_and_logged" {
     error_message = "The key rotates."
   }
   assert {
-    condition     = one(aws_eks_cluster.this.encryption_config).provider[0].key_arn == aws_kms_key.this[0].arn
+    condition     = one(aws_eks_cluster.this[0].encryption_config).provider[0].key_arn == aws_kms_key.this[0].arn
     error_message = "Kubernetes secrets are encrypted with it."
   }
   assert {
-    condition     = length(aws_eks_cluster.this.enabled_cluster_log_types) == 5
+    condition     = length(aws_eks_cluster.this[0].enabled_cluster_log_types) == 5
     error_message = "All five kinds of control plane logs."
   }
   assert {
-    condition     = alltrue([for d in aws_launch_template.system.block_device_mappings : d.ebs[0].encrypted == "true"])
+    condition     = alltrue([for d in aws_launch_template.system[0].block_device_mappings : d.ebs[0].encrypted == "true"])
     error_message = "Volumes are encrypted."
   }
   assert {
     condition = alltrue([
-      aws_launch_template.system.metadata_options[0].http_tokens == "required",
-      aws_launch_template.system.metadata_options[0].http_put_response_hop_limit == 1,
+      aws_launch_template.system[0].metadata_options[0].http_tokens == "required",
+      aws_launch_template.system[0].metadata_options[0].http_put_response_hop_limit == 1,
     ])
     error_message = "IMDSv2, out of the reach of pods."
   }
@@ -130,7 +138,7 @@ run "key_of_ones_own" {
     kms_key_arn = "arn:aws:kms:us-east-1:123456789012:key/1"
   }
   assert {
-    condition     = length(aws_kms_key.this) == 0 && aws_cloudwatch_log_group.cluster.kms_key_id == var.kms_key_arn
+    condition     = length(aws_kms_key.this) == 0 && aws_cloudwatch_log_group.cluster[0].kms_key_id == var.kms_key_arn
     error_message = "A key that is given is used, and none is made."
   }
 }
@@ -138,9 +146,9 @@ run "key_of_ones_own" {
 run "api_for_named_networks" {
   assert {
     condition = alltrue([
-      aws_eks_cluster.this.vpc_config[0].endpoint_private_access,
-      aws_eks_cluster.this.vpc_config[0].endpoint_public_access,
-      aws_eks_cluster.this.vpc_config[0].public_access_cidrs == toset(["203.0.113.0/24"]),
+      aws_eks_cluster.this[0].vpc_config[0].endpoint_private_access,
+      aws_eks_cluster.this[0].vpc_config[0].endpoint_public_access,
+      aws_eks_cluster.this[0].vpc_config[0].public_access_cidrs == toset(["203.0.113.0/24"]),
     ])
     error_message = "The public endpoint is for the named networks."
   }
@@ -151,7 +159,7 @@ run "private_api" {
     api_allowed_cidrs = []
   }
   assert {
-    condition     = !aws_eks_cluster.this.vpc_config[0].endpoint_public_access
+    condition     = !aws_eks_cluster.this[0].vpc_config[0].endpoint_public_access
     error_message = "No networks: no public endpoint."
   }
 }
@@ -184,7 +192,7 @@ run "rights" {
     error_message = "On all resources, the load balancer controller only looks."
   }
   assert {
-    condition     = aws_eks_access_entry.node.type == "EC2_LINUX"
+    condition     = aws_eks_access_entry.node[0].type == "EC2_LINUX"
     error_message = "Karpenter's nodes may join."
   }
 }
@@ -245,7 +253,7 @@ run "existing_vpc" {
     error_message = "Nothing of a network is made."
   }
   assert {
-    condition     = aws_eks_cluster.this.vpc_config[0].subnet_ids == toset(["subnet-1", "subnet-2"])
+    condition     = aws_eks_cluster.this[0].vpc_config[0].subnet_ids == toset(["subnet-1", "subnet-2"])
     error_message = "The cluster is in the subnets that were there."
   }
   assert {
@@ -258,10 +266,71 @@ run "existing_vpc" {
   }
 }
 
+run "existing_cluster" {
+  variables {
+    vpc_id             = "vpc-1"
+    private_subnet_ids = ["subnet-1", "subnet-2"]
+    public_subnet_ids  = ["subnet-3", "subnet-4"]
+    cluster            = "shared"
+    container_insights = false
+  }
+  assert {
+    condition = (
+      length(aws_eks_cluster.this) + length(aws_eks_node_group.system) + length(aws_eks_addon.node) +
+      length(aws_eks_addon.workload) + length(aws_ec2_tag.discovery) + length(aws_ec2_tag.private) == 0
+    )
+    error_message = "Nothing of the cluster is made or changed."
+  }
+  assert {
+    condition     = keys(aws_iam_role.node) == ["karpenter"] && keys(aws_iam_role.pod) == ["karpenter", "load-balancer"]
+    error_message = "The controllers that are installed get their rights, and nobody else."
+  }
+  assert {
+    condition     = aws_eks_pod_identity_association.this["karpenter"].cluster_name == "shared" && aws_eks_access_entry.node[0].cluster_name == "shared"
+    error_message = "They get them in that cluster."
+  }
+  assert {
+    condition     = strcontains(aws_iam_role_policy.pod["karpenter"].policy, "kubernetes.io/cluster/shared") && strcontains(aws_iam_role_policy.pod["load-balancer"].policy, "shared")
+    error_message = "Their rights are for what carries that cluster's name."
+  }
+  assert {
+    condition     = output.cluster_name == "shared" && output.vpc_id == "vpc-1"
+    error_message = "The installer is told the cluster's name."
+  }
+}
+
+run "existing_cluster_with_controllers" {
+  variables {
+    vpc_id               = "vpc-1"
+    private_subnet_ids   = ["subnet-1", "subnet-2"]
+    public_subnet_ids    = ["subnet-3", "subnet-4"]
+    cluster              = "shared"
+    container_insights   = false
+    existing_controllers = ["karpenter", "aws-load-balancer-controller"]
+  }
+  assert {
+    condition = (
+      length(aws_iam_role.node) + length(aws_iam_role.pod) + length(aws_sqs_queue.interruptions) +
+      length(aws_cloudwatch_event_rule.interruptions) + length(aws_cloudwatch_metric_alarm.this) + length(aws_eks_access_entry.node) == 0
+    )
+    error_message = "The cluster's own Karpenter has its queue, its nodes' role and its rights."
+  }
+}
+
+run "existing_cluster_of_another_vpc" {
+  command = plan
+  variables {
+    vpc_id             = "vpc-2"
+    private_subnet_ids = ["subnet-1", "subnet-2"]
+    cluster            = "shared"
+  }
+  expect_failures = [data.aws_eks_cluster.existing]
+}
+
 run "names_of_the_account_carry_the_region" {
   assert {
     condition = alltrue([
-      for role in concat(values(aws_iam_role.pod), values(aws_iam_role.node), [aws_iam_role.cluster]) :
+      for role in concat(values(aws_iam_role.pod), values(aws_iam_role.node), aws_iam_role.cluster) :
       startswith(role.name, "images-us-east-1-")
     ])
     error_message = "IAM is the account's: the same deployment in two regions must not collide."
