@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
+from schemathesis.core.failures import FailureGroup
 from schemathesis.specs.openapi import checks as openapi_checks
 from schemathesis.transport import asgi
 
 from api import openapi
 from api.app import Api
 from api.http.gateway import Asgi, Gateway
+from api.openai import stream
 from runnables.runnable import StableDiffusionRunnable
 from tests.long import LONG
 
@@ -120,3 +122,15 @@ async def _host(scope: object, receive: object, send: object) -> None:
 def test_every_answer_is_as_documented(case: schemathesis.Case, served: Asgi) -> None:
     response = asgi.ASGI_TRANSPORT.send(case, app=served)
     case.validate_response(response, checks=CHECKS)
+
+
+def test_events_of_a_stream_are_checked(served: Asgi, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = {"prompt": "x", "size": "64x64", "num_inference_steps": 1, "stream": True}
+    case = schema["/v1/images/generations"]["POST"].Case(body=body, media_type="application/json")
+    response = asgi.ASGI_TRANSPORT.send(case, app=served, timeout=100)
+    assert "event: image_generation.completed" in response.text
+    case.validate_response(response, checks=CHECKS)
+    monkeypatch.setattr(stream, "GENERATION", stream.Kind("image", "txt2img"))
+    response = asgi.ASGI_TRANSPORT.send(case, app=served, timeout=100)
+    with pytest.raises(FailureGroup):
+        case.validate_response(response, checks=CHECKS)
