@@ -19,6 +19,7 @@ from bentoml.validators import ContentType
 
 from api.configuration import settings_or_exit
 from api.http.gateway import Gateway
+from api.http.stopping import finish_first
 from runnables.parameters import AnyParameters, ImageToImage, Inpaint, TextToImage, Upscale
 from runnables.runnable import StableDiffusionRunnable
 from runnables.ticket import Inputs
@@ -42,6 +43,7 @@ class StableDiffusion:
         self.host = Host(
             settings, gateway, lambda watch: StableDiffusionRunnable(settings, observe=watch)
         )
+        finish_first(self.host.stop)
         self.host.start()
 
     @bentoml.on_shutdown

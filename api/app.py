@@ -20,12 +20,14 @@ from api.jobs.jobs import Jobs
 from api.jobs.routes import JobRoutes
 from api.mcp.routes import McpRoutes
 from api.native.routes import NativeRoutes
+from api.openai.answers import Keep
 from api.openai.routes import OpenAIRoutes
 from api.progress.live import Hub
 from api.progress.requests import Requests
 from api.webui.routes import WebUIRoutes
 from runnables.metrics import Metrics
 from runnables.runnable import Runnable
+from runnables.settings import Settings
 from ui import static
 
 logger = logging.getLogger(__name__)
@@ -49,6 +51,7 @@ class Api:
         self.generation = Generation(runnable, keys, requests, metrics)
         self._hub = hub
         self._links = Links(self.settings.jobs_folder / "links", self.settings.url_expiry_s)
+        self._elsewhere = _bucket(settings)
         self._metrics = metrics
         self._stopped = threading.Event()
 
@@ -78,7 +81,7 @@ class Api:
                 *NativeRoutes(generation).routes(),
                 *JobRoutes(self.jobs, generation).routes(),
                 *McpRoutes(self.jobs, generation).routes(),
-                *OpenAIRoutes(generation, hub, self._links).routes(),
+                *OpenAIRoutes(generation, hub, self._links, self._elsewhere).routes(),
                 *WebUIRoutes(generation, hub).routes(),
                 *(static.routes() if self.settings.ui else ()),
             ],
@@ -114,3 +117,12 @@ class Api:
                 logger.exception("the gauges could not be read; trying again")
             if self._stopped.wait(GAUGE_S):
                 return
+
+
+def _bucket(settings: Settings) -> Keep | None:
+    """Return what keeps images in S3, where the operator wants that; boto3 is imported then."""
+    if not settings.urls_s3:
+        return None
+    from api.http.bucket import Bucket
+
+    return Bucket(settings.urls_s3, settings.url_expiry_s).keep

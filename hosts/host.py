@@ -47,6 +47,7 @@ class Host:
         self.api = Api(self.runnable, metrics)
         self.app: ASGIApp = self.api.app()
         gateway.serve(self.app)
+        self._stopping, self._stopped = threading.Lock(), False
         #: set once the model is loaded, or cannot be
         self.settled = threading.Event()
 
@@ -55,8 +56,11 @@ class Host:
         threading.Thread(target=self._load, name="load", daemon=True).start()
 
     def stop(self) -> None:
-        """Finish what was accepted, then let go of everything. Blocks."""
-        self.api.stop()
+        """Finish what was accepted, then let go of everything. Blocks, also if called again."""
+        with self._stopping:
+            if not self._stopped:
+                self.api.stop()
+            self._stopped = True
 
     def _load(self) -> None:
         try:

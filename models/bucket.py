@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from runnables.checkpoints import manifest
+from runnables.settings import S3_FOLDER
 
 PART_BYTES = 64 << 20
 INDEX = "model_index.json"
@@ -42,7 +42,7 @@ class Location:
         Raises:
             ValueError: it is something else.
         """
-        found = re.fullmatch(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(.*))?", uri)
+        found = S3_FOLDER.fullmatch(uri)
         if not found:
             raise ValueError(f"{uri} is no place in S3; write s3://bucket/folder/")
         return cls(found[1], (found[2] or "").strip("/"))

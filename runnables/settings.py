@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from runnables.environment import EnvironmentSettings
@@ -27,6 +27,10 @@ Written by `python -m runnables --markdown > docs/settings.md`.
 EMBEDDED_MODEL = str(Path(__file__).resolve().parent.parent / "models" / "embedded")
 #: a path prefix: it begins with a slash and ends without one
 PATH_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+", re.ASCII)
+#: a bucket and a folder in it
+S3_FOLDER = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(.*))?")
+#: S3 refuses to presign for longer
+S3_EXPIRY_S = 7 * 24 * 3600
 MODEL_NAME = re.compile(r"[\w.-]{1,200}", re.ASCII)
 
 DeviceName = Literal["auto", "cpu", "cuda", "neuron"]
@@ -212,6 +216,11 @@ class Settings(EnvironmentSettings):
         le=30 * 24 * 3600,
         description="How long images are kept that OpenAI's `response_format=url` asks for",
     )
+    urls_s3: str = Field(
+        "",
+        description="`s3://bucket/prefix` that those images are put into; their addresses are "
+        "presigned ones of S3. Empty: this service keeps and answers them",
+    )
     transparent: Literal["opaque", "refuse"] = Field(
         "opaque",
         description="What happens to OpenAI's `background=transparent`, which no model here can "
@@ -252,6 +261,15 @@ class Settings(EnvironmentSettings):
         if plain and not PATH_PREFIX.fullmatch(plain):
             raise ValueError("it must look like /sd or /images/sd")
         return plain
+
+    @field_validator("urls_s3")
+    @classmethod
+    def _check_urls_s3(cls, folder: str, others: ValidationInfo) -> str:
+        if folder and not S3_FOLDER.fullmatch(folder):
+            raise ValueError("it must look like s3://bucket/prefix")
+        if folder and others.data.get("url_expiry_s", 0) > S3_EXPIRY_S:
+            raise ValueError("SD_URL_EXPIRY_S can be 7 days at most with it")
+        return folder
 
     @field_validator("trusted_proxies")
     @classmethod

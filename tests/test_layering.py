@@ -308,7 +308,7 @@ def test_what_is_planted_is_reported(copied: Path, name: str) -> None:
             path.write_text(before)
 
 
-def test_a_host_starts_without_torch() -> None:
-    late = {"torch", "gradio", "api.app"}
+def test_a_host_starts_without_torch_and_aws() -> None:
+    late = {"torch", "gradio", "api.app", "boto3"}
     code = f"import sys, service; sys.exit(bool({late} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -100,7 +100,7 @@ def check_values(content: Any, prefix: Loc = ()) -> None:
     while unseen:
         loc, value = unseen.pop()
         if reason := _unrepeatable(value):
-            raise InvalidInput(reason, loc=loc or ("body",))
+            raise Invalid([(loc or ("body",), reason)], 1)
         inner = _items(value)
         count += len(inner)
         if count > MAX_VALUES:

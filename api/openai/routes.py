@@ -31,13 +31,17 @@ class OpenAIRoutes:
 
     Args:
         hub: Streams hear of previews there.
-        links: It keeps the images of answers with addresses.
+        links: It keeps the images of answers with addresses, and answers these.
+        elsewhere: It keeps them in place of `links`, and returns whole addresses.
     """
 
-    def __init__(self, generation: Generation, hub: Hub, links: Links) -> None:
+    def __init__(
+        self, generation: Generation, hub: Hub, links: Links, elsewhere: answers.Keep | None = None
+    ) -> None:
         self._generation = generation
         self._hub = hub
         self._links = links
+        self._elsewhere = elsewhere
 
     def routes(self) -> list[Route]:
         """Return the routes, which are to be mounted at the root."""
@@ -94,6 +98,8 @@ class OpenAIRoutes:
 
     def _keep_for(self, request: Request) -> answers.Keep:
         """Return what keeps an image and returns its address, as this caller reaches us."""
+        if self._elsewhere:
+            return self._elsewhere
         base = str(request.base_url).rstrip("/")
         return lambda data, kind: f"{base}{FILES}{self._links.keep(data, kind)}"
 

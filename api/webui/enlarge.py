@@ -12,6 +12,8 @@ from api.webui.body import GenerationBody
 from runnables.errors import InvalidInput
 from runnables.parameters import MAX_IMAGES, Upscale
 
+#: our names of what extras call otherwise
+EXTRAS = {"upscaler": "upscaler_1", "scale": "upscaling_resize"}
 #: what the WebUI calls ours; the operator's models have one name
 NAMES = {"latent": "latent", "lanczos": "lanczos"}
 #: fields that request what is not here -> why
@@ -94,8 +96,7 @@ def parameters(body: Extras) -> Upscale:
     if body.upscaler_1 in SAME:
         raise InvalidInput("name an upscaler, such as Lanczos", loc=("upscaler_1",))
     wanted = {"upscaler": _ours(body.upscaler_1), "scale": body.upscaling_resize}
-    names = {"upscaler": "upscaler_1", "scale": "upscaling_resize"}
-    return validated(Upscale, wanted, names=names)
+    return validated(Upscale, wanted, names=EXTRAS)
 
 
 def hires(body: GenerationBody, native: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from runnables.errors import Loc
+from runnables.errors import Loc, UnknownName
 from runnables.samplers import names
 from runnables.samplers.names import Prediction, Sampler, plain, samplers
 
@@ -77,7 +77,8 @@ def resolve(
     for suffix in (*_SUFFIXES, ""):  # as in "Euler a Karras": such an ending wins over `schedule`
         if wanted.endswith(suffix) and (found := _known(wanted.removesuffix(suffix))):
             return _spaced(found, suffix[1:] or plain(schedule), prediction)
-    raise names.unknown(sampler, loc)
+    known = ", ".join(one["name"] for one in sampler_list())
+    raise UnknownName(f"there is no sampler {sampler!r}; known: {known}", loc=loc)
 
 
 def sampler_list() -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from api.http import presigned
 from hosts.queue import completion
 from hosts.queue.completion import Manifest
 
@@ -80,9 +81,7 @@ def _prompt(manifest: Manifest) -> str:
 
 def _link(s3: Any, url: str) -> str:
     bucket, _, key = url.removeprefix("s3://").partition("/")
-    given = {"Bucket": bucket, "Key": key}
-    link: str = s3.generate_presigned_url("get_object", Params=given, ExpiresIn=LINK_S)
-    return link
+    return presigned.address(s3, bucket, key, LINK_S)
 
 
 def server(s3: Any, bucket: str, prefix: str, port: int) -> ThreadingHTTPServer:
@@ -116,7 +115,9 @@ def main() -> None:
     found = re.fullmatch(r"s3://([^/]+)(?:/(.*))?", chosen.place)
     if not found:
         parser.error(f"{chosen.place} is no place in S3; write s3://bucket/prefix")
-    serving = server(boto3.client("s3"), found[1], found[2] or "", chosen.port)
+    serving = server(
+        boto3.client("s3", config=presigned.CONFIG), found[1], found[2] or "", chosen.port
+    )
     print(f"http://127.0.0.1:{serving.server_port}/")
     serving.serve_forever()
 

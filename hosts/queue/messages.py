@@ -270,7 +270,7 @@ def _checked(task: Task) -> Task:
 
 
 def _check_links(task: Task, count: int) -> None:
-    tasktype, loc = task.metadata.tasktype, (*CONTENT[task.form], "image_link")
+    tasktype, loc = task.metadata.tasktype, (*CONTENT[task.form], task.content.links_field)
     if task.kind == "txt2img" and count:
         raise InvalidInput(f"{tasktype} takes no input image", loc=loc)
     most = MAX_IMAGES if tasktype == "extra-batch-image" else 1

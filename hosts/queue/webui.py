@@ -87,6 +87,11 @@ class Content(NullIsAbsent, ABC):
         """Return the task's input images: base64, or addresses."""
         return linked(self.image_link)
 
+    @property
+    def links_field(self) -> str:
+        """The name of the field that they are in."""
+        return "image_link"
+
     @abstractmethod
     def parameters(
         self, kind: Task, embeddings: Sequence[str], native: Mapping[str, Any]
@@ -126,6 +131,10 @@ class Generated(GenerationBody, Content):
     def links(self) -> list[str]:
         return self.init_images or super().links()
 
+    @property
+    def links_field(self) -> str:
+        return "init_images" if self.init_images else super().links_field
+
     def parameters(
         self, kind: Task, embeddings: Sequence[str], native: Mapping[str, Any]
     ) -> AnyParameters:
@@ -144,6 +153,10 @@ class Enlarged(enlarge.Extras, Content):
     def links(self) -> list[str]:
         listed = [one.data for one in self.imageList]
         return listed or ([self.image] if self.image else super().links())
+
+    @property
+    def links_field(self) -> str:
+        return "imageList" if self.imageList else "image" if self.image else super().links_field
 
     def parameters(
         self, kind: Task, embeddings: Sequence[str], native: Mapping[str, Any]

@@ -97,7 +97,7 @@ class Library(Generic[T]):
     def _unknown(self, name: str) -> str:
         names = list(self.paths())
         close = difflib.get_close_matches(name, names, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
+        hint = f"; did you mean {close[0]!r}?" if close else ";"
         known = ", ".join(names) or f"none (the operator's {self._setting} is empty)"
         return f"there is no {self._field.removesuffix('s')} {name!r}{hint} known: {known}"
 

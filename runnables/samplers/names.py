@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, Literal, get_args
 
-from runnables.errors import InvalidInput, Loc, UnknownName
+from runnables.errors import InvalidInput, UnknownName
 
 #: what a model's output means; `flow` is the velocity of flow matching
 Prediction = Literal["epsilon", "v_prediction", "sample", "flow"]
@@ -178,15 +178,11 @@ def resolve(name: str) -> Sampler:
     """
     found = find(name)
     if found is None:
-        raise unknown(name)
+        close = difflib.get_close_matches(plain(name), samplers(), n=3, cutoff=0.4)
+        hint = f"; did you mean {', '.join(close)}?" if close else "."
+        why = f"there is no sampler {name!r}{hint} GET /samplers lists them"
+        raise UnknownName(why, loc=("scheduler",))
     return found
-
-
-def unknown(name: str, loc: Loc = ("scheduler",)) -> UnknownName:
-    """Return the error for a name that no sampler has; it proposes the closest ones."""
-    close = difflib.get_close_matches(plain(name), samplers(), n=3, cutoff=0.4)
-    hint = f"; did you mean {', '.join(close)}?" if close else "."
-    return UnknownName(f"there is no sampler {name!r}{hint} GET /samplers lists them", loc=loc)
 
 
 def check_fits(sampler: Sampler, prediction: Prediction) -> None:

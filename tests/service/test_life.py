@@ -118,12 +118,20 @@ def check_capacity_and_origins(server: Server) -> None:
 
 
 def check_that_a_stop_finishes_what_was_accepted(server: Server) -> None:
-    with ThreadPoolExecutor(1) as client:
+    """New connections are answered meanwhile, and told to come back."""
+    key = {"x-api-key": "secret"}
+    with ThreadPoolExecutor(2) as clients:
         body = {"prompt": "sea", "num_inference_steps": 60}
-        accepted = client.submit(post, server, body, **{"x-api-key": "secret"})
+        accepted = clients.submit(post, server, body, **key)
         assert until(lambda: active(server) == 1)
-        server.stop()
+        stopped = clients.submit(server.stop)
+        assert until(lambda: httpx.get(f"{server.url}/readyz").status_code == 503)
+        refused = post(server, QUICK, **key)
+        assert refused.status_code == 503
+        assert int(refused.headers["retry-after"]) >= 1
+        assert httpx.get(f"{server.url}/livez").status_code == 200
         assert accepted.result().status_code == 200
+        stopped.result()
 
 
 def test_an_unknown_setting_stops_the_start(tmp_path: Path) -> None:

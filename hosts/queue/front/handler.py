@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+from api.http import presigned
 from hosts.queue.front import status
 from hosts.queue.front.publish import Front, Refused
 from hosts.queue.front.settings import Settings
@@ -57,7 +58,8 @@ def front() -> Front:
     """Made once an instance."""
     import boto3
 
-    return Front(Settings.from_environment(), boto3.client("sns"), boto3.client("s3"))
+    s3 = boto3.client("s3", config=presigned.CONFIG)
+    return Front(Settings.from_environment(), boto3.client("sns"), s3)
 
 
 def route(door: Front, event: Event) -> dict[str, Any]:

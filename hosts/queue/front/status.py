@@ -8,6 +8,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 from pydantic import TypeAdapter, ValidationError
 
+from api.http import presigned
 from hosts.queue import completion, keys
 from hosts.queue.front.publish import Front, Refused
 from hosts.queue.messages import Name, Prefix
@@ -71,7 +72,4 @@ def _get(door: Front, key: str) -> bytes | None:
 
 def _link(door: Front, url: str) -> str:
     bucket, _, key = url.removeprefix("s3://").partition("/")
-    link: str = door.s3.generate_presigned_url(
-        "get_object", Params={"Bucket": bucket, "Key": key}, ExpiresIn=door.settings.link_s
-    )
-    return link
+    return presigned.address(door.s3, bucket, key, door.settings.link_s)

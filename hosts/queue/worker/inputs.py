@@ -44,7 +44,8 @@ class Reader:
             InvalidInput: one may not be read, is missing, too large or no image.
             Unreachable: try again later.
         """
-        content, sent = task.content, [self._image(link) for link in task.content.links()]
+        content = task.content
+        sent = [self._image(link, content.links_field) for link in content.links()]
         if not isinstance(content, Generated):
             return [Inputs(image) for image in sent]
         controls = [
@@ -55,7 +56,7 @@ class Reader:
         image = next(iter(sent), None)
         return [pictures.prepared(content, image, mask, content.units, controls)]
 
-    def _image(self, link: str, field: str = "image_link") -> Image:
+    def _image(self, link: str, field: str) -> Image:
         """RGB."""
         return codec.decode(self._read(link, field), max_pixels=self._max_pixels, field=field)
 

@@ -19,7 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from opentelemetry.trace import SpanKind
 
 from api.http import tracing
-from api.webui import catalog
+from api.webui import catalog, errors
 from hosts.queue import keys
 from hosts.queue.completion import Manifest, Status
 from hosts.queue.messages import Task, from_queue
@@ -136,7 +136,7 @@ class Lifecycle:
         try:
             return self._completed(current, task)
         except InvalidInput as error:
-            return self._manifest(task, delivery, "failed", error=error.message)
+            return self._manifest(task, delivery, "failed", error=errors.message(error))
         except (GenerationFailed, ConfigurationError) as error:
             if current.attempt < self.settings.attempts:
                 raise

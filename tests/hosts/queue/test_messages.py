@@ -14,7 +14,7 @@ from hosts.queue.front import handler, package
 from hosts.queue.front.publish import Front
 from hosts.queue.messages import from_queue, parse_object, read
 from hosts.queue.worker.inputs import Reader
-from runnables.errors import InvalidInput
+from runnables.errors import InvalidInput, UnsupportedImage
 from runnables.parameters import TextToImage, Upscale
 from runnables.settings import Settings
 from tests.hosts.queue import tasks
@@ -214,6 +214,14 @@ def test_a_link_with_a_key_too_long_is_the_tasks_fault() -> None:
     task = read(tasks.newer("x", "image-to-image", image_link="s3://bucket/" + "é" * 513))
     with pytest.raises(InvalidInput, match="1024 bytes"):
         reader.of(task)
+
+
+def test_an_image_that_is_none_is_named_as_it_was_sent() -> None:
+    reader = Reader(None, set(), Settings())
+    task = read(tasks.newer("x", "image-to-image", image_link=None, init_images=["%%%"]))
+    with pytest.raises(UnsupportedImage) as caught:
+        reader.of(task)
+    assert caught.value.loc == ("init_images",)
 
 
 @pytest.mark.parametrize(
