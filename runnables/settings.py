@@ -15,6 +15,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
+from runnables.accelerators.names import ACCELERATORS
 from runnables.environment import EnvironmentSettings
 
 PAGE = """# Settings
@@ -29,7 +30,6 @@ EMBEDDED_MODEL = str(Path(__file__).resolve().parent.parent / "models" / "embedd
 PATH_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+", re.ASCII)
 MODEL_NAME = re.compile(r"[\w.-]{1,200}", re.ASCII)
 
-DeviceName = Literal["auto", "cpu", "cuda", "neuron"]
 QUANTIZED = ("int8", "fp8")
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
 
@@ -71,7 +71,10 @@ class Settings(EnvironmentSettings):
         description="For a single-file checkpoint without the Hub: a diffusers folder of the same "
         "architecture, for configs and tokenizers",
     )
-    device: DeviceName = Field("auto", description="auto takes CUDA, then Neuron, then the CPU")
+    device: str = Field(
+        "auto",
+        description=f"{', '.join(ACCELERATORS)}, or auto: the first of these that is there",
+    )
     precision: Precision = Field("auto", description="auto is fp16 on CUDA, else fp32")
     quantize: str = Field(
         "",
@@ -244,6 +247,13 @@ class Settings(EnvironmentSettings):
         description="json: every line of the log is an object with time, level, logger, message, "
         "and the request's id and the name of its key",
     )
+
+    @field_validator("device")
+    @classmethod
+    def _check_device(cls, device: str) -> str:
+        if device not in ("auto", *ACCELERATORS):
+            raise ValueError(f"it must be one of auto, {', '.join(ACCELERATORS)}")
+        return device
 
     @field_validator("path_prefix")
     @classmethod
