@@ -73,7 +73,8 @@ class Settings(EnvironmentSettings):
     )
     device: str = Field(
         "auto",
-        description=f"{', '.join(ACCELERATORS)}, or auto: the first of these that is there",
+        description="auto takes the first of the others that is there. One of "
+        f"auto, {', '.join(ACCELERATORS)}",
     )
     precision: Precision = Field("auto", description="auto is fp16 on CUDA, else fp32")
     quantize: str = Field(
