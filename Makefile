@@ -10,8 +10,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEPLOY := .venv-deploy
 
-# uv installs, where it is there, and else pip.
-INSTALL := $(if $(shell command -v uv),uv pip install --python $(BIN)/python,$(BIN)/pip install --quiet)
+# uv installs, where it is there, and else pip. Neither compiles what nothing imports.
+INSTALL := $(if $(shell command -v uv),uv pip install --python $(BIN)/python,$(BIN)/pip install --quiet --no-compile)
 # The build of PyTorch: for NVIDIA GPUs where there is one, else the much smaller one for CPUs.
 # macOS has one build only. Another: make TORCH_INDEX=https://... serve
 CPU_ONLY := $(shell [ "$$(uname)" = Linux ] && ! command -v nvidia-smi >/dev/null && echo yes)

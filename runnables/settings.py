@@ -15,6 +15,7 @@ from typing import Literal
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import SettingsConfigDict
 
+from runnables.accelerators.names import ACCELERATORS
 from runnables.environment import EnvironmentSettings
 
 PAGE = """# Settings
@@ -33,7 +34,6 @@ S3_FOLDER = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(.*))?")
 S3_EXPIRY_S = 7 * 24 * 3600
 MODEL_NAME = re.compile(r"[\w.-]{1,200}", re.ASCII)
 
-DeviceName = Literal["auto", "cpu", "cuda", "neuron"]
 QUANTIZED = ("int8", "fp8")
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
 
@@ -75,7 +75,11 @@ class Settings(EnvironmentSettings):
         description="For a single-file checkpoint without the Hub: a diffusers folder of the same "
         "architecture, for configs and tokenizers",
     )
-    device: DeviceName = Field("auto", description="auto takes CUDA, then Neuron, then the CPU")
+    device: str = Field(
+        "auto",
+        description="auto takes the first of the others that is there. One of "
+        f"auto, {', '.join(ACCELERATORS)}",
+    )
     precision: Precision = Field("auto", description="auto is fp16 on CUDA, else fp32")
     quantize: str = Field(
         "",
@@ -253,6 +257,13 @@ class Settings(EnvironmentSettings):
         description="json: every line of the log is an object with time, level, logger, message, "
         "and the request's id and the name of its key",
     )
+
+    @field_validator("device")
+    @classmethod
+    def _check_device(cls, device: str) -> str:
+        if device not in ("auto", *ACCELERATORS):
+            raise ValueError(f"it must be one of auto, {', '.join(ACCELERATORS)}")
+        return device
 
     @field_validator("path_prefix")
     @classmethod

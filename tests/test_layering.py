@@ -53,7 +53,7 @@ ROOMS = {
     "errors": _room(
         "runnables.errors runnables.environment runnables.attention", never=HTTP | TORCH
     ),
-    "names": _room("runnables.samplers.names", "errors", HTTP | TORCH),
+    "names": _room("runnables.samplers.names runnables.accelerators.names", "errors", HTTP | TORCH),
     "values": _room(
         "runnables runnables.parameters runnables.settings runnables.ticket runnables.metrics "
         "runnables.collector runnables.version runnables.__main__",

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from hosts.queue.local import stand_in
+
 ROOT = Path(__file__).resolve().parents[1]
 REQUIREMENTS = ROOT / "requirements"
 #: importable from the repository, or from a folder that is put on sys.path
@@ -145,3 +147,7 @@ def test_an_import_that_is_not_declared_is_found() -> None:
     known = {"yaml": ["PyYAML"]}
     assert packages("import yaml.x, os, api.app", known) == {"yaml.x": {"pyyaml"}}
     assert packages("from strange import thing", known) == {"strange.thing": {"strange"}}
+
+
+def test_the_queue_demo_starts_a_stand_in_that_is_installed_for_it() -> None:
+    assert stand_in.KINDS[0] in declared(REQUIREMENTS / "queue-demo.txt")

@@ -1,61 +1,32 @@
-"""The accelerators are listed here, one line per kind of device."""
+"""The accelerators: one file or folder per kind of device, which `names` lists."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING
+import pkgutil
+from typing import TYPE_CHECKING, Any
+
+from runnables.accelerators.names import ACCELERATORS
 
 if TYPE_CHECKING:
     from runnables.accelerators.base import Accelerator
     from runnables.settings import Settings
 
 
-def _cpu(settings: Settings) -> Accelerator:
-    from runnables.accelerators.cpu.device import Cpu
-
-    return Cpu(settings)
-
-
-def _cuda(settings: Settings) -> Accelerator:
-    from runnables.accelerators.cuda.device import Cuda
-
-    return Cuda(settings)
-
-
-def _neuron(settings: Settings) -> Accelerator:
-    from runnables.accelerators.neuron.device import Neuron
-
-    return Neuron(settings)
-
-
-ACCELERATORS: dict[str, Callable[[Settings], Accelerator]] = {
-    "cpu": _cpu,
-    "cuda": _cuda,
-    "neuron": _neuron,
-}
-
-
 def choose(settings: Settings) -> Accelerator:
-    """Return the accelerator that SD_DEVICE names; `auto` tries CUDA, then Neuron, then the CPU.
+    """Return the accelerator that SD_DEVICE names; `auto` takes the first whose device is there.
 
     Raises:
         ConfigurationError: the device is not there, or cannot run in SD_PRECISION.
     """
-    import torch
-
-    from runnables.errors import ConfigurationError
-
-    name = settings.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "neuron" if _has_neuron() else "cpu"
-    if name not in ACCELERATORS:
-        raise ConfigurationError(
-            f"SD_DEVICE={name} is not supported here; known: {', '.join(ACCELERATORS)}",
-            loc=("SD_DEVICE",),
-        )
-    return ACCELERATORS[name](settings)
+    kind = _kind(settings.device) if settings.device != "auto" else _first_present()
+    accelerator: Accelerator = kind(settings)
+    return accelerator
 
 
-def _has_neuron() -> bool:
-    return Path("/dev/neuron0").exists()
+def _first_present() -> Any:
+    return next(kind for kind in map(_kind, ACCELERATORS) if kind.present())
+
+
+def _kind(name: str) -> Any:
+    """Return the class of a kind of device, whose module is imported now and not before."""
+    return pkgutil.resolve_name(ACCELERATORS[name])

@@ -1,4 +1,7 @@
-"""This protocol says what the engine needs of a device; there is one folder per kind of device."""
+"""This class says what the engine needs of a device; each kind of device has a subclass.
+
+A new kind is one file and its line in `names`. Its class is made with the settings alone.
+"""
 
 from __future__ import annotations
 
@@ -62,6 +65,11 @@ class Accelerator:
         self.dtype = dtype
         self.settings = settings
         self.freeing: Callable[[], None] = lambda: None
+
+    @classmethod
+    def present(cls) -> bool:
+        """Return whether this machine has such a device, so that SD_DEVICE=auto may take it."""
+        return True
 
     def load(self, source: str, config: str | None) -> Checkpoint:
         """Return the model that a setting names, in this device's number format, on the CPU.
@@ -156,7 +164,7 @@ class Accelerator:
 
     def is_out_of_memory(self, error: BaseException) -> bool:
         """Return whether the device ran out of memory, so that a smaller batch may succeed."""
-        if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):
+        if isinstance(error, torch.OutOfMemoryError | MemoryError):
             return True
         words = ("not enough memory", "can't allocate memory")  # PyTorch's on the CPU
         return isinstance(error, RuntimeError) and any(word in str(error) for word in words)

@@ -58,7 +58,9 @@ def body(number: int, example: str) -> tuple[str, dict[str, Any]]:
 def main() -> None:
     """Run the demonstration."""
     parser = argparse.ArgumentParser(prog="python -m hosts.queue.local.demo", description=__doc__)
-    parser.add_argument("--aws", choices=stand_in.KINDS, default="moto", help="the stand-in")
+    parser.add_argument(
+        "--aws", choices=stand_in.KINDS, default=stand_in.KINDS[0], help="the stand-in"
+    )
     parser.add_argument("--tasks", type=int, default=20)
     parser.add_argument("--output", type=Path, default=Path("output.queue-demo"))
     parser.add_argument("--example", type=Path, default=workers.ROOT / "input.jpg")

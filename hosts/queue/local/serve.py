@@ -45,7 +45,9 @@ def _leave(number: int, frame: FrameType | None) -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m hosts.queue.local.serve", description=__doc__)
-    parser.add_argument("--aws", choices=stand_in.KINDS, default="moto", help="the stand-in")
+    parser.add_argument(
+        "--aws", choices=stand_in.KINDS, default=stand_in.KINDS[0], help="the stand-in"
+    )
     parser.add_argument("--port", type=int, default=3001, help="0: any that is free")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--logs", type=Path, help="keep the logs in this folder")

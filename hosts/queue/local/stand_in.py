@@ -1,4 +1,4 @@
-"""Stand-ins of AWS on the loopback interface: moto's server, or ministack."""
+"""Stand-ins of AWS on the loopback interface: ministack, or moto's server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 REGION = "us-east-1"
-KINDS = ("moto", "ministack")
+KINDS = ("ministack", "moto")  # the first is what `make queue-demo` installs
 
 
 def free_port() -> int:

@@ -70,6 +70,10 @@ class Cuda(Accelerator):
         if self.static or self._graphs is not None:  # these want few batch sizes
             self.buckets = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64)
 
+    @classmethod
+    def present(cls) -> bool:
+        return torch.cuda.is_available()
+
     def prepare(self, family: Family) -> None:
         streamed = self.place(family)
         move(family, self.device, streamed)

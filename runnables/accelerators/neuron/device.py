@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -46,6 +47,10 @@ class Neuron(Accelerator):
         if CORES in os.environ:
             os.environ[CORES] = as_range(os.environ[CORES])
         super().__init__(torch.device("cpu"), torch.float32, settings)
+
+    @classmethod
+    def present(cls) -> bool:
+        return Path("/dev/neuron0").exists()
 
     def load(self, source: str, config: str | None) -> Checkpoint:
         from runnables.accelerators.neuron.compiled import load_compiled

@@ -75,7 +75,7 @@ def load(name: str, folder: Path, family: Family, adopt: Callable[[nn.Module], N
         raise _refusal(name, f"is for another model: its {different}")
     try:
         adopt(model)
-    except (torch.cuda.OutOfMemoryError, MemoryError) as error:
+    except (torch.OutOfMemoryError, MemoryError) as error:
         raise OverCapacity(f"no memory is left for the ControlNet {name!r}") from error
     return own.code(name, model, family)
 
