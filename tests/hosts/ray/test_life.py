@@ -18,6 +18,7 @@ from runnables.errors import Cancelled, DeadlineExceeded
 from runnables.parameters import TextToImage
 from runnables.runnable import StableDiffusionRunnable
 from runnables.ticket import NOTHING, Progress
+from tests.long import long
 from tests.service.server import Server
 from tests.service.test_life import SLOW, metric, until
 
@@ -98,6 +99,7 @@ def _delete(server: Server) -> None:
     assert until(lambda: httpx.get(url, timeout=60).json()["state"] == "cancelled")
 
 
+@long
 @pytest.mark.parametrize("cancel", [_leave, _delete])
 def test_a_cancel_reaches_the_engine_of_the_replica(
     server: Server, cancel: Callable[[Server], None]
