@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -87,13 +87,20 @@ class Replicas:
 
 @pytest.fixture
 def loop() -> Iterator[asyncio.AbstractEventLoop]:
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
+    """A loop on a thread of its own, which ends whatever is left in it."""
+    begun: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+
+    async def live() -> None:
+        end = asyncio.Event()
+        begun.set_result((asyncio.get_running_loop(), end))
+        await end.wait()
+
+    thread = threading.Thread(target=lambda: asyncio.run(live()))
     thread.start()
+    loop, end = begun.result()
     yield loop
-    loop.call_soon_threadsafe(loop.stop)
+    loop.call_soon_threadsafe(end.set)
     thread.join()
-    loop.close()
 
 
 @pytest.fixture
