@@ -378,8 +378,11 @@ def test_probes_and_metrics(system: Any) -> None:
     for path in ("livez", "readyz"):
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}") as answer:
             assert answer.status == 200
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
-        text = answer.read().decode()
+    end, text = time.monotonic() + PATIENCE_S, ""
+    # the manifest is there first, then the end is announced, then it is counted
+    while 'worker_tasks_total{outcome="completed"}' not in text and time.monotonic() < end:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+            text = answer.read().decode()
     assert 'worker_tasks_total{outcome="completed"}' in text and "sd_batch_rows" in text
     exposed = {s.name for family in text_string_to_metric_families(text) for s in family.samples}
     asked = set(re.findall(r"\b(?:worker|sd)_[a-z0-9_]+", DASHBOARD.read_text()))

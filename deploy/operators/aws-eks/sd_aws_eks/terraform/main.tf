@@ -1,5 +1,5 @@
-# A cluster for the service, or one that was there (`cluster`): network.tf, encryption.tf, cluster.tf, then what runs in it gets its
-# rights in identities.tf. GPU and Inferentia2 nodes are not here: Karpenter makes them, on request.
+# A cluster for the service, or one that was there: network.tf, encryption.tf, cluster.tf, then what runs
+# in it gets its rights in identities.tf. GPU and Inferentia2 nodes are not here: Karpenter makes them, on request.
 
 data "aws_caller_identity" "this" {}
 data "aws_partition" "this" {}
