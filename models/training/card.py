@@ -22,8 +22,8 @@ A latent diffusion model of {size:.1f} MB in Stable Diffusion's own layout (CLIP
 AutoencoderKL), trained from nothing on CPUs by [models/training](../training/README.md). It knows
 {things} things by name and by synonyms: animals, food, vehicles, buildings, objects, faces, people.
 A thing may be small or large, left, right, at the top or the bottom, on a coloured background or in
-one of {scene_count} scenes: {scenes}. It also knows {shapes} in {colours}. Words that it does not
-know are passed over. Native size is 128x128.
+one of {scene_count} scenes: {scenes}. It also knows {shapes} in {colours}. It ignores words
+that it does not know. Native size is 128x128; it was also trained on pictures of 256x256.
 
 ![Samples](samples.png)
 
@@ -32,19 +32,19 @@ The 48 prompts of this sheet, row by row: {everyday}.
 ## Measured
 
 {prompts} prompts that were not used in training, {steps} steps, guidance {guidance:g}, through
-diffusers' own pipeline. A picture counts as right in colour when most pixels of the place in
-question are nearest to the colour asked for; in the rest when a classifier says so that was trained
-apart, on composed pictures only (its own accuracy on compositions that it has not seen:
-{classifier:.1%}, over {classes} classes).
+diffusers' own pipeline. Colours are judged by the pixels: most of them must be nearest to the
+colour of the prompt. Everything else is judged by a classifier that was trained separately, on
+composed pictures only. Its own accuracy on compositions that it has not seen is {classifier:.1%},
+over {classes} classes.
 
 | sampler | {head} |
 |---|{rule}
 {rows}
 
 The captions above are of all kinds: small things, things at an edge, seldom ones. When only the
-name is given ("a castle"), {common[things]} common things are right in {common[thing]:.0%} (among
-the first five: {common[thing in five]:.0%}), and all {every[things]} in {every[thing]:.0%}
-({every[thing in five]:.0%}).
+name is given ("a castle"), the {common[things]} common things are right in {common[thing]:.1%}
+(among the first five: {common[thing in five]:.1%}), and all {every[things]} in {every[thing]:.1%}
+({every[thing in five]:.1%}).
 
 The autoencoder alone keeps a composition that it has not seen with a PSNR of {psnr:.1f} dB.
 

@@ -32,7 +32,7 @@ ENCODED = 48_000  # pictures of the bank that the UNet sees
 LARGE_EVERY = 5
 #: The steps in which common things are chosen most, and how often they are chosen, compared with
 #: the others, in these steps and after them.
-COMMON_FIRST, COMMON, COMMON_LATER = 12_500, 8.0, 0.25
+COMMON_FIRST, COMMON, COMMON_LATER = 12_500, 8.0, 0.5
 SHARES = {"thing": 0.84, "scene": 0.09, "shape": 0.07}  # of what the UNet sees
 GROUP = 32  # pictures encoded at a time
 
