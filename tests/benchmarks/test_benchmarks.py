@@ -88,14 +88,12 @@ def test_fairness_reports_every_situation(monkeypatch: pytest.MonkeyPatch) -> No
     assert "of the flood" in "".join(lines)
 
 
-def test_repeats_are_answered_from_memory_and_the_rest_is_generated(
+def test_repeats_are_answered_from_memory(
     tiny_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SD_THREADS", "1")
-    lines = list(repeats.run(tiny_model("sd1"), share=1.0, requests=12, clients=1, rounds=1))
-    assert {"| hit | 8 |", "| generated | 4 |"} <= set(lines)
-    lines = list(repeats.run(tiny_model("sd1"), share=0.0, requests=2, clients=1, rounds=1))
-    assert lines[3] == "| generated | 2 |"
+    lines = list(repeats.run(tiny_model("sd1"), share=1.0, requests=8, clients=1, rounds=1))
+    assert {"| hit | 4 |", "| generated | 4 |"} <= set(lines)
 
 
 def test_the_share_of_the_limit_is_less_than_all(
