@@ -43,7 +43,7 @@ APPLYING = tuple(f"deploy/check/{name}.py" for name in STEPS)
 CODE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "serve": (SERVE, (*NEURON, QUANTIZE, "models/training")),
     "quantize": ((QUANTIZE,), ()),
-    "neuron": (("runnables/accelerators/neuron",), ()),
+    "neuron": (("runnables/accelerators/neuron", "models"), ("models/training",)),
     "ray": (("hosts/ray",), ()),
     "ui": (("ui",), ()),
     "load": (LOAD, ()),
