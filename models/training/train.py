@@ -22,7 +22,7 @@ from models.training.bank import ENLARGED, LARGE, bank
 from models.training.run import RANK, join
 from models.training.text import train_text
 from models.training.tokenizer import train_tokenizer
-from models.training.unet import save_checkpoint, train_unet
+from models.training.unet import average, save_checkpoint, train_unet
 from models.training.vae import train_decoder, train_vae
 from runnables.checkpoints import manifest
 
@@ -49,6 +49,7 @@ def main() -> None:
         "decoder": lambda: train_decoder(out, work, chosen.decoder_steps, pictures, seed),
         "manifest": lambda: manifest.write(out, source=SOURCE) if RANK == 0 else None,
         "save-unet": lambda: save_checkpoint(out, work),
+        "average": lambda: average(out, chosen.earlier, chosen.share),
     }
     for stage in STAGES if chosen.stage == "all" else [chosen.stage]:
         stages[stage]()
@@ -65,9 +66,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--stage",
-        choices=[*STAGES, "all", "save-unet"],
+        choices=[*STAGES, "all", "save-unet", "average"],
         default="all",
-        help="save-unet writes the averaged weights of an unfinished UNet run",
+        help="save-unet writes the averaged weights of an unfinished UNet run; "
+        "average mixes the UNet with that of an earlier model folder",
     )
     parser.add_argument("--out", type=Path, default=EMBEDDED, help="model folder")
     parser.add_argument("--work", type=Path, default=Path("output.training"), help="checkpoints")
@@ -76,6 +78,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--decoder-steps", type=int, default=2000)
     parser.add_argument("--text-steps", type=int, default=900)
     parser.add_argument("--unet-steps", type=int, default=5000)
+    parser.add_argument("--earlier", type=Path, default=EMBEDDED, help="the folder for average")
+    parser.add_argument("--share", type=float, default=0.2, help="the earlier UNet's share")
     parser.add_argument("--pictures", type=int, default=48_000, help="pictures in the bank")
     parser.add_argument("--batch", type=int, default=32, help="rows per UNet step")
     return parser

@@ -209,3 +209,20 @@ def save_checkpoint(out: Path, work: Path) -> None:
     ema = torch.load(work / "unet.pt", map_location="cpu")["ema"]
     unet.load_state_dict({k: v.to(like[k].dtype) for k, v in ema.items()})
     save_pipeline(out, unet)
+
+
+def average(out: Path, earlier: Path, share: float) -> None:
+    """Mix the UNet with that of an earlier model folder, which has this share of the weights.
+
+    Weights of one run may be averaged where they lie in the same basin (arXiv:2203.05482). The
+    earlier ones are sharper on common things, the later ones know seldom things and larger sizes.
+    """
+    from diffusers import UNet2DConditionModel
+
+    unet = UNet2DConditionModel.from_pretrained(out / "unet", torch_dtype=torch.float32)
+    before = UNet2DConditionModel.from_pretrained(earlier / "unet", torch_dtype=torch.float32)
+    mixed = before.state_dict()
+    for name, weight in unet.state_dict().items():
+        mixed[name] = torch.lerp(weight, mixed[name], share)
+    unet.load_state_dict(mixed)
+    save_pipeline(out, unet)
