@@ -217,12 +217,14 @@ def average(out: Path, earlier: Path, share: float) -> None:
     Weights of one run may be averaged where they lie in the same basin (arXiv:2203.05482). The
     earlier ones are sharper on common things, the later ones know seldom things and larger sizes.
     """
-    from diffusers import UNet2DConditionModel
+    from safetensors.torch import load_file
 
-    unet = UNet2DConditionModel.from_pretrained(out / "unet", torch_dtype=torch.float32)
-    before = UNet2DConditionModel.from_pretrained(earlier / "unet", torch_dtype=torch.float32)
-    mixed = before.state_dict()
-    for name, weight in unet.state_dict().items():
-        mixed[name] = torch.lerp(weight, mixed[name], share)
-    unet.load_state_dict(mixed)
+    later, before = (
+        load_file(folder / "unet" / "diffusion_pytorch_model.safetensors")
+        for folder in (out, earlier)
+    )
+    unet = build_unet()
+    unet.load_state_dict(
+        {name: torch.lerp(later[name].float(), before[name].float(), share) for name in later}
+    )
     save_pipeline(out, unet)
