@@ -120,7 +120,7 @@ async def _host(scope: object, receive: object, send: object) -> None:
     suppress_health_check=list(HealthCheck),
 )
 def test_every_answer_is_as_documented(case: schemathesis.Case, served: Asgi) -> None:
-    response = asgi.ASGI_TRANSPORT.send(case, app=served)
+    response = asgi.ASGI_TRANSPORT.send(case, app=served, timeout=100)
     case.validate_response(response, checks=CHECKS)
 
 

@@ -64,7 +64,7 @@ def test_from_start_to_stop(tmp_path: Path) -> None:
     """One server, as starts are dear: while it loads, when it works, and how it ends."""
     settings = {
         "SD_API_KEYS": "secret,other",
-        "SD_MAX_QUEUE_S": "0.05",
+        "SD_MAX_QUEUE_S": "0.001",
         "SD_CORS_ORIGINS": "https://app.example",
         "SD_LOG_FORMAT": "json",
         "SD_DRAIN_S": "60",

@@ -118,7 +118,7 @@ def runnable(replicas: Replicas, loop: asyncio.AbstractEventLoop) -> RemoteRunna
 
 
 def ended(runnable: RemoteRunnable, **options: Any) -> BaseException | None:
-    return runnable.submit(ASKED, **options).future.exception(timeout=10)
+    return runnable.submit(ASKED, **options).future.exception(timeout=60)
 
 
 async def forever() -> AsyncIterator[Any]:
@@ -142,7 +142,7 @@ def test_a_request_under_way_when_the_service_stops_can_be_sent_again(
     while left.progress is not STEP:
         time.sleep(0.001)
     cancelled.cancel()
-    assert isinstance(cancelled.future.exception(timeout=10), Cancelled)
+    assert isinstance(cancelled.future.exception(timeout=60), Cancelled)
     assert not runnable.drain(0)
     runnable.close()
     assert left.future.done(), "close waits, so that jobs can be written down"
@@ -159,7 +159,7 @@ def test_a_request_that_is_cancelled_before_it_begins_ends(
     ticket = runnable.submit(ASKED)
     ticket.cancel()
     go.set()
-    assert isinstance(ticket.future.exception(timeout=10), Cancelled)
+    assert isinstance(ticket.future.exception(timeout=60), Cancelled)
 
 
 @pytest.mark.parametrize(

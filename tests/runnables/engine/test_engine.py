@@ -253,7 +253,7 @@ def test_drain_finishes_what_was_accepted_and_refuses_the_rest(start: Start) -> 
     runnable = start("sd1")
     tickets = [runnable.submit(wanted(10)) for _ in range(5)]
     assert runnable.drain(60)
-    assert all(isinstance(ticket.future.result(timeout=5), Result) for ticket in tickets)
+    assert all(isinstance(ticket.future.result(timeout=60), Result) for ticket in tickets)
     assert not runnable.ready
     with pytest.raises(NotReady):
         runnable.submit(wanted())
@@ -274,7 +274,7 @@ def test_close_ends_what_is_left(start: Start) -> None:
     runnable.close()
     for ticket in tickets:
         with pytest.raises(NotReady):
-            ticket.future.result(timeout=5)
+            ticket.future.result(timeout=60)
 
 
 @pytest.mark.parametrize(

@@ -155,14 +155,14 @@ def test_drained_and_closed(slow: Make, photo: Image.Image) -> None:
     runnable, _ = slow()
     accepted = runnable.submit(Upscale(), Inputs(photo))
     assert runnable.drain(30)
-    assert accepted.future.result(timeout=1).images
+    assert accepted.future.result(timeout=60).images
     with pytest.raises(NotReady):
         runnable.submit(Upscale(), Inputs(photo))
     runnable, _ = slow()
     left = [runnable.submit(Upscale(), Inputs(photo)) for _ in range(5)]
     left.append(runnable.submit(drawing(2, hires=Hires(upscaler="slow"))))
     runnable.close()
-    assert {type(ticket.future.exception(timeout=5)) for ticket in left} == {NotReady}
+    assert {type(ticket.future.exception(timeout=60)) for ticket in left} == {NotReady}
 
 
 @pytest.mark.parametrize(
