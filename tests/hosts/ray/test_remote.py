@@ -38,11 +38,13 @@ class Messages:
 
     def __init__(self, made: AsyncIterator[Any]) -> None:
         self._made = made
+        self.cancelled = False
 
     def __aiter__(self) -> AsyncIterator[Any]:
         return self._made
 
-    def cancel(self) -> None: ...
+    def cancel(self) -> None:
+        self.cancelled = True
 
 
 class Sent:
@@ -67,6 +69,7 @@ class Replicas:
         self.generated: Callable[[], AsyncIterator[Any]]
         self.planned: Callable[[], Any]
         self.broadcasts: dict[str, Any] = {}
+        self.sent: list[Messages] = []
 
     def options(self, **_: object) -> Replicas:
         return self
@@ -79,7 +82,8 @@ class Replicas:
         class Method:
             def remote(_, *given: object) -> Any:
                 if method == "generate":
-                    return Messages(self.generated())
+                    self.sent.append(Messages(self.generated()))
+                    return self.sent[-1]
                 return self.planned()
 
         return Method()
@@ -143,6 +147,7 @@ def test_a_request_under_way_when_the_service_stops_can_be_sent_again(
         time.sleep(0.001)
     cancelled.cancel()
     assert isinstance(cancelled.future.exception(timeout=60), Cancelled)
+    assert [messages.cancelled for messages in replicas.sent] == [True, False], "Ray is told"
     assert not runnable.drain(0)
     runnable.close()
     assert left.future.done(), "close waits, so that jobs can be written down"
