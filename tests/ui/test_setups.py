@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -84,6 +85,78 @@ def test_a_key_is_asked_for_before_anything_is_sent(locked: Page) -> None:
     page.driver.execute_script("sessionStorage.clear()")
     page.load()
     page.until(lambda: page.shown("#key-dialog"))
+
+
+#: the service answers with one byte, and with "slow" only when told to
+ANSWERS = """
+let answerSlow;
+window.fetch = (address) => {
+  const answer = () => new Response(new Blob(["x"]));
+  if (!String(address).includes("slow")) return Promise.resolve(answer());
+  return new Promise((resolve) => (answerSlow = () => resolve(answer())));
+};
+"""
+
+
+def run(page: Page, script: str) -> Any:
+    """Return what the script gives to `done`, with the page's own modules."""
+    return page.driver.execute_async_script(f"(async (done) => {{{script}}})(arguments[0])")
+
+
+def test_files_loaded_with_a_key_are_freed(locked: Page) -> None:
+    enter(locked, "secret")
+    locked.until_ready()
+    made, freed, again = run(
+        locked,
+        f"""{ANSWERS}
+        const freed = [];
+        URL.revokeObjectURL = (address) => freed.push(address);
+        const {{source, forget}} = await import("./pictures.js");
+        forget();
+        const made = [];
+        for (let i = 0; i < 70; i += 1) made.push(await source({{path: `jobs/${{i}}`}}));
+        await new Promise((resolve) => setTimeout(resolve));
+        done([made, freed, await source({{path: "jobs/69"}})]);""",
+    )
+    assert [address for address in freed if address in made] == made[:10]
+    assert again == made[69]
+
+
+def test_the_download_is_the_picture_that_is_shown(locked: Page) -> None:
+    """A picture that was chosen before may come later."""
+    enter(locked, "secret")
+    locked.until_ready()
+    right, offered, name = run(
+        locked,
+        f"""{ANSWERS}
+        const {{Stage}} = await import("./stage.js");
+        const picture = (path) => ({{
+          id: path, path, task: "txt2img", parameters: {{prompt: path}}, seed: 1,
+          width: 64, height: 64, type: "image/png", filtered: false, hint: "",
+        }});
+        const stage = new Stage();
+        const first = stage.show(picture("slow"));
+        await stage.show(picture("fast"));
+        const link = document.querySelector("[data-action=download]");
+        const right = link.href;
+        answerSlow();
+        await first;
+        done([right, link.href, link.download]);""",
+    )
+    assert offered == right
+    assert "fast" in name
+
+
+def test_pictures_that_are_asked_for_twice_are_shown_once(locked: Page) -> None:
+    enter(locked, "secret")
+    locked.until_ready()
+    locked.ask("two hills", 1)
+    locked.generate()
+    twice = "for (const _ of [1, 2]) document.querySelector('#others').click()"
+    locked.driver.execute_script(twice)
+    locked.until(lambda: locked.all("#history img[src^=blob]"))
+    shown = [one.get_attribute("data-id") for one in locked.all("#history button[data-id]")]
+    assert len(shown) == len(set(shown)) > 0
 
 
 @contextmanager

@@ -13,23 +13,27 @@ export class History {
   /** @type {Picture[]} newest first */
   pictures = [];
   #next = "";
+  /** Counts the calls of `load`: a page that an earlier one asked for comes too late. */
+  #loads = 0;
 
   /**
    * @param {() => string} prefix What the ids of the page's own jobs begin with.
    * @param {(picture: Picture) => void} chosen
+   * @param {(act: () => Promise<void>) => Promise<void>} attempt It does something, and says what went wrong.
    */
-  constructor(prefix, chosen) {
+  constructor(prefix, chosen, attempt) {
     this.prefix = prefix;
     this.chosen = chosen;
     this.root = find("#history");
     this.grid = find("ul", this.root);
     this.others = /** @type {HTMLInputElement} */ (find("#others"));
-    this.others.addEventListener("change", () => this.load());
-    find(".more", this.root).addEventListener("click", () => this.#more());
+    this.others.addEventListener("change", () => attempt(() => this.load()));
+    find(".more", this.root).addEventListener("click", () => attempt(() => this.#more()));
   }
 
   /** Show the newest pictures. */
   async load() {
+    this.#loads += 1;
     this.pictures = [];
     this.#next = "";
     this.grid.replaceChildren();
@@ -38,7 +42,7 @@ export class History {
 
   /** Put the pictures of a job that has just ended before all others. */
   add(/** @type {any} */ job) {
-    const found = picturesOf(job).filter((picture) => !this.pictures.some(({ id }) => id === picture.id));
+    const found = this.#missing(picturesOf(job));
     this.pictures.unshift(...found);
     this.grid.prepend(...found.map((picture) => this.#thumbnail(picture)));
     this.#tidy();
@@ -61,12 +65,19 @@ export class History {
   async #more() {
     const own = this.others.checked ? "" : `&prefix=${this.prefix()}`;
     const cursor = this.#next && `&cursor=${this.#next}`;
+    const loads = this.#loads;
     const page = await api.json(`jobs?state=succeeded&limit=${PER_PAGE}${own}${cursor}`);
-    const found = page.jobs.flatMap(picturesOf);
+    if (loads !== this.#loads) return;
+    const found = this.#missing(page.jobs.flatMap(picturesOf));
     this.#next = page.next ?? "";
     this.pictures.push(...found);
-    this.grid.append(...found.map((/** @type {Picture} */ picture) => this.#thumbnail(picture)));
+    this.grid.append(...found.map((picture) => this.#thumbnail(picture)));
     this.#tidy();
+  }
+
+  /** Return those that are not shown yet. */
+  #missing(/** @type {Picture[]} */ pictures) {
+    return pictures.filter((picture) => !this.pictures.some(({ id }) => id === picture.id));
   }
 
   #tidy() {

@@ -2,6 +2,7 @@
 
 import * as api from "./api.js";
 import { find } from "./page.js";
+import { forget } from "./pictures.js";
 
 /**
  * Ask for a key until the service knows it. Return whether there is one now.
@@ -45,6 +46,7 @@ async function check(/** @type {string} */ value) {
   api.setKey(value, /** @type {HTMLInputElement} */ (find("#keep-key")).checked);
   try {
     await api.json("loras");
+    forget();
     return "";
   } catch (error) {
     api.setKey(before);

@@ -47,12 +47,14 @@ export class Lightbox {
     const link = /** @type {HTMLAnchorElement} */ (find("a", this.dialog));
     image.alt = title(picture);
     find("p", this.dialog).textContent = `${title(picture)} · ${summary(picture)}`;
-    link.download = fileName(picture);
     for (const button of all("[data-move]", this.dialog)) {
       const there = this.beside(picture, Number(button.dataset.move));
       /** @type {HTMLButtonElement} */ (button).disabled = !there;
     }
     await show(image, picture);
-    link.href = await source(picture).catch(() => "#");
+    const address = await source(picture).catch(() => "#");
+    if (this.#picture !== picture) return;
+    link.download = fileName(picture);
+    link.href = address;
   }
 }

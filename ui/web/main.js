@@ -26,10 +26,12 @@ const RETRY_MS = 1500;
 
 const form = new Form();
 const stage = new Stage();
-const history = new History(prefix, choose);
+const history = new History(prefix, choose, attempt);
 const lightbox = new Lightbox((picture, step) => history.beside(picture, step), choose);
 const queue = new Queue(prefix(), { moved: (job, preview) => stage.follow(job, preview), ended, chosen: watch });
 const generate = /** @type {HTMLButtonElement} */ (find("#generate"));
+/** Pictures that jobs began with stay in memory while there are at most so many. */
+const INPUTS = 20;
 /** @type {Map<string, Blob>} job's id -> the picture that it began with */
 const inputs = new Map();
 
@@ -99,6 +101,7 @@ async function submit() {
     const job = await api.submit({ task, id, parameters }, files);
     const first = files.find(({ name }) => name === "img");
     if (first) inputs.set(job.id, first.data);
+    if (inputs.size > INPUTS) inputs.delete([...inputs.keys()][0]);
     if (parameters.prompt) form.prompts.keep(parameters.prompt);
     if (queue.jobs.length === 0) stage.live = true;
     queue.add(job);
@@ -137,7 +140,7 @@ async function stop() {
 /** @param {Picture} picture */
 function choose(picture) {
   if (stage.comparing && picture.id !== stage.picture?.id) {
-    source(picture).then((address) => stage.compare(address, title(picture)));
+    attempt(async () => stage.compare(await source(picture), title(picture)));
     return;
   }
   stage.show(picture);
@@ -159,11 +162,18 @@ const ACTIONS = {
     if (stage.comparing) return stage.stopComparing();
     const input = inputs.get(picture.id.split("/")[0]);
     const other = history.beside(picture, 1) ?? history.beside(picture, -1);
-    if (input) stage.compare(URL.createObjectURL(input), "the picture it began with");
+    if (input) compareWith(input);
     else if (other) stage.compare(await source(other), title(other));
     else stage.note("There is no other picture to compare with yet.");
   },
 };
+
+/** Compare the picture with the one it began with. */
+function compareWith(/** @type {Blob} */ input) {
+  const address = URL.createObjectURL(input);
+  stage.before.addEventListener("load", () => URL.revokeObjectURL(address), { once: true });
+  stage.compare(address, "the picture it began with");
+}
 
 /**
  * Start from a picture.

@@ -43,7 +43,9 @@ function ownParameters(job, image) {
   return { ...job.parameters, seed: image.seed, num_images_per_prompt: 1 };
 }
 
-/** @type {Map<string, Promise<string>>} addresses of files that were loaded with the key */
+/** Files that were loaded with a key stay in memory while there are at most so many. */
+const KEPT = 60;
+/** @type {Map<string, Promise<string>>} their addresses by path, the one that was used last at the end */
 const loaded = new Map();
 
 /**
@@ -52,12 +54,29 @@ const loaded = new Map();
  * @param {Picture} picture
  * @returns {Promise<string>}
  */
-export async function source(picture) {
-  if (!api.key()) return api.ROOT + picture.path;
-  const address = loaded.get(picture.path) ?? blob(picture).then((file) => URL.createObjectURL(file));
-  loaded.set(picture.path, address);
-  address.catch(() => loaded.delete(picture.path));
+export async function source({ path }) {
+  if (!api.key()) return api.ROOT + path;
+  const address = loaded.get(path) ?? api.call(path).then(async (answer) => URL.createObjectURL(await answer.blob()));
+  loaded.delete(path);
+  loaded.set(path, address);
+  address.then(free, () => loaded.delete(path));
   return address;
+}
+
+/** Free the files that were used longest ago. A link may still offer one: that one stays. */
+async function free() {
+  for (const [path, promised] of [...loaded].slice(0, -KEPT)) {
+    const address = await promised.catch(() => "");
+    if (document.querySelector(`a[href="${address}"]`)) continue;
+    loaded.delete(path);
+    URL.revokeObjectURL(address);
+  }
+}
+
+/** Free all files, because another key may not see them. */
+export function forget() {
+  for (const address of loaded.values()) address.then(URL.revokeObjectURL, () => {});
+  loaded.clear();
 }
 
 /**
@@ -77,5 +96,7 @@ export async function blob(picture) {
 export async function show(element, picture) {
   element.dataset.picture = picture.id;
   const address = await source(picture).catch(() => "");
-  if (address && element.dataset.picture === picture.id) element.src = address;
+  if (!address || element.dataset.picture !== picture.id) return;
+  if (address.startsWith("blob:")) element.loading = "eager"; // it may be freed later
+  element.src = address;
 }

@@ -39,9 +39,11 @@ export class Stage {
     this.image.alt = title(picture);
     this.#describe(picture);
     await show(this.image, picture);
+    const address = await source(picture).catch(() => "#");
+    if (this.picture !== picture) return;
     const link = /** @type {HTMLAnchorElement} */ (find("[data-action=download]", this.root));
     link.download = fileName(picture);
-    link.href = await source(picture).catch(() => "#");
+    link.href = address;
   }
 
   /**
