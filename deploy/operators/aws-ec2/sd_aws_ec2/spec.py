@@ -145,7 +145,7 @@ class Ec2Spec(Spec):
 
     @property
     def host(self) -> Literal["bentoml", "ray"]:
-        """The host in the container: Ray where there are several accelerators, with a replica each."""
+        """The host in the container: Ray where each of several accelerators gets a replica."""
         return "ray" if self.instance.devices > 1 else "bentoml"
 
     @property
