@@ -1,4 +1,4 @@
-"""An agent's way in: the Model Context Protocol, with the official SDK (`pip install mcp httpx2`).
+"""An MCP client for an agent, with the official SDK (`pip install mcp httpx2`).
 
     python examples/mcp_client.py http://127.0.0.1:3000 "View of a cyberpunk city" output.jpg
 

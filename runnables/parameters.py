@@ -27,6 +27,7 @@ from runnables.samplers.names import DEFAULT, Sampler, resolve
 MAX_SEED = 2**53 - 1  # the largest integer that JavaScript holds exactly
 RANDOM_SEED = -1  # what the WebUI and other programs send for "any seed"
 SIZE_MULTIPLE = 8  # the VAE halves the image three times
+MULTIPLES = "a multiple of 8 (of 16 for Stable Diffusion 3, FLUX.1 and Z-Image)"
 MAX_SIZE = 4096
 MAX_CONTROLNETS = 3
 MAX_IMAGES = 10  # of one request, as at OpenAI
@@ -210,7 +211,7 @@ class Parameters(BaseModel):
         description="compel reads weights in both prompts, such as `a (red)1.4 cat-- on grass`, "
         "`.and()` and `.blend()` (https://github.com/damian0815/compel); webui reads those of the "
         "Stable Diffusion WebUI, such as `a (red:1.4) cat on [grass]`. plain: every character "
-        "means itself. Prompts of more than 77 tokens are encoded whole in each syntax.",
+        "is part of the text. Prompts of more than 77 tokens are encoded whole in each syntax.",
     )
     clip_skip: int = Field(
         0,
@@ -306,10 +307,10 @@ class TextToImage(Parameters):
 
     task: ClassVar[Task] = "txt2img"
     height: Size | None = Field(
-        None, description="Pixels, a multiple of 8. Default: the model's native size."
+        None, description=f"Pixels, {MULTIPLES}. Default: the model's native size."
     )
     width: Size | None = Field(
-        None, description="Pixels, a multiple of 8. Default: the model's native size."
+        None, description=f"Pixels, {MULTIPLES}. Default: the model's native size."
     )
     hires: Hires | None = Field(
         None,
@@ -345,7 +346,7 @@ class ImageToImage(TextToImage):
     task: ClassVar[Task] = "img2img"
     height: Size | None = Field(
         None,
-        description="Pixels, a multiple of 8. Default: the input's shape, scaled to `width` or, "
+        description=f"Pixels, {MULTIPLES}. Default: the input's shape, scaled to `width` or, "
         "without it, to the model's native area.",
     )
     width: Size | None = Field(None, description="As `height`.")

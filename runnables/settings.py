@@ -62,7 +62,7 @@ class Settings(EnvironmentSettings):
         0.0,
         ge=0,
         description="Memory for the weights of all models that are loaded at once, SD_MODEL's "
-        "included; the least recently used makes room. 0: all stay",
+        "included; of the others the least recently used makes room. 0: all stay",
     )
     idle_unload_s: float = Field(
         0.0,
@@ -185,7 +185,7 @@ class Settings(EnvironmentSettings):
     anonymous: Literal["together", "address"] = Field(
         "together",
         description="Callers without a key share the machine as one caller, or as one per "
-        "`address` (behind a proxy all have the proxy's)",
+        "`address` (behind a proxy that SD_TRUSTED_PROXIES does not name all have the proxy's)",
     )
     fetch_hosts: str = Field(
         "",

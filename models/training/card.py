@@ -41,7 +41,7 @@ over {classes} classes.
 |---|{rule}
 {rows}
 
-The captions above are of all kinds: small things, things at an edge, seldom ones. When only the
+The captions above are of all kinds: small things, things at an edge, rare things. When only the
 name is given ("a castle"), the {common[things]} common things are right in {common[thing]:.1%}
 (among the first five: {common[thing in five]:.1%}), and all {every[things]} in {every[thing]:.1%}
 ({every[thing in five]:.1%}).
@@ -70,7 +70,7 @@ An image of {steps} steps with guidance takes {seconds:.2f} s on 2 CPU cores.
 
 ## Limits
 
-It shows one drawing of each thing, as an icon on a ground; it does not recolour things, and two
+It shows one drawing of each thing, as an icon on a background; it does not recolour things, and two
 things in one prompt are often mixed up. Fine detail is soft. It is meant for trying the service and
 for testing it.
 

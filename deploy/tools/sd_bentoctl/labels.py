@@ -10,7 +10,7 @@ SERVES = {"fp32": ("fp32",), "fp16": ("fp16", "bf16")}
 
 
 class Need(NamedTuple):
-    """What a service needs of its Bento.
+    """A need says what a service's Bento must be built for.
 
     Attributes:
         accelerator: nvidia or neuron.

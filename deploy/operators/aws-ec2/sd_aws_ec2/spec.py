@@ -145,12 +145,12 @@ class Ec2Spec(Spec):
 
     @property
     def host(self) -> Literal["bentoml", "ray"]:
-        """What serves in the container: Ray where several accelerators want a replica each."""
+        """The host in the container: Ray where each of several accelerators gets a replica."""
         return "ray" if self.instance.devices > 1 else "bentoml"
 
     @property
     def needs(self) -> set[Need]:
-        """What the Bento must be built for."""
+        """The kinds of Bento that fit: this precision, accelerator and host."""
         return {Need(self.precision, self.instance.accelerator, self.host)}
 
     @model_validator(mode="after")

@@ -60,7 +60,7 @@ def describe(path: Path) -> dict[str, str]:
 
 
 def _addons(spec: EksSpec) -> list[str]:
-    """What an existing cluster must have: rights for pods, and what fields ask for."""
+    """Return the add-ons that an existing cluster must have: pods' rights, and what fields need."""
     mounts = any(one.model_bucket for _, one in spec.placements)
     return [
         "eks-pod-identity-agent",

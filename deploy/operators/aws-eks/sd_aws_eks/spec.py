@@ -380,7 +380,7 @@ class EksSpec(Spec):
 
     @property
     def needs(self) -> set[Need]:
-        """What the services want of the Bento, those that get the image that is built."""
+        """The kinds of Bento that the services need, of those that get the image that is built."""
         built = [spec for _, spec in self.placements if not spec.image_uri]
         return {Need(spec.precision, spec.accelerator, spec.host) for spec in built}
 
