@@ -37,7 +37,8 @@ ray: $(VENV)/.ray ## the same on Ray Serve: deploy/ray/serve.yaml
 test: lint deploy-tools ## lint, types and every test
 	-@$(MAKE) --no-print-directory load-tools  # without locust its tests are skipped, by name
 	-@$(MAKE) --no-print-directory page-tools  # without npm so are those that need it
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile  # much of it waits for others
+	# much of it waits for others; the order is that of tests/order.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.test ## ruff and mypy
 	$(BIN)/ruff check .

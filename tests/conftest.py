@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from PIL import Image
 
 from runnables.runnable import StableDiffusionRunnable
 from runnables.settings import EMBEDDED_MODEL, Settings
-from tests import tiny
+from tests import order, tiny
 
 if TYPE_CHECKING:
     from tests.service.server import Server
@@ -22,6 +22,15 @@ if TYPE_CHECKING:
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 #: jobs of servers that tests start in other ways than tests.service.server does
 os.environ.setdefault("SD_JOBS_DIR", tempfile.mkdtemp(prefix="jobs-"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: order.place(item.nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    return order.schedule(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ def main() -> int:
         return 1
     # a stand-in each, so that what is left over can be told apart; most of the time is waiting
     with ThreadPoolExecutor(options.jobs) as pool:
-        reports = list(pool.map(lambda one: _check(one, options.until), found))
+        reports = list(pool.map(lambda one: _check(one, options.until, options.tests), found))
     failed = [one for one in reports if one is None]
     if options.report:
         options.report.write_text(json.dumps([asdict(one) for one in reports if one], indent=1))
@@ -43,17 +43,20 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--config", help="only configurations whose path holds this text")
     parser.add_argument("--until", choices=STEPS, default="apply", help="the last step")
     parser.add_argument("--jobs", type=int, default=3, help="configurations at a time")
+    parser.add_argument(
+        "--no-tests", dest="tests", action="store_false", help="leave out the step `test`"
+    )
     parser.add_argument("--report", type=Path, help="write the reports here, as JSON")
     return parser.parse_args()
 
 
-def _check(one: Ready, until: str) -> Report | None:
+def _check(one: Ready, until: str, tests: bool) -> Report | None:
     began = time.monotonic()
     aws_needed = STEPS.index(until) >= STEPS.index("plan")
     stand = stand_in() if aws_needed else contextlib.nullcontext()
     with tempfile.TemporaryDirectory(prefix="deploy-check-") as folder, stand as aws:
         try:
-            report = Deployment(one, Path(folder), aws).check(until)
+            report = Deployment(one, Path(folder), aws).check(until, tests)
         except Failed as error:
             print(f"FAILED {one.label}: {error}", file=sys.stderr, flush=True)
             return None

@@ -70,7 +70,7 @@ def test_the_host_says_it_in_one_line(name: str, value: str) -> None:
         env={**os.environ, name: value},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert (ended.returncode, ended.stdout) == (1, "")
     (line,) = ended.stderr.splitlines()

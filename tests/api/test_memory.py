@@ -47,7 +47,7 @@ def no_collection() -> Iterator[None]:
 
 def freed(results: list[weakref.ref[Result]]) -> bool:
     """The last threads may still be on their way out of the functions that held them."""
-    end = time.monotonic() + 10
+    end = time.monotonic() + 300
     while any(result() is not None for result in results) and time.monotonic() < end:
         time.sleep(0.02)
     return all(result() is None for result in results)
@@ -65,7 +65,7 @@ def test_images_are_freed(
     body = ASK if path == "/txt2img" else {"task": "txt2img", "parameters": ASK}
     for _ in range(3):
         assert client.post(path, json=body).status_code in (200, 202)
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while len(seen.results) < 3 and time.monotonic() < end:
         time.sleep(0.02)
     assert len(seen.results) == 3

@@ -120,17 +120,17 @@ async def _host(scope: object, receive: object, send: object) -> None:
     suppress_health_check=list(HealthCheck),
 )
 def test_every_answer_is_as_documented(case: schemathesis.Case, served: Asgi) -> None:
-    response = asgi.ASGI_TRANSPORT.send(case, app=served, timeout=100)
+    response = asgi.ASGI_TRANSPORT.send(case, app=served, timeout=300)
     case.validate_response(response, checks=CHECKS)
 
 
 def test_events_of_a_stream_are_checked(served: Asgi, monkeypatch: pytest.MonkeyPatch) -> None:
     body = {"prompt": "x", "size": "64x64", "num_inference_steps": 1, "stream": True}
     case = schema["/v1/images/generations"]["POST"].Case(body=body, media_type="application/json")
-    response = asgi.ASGI_TRANSPORT.send(case, app=served, timeout=100)
+    response = asgi.ASGI_TRANSPORT.send(case, app=served, timeout=300)
     assert "event: image_generation.completed" in response.text
     case.validate_response(response, checks=CHECKS)
     monkeypatch.setattr(stream, "GENERATION", stream.Kind("image", "txt2img"))
-    response = asgi.ASGI_TRANSPORT.send(case, app=served, timeout=100)
+    response = asgi.ASGI_TRANSPORT.send(case, app=served, timeout=300)
     with pytest.raises(FailureGroup):
         case.validate_response(response, checks=CHECKS)

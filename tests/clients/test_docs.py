@@ -27,7 +27,7 @@ def _here(example: str, server: Server) -> str:
 @pytest.mark.parametrize("example", PYTHON)
 def test_python(server: Server, tmp_path: Path, example: str) -> None:
     code = _here(example, server)
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=300)
     written = sorted(tmp_path.iterdir())
     assert written
     assert all(Image.open(path).size == (128, 128) for path in written)
@@ -36,7 +36,7 @@ def test_python(server: Server, tmp_path: Path, example: str) -> None:
 @pytest.mark.parametrize("example", CURLS)
 def test_curl(server: Server, tmp_path: Path, example: str) -> None:
     command = ["bash", "-ec", _here(example, server)]
-    subprocess.run(command, cwd=tmp_path, check=True, timeout=120)
+    subprocess.run(command, cwd=tmp_path, check=True, timeout=300)
     assert Image.open(tmp_path / "output.png").size == (128, 128)
 
 

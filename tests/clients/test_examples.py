@@ -82,6 +82,6 @@ def test_the_page_generates(open_server: Server, tmp_path: Path) -> None:
         browser.get(f"{page}?service={open_server.url}")
         browser.find_element(By.CSS_SELECTOR, "button").click()
         image = browser.find_element(By.CSS_SELECTOR, "#image")
-        WebDriverWait(browser, 120).until(lambda _: image.get_property("naturalWidth") == 128)
+        WebDriverWait(browser, 300).until(lambda _: image.get_property("naturalWidth") == 128)
         assert "seed" in browser.find_element(By.CSS_SELECTOR, "#state").text
         pages.shutdown()

@@ -13,14 +13,14 @@ from tests.service.server import Server
 
 def test_the_blueprints_call(server: Server) -> None:
     prompt = "%20".join(["a", "red", "circle", "on", "a", "blue", "background"])
-    response = requests.get(f"{server.url}/imagine?prompt={prompt}", timeout=120)
+    response = requests.get(f"{server.url}/imagine?prompt={prompt}", timeout=300)
     assert response.status_code == 200
     assert Image.open(io.BytesIO(response.content)).format == "PNG"
 
 
 def test_sizes_and_our_own_parameters(server: Server) -> None:
     query = {"prompt": "sea", "img_size": 64, "num_inference_steps": 2, "seed": 7}
-    response = requests.get(f"{server.url}/imagine", params=query, timeout=120)
+    response = requests.get(f"{server.url}/imagine", params=query, timeout=300)
     assert Image.open(io.BytesIO(response.content)).size == (64, 64)
     assert response.headers["seed"] == "7"
 
@@ -36,6 +36,6 @@ def test_sizes_and_our_own_parameters(server: Server) -> None:
     ],
 )
 def test_bad_input(server: Server, query: str, field: str) -> None:
-    response = requests.get(f"{server.url}/imagine?{query}", timeout=60)
+    response = requests.get(f"{server.url}/imagine?{query}", timeout=300)
     assert response.status_code == 400
     assert response.json()["detail"][0]["loc"] == [field]

@@ -78,14 +78,14 @@ def test_every_configuration_validates(checked: Callable[..., Reports]) -> None:
 @pytest.mark.parametrize(("name", "kinds"), [("https", 18), ("inf2", 31)])
 def test_boot_script_of_a_plan(checked: Callable[..., Reports], name: str, kinds: int) -> None:
     """Existing network, TLS, keys and a model in S3; and Inferentia2."""
-    (report,) = checked("--config", f"ec2/{name}.yaml", "--until", "plan").values()
-    assert report["tests"] >= 6
+    (report,) = checked("--config", f"ec2/{name}.yaml", "--until", "plan", "--no-tests").values()
     assert report["planned"] == kinds
     compare(report, name)
 
 
 def test_made_and_destroyed(applying: Callable[[], Reports]) -> None:
     (report,) = applying().values()
+    assert report["tests"] >= 6
     assert report["created"] == report["planned"] == report["destroyed"] == 30
     assert report["left"] == {}
     compare(report, "gpu")

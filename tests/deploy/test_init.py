@@ -22,7 +22,7 @@ CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
 #: the last thing on the screen: a question for a value, or for yes or no
 QUESTION = re.compile(r"(?:^|\n)\s*([\w ()./-]+?)(?: \[[^\n]*\])?: $")
 YES_OR_NO = re.compile(r"Do you want to add (another )?item to (\w+) \(y/n\)$")
-PATIENCE_S = 120
+PATIENCE_S = 300
 
 EC2: dict[str, Any] = {
     "region": "us-east-1",

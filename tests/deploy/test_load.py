@@ -62,7 +62,7 @@ def test_it_reports_what_waits_and_what_is_generated(port: int, tmp_path: Path) 
     log.touch()
     env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "LOG": str(log)}
     script = found[1].replace("127.0.0.1:3000", f"127.0.0.1:{port}")
-    subprocess.run(["bash", "-c", script], env=env, timeout=60, check=False)
+    subprocess.run(["bash", "-c", script], env=env, timeout=300, check=False)
     reported = (
         "cloudwatch put-metric-data --namespace StableDiffusion --metric-name Load"
         " --dimensions Deployment=sd-public --unit Count --value 5"

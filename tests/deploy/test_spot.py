@@ -40,7 +40,7 @@ def test_it_leaves_at_the_notice_and_tries_until_it_may(tmp_path: Path) -> None:
         (tmp_path / name).chmod(0o755)
     log = tmp_path / "log"
     env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "LOG": str(log)}
-    done = subprocess.run(["bash", "-c", script()], env=env, timeout=60, check=False)
+    done = subprocess.run(["bash", "-c", script()], env=env, timeout=300, check=False)
     assert done.returncode == 0
     lines = log.read_text().splitlines()
     first = next(number for number, line in enumerate(lines) if line.startswith("aws "))

@@ -51,18 +51,18 @@ class Service:
         self._gate.clear()
         self._begun.clear()
         ticket = self.runnable.submit(parameters, on_step=self._hold, **options)
-        assert self._begun.wait(30)
+        assert self._begun.wait(300)
         return ticket
 
     def release(self) -> None:
         self._gate.set()
 
     def run(self, parameters: AnyParameters, inputs: Inputs | None = None) -> Result:
-        return self.runnable.submit(parameters, inputs or Inputs()).future.result(timeout=60)
+        return self.runnable.submit(parameters, inputs or Inputs()).future.result(timeout=300)
 
     def _hold(self, _: Progress) -> None:
         self._begun.set()
-        assert self._gate.wait(30)
+        assert self._gate.wait(300)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_an_equal_request_joins_the_one_under_way(service: Service) -> None:
     second = service.runnable.submit(wanted(output_format="png"), on_step=seen.append)
     assert second.progress == first.progress
     service.release()
-    generated, joined = (one.future.result(timeout=60) for one in (first, second))
+    generated, joined = (one.future.result(timeout=300) for one in (first, second))
     assert len(service.generated) == 1
     assert (generated.cache, joined.cache) == (None, "joined")
     assert np.array_equal(pixels(generated), pixels(joined))
@@ -109,7 +109,7 @@ def test_many_that_come_together_are_generated_once(service: Service) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(300)
     assert len(results) == 8
     assert len(service.generated) == 1
 
@@ -203,7 +203,7 @@ def test_a_failure_is_told_to_all_and_not_kept(
         service.release()
         for ticket in (first, second):
             with pytest.raises(GenerationFailed):
-                ticket.future.result(timeout=60)
+                ticket.future.result(timeout=300)
         assert second.progress.state == "failed"
     assert service.run(wanted()).cache is None
 
@@ -215,7 +215,7 @@ def test_a_cancel_of_one_keeps_the_other(service: Service) -> None:
     with pytest.raises(Cancelled):
         first.future.result(timeout=0)
     service.release()
-    result = second.future.result(timeout=60)
+    result = second.future.result(timeout=300)
     assert len(service.generated) == 1
     assert result.images and result.cost_units > 0, "who is left pays"
     assert first.progress.state == "cancelled"
@@ -229,7 +229,7 @@ def test_a_cancel_of_all_frees_the_rows(service: Service) -> None:
     service.release()
     (shared,) = service.generated
     with pytest.raises(Cancelled):
-        shared.future.result(timeout=60)
+        shared.future.result(timeout=300)
     assert shared.progress.step < 150
     assert service.run(wanted()).images
 
@@ -239,22 +239,22 @@ def test_each_keeps_its_own_deadline(service: Service) -> None:
     first = service.held(wanted(deadline_s=100))
     second = service.runnable.submit(wanted(deadline_s=0.2))
     with pytest.raises(DeadlineExceeded):
-        second.future.result(timeout=30)
+        second.future.result(timeout=300)
     (shared,) = service.generated
     assert shared.parameters.deadline_s == pytest.approx(100)
     third = service.runnable.submit(wanted(deadline_s=300))
     assert (shared.parameters.deadline_s or 0) > 299
     service.release()
     for ticket in (first, third):
-        assert ticket.future.result(timeout=60).images
+        assert ticket.future.result(timeout=300).images
 
 
 def test_a_lower_priority_holds_up_no_higher_one(service: Service) -> None:
     first = service.held(wanted(priority="low"))
     second = service.runnable.submit(wanted(priority="high"))
     service.release()
-    assert first.future.result(timeout=60).images
-    assert second.future.result(timeout=60).cache is None
+    assert first.future.result(timeout=300).images
+    assert second.future.result(timeout=300).cache is None
 
 
 def test_it_is_served_as_the_caller_that_was_served_least(service: Service) -> None:
@@ -269,7 +269,7 @@ def test_it_is_served_as_the_caller_that_was_served_least(service: Service) -> N
     second.cancel()
     assert shared.caller == busy
     service.release()
-    assert first.future.result(timeout=60).images
+    assert first.future.result(timeout=300).images
 
 
 def test_the_least_recently_used_results_make_room() -> None:

@@ -24,7 +24,7 @@ def stripping(service: str, prefix: str, **forwarded: str) -> Iterator[str]:
     Args:
         forwarded: Further headers that it sends, with underscores for hyphens.
     """
-    http = httpx.AsyncClient(base_url=service, timeout=120)
+    http = httpx.AsyncClient(base_url=service, timeout=300)
 
     async def passed(request: Request) -> Response:
         path = request.url.path

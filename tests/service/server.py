@@ -31,7 +31,7 @@ class Server:
         """SIGTERM to its process group, as a container's stop; returns the exit status."""
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGTERM)
-        return self.process.wait(timeout=120)
+        return self.process.wait(timeout=300)
 
 
 @contextmanager

@@ -45,7 +45,7 @@ def text(**changes: object) -> Send:
 def raw(body: str | bytes, kind: str = "application/json", path: str = "/txt2img") -> Send:
     def send(server: Server) -> httpx.Response:
         headers = {"content-type": kind}
-        return httpx.post(f"{server.url}{path}", content=body, headers=headers, timeout=60)
+        return httpx.post(f"{server.url}{path}", content=body, headers=headers, timeout=300)
 
     return send
 
@@ -68,7 +68,7 @@ def form(
             if isinstance(value, bytes | str)
         ]
         files.append(("data", (None, json.dumps(GOOD) if data is None else str(data))))
-        return httpx.post(f"{server.url}{path}", files=files, timeout=60)
+        return httpx.post(f"{server.url}{path}", files=files, timeout=300)
 
     return send
 

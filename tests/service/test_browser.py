@@ -24,7 +24,7 @@ def browser(tmp_path: Path) -> Iterator[WebDriver]:
 
 def test_try_it_out_draws_an_image(server: Server, browser: WebDriver, tmp_path: Path) -> None:
     browser.get(server.url)
-    wait = WebDriverWait(browser, 60)
+    wait = WebDriverWait(browser, 300)
 
     def click(selector: str) -> None:
         element = wait.until(lambda b: b.find_element(By.CSS_SELECTOR, selector))

@@ -25,7 +25,7 @@ def picture(response: httpx.Response) -> Image.Image:
 
 
 def post(server: Server, path: str, body: object, **headers: str) -> httpx.Response:
-    return httpx.post(f"{server.url}{path}", json=body, headers=headers, timeout=120)
+    return httpx.post(f"{server.url}{path}", json=body, headers=headers, timeout=300)
 
 
 def curl(server: Server, *arguments: str, output: Path) -> Image.Image:
@@ -142,7 +142,7 @@ def test_img2img_keeps_the_aspect_ratio(server: Server) -> None:
         f"{server.url}/img2img",
         files={"img": ("wide.png", buffer.getvalue(), "image/png")},
         data={"data": json.dumps(QUICK)},
-        timeout=120,
+        timeout=300,
     )
     width, height = picture(response).size
     assert width % 8 == 0
@@ -160,7 +160,7 @@ def test_inpaint_redraws_the_white_area_only(server: Server) -> None:
         files[name] = (f"{name}.png", buffer.getvalue(), "image/png")
     body = {"prompt": "a red circle on a blue background", "seed": 1, "output_format": "png"}
     response = httpx.post(
-        f"{server.url}/inpaint", files=files, data={"data": json.dumps(body)}, timeout=120
+        f"{server.url}/inpaint", files=files, data={"data": json.dumps(body)}, timeout=300
     )
     pixels = np.asarray(picture(response)).astype(int)
     assert np.abs(pixels[:24, :24] - (30, 70, 215)).mean() < 20, "the corner is kept"
@@ -214,7 +214,7 @@ def test_swagger_page_and_document(server: Server) -> None:
 def test_upscale(server: Server) -> None:
     files = {"img": (ROOT / "input.jpg").read_bytes()}
     data = {"data": json.dumps({"scale": 1.5, "output_format": "png"})}
-    response = httpx.post(f"{server.url}/upscale", files=files, data=data, timeout=120)
+    response = httpx.post(f"{server.url}/upscale", files=files, data=data, timeout=300)
     before = Image.open(ROOT / "input.jpg")
     assert picture(response).size == (round(before.width * 1.5), round(before.height * 1.5))
     assert "seed" not in response.headers

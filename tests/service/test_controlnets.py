@@ -16,6 +16,6 @@ def test_the_example(server: Server, tmp_path: Path, photo: Image.Image) -> None
     (example,) = re.findall(r"^curl .*control=@.*$", text, re.MULTILINE)
     photo.save(tmp_path / "edges.png")
     command = example.replace("http://127.0.0.1:3000", server.url).replace("curl", "curl -sSf")
-    subprocess.run(["bash", "-ec", command], cwd=tmp_path, check=True, timeout=120)
+    subprocess.run(["bash", "-ec", command], cwd=tmp_path, check=True, timeout=300)
     with Image.open(tmp_path / "output.jpg") as image:
         assert image.size == (128, 128)

@@ -100,7 +100,7 @@ class Watcher(threading.Thread):
         self._server, self._ended = server, threading.Event()
 
     def run(self) -> None:
-        with httpx.Client(timeout=60) as client:
+        with httpx.Client(timeout=300) as client:
             while not self._ended.wait(EVERY_S):
                 started = time.perf_counter()
                 self.statuses.add(client.get(f"{self._server.url}/livez").status_code)

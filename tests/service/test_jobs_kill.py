@@ -47,7 +47,7 @@ def ask(i: int) -> dict[str, Any]:
 
 def post(url: str, body: dict[str, Any]) -> httpx.Response | None:
     try:
-        return httpx.post(f"{url}/jobs", json=body, timeout=30)
+        return httpx.post(f"{url}/jobs", json=body, timeout=300)
     except httpx.TransportError:
         return None
 
@@ -99,12 +99,12 @@ def kill(server: Server) -> None:
     processes += processes[0].children(recursive=True)
     for process in processes:
         process.send_signal(signal.SIGKILL)
-    psutil.wait_procs(processes, timeout=20)
+    psutil.wait_procs(processes, timeout=300)
     server.process.wait()
 
 
 def ended(folder: Path) -> int:
-    connection = sqlite3.connect(folder / "jobs.sqlite3", timeout=30)
+    connection = sqlite3.connect(folder / "jobs.sqlite3", timeout=300)
     try:
         return int(connection.execute("SELECT COUNT(*) FROM ends").fetchone()[0])
     finally:
@@ -112,7 +112,7 @@ def ended(folder: Path) -> int:
 
 
 def watch_ends(folder: Path) -> None:
-    connection = sqlite3.connect(folder / "jobs.sqlite3", timeout=30)
+    connection = sqlite3.connect(folder / "jobs.sqlite3", timeout=300)
     connection.executescript(TRIGGER)
     connection.close()
 
@@ -122,7 +122,7 @@ def states(url: str) -> dict[str, dict[str, Any]]:
     cursor = ""
     while cursor is not None:
         query = {"limit": "100", **({"cursor": cursor} if cursor else {})}
-        page = httpx.get(f"{url}/jobs", params=query, timeout=30).json()
+        page = httpx.get(f"{url}/jobs", params=query, timeout=300).json()
         found |= {job["id"]: job for job in page["jobs"]}
         cursor = page["next"]
     return found
@@ -175,7 +175,7 @@ def check_images(url: str, job: dict[str, Any], parameters: dict[str, Any]) -> N
     count = parameters.get("num_images_per_prompt", 1)
     assert seeds == [parameters["seed"] + j for j in range(count)]
     for image in job["images"]:
-        answer = httpx.get(f"{url}{image['url']}", timeout=30)
+        answer = httpx.get(f"{url}{image['url']}", timeout=300)
         assert answer.status_code == 200
         assert answer.content[:2] == b"\xff\xd8"
 

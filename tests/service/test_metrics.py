@@ -25,7 +25,7 @@ Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 def samples(server: Server) -> Samples:
     """Every sample of /metrics by its name and labels."""
-    text = httpx.get(f"{server.url}/metrics", timeout=30).text
+    text = httpx.get(f"{server.url}/metrics", timeout=300).text
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(text)
@@ -45,11 +45,11 @@ def before_and_after(server: Server) -> tuple[Samples, Samples]:
     """Around one synchronous request of two images, one refusal, and one job."""
     before = samples(server)
     two = {**ASK, "num_images_per_prompt": 2}
-    assert httpx.post(f"{server.url}/txt2img", json=two, timeout=120).status_code == 200
-    assert httpx.post(f"{server.url}/txt2img", json={}, timeout=60).status_code == 400
+    assert httpx.post(f"{server.url}/txt2img", json=two, timeout=300).status_code == 200
+    assert httpx.post(f"{server.url}/txt2img", json={}, timeout=300).status_code == 400
     body = {"task": "txt2img", "parameters": ASK}
-    url = httpx.post(f"{server.url}/jobs", json=body, timeout=60).headers["location"]
-    while httpx.get(f"{server.url}{url}", timeout=60).json()["state"] != "succeeded":
+    url = httpx.post(f"{server.url}/jobs", json=body, timeout=300).headers["location"]
+    while httpx.get(f"{server.url}{url}", timeout=300).json()["state"] != "succeeded":
         time.sleep(0.05)
     return before, samples(server)
 
@@ -85,7 +85,7 @@ def test_memory_and_what_is_pending_are_told(
 
 def test_paths_are_no_labels(server: Server, before_and_after: tuple[Samples, Samples]) -> None:
     """Each job has a path of its own: metrics of paths would grow without end."""
-    text = httpx.get(f"{server.url}/metrics", timeout=30).text
+    text = httpx.get(f"{server.url}/metrics", timeout=300).text
     assert "sd_jobs_ended_total" in text and "/jobs/" not in text
 
 

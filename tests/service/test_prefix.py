@@ -73,7 +73,7 @@ def test_the_page_generates(proxied: Server, browser: Chrome) -> None:
 @needs_chromium
 def test_swagger_generates(proxied: Server, browser: Chrome) -> None:
     browser.get(f"{proxied.url}/")
-    wait = WebDriverWait(browser, 60)
+    wait = WebDriverWait(browser, 300)
     for selector in (".opblock-summary-control", ".try-out__btn", ".execute"):
         where = (By.CSS_SELECTOR, f"[id$=txt2img] {selector}")
         element = wait.until(lambda b, where=where: b.find_element(*where))

@@ -49,7 +49,7 @@ class Page:
     def __init__(self, driver: Chrome, url: str, headers: dict[str, str] | None = None) -> None:
         self.driver, self.url, self.headers = driver, url, headers or {}
         stale = [NoSuchElementException, StaleElementReferenceException]
-        self._wait = WebDriverWait(driver, 60, ignored_exceptions=stale)
+        self._wait = WebDriverWait(driver, 300, ignored_exceptions=stale)
 
     def load(self) -> None:
         """Open the page, or load it again."""

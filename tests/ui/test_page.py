@@ -139,7 +139,7 @@ def test_settings_are_used_again(page: Page) -> None:
 def test_a_dropped_picture_brings_its_settings(page: Page) -> None:
     given = {"prompt": "two hills", "seed": 7, "num_inference_steps": 3, "width": 64}
     accept = {"accept": "image/png"}
-    made = httpx.post(f"{page.url}/txt2img", json=given, headers=accept, timeout=60).content
+    made = httpx.post(f"{page.url}/txt2img", json=given, headers=accept, timeout=300).content
     page.drop("main", made)
     page.until(lambda: page.value("#prompt") == "two hills")
     assert (page.value("#seed"), page.value("#width")) == ("7", "64")
@@ -312,7 +312,7 @@ def test_a_copied_command_makes_the_same_picture(page: Page, tmp_path: Path, kin
     read = "navigator.clipboard.readText().then(arguments[0])"
     text = str(page.driver.execute_async_script(read))
     command = [sys.executable, "-c", text] if kind == "python" else ["bash", "-ec", text]
-    subprocess.run(command, cwd=tmp_path, check=True, timeout=60, capture_output=True)
+    subprocess.run(command, cwd=tmp_path, check=True, timeout=300, capture_output=True)
     if kind == "job":
         page.until(lambda: page.newest()["state"] == "succeeded")
         assert page.newest()["id"] not in page.current()

@@ -164,7 +164,7 @@ def proxied(service: str, prefix: str) -> Iterator[str]:
     """A proxy that has a service below a path; yields the address with it."""
 
     async def forward(request: Request) -> Response:
-        client = httpx.AsyncClient(base_url=service, timeout=60)
+        client = httpx.AsyncClient(base_url=service, timeout=300)
         path = f"/{request.path_params['path']}?{request.url.query}"
         kept = {"content-type", "x-api-key", "accept"}
         headers = {name: value for name, value in request.headers.items() if name in kept}
@@ -189,7 +189,7 @@ def proxied(service: str, prefix: str) -> Iterator[str]:
     thread.start()
     yield f"http://127.0.0.1:{listening.getsockname()[1]}{prefix}"
     proxy.should_exit = True
-    thread.join(10)
+    thread.join(300)
 
 
 def test_it_works_below_a_path(browser: Chrome, server: Server) -> None:

@@ -37,7 +37,7 @@ class Client:
         found: dict[str, Any] = self.http.get(f"/jobs/{id}").json()
         return found
 
-    def until(self, id: str, *states: str, timeout: float = 60) -> dict[str, Any]:
+    def until(self, id: str, *states: str, timeout: float = 300) -> dict[str, Any]:
         """The document once the job is in one of these states."""
         end = time.monotonic() + timeout
         while time.monotonic() < end:

@@ -80,7 +80,7 @@ def test_a_refused_job_keeps_no_other_keys_waiting(
     client = refusing(refuse)
     waits = send(client, ONE)
     for _ in range(3):
-        client.until(send(client, TWO), "succeeded", timeout=60)
+        client.until(send(client, TWO), "succeeded", timeout=300)
     client.http.headers.update(ONE)
     assert client.get(waits)["state"] == "queued"
     assert callers.count(callers[0]) == 1, "it is submitted again after the pause"

@@ -56,7 +56,7 @@ class Receiver:
         self.url = f"http://127.0.0.1:{self._server.server_port}/told?x=1"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
-    def wait(self, count: int, timeout: float = 20) -> None:
+    def wait(self, count: int, timeout: float = 300) -> None:
         end = time.monotonic() + timeout
         while len(self.got) < count:
             assert time.monotonic() < end, f"{len(self.got)} of {count} deliveries"
@@ -183,7 +183,7 @@ def test_a_wrong_secret_is_refused_at_the_start(secret: str) -> None:
 
 
 def until_delivery(client: Client, id: str, wanted: str) -> dict[str, Any]:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 300
     while (found := client.get(id))["webhook_state"] != wanted:
         assert time.monotonic() < end, found
         time.sleep(0.02)
@@ -287,7 +287,7 @@ def test_private_addresses_are_not_called(make: Make, insecure: bool) -> None:
     """The address is checked on connecting, whatever name it hides behind."""
     client = make(webhook_secret=SECRET, fetch_insecure=insecure)
     with socket.create_server(("127.0.0.1", 0)) as inside:
-        inside.settimeout(10 if insecure else 3 * webhooks.LOOK_S)
+        inside.settimeout(300 if insecure else 3 * webhooks.LOOK_S)
         port = inside.getsockname()[1]
         client.post(id="inside", webhook=f"https://localhost:{port}/")
         client.until("inside", "succeeded")

@@ -47,7 +47,7 @@ def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 async def connected(server: Server, key: str = "secret") -> AsyncIterator[Client]:
     headers = {"Authorization": f"Bearer {key}"}
     async with (
-        httpx2.AsyncClient(headers=headers, timeout=120) as http,
+        httpx2.AsyncClient(headers=headers, timeout=300) as http,
         Client(streamable_http_client(f"{server.url}/mcp", http_client=http)) as client,
     ):
         yield client
@@ -167,20 +167,20 @@ def test_a_wrong_call_is_told_what_is_wrong(
 
 def test_the_door(keyed: Server) -> None:
     url = f"{keyed.url}/mcp"
-    assert httpx.post(url, timeout=60, json=INITIALIZE, headers=ACCEPT).status_code == 401
+    assert httpx.post(url, timeout=300, json=INITIALIZE, headers=ACCEPT).status_code == 401
     there = {**ACCEPT, **KEY}
-    assert httpx.post(url, timeout=60, json=INITIALIZE, headers=there).status_code == 200
+    assert httpx.post(url, timeout=300, json=INITIALIZE, headers=there).status_code == 200
     page = {**there, "Origin": "https://elsewhere.example"}
-    assert httpx.post(url, timeout=60, json=INITIALIZE, headers=page).status_code == 403
+    assert httpx.post(url, timeout=300, json=INITIALIZE, headers=page).status_code == 403
     assert httpx.post(
-        url, timeout=60, json=INITIALIZE, headers={**there, "Origin": keyed.url}
+        url, timeout=300, json=INITIALIZE, headers={**there, "Origin": keyed.url}
     ).is_success
 
 
 def test_the_example(server: Server, tmp_path: Path) -> None:
     path = tmp_path / "output.jpg"
     command = [sys.executable, "examples/mcp_client.py", server.url, "two hills", str(path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "tools: generate" in done.stdout and "step" in done.stdout
     assert Image.open(path).size == (128, 128)

@@ -94,7 +94,7 @@ def test_control_images_go_beside_the_data(
     answer = client.post(f"/{task.task}", files=form(ask, edges, **inputs))
     assert answer.status_code == 200, answer.text
     ticket = runnable.submit(task(**ask), Inputs(*inputs.values(), controls=tuple(edges)))
-    expected = np.asarray(ticket.future.result(timeout=60).images[0].image)
+    expected = np.asarray(ticket.future.result(timeout=300).images[0].image)
     assert (pixels(answer.content) == expected).all()
     turned = client.post(f"/{task.task}", files=form(ask, edges[::-1], **inputs))
     assert (pixels(turned.content) != expected).any(), "the order of the parts counts"

@@ -142,7 +142,7 @@ def test_as_a_job(client: TestClient) -> None:
     files = {"img": ("a.png", png(), "image/png")}
     accepted = client.post("/jobs", files=files, data={"data": json.dumps(asked)})
     assert accepted.status_code == 202, accepted.text
-    path, end = f"/jobs/{accepted.json()['id']}", time.monotonic() + 60
+    path, end = f"/jobs/{accepted.json()['id']}", time.monotonic() + 300
     while (job := client.get(path).json())["state"] in ("queued", "running"):
         assert time.monotonic() < end
         time.sleep(0.05)

@@ -29,7 +29,7 @@ from stable_diffusion_client.models import (
 )
 from stable_diffusion_client.types import File
 
-client = AuthenticatedClient(base_url=sys.argv[1], token="none", timeout=120)
+client = AuthenticatedClient(base_url=sys.argv[1], token="none", timeout=300)
 PROMPT = "a red circle on a blue background"
 JSON = TextToImageOutputFormatType0.JSON
 

@@ -84,7 +84,7 @@ def take(tmp_path: Path, env: dict[str, str], configuration: Path) -> Take:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             check=False,
-            timeout=120,
+            timeout=300,
         )
 
     return run
@@ -220,12 +220,12 @@ def test_interrupted(env: dict[str, str], configuration: Path, tmp_path: Path) -
     with subprocess.Popen(
         script, cwd=tmp_path, env={**env, "STATE": "InProgress"}, stdout=subprocess.DEVNULL
     ) as process:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 300
         while not any("get-command-invocation" in call for call in calls(env)):
             assert time.monotonic() < end and process.poll() is None
             time.sleep(0.1)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 130
+        assert process.wait(300) == 130
     removed(calls(env))
 
 

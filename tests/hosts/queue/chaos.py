@@ -104,7 +104,7 @@ class Crew:
             for process, _ in self.running:
                 process.terminate()
             for process, _ in self.running:
-                process.wait(60)
+                process.wait(300)
 
     def wait_ready(self, number: int) -> None:
         """Until this worker takes tasks."""
@@ -114,7 +114,7 @@ class Crew:
         """End a worker and start its successor."""
         victim, _ = self.running[number]
         victim.send_signal(how)
-        victim.wait(120)
+        victim.wait(300)
         self.running[number] = self.start(number)
 
     def busy(self, first: int) -> int:

@@ -1,4 +1,4 @@
-"""Both stand-ins of AWS, and one real worker each, on a topology of its own."""
+"""Stand-ins of AWS, and one real worker each, on a topology of its own."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from hosts.queue.front.publish import Front
 from hosts.queue.front.settings import Settings
 from hosts.queue.local import stand_in, topology
 from hosts.queue.local.topology import Topology
+from tests.long import long
 
 MODULE = Path(__file__).resolve().parents[3] / "deploy" / "queue" / "terraform"
 Module = tuple[Path, Callable[..., str]]
@@ -23,7 +24,13 @@ MODEL = "v1-5.safetensors"
 PAYING = "key-of-a-paying-user"
 
 
-@pytest.fixture(scope="session", params=stand_in.KINDS)
+#: What `make queue-demo` installs. moto, too, with LONG=1; test_policies.py is always on it.
+ALWAYS, *OTHERS = stand_in.KINDS
+
+
+@pytest.fixture(
+    scope="session", params=[ALWAYS, *(pytest.param(kind, marks=long) for kind in OTHERS)]
+)
 def endpoint(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[str]:
     """Where a stand-in answers."""
     with stand_in.serve(request.param, tmp_path_factory.mktemp("aws") / "log") as url:

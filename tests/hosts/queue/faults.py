@@ -86,7 +86,7 @@ def proxy(target: str, share: float, services: set[str]) -> Iterator[tuple[str, 
             loop.run_until_complete(faults._serve(started, port))
 
     threading.Thread(target=serve, daemon=True).start()
-    started.wait(30)
+    started.wait(300)
     yield f"http://127.0.0.1:{port[0]}", faults
     asyncio.run_coroutine_threadsafe(faults._client.close(), loop).result(10)
     loop.call_soon_threadsafe(loop.stop)

@@ -10,7 +10,6 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,11 +36,12 @@ def account(tmp_path_factory: pytest.TempPathFactory, make_module: Any) -> Itera
         yield made
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def worker(
-    account: Account, tiny_model: Any, tmp_path: Path
+    account: Account, tiny_model: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    port, log = stand_in.free_port(), tmp_path / "log"
+    """A worker with its role; the last test ends it."""
+    port, log = stand_in.free_port(), tmp_path_factory.mktemp("worker") / "log"
     settings = {
         "WORKER_PORT": str(port),
         "WORKER_HOST": "127.0.0.1",
@@ -54,7 +54,7 @@ def worker(
     workers.wait_ready(process, port, log)
     yield process, port
     process.terminate()
-    process.wait(60)
+    process.wait(300)
     assert "AccessDenied" not in log.read_text(), log.read_text()
 
 
@@ -92,7 +92,7 @@ def test_a_task_that_is_handed_back_is_not_one_that_failed(account: Account, wor
         assert time.monotonic() < end
         time.sleep(0.1)
     os.kill(process.pid, signal.SIGTERM)
-    assert process.wait(60) == 0
+    assert process.wait(300) == 0
     sqs, queue = account.admin.client("sqs"), account.outputs["queues"]["sd15"]
     [again] = sqs.receive_message(
         QueueUrl=queue, WaitTimeSeconds=20, AttributeNames=["ApproximateReceiveCount"]

@@ -46,7 +46,7 @@ def system(
         workers.wait_ready(process, port, log)
         yield topology, front, spans
         process.terminate()
-        process.wait(60)
+        process.wait(300)
 
 
 @pytest.mark.parametrize(

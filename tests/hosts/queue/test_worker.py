@@ -46,7 +46,7 @@ def http() -> Iterator[tuple[str, list[tuple[str, str, bytes]], dict[str, int]]]
 
 
 def until(true: Any) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while not true():
         assert time.monotonic() < end
         time.sleep(0.01)
@@ -84,7 +84,7 @@ def test_a_spot_notice_stops_the_worker(http: Any, monkeypatch: pytest.MonkeyPat
     until(lambda: len(seen) > 4)
     assert not stopped.is_set()
     statuses["/latest/meta-data/spot/instance-action"] = 200
-    assert stopped.wait(60)
+    assert stopped.wait(300)
 
 
 def test_a_busy_pod_says_so(http: Any, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def serve_ray(
 def stop(server: Server) -> int:
     """SIGTERM to the one process: to the whole group it would end Ray under the application."""
     server.process.send_signal(signal.SIGTERM)
-    return server.process.wait(timeout=120)
+    return server.process.wait(timeout=300)
 
 
 def config(
@@ -76,7 +76,7 @@ def on_replicas(path: Path, runtime_env: Mapping[str, Any]) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # no longer than it is used: an idle Ray takes a tenth of a core
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The application of deploy/ray/serve.yaml with the embedded model and two replicas."""
     folder = tmp_path_factory.mktemp("ray")

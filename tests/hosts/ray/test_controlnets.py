@@ -30,7 +30,7 @@ def png(image: Image.Image) -> bytes:
 def draw(server: Server, uses: list[Any], *controls: bytes) -> httpx.Response:
     parts: list[tuple[str, Any]] = [("control", ("a.png", one)) for one in controls]
     parts.append(("data", (None, json.dumps({**ASK, "controlnets": uses}))))
-    return httpx.post(f"{server.url}/txt2img", files=parts, timeout=120)
+    return httpx.post(f"{server.url}/txt2img", files=parts, timeout=300)
 
 
 def test_a_control_image_acts(server: Server, photo: Image.Image) -> None:
@@ -52,9 +52,9 @@ def test_what_does_not_fit_is_told_by_the_replica(server: Server, photo: Image.I
 def test_a_job_has_its_control_image(server: Server, photo: Image.Image) -> None:
     body = {"task": "txt2img", "parameters": {**ASK, "controlnets": USES}}
     parts = [("data", (None, json.dumps(body))), ("control", ("a.png", png(photo)))]
-    accepted = httpx.post(f"{server.url}/jobs", files=parts, timeout=60)
+    accepted = httpx.post(f"{server.url}/jobs", files=parts, timeout=300)
     assert accepted.status_code == 202, accepted.text
-    url, end = f"{server.url}/jobs/{accepted.json()['id']}", time.monotonic() + 60
+    url, end = f"{server.url}/jobs/{accepted.json()['id']}", time.monotonic() + 300
     while (job := httpx.get(url).json())["state"] in ("queued", "running"):
         assert time.monotonic() < end
         time.sleep(0.1)

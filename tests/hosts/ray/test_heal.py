@@ -37,7 +37,7 @@ def replicas(server: Server, deployment: str) -> list[psutil.Process]:
     return found
 
 
-def wait_for(server: Server, deployment: str, count: int, timeout: float = 60) -> float:
+def wait_for(server: Server, deployment: str, count: int, timeout: float = 300) -> float:
     """Seconds until there are so many replicas."""
     started = time.monotonic()
     while len(replicas(server, deployment)) != count:
@@ -124,7 +124,7 @@ def test_a_rolling_update_fails_no_request(
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(server.log.parent / "token")}
     with load(server.url, CLIENTS) as running:
         running.wait_for(CLIENTS)
-        subprocess.run(command, cwd=ROOT, env={**os.environ, **token}, check=True, timeout=60)
+        subprocess.run(command, cwd=ROOT, env={**os.environ, **token}, check=True, timeout=300)
         while before & {one.pid for one in replicas(server, "replica")}:
             running.wait_for(1)
         wait_for(server, "replica", 2)

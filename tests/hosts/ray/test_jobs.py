@@ -12,11 +12,11 @@ BODY = {"task": "txt2img", "parameters": {"prompt": "sea", "num_inference_steps"
 
 
 def test_a_job_tells_its_steps_and_previews_and_ends_with_an_image(server: Server) -> None:
-    accepted = httpx.post(f"{server.url}/jobs", json=BODY, timeout=60)
+    accepted = httpx.post(f"{server.url}/jobs", json=BODY, timeout=300)
     assert accepted.status_code == 202, accepted.text
     where = server.url + accepted.headers["location"]
     steps, previews, final = set(), 0, {}
-    with httpx.stream("GET", f"{where}/events?preview_every=3", timeout=120) as events:
+    with httpx.stream("GET", f"{where}/events?preview_every=3", timeout=300) as events:
         for line in events.iter_lines():
             if not line.startswith("data:"):
                 continue
@@ -33,5 +33,5 @@ def test_a_job_tells_its_steps_and_previews_and_ends_with_an_image(server: Serve
 
 def test_a_job_that_cannot_be_drawn_is_refused_at_once(server: Server) -> None:
     parameters = {"prompt": "sea", "height": 4096, "width": 4096}
-    refused = httpx.post(f"{server.url}/jobs", json={**BODY, "parameters": parameters}, timeout=60)
+    refused = httpx.post(f"{server.url}/jobs", json={**BODY, "parameters": parameters}, timeout=300)
     assert refused.status_code == 413, refused.text

@@ -46,7 +46,7 @@ def served(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def post(server: Server, path: str, body: dict[str, Any]) -> httpx.Response:
-    return httpx.post(f"{server.url}{path}", json=body, timeout=180)
+    return httpx.post(f"{server.url}{path}", json=body, timeout=300)
 
 
 def listed(server: Server) -> dict[str, dict[str, Any]]:
@@ -109,7 +109,7 @@ def test_jobs_are_drawn_by_the_model_they_name(served: Server) -> None:
     assert accepted.status_code == 202, accepted.text
     assert accepted.json()["parameters"]["model"] == "third"
     where = served.url + accepted.headers["location"]
-    with httpx.stream("GET", f"{where}/events", timeout=120) as events:
+    with httpx.stream("GET", f"{where}/events", timeout=300) as events:
         last = [line for line in events.iter_lines() if line.startswith("data:")][-1]
     final = json.loads(last.removeprefix("data:"))
     assert final["state"] == "succeeded", final

@@ -30,7 +30,7 @@ def test_images_of_a_mixed_load_equal_diffusers(server: Server) -> None:
 
     def draw(body: dict[str, object]) -> np.ndarray:
         sent = {**body, "output_format": "png"}
-        response = httpx.post(f"{server.url}/txt2img", json=sent, timeout=120)
+        response = httpx.post(f"{server.url}/txt2img", json=sent, timeout=300)
         assert response.status_code == 200, response.text
         return np.asarray(Image.open(io.BytesIO(response.content))).astype(int)
 

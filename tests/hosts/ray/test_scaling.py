@@ -53,7 +53,7 @@ def test_from_one_to_three_and_back_and_a_stop_finishes_what_was_accepted(
 
         with ThreadPoolExecutor(4) as clients:
             sent = [
-                clients.submit(httpx.post, f"{server.url}/txt2img", json=BODY, timeout=120)
+                clients.submit(httpx.post, f"{server.url}/txt2img", json=BODY, timeout=300)
                 for _ in range(4)
             ]
             while "sd_active_rows 16.0" not in httpx.get(f"{server.url}/metrics").text:
@@ -67,8 +67,8 @@ def test_from_none_the_first_request_waits_for_the_model(
 ) -> None:
     with scaled(tmp_path, tiny_model("sd1"), 0, 1) as server:
         print(f"to none in {wait_for(server, 'replica', 0, WAIT_S):.1f} s")
-        assert httpx.get(f"{server.url}/readyz", timeout=60).status_code == 200
-        assert httpx.get(f"{server.url}/models", timeout=60).json()[0]["name"] == "sd1"
+        assert httpx.get(f"{server.url}/readyz", timeout=300).status_code == 200
+        assert httpx.get(f"{server.url}/models", timeout=300).json()[0]["name"] == "sd1"
         answer = httpx.post(f"{server.url}/txt2img", json={"prompt": "sea"}, timeout=WAIT_S)
         assert answer.status_code == 200, answer.text
         print(f"the first image after {answer.elapsed.total_seconds():.1f} s")

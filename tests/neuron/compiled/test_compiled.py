@@ -55,7 +55,7 @@ def test_a_mixed_padded_batch_equals_diffusers(
     given = inputs(task, photo, mask)
     tickets = [runnable.submit(one, Inputs(*given)) for one in wanted]
     for one, ticket in zip(wanted, tickets, strict=True):
-        (drawn,) = ticket.future.result(timeout=120).images
+        (drawn,) = ticket.future.result(timeout=300).images
         expected = reference.generate(source, one, *given)
         apart = np.abs(np.asarray(drawn.image).astype(int) - expected).max()
         assert apart <= BOUND, (one.scheduler, apart)

@@ -102,7 +102,7 @@ def beside(start: Start, monkeypatch: pytest.MonkeyPatch) -> StableDiffusionRunn
 
 
 def images(ticket: Ticket) -> list[np.ndarray]:
-    return [np.asarray(one.image).astype(int) for one in ticket.future.result(60).images]
+    return [np.asarray(one.image).astype(int) for one in ticket.future.result(300).images]
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -144,12 +144,12 @@ def test_a_request_that_ends_while_it_is_decoded_beside_the_steps(
 
     def to_pixels(family: UNetFamily, latents: Tensor, **options: Any) -> Tensor:
         begun.set()
-        go.wait(60)
+        go.wait(300)
         return decode(family, latents, **options)
 
     monkeypatch.setattr(UNetFamily, "to_pixels", to_pixels)
     ticket = beside.submit(wanted())
-    assert begun.wait(60)
+    assert begun.wait(300)
     assert beside.load().active == 1
     ticket.cancel()
     assert isinstance(ticket.future.exception(60), Cancelled)

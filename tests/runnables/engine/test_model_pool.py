@@ -39,7 +39,7 @@ def wanted(model: str | None, steps: int = 4, **options: object) -> TextToImage:
 
 
 def pixels(ticket: Ticket) -> np.ndarray:
-    return np.asarray(ticket.future.result(timeout=120).images[0].image).astype(int)
+    return np.asarray(ticket.future.result(timeout=300).images[0].image).astype(int)
 
 
 def loaded(runnable: StableDiffusionRunnable) -> list[str]:
@@ -143,7 +143,7 @@ def test_models_take_turns_when_they_do_not_fit(
 def test_one_that_never_fits_says_so(several: Callable[..., StableDiffusionRunnable]) -> None:
     runnable = several(models_memory_gb=1e-6)
     with pytest.raises(ConfigurationError, match="SD_MODELS_MEMORY_GB"):
-        runnable.submit(wanted("sd2")).future.result(timeout=60)
+        runnable.submit(wanted("sd2")).future.result(timeout=300)
     pixels(runnable.submit(wanted(None)))
 
 
@@ -153,7 +153,7 @@ def test_a_broken_source_fails_its_requests_alone(start: Start, tmp_path: Path) 
     assert pixels(runnable.submit(wanted(None))).shape == (64, 64, 3)
     for ticket in broken:
         with pytest.raises(ConfigurationError, match="the model broken cannot be loaded"):
-            ticket.future.result(timeout=60)
+            ticket.future.result(timeout=300)
     assert runnable.load() == Load()
 
 
@@ -163,7 +163,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     go, read = threading.Event(), ModelPool._read_from_source
 
     def read_slowly(pool: ModelPool, name: str) -> LoadedModel:
-        go.wait(60)
+        go.wait(300)
         return read(pool, name)
 
     monkeypatch.setattr(ModelPool, "_read_from_source", read_slowly)
@@ -180,9 +180,9 @@ def test_who_waits_for_a_model_can_leave(
     assert runnable.load().waiting == 3
     cancelled.cancel()
     with pytest.raises(Cancelled):
-        cancelled.future.result(timeout=30)
+        cancelled.future.result(timeout=300)
     with pytest.raises(DeadlineExceeded):
-        late.future.result(timeout=30)
+        late.future.result(timeout=300)
     assert pixels(runnable.submit(wanted(None))).shape == (64, 64, 3)  # others go on meanwhile
     slow.set()
     assert pixels(stays).shape == (64, 64, 3)
@@ -199,7 +199,7 @@ def test_a_stop_ends_those_that_wait(
     slow.set()
     runnable.close()
     with pytest.raises(NotReady):
-        ticket.future.result(timeout=30)
+        ticket.future.result(timeout=300)
 
 
 def test_only_so_many_wait_for_models(

@@ -124,7 +124,7 @@ def test_random_joins_cancels_failures_and_evictions(
     assert set(ends.values()) == {1} and len(ends) == REQUESTS
     assert runnable.load() == Load()
     tickets.clear()
-    end = time.monotonic() + 30
+    end = time.monotonic() + 300
     while any(work() for work in works) and time.monotonic() < end:
         gc.collect()
         time.sleep(0.1)

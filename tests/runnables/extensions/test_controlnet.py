@@ -174,7 +174,7 @@ def test_alone_as_in_company(
 ) -> None:
     runnable = start("sd1", controlnet_dir=str(controlnets("sd1")), max_batch=2)
     one = wanted(use("two"), use("one", 0.5), num_images_per_prompt=2)
-    drawn = runnable.submit(one, steered(edges)).future.result(timeout=60).images
+    drawn = runnable.submit(one, steered(edges)).future.result(timeout=300).images
     for image, seed in zip(drawn, (1, 2), strict=True):
         alone = one.model_copy(update={"num_images_per_prompt": 1, "seed": seed})
         pixels = expected(tiny_model("sd1"), controlnets("sd1"), alone, edges)
@@ -222,7 +222,7 @@ def test_an_inpainting_unet_of_nine_channels(
     one = wanted(use("one"), task=Inpaint, strength=1.0)
     runnable = start(kind, controlnet_dir=str(controlnets(kind)))
     drawn = runnable.submit(one, Inputs(photo, mask, controls=tuple(edges[:1]))).future.result(
-        timeout=60
+        timeout=300
     )
     pixels = expected(tiny_model(kind), controlnets(kind), one, edges[:1], photo, mask)
     assert difference(drawn.images[0].image, pixels) <= BOUND
@@ -236,7 +236,7 @@ def test_a_refiner_has_none_and_leaves_the_fractions_as_they_are(
     folder, refiner = controlnets("sdxl"), tiny_model("sdxl-refiner")
     runnable = start("sdxl", refiner=str(refiner), controlnet_dir=str(folder))
     one = wanted(use("one", end=0.5), num_inference_steps=10)
-    drawn = runnable.submit(one, steered(edges[:1])).future.result(timeout=60)
+    drawn = runnable.submit(one, steered(edges[:1])).future.result(timeout=300)
     plain = reference.pipeline(tiny_model("sdxl"), TextToImage)
     first = diffusers.StableDiffusionXLControlNetPipeline(
         **{**plain.components, "scheduler": plain.scheduler.from_config(plain.scheduler.config)},
@@ -293,9 +293,9 @@ def test_it_is_run_only_where_it_acts(
     rows: list[int] = []
     net.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
     one = wanted(use("one", start=0.25, end=0.75), scheduler="ddim")
-    sd1.submit(one, steered(edges[:1])).future.result(timeout=60)
+    sd1.submit(one, steered(edges[:1])).future.result(timeout=300)
     assert rows == [2, 2], "two of four steps, conditional and unconditional"
-    sd1.submit(wanted(use("one", 0.0)), steered(edges[:1])).future.result(timeout=60)
+    sd1.submit(wanted(use("one", 0.0)), steered(edges[:1])).future.result(timeout=300)
     assert rows == [2, 2], "never with weight 0"
 
 
@@ -308,16 +308,16 @@ def test_rows_with_and_without_share_a_call(
     long = [one.model_copy(update={"num_inference_steps": 150}) for one in every]
     tickets = [sd1.submit(one, steered(edges[: len(one.controlnets)])) for one in long]
     for ticket in tickets:
-        ticket.future.result(timeout=120)
+        ticket.future.result(timeout=300)
     assert max(rows) == 8
 
 
 def test_a_request_with_controlnets_costs_more(
     sd1: StableDiffusionRunnable, edges: list[Image.Image]
 ) -> None:
-    plain = sd1.submit(wanted()).future.result(timeout=60)
-    one = sd1.submit(wanted(use("one")), steered(edges[:1])).future.result(timeout=60)
-    two = sd1.submit(wanted(use("one"), use("two")), steered(edges)).future.result(timeout=60)
+    plain = sd1.submit(wanted()).future.result(timeout=300)
+    one = sd1.submit(wanted(use("one")), steered(edges[:1])).future.result(timeout=300)
+    two = sd1.submit(wanted(use("one"), use("two")), steered(edges)).future.result(timeout=300)
     assert one.cost_units == pytest.approx(1.4 * plain.cost_units)
     assert two.cost_units == pytest.approx(1.8 * plain.cost_units)
 
@@ -334,12 +334,12 @@ def test_one_that_fails_ends_its_own_request_only(
     every = [wanted(seed=2), wanted(use("one")), wanted(use("two"), seed=3)]
     tickets = [sd1.submit(one, steered(edges[: len(one.controlnets)])) for one in every]
     with pytest.raises(GenerationFailed):
-        tickets[1].future.result(timeout=60)
+        tickets[1].future.result(timeout=300)
     monkeypatch.undo()
     for i in (0, 2):
-        drawn = tickets[i].future.result(timeout=60).images[0].image
+        drawn = tickets[i].future.result(timeout=300).images[0].image
         again = sd1.submit(every[i], steered(edges[: len(every[i].controlnets)]))
-        pixels = np.asarray(again.future.result(timeout=60).images[0].image).astype(int)
+        pixels = np.asarray(again.future.result(timeout=300).images[0].image).astype(int)
         assert difference(drawn, pixels) <= BOUND
 
 
@@ -388,9 +388,9 @@ def test_compiled_code_is_not_run_with_them(
         raise RuntimeError("the compiled graph")
 
     monkeypatch.setattr(base_of(sd1).unet, "_compiled_call_impl", fail)
-    assert sd1.submit(wanted(use("one")), steered(edges[:1])).future.result(timeout=60)
+    assert sd1.submit(wanted(use("one")), steered(edges[:1])).future.result(timeout=300)
     with pytest.raises(GenerationFailed):
-        sd1.submit(wanted()).future.result(timeout=60)
+        sd1.submit(wanted()).future.result(timeout=300)
 
 
 def test_what_is_not_there_or_does_not_fit_is_refused(
@@ -426,7 +426,7 @@ def test_what_is_not_there_or_does_not_fit_is_refused(
             runnable.submit(wanted(use(name)), steered(edges[:1]))
         assert refused.value.loc == ("controlnets",)
         assert str(tmp_path) not in refused.value.message
-    assert runnable.submit(wanted(use("one")), steered(edges[:1])).future.result(timeout=60)
+    assert runnable.submit(wanted(use("one")), steered(edges[:1])).future.result(timeout=300)
 
 
 def test_a_folder_that_is_not_there_stops_the_start(start: Start) -> None:
@@ -444,7 +444,7 @@ def test_the_oldest_is_let_go(
     two = runnable.submit(wanted(use("two")), steered(edges[:1]))
     assert nets.nbytes == memory.adapters == size, "one at a time"
     for name, ticket in (("one", one), ("two", two)):
-        image = ticket.future.result(timeout=60).images[0].image
+        image = ticket.future.result(timeout=300).images[0].image
         parameters = ticket.future.result().parameters
         pixels = expected(tiny_model("sd1"), controlnets("sd1"), parameters, edges[:1])
         assert difference(image, pixels) <= BOUND, name

@@ -54,7 +54,7 @@ MIXED = [
 
 
 def pixels(ticket: Ticket) -> np.ndarray:
-    return np.asarray(ticket.future.result(timeout=60).images[0].image).astype(int)
+    return np.asarray(ticket.future.result(timeout=300).images[0].image).astype(int)
 
 
 class Calls:

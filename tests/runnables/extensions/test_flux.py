@@ -112,7 +112,7 @@ def test_loras_in_one_batch_equal_diffusers(start: Start, dev: Path, tmp_path: P
     ]
     tickets = [runnable.submit(one) for one in every]
     for one, ticket in zip(every, tickets, strict=True):
-        result = ticket.future.result(timeout=120)
+        result = ticket.future.result(timeout=300)
         folder = diffusers_reads if one is every[-1] else tmp_path
         pixels = expected(dev, folder, result.parameters)
         assert difference(result.images[0].image, pixels) <= BOUND, one.loras
@@ -169,10 +169,10 @@ def test_controlnets_in_one_batch_equal_diffusers(
     every = [wanted(controlnets=(use,), seed=seed) for seed, use in enumerate(uses)]
     tickets = [runnable.submit(one, Inputs(controls=(photo,))) for one in every]
     free = runnable.submit(wanted(seed=0))
-    images = [ticket.future.result(timeout=120).images[0].image for ticket in tickets]
+    images = [ticket.future.result(timeout=300).images[0].image for ticket in tickets]
     for one, image in zip(every, images, strict=True):
         assert difference(image, controlled(dev, nets, one, photo)) <= BOUND, one.controlnets
-    result = free.future.result(timeout=120)
+    result = free.future.result(timeout=300)
     assert difference(result.images[0].image, reference.generate(dev, result.parameters)) <= BOUND
     assert difference(result.images[0].image, images[0]) > BOUND
     assert np.asarray(images[0]).shape == (64, 64, 3)
@@ -186,7 +186,7 @@ def test_controlnets_of_different_depth_act_together(
     def image(*uses: ControlNetUse) -> Any:
         controls = (photo,) * len(uses)
         ticket = runnable.submit(wanted(controlnets=uses), Inputs(controls=controls))
-        return ticket.future.result(timeout=120).images[0].image
+        return ticket.future.result(timeout=300).images[0].image
 
     one, deep = ControlNetUse(name="one"), ControlNetUse(name="deep")
     faint = {name: ControlNetUse(name=name, weight=1e-6) for name in ("one", "short", "deep")}

@@ -114,7 +114,7 @@ def test_mixed_loras_in_one_batch_equal_diffusers(
     ]
     tickets = [runnable.submit(one) for one in every]
     for one, ticket in zip(every, tickets, strict=True):
-        result = ticket.future.result(timeout=120)
+        result = ticket.future.result(timeout=300)
         pixels = expected(model, tmp_path, result.parameters)
         assert difference(result.images[0].image, pixels) <= 2, one.loras
     plain = expected(model, tmp_path, tickets[0].future.result().parameters)

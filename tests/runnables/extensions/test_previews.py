@@ -43,7 +43,7 @@ def generated(runnable: StableDiffusionRunnable, every: int) -> tuple[Result, li
         on_step=reported.append,
         preview_every=every,
     )
-    return ticket.future.result(timeout=120), reported
+    return ticket.future.result(timeout=300), reported
 
 
 def test_previews_come_nearer_to_the_image(start: Start) -> None:

@@ -136,7 +136,7 @@ def test_mixed_loras_in_one_batch_equal_diffusers(
     ]
     tickets = [runnable.submit(one) for one in every]
     for one, ticket in zip(every, tickets, strict=True):
-        result = ticket.future.result(timeout=120)
+        result = ticket.future.result(timeout=300)
         pixels = expected(model, tmp_path, result.parameters)
         assert difference(result.images[0].image, pixels) <= BOUND, one.loras
     plain = tickets[0].future.result().images[0].image
@@ -192,7 +192,7 @@ def test_skipped_layers_in_mixed_batches_equal_diffusers(
     ]
     tickets = [runnable.submit(one) for one in every]
     for one, ticket in zip(every, tickets, strict=True):
-        result = ticket.future.result(timeout=120)
+        result = ticket.future.result(timeout=300)
         pixels = _skipping(folder, one, result.parameters)
         assert difference(result.images[0].image, pixels) <= BOUND, one.skip_layer_guidance
     without = runnable.txt2img(wanted(num_inference_steps=6)).images[0].image
@@ -312,10 +312,10 @@ def test_mixed_controlnets_in_one_batch_equal_diffusers(
     tickets = [runnable.submit(one, steered(pictures[: len(one.controlnets)])) for one in every]
     free = runnable.submit(wanted(seed=8))
     for one, ticket in zip(every, tickets, strict=True):
-        image = ticket.future.result(timeout=120).images[0].image
+        image = ticket.future.result(timeout=300).images[0].image
         pixels = _controlled(tiny_model("sd3"), nets, one, pictures[: len(one.controlnets)])
         assert difference(image, pixels) <= BOUND, one.controlnets
-    result = free.future.result(timeout=120)
+    result = free.future.result(timeout=300)
     assert (
         difference(result.images[0].image, reference.generate(tiny_model("sd3"), result.parameters))
         <= BOUND
@@ -346,6 +346,6 @@ def test_all_at_once_on_an_input_image(
         runnable.submit(full, Inputs(photo, controls=(photo,))),
         runnable.submit(wanted(task=ImageToImage), Inputs(photo)),
     ]
-    changed, same = (ticket.future.result(timeout=120).images[0].image for ticket in tickets)
+    changed, same = (ticket.future.result(timeout=300).images[0].image for ticket in tickets)
     assert difference(same, alone) <= BOUND
     assert difference(changed, alone) > BOUND

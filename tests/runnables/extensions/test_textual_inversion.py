@@ -131,7 +131,7 @@ def test_mixed_embeddings_in_one_batch_equal_diffusers(
     tickets = [runnable.submit(one) for one in every]
     images = []
     for i, (one, ticket) in enumerate(zip(every, tickets, strict=True)):
-        result = ticket.future.result(timeout=120)
+        result = ticket.future.result(timeout=300)
         images.append(np.asarray(result.images[0].image))
         folder = learned(tiny_model(kind), tmp_path, one.embeddings, tmp_path / str(i))
         expected = reference.generate(folder, result.parameters)

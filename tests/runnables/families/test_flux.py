@@ -75,7 +75,7 @@ def test_mixed_guidance_scales_share_calls(
     tickets = [runnable.submit(one) for one in every]
     images = []
     for one, ticket in zip(every, tickets, strict=True):
-        result = ticket.future.result(timeout=120)
+        result = ticket.future.result(timeout=300)
         pixels = reference.generate(tiny_model("flux-dev"), result.parameters)
         images.append(np.asarray(result.images[0].image).astype(int))
         assert np.abs(images[-1] - pixels).max() <= BOUND, one.guidance_scale

@@ -126,7 +126,7 @@ def test_previews_come_nearer_to_the_image(start: Start) -> None:
         on_step=lambda progress: progress.preview and shown.append(progress.preview),
         preview_every=5,
     )
-    final = ticket.future.result(timeout=120).images[0].image.resize((8, 8), Image.Resampling.BOX)
+    final = ticket.future.result(timeout=300).images[0].image.resize((8, 8), Image.Resampling.BOX)
     first, last = (
         np.abs(np.asarray(one, float) - np.asarray(final, float)).mean() for one in shown
     )

@@ -73,7 +73,7 @@ def test_weights_and_lengths_mixed_in_one_batch_equal_compel(
     every[-1] = every[-1].model_copy(update={"prompt_syntax": "compel"})
     tickets = [runnable.submit(one) for one in every]
     for one, ticket in zip(every, tickets, strict=True):
-        image = ticket.future.result(timeout=120).images[0].image
+        image = ticket.future.result(timeout=300).images[0].image
         assert difference(image, expected(folder, one)) <= 2, one.prompt
 
 
