@@ -103,6 +103,10 @@ MUTATIONS: list[tuple[Callable[[list[Document]], Any], tuple[str, ...]]] = [
     ),
     (lambda d: data_volume(d).update(snapshotID="not-taken"), ("EC2NodeClass", "not-taken")),
     (lambda d: data_volume(d).update(volumeInitializationRate=300), ("snapshotID", "dependency")),
+    (
+        lambda d: one(d, "Deployment")["spec"]["template"]["metadata"].pop("annotations"),
+        ("Deployment", "inject-java", "restricted"),
+    ),
     (lambda d: one(d, "LoadBalancerConfiguration")["spec"].pop("sourceRanges"), ("sourceRanges",)),
     (
         lambda d: one(d, "HTTPRoute")["spec"]["rules"][0].update(

@@ -389,6 +389,15 @@ run "traces" {
   }
 }
 
+run "nothing_is_instrumented" {
+  assert {
+    condition = !jsondecode(
+      aws_eks_addon.workload["amazon-cloudwatch-observability"].configuration_values
+    ).manager.applicationSignals.autoMonitor.monitorAllServices
+    error_message = "CloudWatch's operator must not add init containers to restricted pods."
+  }
+}
+
 run "without_container_insights" {
   variables {
     container_insights = false
