@@ -268,6 +268,26 @@ def test_several_services_share_nothing_but_the_gateway() -> None:
     assert volume["spec"]["claimRef"]["namespace"] == "stable-diffusion-sdxl"
 
 
+@pytest.mark.parametrize("host", ["bentoml", "ray"])
+def test_another_model_is_another_volume(host: str, tmp_path: Path) -> None:
+    """Kubernetes refuses to change what a volume mounts, and which volume a claim has."""
+    document = yaml.safe_load((ROOT / "deploy" / "eks" / "gpu.yaml").read_text())
+    names = []
+    for number, model in enumerate(("s3://models/sd", "s3://models/sdxl", "s3://others/sd")):
+        document["spec"] |= {"model": model, "host": host}
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(yaml.safe_dump(document))
+        documents = rendered(path)
+        assert problems(documents) == []
+        volume = one(documents, "PersistentVolume")
+        claim = one(documents, "PersistentVolumeClaim")
+        name = volume["metadata"]["name"]
+        assert claim["spec"]["volumeName"] == volume["spec"]["csi"]["volumeHandle"] == name
+        assert volume["spec"]["claimRef"]["name"] == claim["metadata"]["name"] == name
+        names.append(name)
+    assert len(set(names)) == 3
+
+
 def test_a_list_of_one_service(tmp_path: Path) -> None:
     document = yaml.safe_load((ROOT / "deploy" / "eks" / "several.yaml").read_text())
     document["spec"]["services"] = document["spec"]["services"][:1]
