@@ -1,4 +1,9 @@
-"""NetworkPolicies let through what the manifests need, and keep pods from the node's metadata."""
+"""NetworkPolicies let through what the manifests need, and keep pods from the node's metadata.
+
+The CNI of AWS knows a Service's address only where the rule's podSelector matches the Service's
+own selector (amazon-network-policy-controller-k8s, getMatchingServiceClusterIPs): who calls a
+Service must be let out to its address and to the pods behind it.
+"""
 
 from __future__ import annotations
 
@@ -78,8 +83,12 @@ def _of_pod(pod: Pod, every: list[Pod], found: Found) -> Iterator[tuple[Peer, Pe
     for address in addresses(pod):
         if reached := called(address, pod.namespace, found):
             service, port = reached
+            selector = tuple(sorted(service.selector.items()))
+            its_address = Peer(f"Service {service.name}", service.namespace, selector)
             for target in service.pods:
-                yield peer(pod), peer(target), target.port(service.ports[port]) or port
+                number = target.port(service.ports[port]) or port
+                yield peer(pod), its_address, number
+                yield peer(pod), peer(target), number
     if "ray.io/cluster" in pod.labels:
         yield from _of_ray(pod, every)
     yield peer(pod), Peer("names", "kube-system"), DNS

@@ -52,12 +52,13 @@ class Pod:
 
 @dataclass(frozen=True)
 class Service:
-    """A Service's name, the pods that it selects, and its ports by number."""
+    """A Service's name, the pods that it selects, its ports by number, and its selector."""
 
     name: str
     namespace: str
     pods: tuple[Pod, ...]
     ports: dict[int, object]
+    selector: dict[str, str]
 
 
 def of(documents: Iterable[Document], *kinds: str) -> list[Document]:
@@ -139,9 +140,10 @@ def services(documents: Iterable[Document]) -> dict[tuple[str, str], Service]:
     found = []
     for one in of(documents, "Service"):
         spec, where = one["spec"], namespace(one)
-        chosen = selected(every, where, spec.get("selector", {}))
+        selector = spec.get("selector", {})
         ports = {port["port"]: port.get("targetPort", port["port"]) for port in spec["ports"]}
-        found.append(Service(one["metadata"]["name"], where, chosen, ports))
+        chosen = selected(every, where, selector)
+        found.append(Service(one["metadata"]["name"], where, chosen, ports, selector))
     for one in of(documents, "RayService"):
         found += _ray_services(one, every)
     return {(one.namespace, one.name): one for one in found}
@@ -153,12 +155,14 @@ def _ray_services(owner: Document, every: list[Pod]) -> Iterator[Service]:
     ports = {port["name"]: port["containerPort"] for port in first.get("ports", [])}
     ports = ports or {"gcs-server": 6379, "dashboard": 8265, "serve": 8000}
     own = {"ray.io/cluster": name}
-    head = selected(every, where, {**own, "ray.io/node-type": "head"})
-    yield Service(f"{name}-head-svc", where, head, {number: number for number in ports.values()})
+    of_head = {**own, "ray.io/node-type": "head"}
+    head = selected(every, where, of_head)
+    yield Service(f"{name}-head-svc", where, head, {one: one for one in ports.values()}, of_head)
     served = {number: number for kind, number in ports.items() if kind.startswith("serve")}
     if served:  # KubeRay makes none without such a port
-        serving = selected(every, where, {**own, "ray.io/serve": "true"})
-        yield Service(f"{name}-serve-svc", where, serving, {**served})
+        of_serve = {**own, "ray.io/serve": "true"}
+        serving = selected(every, where, of_serve)
+        yield Service(f"{name}-serve-svc", where, serving, {**served}, of_serve)
 
 
 def selected(every: Iterable[Pod], where: str, labels: dict[str, str]) -> tuple[Pod, ...]:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from deploy.check.pods import Document, Pod, of, pods
+from deploy.check.pods import Document, Pod, of, pods, services
 
 ENFORCE = "pod-security.kubernetes.io/enforce"
+#: CloudWatch's operator instruments each Deployment that a Service selects, unless its pods say no.
+#: Its init container for Java breaks the profile (amazon-cloudwatch-agent-operator, issue 361).
+INJECT = "instrumentation.opentelemetry.io/inject-"
+LANGUAGES = ("java", "python", "dotnet", "nodejs")
 VOLUMES = {
     "configMap",
     "csi",
@@ -30,6 +34,16 @@ def restricted(documents: list[Document]) -> Iterator[str]:
     for pod in pods(documents):
         if pod.namespace in enforcing:
             yield from (f"{pod.name}: {line} (restricted)" for line in _of_pod(pod))
+    served = {
+        (pod.namespace, pod.name): pod
+        for service in services(documents).values()
+        for pod in service.pods
+    }
+    for pod in served.values():
+        if pod.namespace in enforcing and pod.name.startswith("Deployment/"):
+            for language in LANGUAGES:
+                if pod.annotations.get(INJECT + language) != "false":
+                    yield f"{pod.name}: annotation {INJECT}{language} is not false (restricted)"
 
 
 def _of_pod(pod: Pod) -> Iterator[str]:

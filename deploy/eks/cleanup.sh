@@ -178,8 +178,10 @@ if $existing; then # other pools, and what else is in no namespace, are not ours
   done
   for namespace in $(printf '%s\n' $namespaces | sort -u); do
     run kubectl delete namespace "$namespace" --ignore-not-found --timeout=10m
-    run kubectl delete persistentvolume "$namespace-model" --ignore-not-found --timeout=5m
   done
+  # one for each folder that was ever mounted
+  run kubectl delete persistentvolumes -l app.kubernetes.io/part-of=stable-diffusion \
+    --ignore-not-found --timeout=5m
 elif $cluster; then
   remove default nodepools.karpenter.sh --all
   remove default nodeclaims.karpenter.sh --all

@@ -121,6 +121,7 @@ for image in "${images[@]}"; do
   # they become part of a command on the instance
   [[ $image =~ ^[A-Za-z0-9][A-Za-z0-9._/:@-]*$ ]] || fail "$image is not an image's name"
 done
+subnet=${subnet:-$existing_subnet}
 [ -n "$subnet" ] || subnet=$(ask SUBNET aws ec2 describe-subnets --query 'Subnets[0].SubnetId' \
   --filters "Name=tag:karpenter.sh/discovery,Values=$name")
 [ -n "$group" ] || group=$(ask GROUP aws ec2 describe-security-groups \

@@ -103,6 +103,10 @@ MUTATIONS: list[tuple[Callable[[list[Document]], Any], tuple[str, ...]]] = [
     ),
     (lambda d: data_volume(d).update(snapshotID="not-taken"), ("EC2NodeClass", "not-taken")),
     (lambda d: data_volume(d).update(volumeInitializationRate=300), ("snapshotID", "dependency")),
+    (
+        lambda d: one(d, "Deployment")["spec"]["template"]["metadata"].pop("annotations"),
+        ("Deployment", "inject-java", "restricted"),
+    ),
     (lambda d: one(d, "LoadBalancerConfiguration")["spec"].pop("sourceRanges"), ("sourceRanges",)),
     (
         lambda d: one(d, "HTTPRoute")["spec"]["rules"][0].update(
@@ -153,6 +157,50 @@ def test_the_specs_values_arrive() -> None:
     assert any(e["name"] == "SD_API_KEYS" and "value" not in e for e in server(documents)["env"])
     scaling = one(documents, "ScaledObject")["spec"]
     assert (scaling["minReplicaCount"], scaling["maxReplicaCount"]) == (2, 20)
+
+
+def changed(ready: str, folder: Path, **fields: object) -> list[Document]:
+    """The objects of a ready configuration with other fields; None leaves one out."""
+    document = yaml.safe_load((ROOT / "deploy" / "eks" / ready).read_text())
+    document["spec"] |= fields
+    document["spec"] = {name: its for name, its in document["spec"].items() if its is not None}
+    path = folder / "own.yaml"
+    path.write_text(yaml.safe_dump(document))
+    documents = rendered(path)
+    assert problems(documents) == []
+    return documents
+
+
+VPC: Document = {
+    "vpc_id": "vpc-0123456789abcdef0",
+    "private_subnet_ids": ["subnet-0123456789abcdef0", "subnet-0123456789abcdef1"],
+    "public_subnet_ids": ["subnet-0123456789abcdef2", "subnet-0123456789abcdef3"],
+}
+
+
+def test_subnets_of_a_vpc_are_named(tmp_path: Path) -> None:
+    """Tags would be put over its owner's, and taken away with the deployment."""
+    documents = changed("gpu.yaml", tmp_path, **VPC)
+    nodes = one(documents, "EC2NodeClass")["spec"]
+    assert nodes["subnetSelectorTerms"] == [{"id": name} for name in VPC["private_subnet_ids"]]
+    assert nodes["securityGroupSelectorTerms"] == [{"tags": {"karpenter.sh/discovery": "sd-gpu"}}]
+    balancer = one(documents, "LoadBalancerConfiguration")["spec"]["loadBalancerSubnets"]
+    assert balancer == [{"identifier": name} for name in VPC["public_subnet_ids"]]
+
+
+def test_an_internal_balancer_is_in_private_subnets(tmp_path: Path) -> None:
+    documents = changed("gpu.yaml", tmp_path, **{**VPC, "internal": True})
+    balancer = one(documents, "LoadBalancerConfiguration")["spec"]
+    assert balancer["scheme"] == "internal"
+    subnets = [one["identifier"] for one in balancer["loadBalancerSubnets"]]
+    assert subnets == VPC["private_subnet_ids"]
+
+
+def test_without_networks_the_balancer_is_internal(tmp_path: Path) -> None:
+    """Callers in the VPC have the NAT gateway's address when they ask a public one."""
+    documents = changed("gpu.yaml", tmp_path, allowed_cidrs=None)
+    balancer = one(documents, "LoadBalancerConfiguration")["spec"]
+    assert balancer["scheme"] == "internal" and balancer["sourceRanges"] == ["10.42.0.0/16"]
 
 
 def test_workers_of_a_queue() -> None:
@@ -262,6 +310,26 @@ def test_several_services_share_nothing_but_the_gateway() -> None:
     assert labels["stable-diffusion-sdxl-nvidia"] == "sdxl-nvidia"
     (volume,) = of(documents, "PersistentVolume")
     assert volume["spec"]["claimRef"]["namespace"] == "stable-diffusion-sdxl"
+
+
+@pytest.mark.parametrize("host", ["bentoml", "ray"])
+def test_another_model_is_another_volume(host: str, tmp_path: Path) -> None:
+    """Kubernetes refuses to change what a volume mounts, and which volume a claim has."""
+    document = yaml.safe_load((ROOT / "deploy" / "eks" / "gpu.yaml").read_text())
+    names = []
+    for number, model in enumerate(("s3://models/sd", "s3://models/sdxl", "s3://others/sd")):
+        document["spec"] |= {"model": model, "host": host}
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(yaml.safe_dump(document))
+        documents = rendered(path)
+        assert problems(documents) == []
+        volume = one(documents, "PersistentVolume")
+        claim = one(documents, "PersistentVolumeClaim")
+        name = volume["metadata"]["name"]
+        assert claim["spec"]["volumeName"] == volume["spec"]["csi"]["volumeHandle"] == name
+        assert volume["spec"]["claimRef"]["name"] == claim["metadata"]["name"] == name
+        names.append(name)
+    assert len(set(names)) == 3
 
 
 def test_a_list_of_one_service(tmp_path: Path) -> None:

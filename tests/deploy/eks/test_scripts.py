@@ -282,6 +282,7 @@ def test_cleanup_takes_only_its_own_from_an_existing_cluster(desk: Desk) -> None
         "kubectl delete nodepools.karpenter.sh stable-diffusion-nvidia",
         "kubectl delete ec2nodeclasses.karpenter.k8s.aws stable-diffusion-nvidia",
         "kubectl delete namespace stable-diffusion",
+        "kubectl delete persistentvolumes -l app.kubernetes.io/part-of=stable-diffusion",
         "terraform destroy",
     )
     shared = ("nodepools.karpenter.sh --all", "nodeclaims", "get-resources", "terminate-instances")

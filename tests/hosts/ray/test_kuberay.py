@@ -171,11 +171,11 @@ def drop(kind: str, name: str) -> Callable[[list[dict[str, Any]]], None]:
     return change
 
 
-def policy(documents: list[dict[str, Any]]) -> dict[str, Any]:
+def policy(documents: list[dict[str, Any]], name: str = "ray") -> dict[str, Any]:
     (found,) = [
         one["spec"]
         for one in documents
-        if (one["kind"], one["metadata"]["name"]) == ("NetworkPolicy", "ray")
+        if (one["kind"], one["metadata"]["name"]) == ("NetworkPolicy", name)
     ]
     spec: dict[str, Any] = found
     return spec
@@ -191,6 +191,12 @@ def policy(documents: list[dict[str, Any]]) -> dict[str, Any]:
         (lambda d: policy(d)["ingress"].pop(1), "KubeRay's operator cannot come in at 8265"),
         (lambda d: policy(d)["ingress"].pop(2), "the load balancer cannot come in at 8000"),
         (lambda d: policy(d)["egress"].pop(1), "cannot reach names at 53"),
+        (
+            lambda d: policy(d, "ui")["egress"][0]["to"][0]["podSelector"].update(
+                matchLabels={"ray.io/is-ray-node": "yes"}  # of the pods, not of their Service
+            ),
+            "cannot reach Service stable-diffusion-serve-svc at 8000",
+        ),
         (
             lambda d: (
                 policy(d)["egress"][2]["to"][0]["ipBlock"].pop("except")

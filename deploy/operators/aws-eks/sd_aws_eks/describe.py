@@ -36,6 +36,7 @@ def describe(path: Path) -> dict[str, str]:
         "cluster_name": spec.cluster or top.name,
         "existing": "true" if spec.cluster else "false",
         "existing_vpc": spec.vpc_id or "",
+        "existing_subnet": spec.private_subnet_ids[0] if spec.vpc_id else "",
         "existing_controllers": " ".join(spec.existing_controllers),
         "pools": " ".join(
             f"{place.namespace}-{kind}" for place, one in placements(spec) for kind in pools(one)

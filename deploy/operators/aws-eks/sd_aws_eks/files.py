@@ -31,7 +31,6 @@ _PASSED = {
     "cluster",
     "existing_controllers",
     "private_subnet_ids",
-    "public_subnet_ids",
     "tags",
     "tracing",
     "container_insights",

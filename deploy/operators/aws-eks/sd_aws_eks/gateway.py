@@ -12,11 +12,14 @@ from sd_aws_eks.spec import FORGET_S, EksSpec
 def patches(spec: EksSpec, timeout_s: int) -> list[Document]:
     """On the load balancer's configuration."""
     changes: Changes = [
-        ("/spec/scheme", "internal" if spec.internal else "internet-facing"),
+        ("/spec/scheme", spec.scheme),
         # never empty: the controller takes that for the whole world
         ("/spec/sourceRanges", list(spec.allowed_cidrs) or [spec.vpc_cidr]),
         ("/spec/loadBalancerAttributes/0/value", str(timeout_s)),
     ]
+    if spec.vpc_id:  # by name: what tags its subnets have is their owner's
+        subnets = [{"identifier": one} for one in spec.balancer_subnet_ids]
+        changes.append(("/spec/loadBalancerSubnets", subnets))
     if spec.certificate_arn:
         listener = {
             "protocolPort": "HTTPS:443",

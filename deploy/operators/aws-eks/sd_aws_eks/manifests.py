@@ -6,6 +6,7 @@ gateway that they share is `deployment/gateway`.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -222,18 +223,17 @@ def _queue_trigger(index: int, variable: str, tasks: int, spec: EksSpec) -> Chan
 
 
 def _volume(spec: EksSpec, place: Placement) -> list[Document]:
-    handle = f"{place.name}-{spec.model_bucket}-{spec.model_prefix}".strip("-").replace("/", "-")
+    """Kubernetes never changes what a volume mounts: another folder is a volume of another name."""
+    folder = f"{spec.model_bucket}/{spec.model_prefix}"
+    name = f"{place.namespace}-model-{hashlib.sha256(folder.encode()).hexdigest()[:8]}"
     changes: Changes = [
-        ("/spec/csi/volumeHandle", handle),
+        ("/metadata/name", name),
+        ("/spec/claimRef/namespace", place.namespace),
+        ("/spec/claimRef/name", name),
+        ("/spec/csi/volumeHandle", name),
         ("/spec/csi/volumeAttributes/bucketName", spec.model_bucket),
         ("/spec/mountOptions/-", f"prefix {spec.model_prefix}"),
         ("/spec/mountOptions/-", f"region {spec.region}"),
     ]
-    if not place.name:
-        return [patch("PersistentVolume", changes)]
-    own = f"{place.namespace}-model"
-    changes += [("/metadata/name", own), ("/spec/claimRef/namespace", place.namespace)]
-    return [
-        patch("PersistentVolume", changes),
-        patch("PersistentVolumeClaim", [("/spec/volumeName", own)]),
-    ]
+    claim: Changes = [("/metadata/name", name), ("/spec/volumeName", name)]
+    return [patch("PersistentVolume", changes), patch("PersistentVolumeClaim", claim)]

@@ -64,8 +64,9 @@ def label(placement: Placement, kind: str) -> str:
 def _class(name: str, spec: EksSpec) -> Changes:
     subnets: list[dict[str, object]] = [{"tags": {"karpenter.sh/discovery": name}}]
     groups = subnets
-    if spec.cluster:  # EKS itself tags the cluster's security group so
+    if spec.vpc_id:
         subnets = [{"id": one} for one in spec.private_subnet_ids]
+    if spec.cluster:  # EKS itself tags the cluster's security group so
         groups = [{"tags": {"aws:eks:cluster-name": spec.cluster}}]
     version = spec.bottlerocket_version
     alias = version if version == "latest" else f"v{version}"

@@ -275,7 +275,9 @@ class EksSpec(Spec):
         (), description="with vpc_id: private subnets with a way out, in two zones or more"
     )
     public_subnet_ids: tuple[SubnetId, ...] = Field(
-        (), description="with vpc_id: public subnets for the balancer, unless it is internal"
+        (),
+        description="with vpc_id and allowed_cidrs: public subnets for the balancer, unless it is "
+        "internal",
     )
     nat_per_zone: bool = Field(False, description="one NAT gateway a zone instead of one in all")
     api_allowed_cidrs: tuple[Cidr, ...] = Field(
@@ -287,7 +289,9 @@ class EksSpec(Spec):
     )
     internal: bool = Field(False, description="a balancer with private addresses only")
     allowed_cidrs: tuple[Cidr, ...] = Field(
-        (), description="networks that may reach the service; none: only the VPC itself"
+        (),
+        description="networks that may reach the service; none: only the VPC itself, by an "
+        "internal balancer",
     )
     certificate_arn: CertificateArn | None = Field(
         None, description="an ACM certificate for https; nothing: plain http"
@@ -349,6 +353,16 @@ class EksSpec(Spec):
     def model_prefix(self) -> str:
         """The models' folder in the bucket, with a slash at the end; empty without a bucket."""
         return self.model.split("/", 3)[3] + "/" if self.model and self.model_bucket else ""
+
+    @property
+    def scheme(self) -> Literal["internal", "internet-facing"]:
+        """The balancer's: an internet-facing one sees callers from its VPC at the NAT's address."""
+        return "internal" if self.internal or not self.allowed_cidrs else "internet-facing"
+
+    @property
+    def balancer_subnet_ids(self) -> tuple[str, ...]:
+        """Subnets of the balancer in an existing VPC; empty where the VPC is made."""
+        return self.private_subnet_ids if self.scheme == "internal" else self.public_subnet_ids
 
     @property
     def pulls_in_parallel(self) -> bool:
@@ -501,7 +515,7 @@ class EksSpec(Spec):
             return self
         if len(self.private_subnet_ids) < 2:
             raise ValueError("private_subnet_ids: two or more are needed, in different zones")
-        if not (self.internal or self.async_) and len(self.public_subnet_ids) < 2:
+        if self.scheme != "internal" and len(self.public_subnet_ids) < 2:
             raise ValueError(
                 "public_subnet_ids: two or more are needed for the balancer; or set internal: true"
             )

@@ -118,6 +118,18 @@ resource "aws_cloudwatch_log_group" "workload" {
   kms_key_id        = local.key_arn
 }
 
+locals {
+  addon_values = {
+    # the mount helpers must run on the tainted nodes, too
+    aws-mountpoint-s3-csi-driver = jsonencode({ node = { tolerateAllTaints = true } })
+    # Its operator would add init containers to every Deployment behind a Service, which namespaces with
+    # restricted pods refuse. Application Signals stays on: its port takes the traces.
+    amazon-cloudwatch-observability = jsonencode({
+      manager = { applicationSignals = { autoMonitor = { monitorAllServices = false } } }
+    })
+  }
+}
+
 # After them: what runs on a node.
 resource "aws_eks_addon" "workload" {
   for_each = setunion(
@@ -125,12 +137,9 @@ resource "aws_eks_addon" "workload" {
     var.container_insights ? ["amazon-cloudwatch-observability"] : [],
     length(var.models) == 0 ? [] : ["aws-mountpoint-s3-csi-driver"],
   )
-  cluster_name = local.cluster
-  addon_name   = each.value
-  # the mount helpers must run on the tainted nodes, too
-  configuration_values = each.value == "aws-mountpoint-s3-csi-driver" ? jsonencode({
-    node = { tolerateAllTaints = true }
-  }) : null
+  cluster_name         = local.cluster
+  addon_name           = each.value
+  configuration_values = lookup(local.addon_values, each.value, null)
 
   resolve_conflicts_on_create = "OVERWRITE"
   resolve_conflicts_on_update = "OVERWRITE"

@@ -37,29 +37,6 @@ locals {
   private_subnets = local.new_vpc ? [for subnet in aws_subnet.private : subnet.id] : var.private_subnet_ids
 }
 
-# A VPC that was there: Karpenter and the load balancer controller find its subnets by tags. In a cluster
-# that was there the tag may be its owner's, and Karpenter's class names the subnets.
-resource "aws_ec2_tag" "private" {
-  for_each    = toset(local.new_cluster ? var.private_subnet_ids : [])
-  resource_id = each.value
-  key         = "karpenter.sh/discovery"
-  value       = local.name
-}
-
-resource "aws_ec2_tag" "internal" {
-  for_each    = toset(var.private_subnet_ids)
-  resource_id = each.value
-  key         = "kubernetes.io/role/internal-elb"
-  value       = "1"
-}
-
-resource "aws_ec2_tag" "public" {
-  for_each    = toset(var.public_subnet_ids)
-  resource_id = each.value
-  key         = "kubernetes.io/role/elb"
-  value       = "1"
-}
-
 resource "aws_vpc" "this" {
   count                = local.new_vpc ? 1 : 0
   cidr_block           = var.vpc_cidr

@@ -92,12 +92,6 @@ variable "private_subnet_ids" {
   default     = []
 }
 
-variable "public_subnet_ids" {
-  description = "With vpc_id: the subnets of the load balancer."
-  type        = list(string)
-  default     = []
-}
-
 variable "tags" {
   description = "Tags for everything, beside our own."
   type        = map(string)

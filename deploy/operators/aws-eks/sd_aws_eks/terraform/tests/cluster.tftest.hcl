@@ -246,7 +246,6 @@ run "existing_vpc" {
   variables {
     vpc_id             = "vpc-1"
     private_subnet_ids = ["subnet-1", "subnet-2"]
-    public_subnet_ids  = ["subnet-3", "subnet-4"]
   }
   assert {
     condition     = length(aws_vpc.this) + length(aws_subnet.private) + length(aws_nat_gateway.this) + length(aws_flow_log.this) == 0
@@ -255,10 +254,6 @@ run "existing_vpc" {
   assert {
     condition     = aws_eks_cluster.this[0].vpc_config[0].subnet_ids == toset(["subnet-1", "subnet-2"])
     error_message = "The cluster is in the subnets that were there."
-  }
-  assert {
-    condition     = length(aws_ec2_tag.private) == 2 && length(aws_ec2_tag.public) == 2
-    error_message = "Karpenter and the load balancer controller find them by tags."
   }
   assert {
     condition     = output.vpc_id == "vpc-1"
@@ -270,14 +265,13 @@ run "existing_cluster" {
   variables {
     vpc_id             = "vpc-1"
     private_subnet_ids = ["subnet-1", "subnet-2"]
-    public_subnet_ids  = ["subnet-3", "subnet-4"]
     cluster            = "shared"
     container_insights = false
   }
   assert {
     condition = (
       length(aws_eks_cluster.this) + length(aws_eks_node_group.system) + length(aws_eks_addon.node) +
-      length(aws_eks_addon.workload) + length(aws_ec2_tag.discovery) + length(aws_ec2_tag.private) == 0
+      length(aws_eks_addon.workload) + length(aws_ec2_tag.discovery) == 0
     )
     error_message = "Nothing of the cluster is made or changed."
   }
@@ -303,7 +297,6 @@ run "existing_cluster_with_controllers" {
   variables {
     vpc_id               = "vpc-1"
     private_subnet_ids   = ["subnet-1", "subnet-2"]
-    public_subnet_ids    = ["subnet-3", "subnet-4"]
     cluster              = "shared"
     container_insights   = false
     existing_controllers = ["karpenter", "aws-load-balancer-controller"]
@@ -386,6 +379,15 @@ run "traces" {
   assert {
     condition     = endswith(aws_iam_role_policy_attachment.traces[0].policy_arn, "AWSXrayWriteOnlyAccess")
     error_message = "The agent may write traces, and no more."
+  }
+}
+
+run "nothing_is_instrumented" {
+  assert {
+    condition = !jsondecode(
+      aws_eks_addon.workload["amazon-cloudwatch-observability"].configuration_values
+    ).manager.applicationSignals.autoMonitor.monitorAllServices
+    error_message = "CloudWatch's operator must not add init containers to restricted pods."
   }
 }
 
