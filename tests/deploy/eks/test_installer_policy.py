@@ -18,6 +18,7 @@ PREFIXES = {
 }
 #: CLI commands that are several calls, or calls of another name.
 ACTIONS = {
+    "apigateway get-account": {"apigateway:GET"},
     "eks update-kubeconfig": {"eks:DescribeCluster"},
     "ecr get-login-password": {"ecr:GetAuthorizationToken"},
     "s3 rm": {"s3:ListBucket", "s3:DeleteObject"},

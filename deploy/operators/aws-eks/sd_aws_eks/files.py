@@ -47,6 +47,7 @@ _OF_QUEUE = {
     "burst_limit",
     "max_wait_s",
     "access_log",
+    "api_gateway_account",
     "web_acl_arn",
 }
 

@@ -110,8 +110,8 @@ run "with_an_access_log_and_a_web_acl" {
     web_acl_arn = "arn:aws:wafv2:us-east-1:123456789012:regional/webacl/name/0123"
   }
   assert {
-    condition     = length(aws_api_gateway_stage.this.access_log_settings) == 1 && length(aws_api_gateway_account.this) == 1
-    error_message = "the log needs API Gateway's own role"
+    condition     = length(aws_api_gateway_stage.this.access_log_settings) == 1 && length(aws_api_gateway_account.this) == 0
+    error_message = "the log uses the role that the account's region has"
   }
   assert {
     condition     = !strcontains(one(aws_api_gateway_stage.this.access_log_settings[*].format), "apiKey\"")
@@ -120,6 +120,17 @@ run "with_an_access_log_and_a_web_acl" {
   assert {
     condition     = length(aws_wafv2_web_acl_association.this) == 1
     error_message = "the web ACL is before the API"
+  }
+}
+
+run "with_the_first_access_log_of_the_region" {
+  variables {
+    access_log          = true
+    api_gateway_account = true
+  }
+  assert {
+    condition     = length(aws_api_gateway_account.this) == 1 && length(aws_iam_role.gateway) == 1
+    error_message = "API Gateway gets a role for logs"
   }
 }
 
