@@ -144,7 +144,7 @@ data "aws_iam_policy_document" "gateway" {
 
 resource "aws_iam_role" "gateway" {
   count              = local.own_account ? 1 : 0
-  name               = "${var.name}-gateway-logs"
+  name               = "${local.role_prefix}-gateway-logs"
   assume_role_policy = data.aws_iam_policy_document.gateway.json
 }
 

@@ -1,5 +1,5 @@
 variable "name" {
-  description = "Begins the name of everything; also of the bucket, with the account's number after it."
+  description = "Begins the name of everything; also of the bucket, with the account's number and the region after it."
   type        = string
   default     = "stable-diffusion"
   validation {

@@ -42,6 +42,25 @@ variables {
   front_package = "tests/queue.tftest.hcl" # any file
 }
 
+# IAM's roles are one set for all regions, and a bucket's name is one for all accounts and regions.
+# First, because a bucket that is there keeps its name.
+run "the_same_name_in_another_region" {
+  command = plan
+  variables {
+    region              = "eu-west-1"
+    access_log          = true
+    api_gateway_account = true
+  }
+  assert {
+    condition     = alltrue([for role in concat([aws_iam_role.front], values(aws_iam_role.pod), aws_iam_role.gateway) : strcontains(role.name, "-eu-west-1-")])
+    error_message = "roles of two regions have two names"
+  }
+  assert {
+    condition     = aws_s3_bucket.results.bucket == "stable-diffusion-123456789012-eu-west-1"
+    error_message = "buckets of two regions have two names"
+  }
+}
+
 run "one_queue_a_runtime_and_tier" {
   assert {
     condition     = keys(output.filters) == ["sd15", "sd15-priority", "sdxl", "sdxl-priority"]
