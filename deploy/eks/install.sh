@@ -77,12 +77,26 @@ check_quota() {
   fi
 }
 
+# check_gateway_role: ends where API Gateway has no role for logs in this region, or another's would go.
+check_gateway_role() {
+  local role own=false
+  role=$(aws apigateway get-account --query cloudwatchRoleArn --output text)
+  case $role in *":role/$name-$region-gateway-logs" | *":role/$name-gateway-logs") own=true ;; esac
+  if $api_gateway_account; then
+    [ "$role" = None ] || $own \
+      || fail "API Gateway has the role $role already; leave api_gateway_account out"
+  elif [ "$role" = None ] || $own; then
+    fail "access_log needs a role for logs of API Gateway in $region; set api_gateway_account: true"
+  fi
+}
+
 begin "Programs and account"
 need terraform aws kubectl helm
 if [ -z "$image_uri" ] && ! $dry_run; then
   builder >/dev/null || fail "please install docker, podman or buildah; or name an image_uri"
 fi
 if [ -n "$ending" ]; then fail "kubernetes_version: $ending"; fi
+if $access_log && ! $dry_run; then check_gateway_role; fi
 # check_cluster: ends where the existing cluster lacks what the deployment needs of it.
 check_cluster() {
   local told field value addon

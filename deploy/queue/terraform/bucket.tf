@@ -1,7 +1,10 @@
 # Results. Written once (If-None-Match), encrypted, deleted after results_days.
 
 resource "aws_s3_bucket" "results" {
-  bucket = "${var.name}-${data.aws_caller_identity.this.account_id}"
+  bucket = "${var.name}-${data.aws_caller_identity.this.account_id}-${var.region}"
+  lifecycle {
+    ignore_changes = [bucket] # of earlier versions it has no region: its results stay where they are
+  }
 }
 
 resource "aws_s3_bucket_public_access_block" "results" {

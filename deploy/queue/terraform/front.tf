@@ -129,8 +129,9 @@ resource "aws_cloudwatch_log_group" "access" {
   retention_in_days = var.log_days
 }
 
-# The role by which API Gateway writes logs is one for the account's region, not for an API: so the log is
-# a choice, and whoever has a role already leaves api_gateway_account false.
+# The role by which API Gateway writes logs is one for the account's region, not for an API. Making it
+# replaces another's, and destroying it (from version 6 of the provider) takes it from every API: so it is
+# a choice of its own, and install.sh looks first.
 data "aws_iam_policy_document" "gateway" {
   statement {
     actions = ["sts:AssumeRole"]
@@ -143,7 +144,7 @@ data "aws_iam_policy_document" "gateway" {
 
 resource "aws_iam_role" "gateway" {
   count              = local.own_account ? 1 : 0
-  name               = "${var.name}-gateway-logs"
+  name               = "${local.role_prefix}-gateway-logs"
   assume_role_policy = data.aws_iam_policy_document.gateway.json
 }
 

@@ -2,6 +2,8 @@
 # ListBucket is for telling "not there yet" (404) from "forbidden" (403).
 
 locals {
+  role_prefix = "${var.name}-${var.region}" # an account's roles are one set for all regions
+
   objects = "${aws_s3_bucket.results.arn}/*"
   roles = {
     front  = "lambda.amazonaws.com"
@@ -31,13 +33,13 @@ data "aws_iam_policy_document" "trust" {
 }
 
 resource "aws_iam_role" "front" {
-  name               = "${var.name}-front"
+  name               = "${local.role_prefix}-front"
   assume_role_policy = data.aws_iam_policy_document.trust["front"].json
 }
 
 resource "aws_iam_role" "pod" {
   for_each           = toset(["worker", "keda"])
-  name               = "${var.name}-${each.key}"
+  name               = "${local.role_prefix}-${each.key}"
   assume_role_policy = data.aws_iam_policy_document.trust[each.key].json
 }
 

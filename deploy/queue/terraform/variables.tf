@@ -1,5 +1,5 @@
 variable "name" {
-  description = "Begins the name of everything; also of the bucket, with the account's number after it."
+  description = "Begins the name of everything; also of the bucket, with the account's number and the region after it."
   type        = string
   default     = "stable-diffusion"
   validation {
@@ -66,9 +66,9 @@ variable "access_log" {
 }
 
 variable "api_gateway_account" {
-  description = "With access_log: also make the role that API Gateway needs once for an account's region."
+  description = "With access_log: also make the role for logs that API Gateway has once for an account's region, in the place of what is there."
   type        = bool
-  default     = true
+  default     = false
 }
 
 variable "web_acl_arn" {

@@ -1,4 +1,7 @@
-"""installer-policy.json allows every call of the scripts, and of the scripts' part nothing else."""
+"""installer-policy.json allows every call of the scripts and every service that Terraform uses.
+
+It allows nothing else.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ PREFIXES = {
 }
 #: CLI commands that are several calls, or calls of another name.
 ACTIONS = {
+    "apigateway get-account": {"apigateway:GET"},
     "eks update-kubeconfig": {"eks:DescribeCluster"},
     "ecr get-login-password": {"ecr:GetAuthorizationToken"},
     "s3 rm": {"s3:ListBucket", "s3:DeleteObject"},
@@ -33,9 +37,34 @@ PRINTED = {
 OTHERS = {
     *("ecr:CreateRepository", "ecr:DeleteRepository", "ecr:DescribeRepositories"),
     *("ecr:PutLifecyclePolicy", "ecr:BatchCheckLayerAvailability", "ecr:CompleteLayerUpload"),
-    *("ecr:InitiateLayerUpload", "ecr:PutImage", "ecr:UploadLayerPart"),
+    *("ecr:InitiateLayerUpload", "ecr:PutImage", "ecr:UploadLayerPart", "ecr:BatchGetImage"),
     *("iam:PassRole", "iam:TagInstanceProfile", "ec2:CreateTags"),
 }
+
+#: Where the Terraform of an EKS deployment is, below deploy/.
+MODULES = (
+    "operators/aws-eks/sd_aws_eks/terraform",
+    "operators/aws-eks/sd_aws_eks/asynchronous",
+    "queue/terraform",
+)
+#: Beginning of a resource's type -> the service whose rights it needs, where that is another word.
+SERVICES = {"cloudwatch_event": "events", "cloudwatch_log": "logs", "api_gateway": "apigateway"}
+#: Resources of EC2 bear no name of a service.
+OF_EC2 = {
+    *("availability_zones", "default_security_group", "eip", "flow_log", "internet_gateway"),
+    *("launch_template", "nat_gateway", "route", "route_table", "route_table_association"),
+    *("subnet", "vpc", "vpc_endpoint"),
+}
+#: Data that the provider knows itself, or that the scripts' part allows (sts:GetCallerIdentity).
+CALLS_NOTHING = {"iam_policy_document", "partition", "caller_identity"}
+
+
+def service(kind: str) -> str:
+    """Return the prefix of the actions that a resource type (without `aws_`) needs."""
+    if kind in OF_EC2:
+        return "ec2"
+    other = (name for start, name in SERVICES.items() if kind.startswith(start))
+    return next(other, kind.partition("_")[0])
 
 
 def called() -> set[str]:
@@ -56,3 +85,16 @@ def test_the_scripts_may_what_they_call_and_no_more() -> None:
     scripts, _ = json.loads((EKS / "installer-policy.json").read_text())["Statement"]
     wanted = called() - PRINTED | OTHERS
     assert set(scripts["Action"]) == wanted
+
+
+def test_terraform_may_use_every_service_of_its_resources() -> None:
+    _, terraform = json.loads((EKS / "installer-policy.json").read_text())["Statement"]
+    types = set[str]()
+    for folder in MODULES:
+        for file in (EKS.parent / folder).glob("*.tf"):
+            types |= set(
+                re.findall(r'^(?:resource|data) "aws_(\w+)"', file.read_text(), re.MULTILINE)
+            )
+    assert types > {"eks_cluster", "xray_resource_policy"}, "the modules were not read"
+    wanted = {f"{service(kind)}:*" for kind in types - CALLS_NOTHING}
+    assert set(terraform["Action"]) == wanted

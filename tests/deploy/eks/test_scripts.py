@@ -24,6 +24,7 @@ case "$*" in
   *describe-instance-type-offerings*) echo ${OFFERED-g6.xlarge g5.xlarge};;
   "eks describe-cluster"*status*) printf "$CLUSTER";;
   list*--selector*) echo "$RELEASES";;
+  "apigateway get-account"*) echo "$GATEWAY_ROLE";;
 esac
 echo "$(basename "$0") $*" >>"$CALLS"
 case "$FAIL_ON" in ?*) case "$(basename "$0") $*" in $FAIL_ON*) exit 1;; esac;; esac
@@ -131,6 +132,32 @@ def test_a_queue_has_no_balancer(desk: Desk) -> None:
     steps = re.findall(r"^\[(\d)/9 ", done.stdout, re.M)
     assert steps == list("123456789")
     assert "hosts.queue.front.package" in done.stdout and "gateway/stable" not in done.stdout
+
+
+ROLES = "arn:aws:iam::123456789012:role/"
+
+
+@pytest.mark.parametrize(
+    ("makes", "role", "words"),
+    [
+        (False, "None", "set api_gateway_account: true"),
+        (True, ROLES + "others", "role/others already; leave api_gateway_account out"),
+        (False, ROLES + "sd-runtimes-us-east-1-gateway-logs", "set api_gateway_account: true"),
+        (True, "None", ""),
+        (True, ROLES + "sd-runtimes-us-east-1-gateway-logs", ""),
+        (False, ROLES + "others", ""),
+    ],
+)
+def test_the_regions_role_for_logs_of_apis_stays_who_it_is(
+    desk: Desk, makes: bool, role: str, words: str
+) -> None:
+    document = yaml.safe_load((EKS / "queue-several.yaml").read_text())
+    document["spec"]["api_gateway_account"] = makes
+    desk.configuration.write_text(yaml.safe_dump(document))
+    done = desk.run("install.sh", "--yes", GATEWAY_ROLE=role, QUOTA="0")
+    assert done.returncode == 1
+    # what is right goes on, to the quotas
+    assert (words or "0 virtual CPUs") in done.stderr
 
 
 def test_a_quota_that_is_too_small_stops_before_anything_is_made(desk: Desk) -> None:

@@ -103,6 +103,7 @@ WRONG: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ),
     ({"async": True, "allowed_cidrs": ["10.0.0.0/8"]}, ("allowed_cidrs:", "leave it out")),
     ({"clients": {"me": "standard"}}, ("clients:", "async: true")),
+    ({"async": True, "api_gateway_account": True}, ("api_gateway_account:", "access_log: true")),
     ({"async": True, "clients": {"me": "gold"}}, ("clients.me:", "'standard'")),
     ({"async": True, "runtime": "legacy"}, ("runtime:", "sdxl")),
     ({"instance_type": "g5.xlarge"}, ("instance_type:", "did you mean instance_types?")),

@@ -56,6 +56,8 @@ def describe(path: Path) -> dict[str, str]:
         "image_uri": spec.image_uri or "",
         "api_keys_parameter": spec.api_keys_parameter or "",
         "queue": "true" if spec.async_ else "false",
+        "access_log": "true" if spec.async_ and spec.access_log else "false",
+        "api_gateway_account": "true" if spec.api_gateway_account else "false",
         "scheme": "https" if spec.certificate_arn else "http",
     }
 

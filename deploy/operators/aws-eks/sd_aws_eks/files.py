@@ -46,6 +46,7 @@ _OF_QUEUE = {
     "burst_limit",
     "max_wait_s",
     "access_log",
+    "api_gateway_account",
     "web_acl_arn",
 }
 

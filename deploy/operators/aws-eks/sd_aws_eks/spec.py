@@ -213,8 +213,12 @@ class EksSpec(Spec):
     )
     access_log: bool = Field(
         False,
-        description="async: a line in CloudWatch for each request to the API; also makes the role "
-        "that API Gateway needs once for an account's region",
+        description="async: a line in CloudWatch for each request to the API, by the role that the "
+        "account's region has for logs of API Gateway",
+    )
+    api_gateway_account: bool = Field(
+        False,
+        description="with access_log: also makes that role, where the account's region has none",
     )
     max_wait_s: int = Field(
         900, ge=60, description="async: an alarm when the oldest task has waited longer"
@@ -558,6 +562,8 @@ class EksSpec(Spec):
 
     @model_validator(mode="after")
     def _told(self) -> EksSpec:
+        if self.api_gateway_account and not self.access_log:
+            raise ValueError("api_gateway_account: is for the access log; set access_log: true")
         if self.tracing and not self.container_insights:
             raise ValueError("tracing: is by CloudWatch's agent; set container_insights: true")
         if self.monthly_budget_usd and not self.alarm_email:

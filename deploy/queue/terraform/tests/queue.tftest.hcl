@@ -42,6 +42,25 @@ variables {
   front_package = "tests/queue.tftest.hcl" # any file
 }
 
+# IAM's roles are one set for all regions, and a bucket's name is one for all accounts and regions.
+# First, because a bucket that is there keeps its name.
+run "the_same_name_in_another_region" {
+  command = plan
+  variables {
+    region              = "eu-west-1"
+    access_log          = true
+    api_gateway_account = true
+  }
+  assert {
+    condition     = alltrue([for role in concat([aws_iam_role.front], values(aws_iam_role.pod), aws_iam_role.gateway) : strcontains(role.name, "-eu-west-1-")])
+    error_message = "roles of two regions have two names"
+  }
+  assert {
+    condition     = aws_s3_bucket.results.bucket == "stable-diffusion-123456789012-eu-west-1"
+    error_message = "buckets of two regions have two names"
+  }
+}
+
 run "one_queue_a_runtime_and_tier" {
   assert {
     condition     = keys(output.filters) == ["sd15", "sd15-priority", "sdxl", "sdxl-priority"]
@@ -110,8 +129,8 @@ run "with_an_access_log_and_a_web_acl" {
     web_acl_arn = "arn:aws:wafv2:us-east-1:123456789012:regional/webacl/name/0123"
   }
   assert {
-    condition     = length(aws_api_gateway_stage.this.access_log_settings) == 1 && length(aws_api_gateway_account.this) == 1
-    error_message = "the log needs API Gateway's own role"
+    condition     = length(aws_api_gateway_stage.this.access_log_settings) == 1 && length(aws_api_gateway_account.this) == 0
+    error_message = "the log uses the role that the account's region has"
   }
   assert {
     condition     = !strcontains(one(aws_api_gateway_stage.this.access_log_settings[*].format), "apiKey\"")
@@ -120,6 +139,17 @@ run "with_an_access_log_and_a_web_acl" {
   assert {
     condition     = length(aws_wafv2_web_acl_association.this) == 1
     error_message = "the web ACL is before the API"
+  }
+}
+
+run "with_the_first_access_log_of_the_region" {
+  variables {
+    access_log          = true
+    api_gateway_account = true
+  }
+  assert {
+    condition     = length(aws_api_gateway_account.this) == 1 && length(aws_iam_role.gateway) == 1
+    error_message = "API Gateway gets a role for logs"
   }
 }
 

@@ -54,6 +54,12 @@ variable "access_log" {
   default     = false
 }
 
+variable "api_gateway_account" {
+  description = "Also the role for it, which API Gateway has once for an account's region."
+  type        = bool
+  default     = false
+}
+
 variable "web_acl_arn" {
   description = "An AWS WAF web ACL before the API."
   type        = string
@@ -91,6 +97,8 @@ module "queue" {
   alarm_topic     = one(aws_sns_topic.alarms[*].arn)
   log_days        = var.log_retention_days
   front_package   = var.front_package
+
+  api_gateway_account = var.api_gateway_account
 }
 
 output "tasks_url" {
