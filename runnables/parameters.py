@@ -209,7 +209,8 @@ class Parameters(BaseModel):
     prompt_syntax: Syntax = Field(
         "plain",
         description="compel reads weights in both prompts, such as `a (red)1.4 cat-- on grass`, "
-        "`.and()` and `.blend()` (https://github.com/damian0815/compel); webui reads those of the "
+        "`.and()` and `.blend()` (https://github.com/damian0815/compel), of at most 1,000 "
+        "characters; webui reads those of the "
         "Stable Diffusion WebUI, such as `a (red:1.4) cat on [grass]`. plain: every character "
         "is part of the text. Prompts of more than 77 tokens are encoded whole in each syntax.",
     )

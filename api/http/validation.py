@@ -17,6 +17,7 @@ Problem = dict[str, object]
 MAX_PROBLEMS = 10
 #: values in a body; a body with more is refused before it is checked field by field
 MAX_VALUES = 10_000
+MAX_DEPTH = 100  # of lists and objects in one another; Python ends at about 900
 
 
 class NullIsAbsent(BaseModel):
@@ -95,12 +96,14 @@ def _message(kind: str, loc: Loc, model: type[BaseModel], names: Mapping[str, st
 
 
 def check_values(content: Any, prefix: Loc = ()) -> None:
-    """Raise InvalidInput for values that no answer could repeat, and for too many values."""
+    """Raise InvalidInput for values that no answer could repeat, or too many or too deep ones."""
     count, unseen = 0, [(tuple(prefix), content)]
     while unseen:
         loc, value = unseen.pop()
         if reason := _unrepeatable(value):
             raise Invalid([(loc or ("body",), reason)], 1)
+        if len(loc) > MAX_DEPTH:
+            raise InvalidInput(f"values lie over {MAX_DEPTH} deep", loc=loc[:1])
         inner = _items(value)
         count += len(inner)
         if count > MAX_VALUES:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from api.http.validation import check_values
 from runnables.errors import InvalidInput
 from runnables.images.codec import JSON_TEXT
 from runnables.images.infotext import MAX_TEXT
@@ -37,7 +38,8 @@ def ours(texts: Mapping[str, str]) -> dict[str, Any] | None:
         return None
     try:
         content = json.loads(text)
-    except (ValueError, RecursionError):
+        check_values(content)
+    except (ValueError, RecursionError, InvalidInput):
         return None
     return content if isinstance(content, dict) and "prompt" in content else None
 

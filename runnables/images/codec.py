@@ -10,16 +10,15 @@ import base64
 import binascii
 import io
 import json
-import struct
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin
 
-from runnables.errors import PayloadTooLarge, UnsupportedImage
+from runnables.errors import PayloadTooLarge, StableDiffusionError, UnsupportedImage
 from runnables.images import infotext
 
 Format = Literal["png", "jpeg", "webp"]
@@ -155,7 +154,7 @@ def _open(data: bytes, max_pixels: int, field: str) -> Image.Image:
             image = Image.open(io.BytesIO(data), formats=READABLE)
     except Image.DecompressionBombError as error:
         raise PayloadTooLarge(f"{field} has too many pixels", loc=(field,)) from error
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+    except Exception as error:
         raise UnsupportedImage(
             f"{field} is not an image that can be read ({', '.join(READABLE)})", loc=(field,)
         ) from error
@@ -167,10 +166,12 @@ def _open(data: bytes, max_pixels: int, field: str) -> Image.Image:
 
 @contextmanager
 def _decoding(field: str) -> Iterator[None]:
-    """Turn what Pillow raises into UnsupportedImage."""
+    """Turn whatever Pillow raises of a damaged file into UnsupportedImage."""
     try:
         yield
-    except (OSError, ValueError, SyntaxError, MemoryError, struct.error) as error:
+    except StableDiffusionError:
+        raise
+    except Exception as error:
         raise UnsupportedImage(
             f"{field} cannot be decoded; is it cut off? ({error})", loc=(field,)
         ) from error

@@ -177,6 +177,8 @@ def _plain(value: str) -> str:
     if not value.startswith('"'):
         return value.strip()
     try:
-        return str(json.loads(value))
+        text = str(json.loads(value))
+        text.encode()  # half a surrogate pair is no text
     except ValueError:
         return value.strip()
+    return text

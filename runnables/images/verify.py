@@ -1,4 +1,7 @@
-"""Reads what a file says about its origin: its signed manifest, its metadata, its watermark."""
+"""Reads what a file says about its origin: its signed manifest, its metadata, its watermark.
+
+All of it comes from the file alone: an address in it is the uploader's choice, and is not called.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ from PIL import Image
 
 from runnables.images import codec, watermark
 from runnables.settings import Settings
+
+READING = {"verify": {"remote_manifest_fetch": False}}  # in the C2PA library's settings
 
 
 def inspect(data: bytes, settings: Settings, field: str) -> dict[str, Any]:
@@ -40,12 +45,16 @@ def _manifest(data: bytes) -> dict[str, Any] | None:
 
     with Image.open(io.BytesIO(data)) as image:
         kind = image.get_format_mimetype()
+    context = c2pa.Context(c2pa.Settings.from_dict(READING))
     try:
-        with c2pa.Reader(kind, io.BytesIO(data)) as reader:
+        with c2pa.Reader(kind, io.BytesIO(data), context=context) as reader:
             found = json.loads(reader.json())
     except c2pa.C2paError as error:
         if "ManifestNotFound" in str(error) or "JumbfNotFound" in str(error):
             return None
+        if str(error).startswith("Remote"):
+            elsewhere = f"the manifest lies elsewhere and is not fetched ({error})"
+            return {"state": None, "error": elsewhere, "manifest": None}
         return {"state": "Invalid", "error": str(error), "manifest": None}
     active = found.get("manifests", {}).get(found.get("active_manifest"))
     return {"state": found.get("validation_state"), "error": None, "manifest": active}

@@ -7,6 +7,7 @@ any length are encoded in chunks of the model's 77 tokens, split at sentence, ph
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import pyparsing
@@ -16,7 +17,7 @@ from compel.embeddings_provider import (
     EmbeddingsProvider,
     SplitLongTextMode,
 )
-from compel.prompt_parser import Blend, PromptParser
+from compel.prompt_parser import Blend, Conjunction, PromptParser
 from torch import Tensor
 
 from runnables import attention
@@ -29,7 +30,24 @@ if TYPE_CHECKING:
 
 pyparsing.ParserElement.enable_packrat()  # else time is exponential in the parentheses' depth
 DEEPEST = 10
+LONGEST = 1000  # characters: 0.4 s of one processor, during which no other prompt is parsed
+PARSED = 256  # the last prompts, whose parsing is kept
 LARGEST = 10.0
+
+
+@lru_cache(PARSED)
+def parse(prompt: str) -> Conjunction:
+    """Return a prompt's parts; `check` parses it, and the engine's thread finds it here.
+
+    pyparsing holds a lock of the whole process while it parses.
+    """
+    return PromptParser().parse_conjunction(prompt)
+
+
+class Composer(Compel):
+    """This is compel with our `parse`."""
+
+    parse_prompt_string = staticmethod(parse)
 
 
 class Manager(BaseTextualInversionManager):
@@ -69,7 +87,7 @@ def compose(encoder: ClipEncoder, prompt: str, clip_skip: int, syntax: Syntax) -
     Raises:
         InvalidInput: The prompt is not in this syntax.
     """
-    compel = Compel(encoder.tokenizer, encoder.model, truncate_long_prompts=False)
+    compel = Composer(encoder.tokenizer, encoder.model, truncate_long_prompts=False)
     provider = compel.conditioning_provider = Provider(encoder, clip_skip)
     device = encoder.model.device
     if syntax != "compel":
@@ -103,10 +121,12 @@ def check(prompt: str, loc: str, syntax: Syntax) -> None:
 
 
 def _check_compel(prompt: str, loc: str) -> None:
+    if len(prompt) > LONGEST:
+        raise _refusal(f"it is {len(prompt)} characters long, and {LONGEST} are the most", loc)
     if _depth(prompt) > DEEPEST:
         raise _refusal(f"parentheses may lie within one another {DEEPEST} deep", loc)
     try:
-        conjunction = PromptParser().parse_conjunction(prompt)
+        conjunction = parse(prompt)
     except Exception as error:  # the parser's own, and pyparsing's
         raise _refusal(str(error), loc) from error
     weights = list(conjunction.weights)

@@ -100,11 +100,19 @@ def test_an_image_without_parameters(client: TestClient) -> None:
 
 
 def test_a_text_of_ours_that_is_damaged(client: TestClient) -> None:
-    for text in ("[" * 100_000, "{", "[]", "{}"):
+    """The last three are JSON for Python's reader, and nothing that an answer could repeat."""
+    deep = '{"prompt": "a", "x": %s}' % ("[" * 980 + "]" * 980)
+    unfit = ['{"prompt": "a", "guidance_scale": NaN}', r'{"prompt": "\ud800"}', deep]
+    for text in ("[" * 100_000, "{", "[]", "{}", *unfit):
         chunk, buffer = PngImagePlugin.PngInfo(), io.BytesIO()
         chunk.add_text(codec.JSON_TEXT, text)
         Image.new("RGB", (8, 8)).save(buffer, "PNG", pnginfo=chunk)
         assert info(client, buffer.getvalue())["native"] is None
+
+
+def test_a_value_that_is_no_text_stays_as_it_was_written(client: TestClient) -> None:
+    found = info(client, with_text('a\nSteps: 4, Model: "\\ud800,", Size: 64x64'))
+    assert found["parameters"]["Model"] == r'"\ud800,"'
 
 
 @pytest.mark.parametrize("name", sorted(names.samplers()))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from compel.prompt_parser import PromptParser
 
 from runnables.errors import InvalidInput
 from runnables.parameters import TextToImage
@@ -110,6 +111,8 @@ def test_weights_are_plain_characters_unless_requested(start: Start, tiny_model:
         ({"prompt": "a cat.swap(dog)"}, "prompt"),
         ({"prompt": '("a", "b").blend(1, 99)'}, "prompt"),
         ({"prompt": "(" * 400}, "prompt"),
+        ({"prompt": "cat, " * 201}, "prompt"),
+        ({"negative_prompt": "cat, " * 201}, "negative_prompt"),
         ({"negative_prompt": '("a", "b").blend(1)'}, "negative_prompt"),
         ({"clip_skip": 20}, "clip_skip"),
     ],
@@ -120,3 +123,19 @@ def test_what_cannot_be_encoded_is_refused(
     with pytest.raises(InvalidInput) as caught:
         start("sd1").submit(wanted(**{"prompt_syntax": "compel", **options}))
     assert caught.value.loc == (field,)
+
+
+def test_a_weighted_prompt_is_parsed_once(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All parsing in the process waits for one lock, and so would the engine's thread."""
+    parsed: list[str] = []
+    parse = PromptParser.parse_conjunction
+
+    def counted(self: PromptParser, prompt: str) -> Any:
+        parsed.append(prompt)
+        return parse(self, prompt)
+
+    monkeypatch.setattr(PromptParser, "parse_conjunction", counted)
+    runnable = start("sdxl")
+    for seed in (1, 2):
+        runnable.txt2img(wanted(prompt="a (once)1.2 cat", prompt_syntax="compel", seed=seed))
+    assert parsed.count("a (once)1.2 cat") == 1

@@ -66,9 +66,17 @@ def test_damaged_files_are_refused_or_read(photo: Image.Image) -> None:
 WIDTH_IS_TEXT = b"Exif\0\0II*\0" + struct.pack(
     "<IHHHI4sHHIII", 8, 2, 0x100, 2, 4, b"abc", 0x112, 3, 1, 6, 0
 )
+#: a rotation, and a description that is a fraction, or a resolution that is a text
+DESCRIPTION_IS_FRACTION, RESOLUTION_IS_TEXT = (
+    b"Exif\0\0II*\0" + struct.pack("<IHHHI4sHHIII", 8, 2, tag, kind, 1, b"\1", 0x112, 3, 1, 6, 0)
+    for tag, kind in ((0x10E, 5), (0x11A, 2))
+)
 
 
-@pytest.mark.parametrize("exif", [b"II*\0", b"Exif\0\0II*\0", WIDTH_IS_TEXT])
+@pytest.mark.parametrize(
+    "exif",
+    [b"II*\0", b"Exif\0\0II*\0", WIDTH_IS_TEXT, DESCRIPTION_IS_FRACTION, RESOLUTION_IS_TEXT],
+)
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
 def test_exif_that_is_no_exif(photo: Image.Image, kind: str, exif: bytes) -> None:
     buffer = io.BytesIO()
