@@ -167,6 +167,11 @@ class Runner:
     def _submit(self, job: Job) -> None:
         """Submit a job; where the engine takes none of its owner now, the job waits on."""
         assert job.number is not None
+        try:
+            self._keys.check_quota(job.owner)
+        except OverCapacity as error:
+            self._end(job, "failed", error=_reason(error))
+            return
         live = Live(self._hub, (job.owner, job.id))
         try:
             parameters = _parameters(job)
