@@ -112,7 +112,8 @@ class Result:
 
     Attributes:
         timings: by stage, in this order: queue, encode, denoise, decode.
-        cost_units: denoiser rows run, in units of 64x64 latents (512x512 pixels).
+        cost_units: denoiser rows run, in units of 64x64 latents (512x512 pixels); an enlargement
+            counts as one row of its larger picture.
         cache: where nothing was generated for this request: `hit` is an earlier result, `joined`
             that of an equal request which was under way.
     """

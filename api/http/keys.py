@@ -140,7 +140,7 @@ class Keys:
         """
         owner = self.check(headers)
         if owner:
-            self._check_quota(owner)
+            self.check_quota(owner)
             self._limits[owner].spend()
         return owner
 
@@ -168,8 +168,13 @@ class Keys:
         if self._usage and owner in self._keys and self._keys[owner].quota:
             self._usage.add(owner, units)
 
-    def _check_quota(self, owner: str) -> None:
-        quota = self._keys[owner].quota
+    def check_quota(self, owner: str) -> None:
+        """Check that a key has cost units left; one that is gone has no quota.
+
+        Raises:
+            OverCapacity: It has used all of this month.
+        """
+        quota = self._keys[owner].quota if owner in self._keys else None
         if self._usage and quota and self._usage.of(owner) >= quota:
             raise OverCapacity(
                 f"this key has used its {quota:g} cost units of this month",
@@ -188,7 +193,7 @@ class Keys:
             yield owner
             return
         with self._limits[owner].occupied():
-            self._check_quota(owner)
+            self.check_quota(owner)
             self._limits[owner].spend()
             yield owner
 

@@ -40,6 +40,8 @@ from runnables.runnable import Runnable
 from runnables.ticket import Inputs, Result, Ticket
 
 logger = logging.getLogger(__name__)
+#: a result with its images' files, or what went wrong
+Ending = tuple[Result, Sequence[bytes]] | Exception
 
 ATTEMPTS = 5  # a job that ran during so many crashes is likely their cause
 WAITING = 4  # jobs are submitted while fewer requests wait in the engine: the others wait here
@@ -165,6 +167,11 @@ class Runner:
     def _submit(self, job: Job) -> None:
         """Submit a job; where the engine takes none of its owner now, the job waits on."""
         assert job.number is not None
+        try:
+            self._keys.check_quota(job.owner)
+        except OverCapacity as error:
+            self._end(job, "failed", error=_reason(error))
+            return
         live = Live(self._hub, (job.owner, job.id))
         try:
             parameters = _parameters(job)
@@ -214,9 +221,10 @@ class Runner:
 
     def _persist(self, job: Job, ticket: Ticket) -> None:
         """Write down how a job ended, for as long as it takes until the disk has room for it."""
+        ended = self._ending(ticket)
         while True:
             try:
-                self._write_down(job, ticket)
+                self._write_down(job, ended)
                 return
             except (OSError, sqlite3.Error) as error:
                 if self._stopped:
@@ -224,22 +232,31 @@ class Runner:
                 logger.error("job %s waits to be written down: %s", job.id, error)
                 self._stopping.wait(WRITE_AGAIN_S)
 
-    def _write_down(self, job: Job, ticket: Ticket) -> None:
-        error = ticket.future.exception()
-        if error is None:
+    def _ending(self, ticket: Ticket) -> Ending:
+        """Return the result with its files, or the error: also where no file can be made of it."""
+        try:
             result = ticket.future.result()
+            kind, settings = image_format(result.parameters.output_format), self._runnable.settings
+            made = [files.image_file(result, image, kind, settings) for image in result.images]
+        except Exception as error:
+            return error
+        return result, made
+
+    def _write_down(self, job: Job, ended: Ending) -> None:
+        if isinstance(ended, tuple):
+            result = ended[0]
             complete = result.parameters.model_dump(mode="json", exclude_none=True)
             done = replace(job, parameters=complete)
-            if self._end(done, "succeeded", images=self._keep(job, result), result=result):
+            if self._end(done, "succeeded", images=self._keep(job, *ended), result=result):
                 self._keys.used(job.owner, result.cost_units)
-        elif isinstance(error, EngineFailed):  # perhaps because of this job
+        elif isinstance(ended, EngineFailed):  # perhaps because of this job
             self._recover(job)
-        elif isinstance(error, (OverCapacity, NotReady)):  # the service stops, or a replica is busy
+        elif isinstance(ended, (OverCapacity, NotReady)):  # the service stops, or a replica is busy
             self._hand_back(job)
-        elif isinstance(error, Cancelled):
+        elif isinstance(ended, Cancelled):
             self._end(job, "cancelled")
         else:
-            self._end(job, "failed", error=_reason(error))
+            self._end(job, "failed", error=_reason(ended))
 
     def _hand_back(self, job: Job) -> None:
         """Queue a job again that was refused; other owners' jobs go first for a moment."""
@@ -263,13 +280,12 @@ class Runner:
         self._hub.changed((job.owner, job.id))
         return ended
 
-    def _keep(self, job: Job, result: Result) -> list[dict[str, Any]]:
+    def _keep(self, job: Job, result: Result, made: Sequence[bytes]) -> list[dict[str, Any]]:
         """Write the images; the files of another attempt are not overwritten."""
         kind = image_format(result.parameters.output_format)
         kept = []
-        for i, image in enumerate(result.images):
+        for i, (image, data) in enumerate(zip(result.images, made, strict=True)):
             name = f"{job.attempts}-{i}.{kind}"
-            data = files.image_file(result, image, kind, self._runnable.settings)
             self._files.write(job.folder, name, data)
             kept.append(
                 {

@@ -14,11 +14,12 @@ from api.http import forms, request_id, responses
 from api.http.decoding import decoded
 from api.http.forms import Form
 from api.native import imagine
-from runnables.errors import ConfigurationError, EngineFailed, UnknownName
+from runnables.errors import ConfigurationError, EngineFailed, OverCapacity, UnknownName
 from runnables.images import verify
 from runnables.parameters import MODELS, AnyParameters
 from runnables.version import versions
 
+CHANGES = 2  # models that may be loaded or unloaded at a time, each in a thread that all share
 READY = ("readyz", "health", "v1/health")  # others' names of the same probe
 #: what the runnable lists under the same name: names that requests may use
 LISTS = ("samplers", "loras", "embeddings", "controlnets", "upscalers")
@@ -29,6 +30,7 @@ class NativeRoutes:
 
     def __init__(self, generation: Generation) -> None:
         self._generation = generation
+        self._changes = asyncio.Semaphore(CHANGES)
 
     def routes(self) -> list[Route]:
         """Return the routes, which are to be mounted at the root."""
@@ -106,8 +108,11 @@ class NativeRoutes:
             generation, name = self._generation, request.path_params["name"]
             generation.keys.check_operator(request.headers)
             generation.check_ready()
+            if self._changes.locked():
+                raise OverCapacity(f"{CHANGES} models are changing already; try again later")
             try:
-                await asyncio.to_thread(generation.runnable.change_model, name, load=load)
+                async with self._changes:
+                    await asyncio.to_thread(generation.runnable.change_model, name, load=load)
             except (UnknownName, ConfigurationError) as error:
                 error.loc = ("name",)
                 raise

@@ -273,7 +273,7 @@ def _list(id: str, model: type[BaseModel], summary: str) -> Schema:
 
 def _change(id: str, summary: str) -> Schema:
     described = json(reference("ModelInfo"), "The model, as `GET /models` describes it")
-    errors = (401, 403, 404, 503, 504)
+    errors = (401, 403, 404, 429, 503, 504)
     name = path_field("name", "A name from `GET /models`")
     return operation(id, "names", summary, {"200": described}, errors=errors, parameters=[name])
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import threading
 import time
 import uuid
 from collections.abc import Awaitable, Callable
@@ -54,7 +53,6 @@ ATTEMPTS = 3  # times an order is sent out when the replica that had it is lost
 LIST_S = 2.0  # how long a replica may take to list names
 FRESH_S = 1.0  # a list as old as this is new enough: busy replicas answer late
 PLAN_S = 10.0  # how long a plan may wait for a replica, in a thread that all requests share
-CHANGES = 2  # models that may be loaded or unloaded at a time, each in such a thread
 PREVIEWS_S = 5.0  # how long replicas may take to hear of previews
 REPORTS_S = 10.0  # how often all replicas are asked for their models, where somebody wants to know
 CLOSE_S = 5.0  # how long `close` waits until requests have ended
@@ -101,7 +99,6 @@ class RemoteRunnable:
         self._listed: dict[str, float] = {}
         self._reported = Reported()
         self._asked = time.monotonic()  # when all replicas were asked for their models
-        self._changes = threading.BoundedSemaphore(CHANGES)
         self._tickets: set[RemoteTicket] = set()
         self._draining = False
 
@@ -255,13 +252,7 @@ class RemoteRunnable:
         return outcome.ended
 
     def change_model(self, name: str, *, load: bool) -> None:
-        """Every replica loads or unloads it.
-
-        Raises:
-            OverCapacity: as many models as may be are changing already.
-        """
-        if not self._changes.acquire(blocking=False):
-            raise OverCapacity(f"{CHANGES} models are changing already; try again later")
+        """Every replica loads or unloads it."""
         try:
             sent = self._replicas.broadcast("change_model", name, load)
             ends = sent.results(timeout_s=self.settings.request_timeout_s)
@@ -269,8 +260,6 @@ class RemoteRunnable:
             raise DeadlineExceeded("some replicas are not done; they go on") from error
         except (RayActorError, RayServeException) as error:
             raise NotReady("a replica was lost, or none is running; try again later") from error
-        finally:
-            self._changes.release()
         for replica, models, _ in ends:
             self._reported.hear(replica, models)
         for _, _, failure in ends:

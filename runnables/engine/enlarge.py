@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MAX_SIDE = 16383  # what WebP holds
+COST_UNIT = 512 * 512  # pixels of the larger picture
 
 
 @dataclass(eq=False)
@@ -80,7 +81,8 @@ class Enlarge:
     def _end(self, larger: Image) -> None:
         begun = self.clock["taken"]
         timings = {"queue": begun - self.ticket.submitted, "upscale": time.monotonic() - begun}
-        settle(self.ticket, Result((GeneratedImage(larger, None),), self.parameters, timings))
+        image, units = GeneratedImage(larger, None), larger.width * larger.height / COST_UNIT
+        settle(self.ticket, Result((image,), self.parameters, timings, units))
         self.release()
 
     def release(self) -> None:

@@ -16,6 +16,7 @@ from api.jobs import runner
 from api.jobs.jobs import Parts
 from tests.api.jobs.conftest import ASK, Client
 from tests.long import LONG
+from tests.runnables.images.test_provenance import signing
 
 Make = Callable[..., Client]
 N = 200 if LONG else 20
@@ -92,6 +93,20 @@ def test_each_job_ends_once_through_a_full_disk(
     connection.execute("PRAGMA max_page_count = 1000000")
     check_ends(client, N)
     print(f"{N} jobs through a full disk, {refused} refused meanwhile")
+
+
+@pytest.mark.parametrize(
+    "spoil", [Path.unlink, lambda key: key.write_text("no key")], ids=["gone", "damaged"]
+)
+def test_a_job_whose_image_cannot_be_signed_fails_at_once(
+    make: Make, tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
+    signed = signing(tmp_path)
+    client = make(c2pa_cert=signed.c2pa_cert, c2pa_key=signed.c2pa_key)
+    spoil(tmp_path / "key.pem")
+    ended = client.until(client.post()["id"], "succeeded", "failed", timeout=20)
+    assert ended["state"] == "failed"
+    assert ended["error"]["error"] == "this job failed; the server's log says why"
 
 
 def test_a_database_that_was_overwritten_is_told(make: Make, tmp_path: Path) -> None:

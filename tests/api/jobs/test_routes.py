@@ -356,6 +356,22 @@ def test_a_quota_is_charged_once_however_often_the_end_is_written(
     assert len(charged) == 1 and not full
 
 
+def test_jobs_that_wait_when_their_keys_quota_is_used_up_fail(make: Make, tmp_path: Path) -> None:
+    secret, key = new("one", quota=0.001)
+    (tmp_path / "keys").write_text(f"{key.line()}\n")
+    client = make(api_keys=str(tmp_path / "keys"), jobs_active=1)
+    client.http.headers["x-api-key"] = secret
+    first, waits = client.post(parameters=LONG), client.post()
+    client.until(first["id"], "running")
+    parts = client.api.jobs._parts
+    assert parts is not None and client.get(waits["id"])["state"] == "queued"
+    parts.runner._keys.used(key.hash, 0.001)
+    client.http.delete(f"/jobs/{first['id']}")
+    ended = client.until(waits["id"], "succeeded", "failed")
+    assert ended["state"] == "failed", ended
+    assert ended["error"]["status"] == 429 and "cost units" in ended["error"]["error"]
+
+
 @pytest.mark.parametrize("index", ["9" * 5000, "1", "00", "x", "-1"])
 def test_images_have_numbers(client: Client, index: str) -> None:
     id = client.until(client.post()["id"], "succeeded")["id"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from starlette.testclient import TestClient
 
 from api.app import Api
 from api.http.keys import new
+from api.native import routes
 from runnables.runnable import StableDiffusionRunnable
 
 ASK = {"prompt": "a cat", "num_inference_steps": 2, "seed": 3}
@@ -66,3 +69,28 @@ def test_a_model_that_cannot_be_read_says_so(
     assert (
         answer.status_code == 503 and "the model broken cannot be loaded" in answer.json()["error"]
     )
+
+
+def test_few_models_are_changed_at_a_time(
+    start: Callable[..., StableDiffusionRunnable],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each holds a thread that all requests share."""
+    begun, go = threading.Semaphore(0), threading.Event()
+
+    def change(name: str, *, load: bool) -> None:
+        begun.release()
+        go.wait(30)
+
+    runnable = start("sd1", jobs_dir=str(tmp_path / "jobs"))
+    monkeypatch.setattr(runnable, "change_model", change)
+    with TestClient(Api(runnable).app()) as client, ThreadPoolExecutor(routes.CHANGES) as pool:
+        changes = [pool.submit(client.post, "/models/sd1/load") for _ in range(routes.CHANGES)]
+        for _ in changes:
+            begun.acquire()
+        refused = client.post("/models/sd1/unload")
+        assert refused.status_code == 429 and "retry-after" in refused.headers
+        go.set()
+        assert [one.result().status_code for one in changes] == [200] * routes.CHANGES
+        assert client.post("/models/sd1/unload").status_code == 200

@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -202,29 +202,6 @@ def test_a_plan_waits_so_long_for_a_replica(
     replicas.planned = lambda: asyncio.sleep(3600)
     with pytest.raises(NotReady, match="no replica"):
         runnable.plan(ASKED)
-
-
-def test_few_models_are_changed_at_a_time(runnable: RemoteRunnable, replicas: Replicas) -> None:
-    begun, go = threading.Semaphore(0), threading.Event()
-
-    def changed() -> list[Any]:
-        begun.release()
-        go.wait()
-        return [("a", models("first", "second"), None)]
-
-    replicas.broadcasts["change_model"] = changed
-    with ThreadPoolExecutor(remote.CHANGES) as pool:
-        changes = [
-            pool.submit(runnable.change_model, "second", load=True) for _ in range(remote.CHANGES)
-        ]
-        for _ in changes:
-            begun.acquire()
-        with pytest.raises(OverCapacity):
-            runnable.change_model("second", load=True)
-        go.set()
-        for one in changes:
-            one.result()
-    runnable.change_model("second", load=True)
 
 
 def loaded(runnable: RemoteRunnable) -> list[bool]:

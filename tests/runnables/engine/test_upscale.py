@@ -89,6 +89,7 @@ def test_lanczos_is_pillows(start: Start, photo: Image.Image) -> None:
         assert drawn.seed is None
         assert result.parameters == Upscale(scale=scale or 2.0)
         assert list(result.timings) == ["queue", "upscale"]
+        assert result.cost_units == size[0] * size[1] / 512**2
     assert runnable.load() == Load()
 
 
