@@ -81,9 +81,11 @@ def test_every_acceleration_changes_the_image_and_the_plain_request_does_not(
     assert all(float(distance) > 10 for distance in distances[1:])
 
 
-def test_fairness_reports_every_situation(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fairness_reports_every_situation(
+    tiny_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SD_THREADS", "1")
-    lines = list(fairness.run(Path(EMBEDDED_MODEL), rounds=1, shots=1, steps=1))
+    lines = list(fairness.run(tiny_model("sd1"), rounds=1, shots=1, steps=1))
     assert [line.split("|")[1].strip() for line in lines[2:7]] == list(fairness.ROWS)
     assert any(line.startswith("small requests refused: 0;") for line in lines)
     assert "of the flood" in "".join(lines)

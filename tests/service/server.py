@@ -56,7 +56,7 @@ def run(
     log: Path,
     ready: bool,
     environment: dict[str, str],
-    timeout: float = 300,
+    timeout: float = 900,
 ) -> Iterator[Server]:
     """A host that takes `--host` and `--port`, as its own process."""
     with socket.socket() as probe:
@@ -95,7 +95,7 @@ def _end(server: Server) -> None:
         child.kill()
 
 
-def wait_ready(server: Server, timeout: float = 300) -> None:
+def wait_ready(server: Server, timeout: float = 900) -> None:
     """Poll /readyz; a service that ends or stays silent is an error with its log."""
     end = time.monotonic() + timeout
     while time.monotonic() < end and server.process.poll() is None:

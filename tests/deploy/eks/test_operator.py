@@ -6,6 +6,8 @@ Every configuration applied, with its resources counted: `make deploy-check`.
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -39,7 +41,11 @@ def applied(
     report = tmp_path_factory.mktemp("apply") / "report.json"
     pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     process = subprocess.Popen(
-        command(tools, report, "--config", "eks/gpu.yaml"), cwd=ROOT, text=True, **pipe
+        command(tools, report, "--config", "eks/gpu.yaml"),
+        cwd=ROOT,
+        text=True,
+        start_new_session=True,
+        **pipe,
     )
 
     def finish() -> Reports:
@@ -48,8 +54,9 @@ def applied(
         return reports(report)
 
     yield finish
-    process.terminate()
-    process.wait()
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGTERM)  # Terraform and moto, too
+        process.wait()
 
 
 def test_generates_offline_twice(run: Run, tmp_path: Path) -> None:

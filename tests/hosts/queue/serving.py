@@ -30,7 +30,7 @@ def serving(log: Path, *options: str) -> Iterator[tuple[str, subprocess.Popen[by
         process.wait(180)
 
 
-def _address(process: subprocess.Popen[bytes], log: Path, timeout: float = 300) -> str:
+def _address(process: subprocess.Popen[bytes], log: Path, timeout: float = 900) -> str:
     end = time.monotonic() + timeout
     while time.monotonic() < end and process.poll() is None:
         if found := re.search(r"^(http://\S+) takes tasks", log.read_text(), re.M):

@@ -14,7 +14,7 @@ from hosts.queue.local import stand_in, workers
 from tests.hosts.queue import chaos, faults
 from tests.long import LONG
 
-WORKERS = 3
+WORKERS = 3 if LONG else 2
 COUNT = 1000 if LONG else 60
 
 

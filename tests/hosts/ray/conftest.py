@@ -31,7 +31,7 @@ def serve_ray(
     }
     (folder / "token").write_text("0" * 64)
     command = [sys.executable, "-m", "hosts.ray", *arguments]
-    with run(command, folder / "log", ready, environment, timeout=300) as server:
+    with run(command, folder / "log", ready, environment, timeout=900) as server:
         try:
             yield server
         finally:
