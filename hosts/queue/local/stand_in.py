@@ -67,7 +67,7 @@ def serve(kind: str, log: Path, port: int = 0) -> Iterator[str]:
 
 
 def _wait(endpoint: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while time.monotonic() < end and process.poll() is None:
         try:
             urllib.request.urlopen(endpoint, timeout=2)
