@@ -12,39 +12,35 @@ if TYPE_CHECKING:
     import pytest
 
 #: Files whose tests use the fixture `server` (tests/conftest.py): a real `bentoml serve`.
-BENTO = frozenset(
-    {
-        "tests/api/mcp/test_mcp.py",
-        "tests/benchmarks/test_locust.py",
-        "tests/clients/test_docs.py",
-        "tests/clients/test_generated.py",
-        "tests/clients/test_imagine.py",
-        "tests/clients/test_openai.py",
-        "tests/clients/test_replays.py",
-        "tests/clients/test_webui.py",
-        "tests/service/test_bad_input.py",
-        "tests/service/test_browser.py",
-        "tests/service/test_contract.py",
-        "tests/service/test_controlnets.py",
-        "tests/service/test_hostile.py",
-        "tests/service/test_life.py",
-        "tests/service/test_metrics.py",
-        "tests/service/test_prefix.py",
-        "tests/ui/test_page.py",
-        "tests/ui/test_setups.py",
-        "tests/ui/test_standalone.py",
-    }
+BENTO = (
+    "tests/api/mcp/test_mcp.py",
+    "tests/benchmarks/test_locust.py",
+    "tests/clients/test_docs.py",
+    "tests/clients/test_generated.py",
+    "tests/clients/test_imagine.py",
+    "tests/clients/test_openai.py",
+    "tests/clients/test_replays.py",
+    "tests/clients/test_webui.py",
+    "tests/service/test_bad_input.py",
+    "tests/service/test_browser.py",
+    "tests/service/test_contract.py",
+    "tests/service/test_controlnets.py",
+    "tests/service/test_hostile.py",
+    "tests/service/test_life.py",
+    "tests/service/test_metrics.py",
+    "tests/service/test_prefix.py",
+    "tests/ui/test_page.py",
+    "tests/ui/test_setups.py",
+    "tests/ui/test_standalone.py",
 )
 #: Files whose tests use the fixture `server` of tests/hosts/ray/conftest.py: a real Ray.
-RAY = frozenset(
-    {
-        "tests/hosts/ray/test_contract.py",
-        "tests/hosts/ray/test_controlnets.py",
-        "tests/hosts/ray/test_heal.py",
-        "tests/hosts/ray/test_jobs.py",
-        "tests/hosts/ray/test_life.py",
-        "tests/hosts/ray/test_parity.py",
-    }
+RAY = (
+    "tests/hosts/ray/test_contract.py",
+    "tests/hosts/ray/test_controlnets.py",
+    "tests/hosts/ray/test_jobs.py",
+    "tests/hosts/ray/test_life.py",
+    "tests/hosts/ray/test_parity.py",
+    "tests/hosts/ray/test_heal.py",  # it kills parts of the server
 )
 #: The longest, and of these the longest first.
 FIRST = (
@@ -83,10 +79,11 @@ def unit(nodeid: str) -> str:
     return "bento" if file in BENTO else "ray" if file in RAY else file
 
 
-def place(nodeid: str) -> int:
+def place(nodeid: str) -> tuple[int, int]:
     """A test's place in the order; those of one place stay as they are."""
-    one = unit(nodeid)
-    return FIRST.index(one) if one in FIRST else len(FIRST)
+    one, file = unit(nodeid), nodeid.split("::", 1)[0]
+    within = RAY.index(file) if one == "ray" else 0
+    return (FIRST.index(one) if one in FIRST else len(FIRST)), within
 
 
 def schedule(config: pytest.Config, log: Any) -> Any:
