@@ -41,7 +41,7 @@ def start(log: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
 
 
 def wait_ready(
-    process: subprocess.Popen[bytes], port: int, log: Path, timeout: float = 300
+    process: subprocess.Popen[bytes], port: int, log: Path, timeout: float = 900
 ) -> None:
     """Until /readyz says so; a worker that ends or stays silent is an error with its log."""
     end = time.monotonic() + timeout
