@@ -10,10 +10,11 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from api.http import log, request_id, tracing
 from api.http.forms import Form
@@ -24,6 +25,14 @@ from runnables.metrics import Metrics
 from runnables.parameters import Parameters, Task
 from runnables.runnable import Runnable
 from runnables.ticket import Result, Ticket
+
+
+@dataclass
+class Outcome:
+    """What a request is counted as, once it was answered: the task and the HTTP status."""
+
+    task: Task
+    status: int = 200
 
 
 class Generation:
@@ -63,19 +72,30 @@ class Generation:
     def admitted(self, request: Request, task: Task) -> Iterator[str]:
         """Surround everything that is done for a request; the value is its owner.
 
+        The request is counted once, when the block is left: as the error that leaves it, or as
+        `outcome` says.
+
         Raises:
-            Unauthorized, OverCapacity, NotReady: It is not admitted. These and every other error
-                that leaves the block are counted.
+            Unauthorized, OverCapacity, NotReady: It is not admitted.
         """
+        request.state.outcome = outcome = Outcome(task)
         try:
             with tracing.server_span(request):
                 log.key_name.set(self.keys.name(self.keys.check(request.headers)))
                 with self.keys.admitted(request.headers) as owner:
                     self.check_ready()
                     yield owner
-        except StableDiffusionError as error:
-            self.count(task, error.status)
+        except BaseException as error:
+            outcome.status = _status(error)
             raise
+        finally:
+            if self._metrics:
+                self._metrics.ended(outcome.task, outcome.status, log.key_name.get())
+
+    def outcome(self, request: Request) -> Outcome:
+        """Return what an admitted request is to be counted as; its handler may change that."""
+        outcome: Outcome = request.state.outcome
+        return outcome
 
     async def run(self, request: Request, owner: str, form: Form) -> Result:
         """Submit a request, and wait until its images are finished or the client has gone.
@@ -91,6 +111,7 @@ class Generation:
 
         The caller has to `release` the ticket.
         """
+        self.outcome(request).task = form.parameters.task
         if isinstance(form.parameters, Parameters):  # enlarging needs none of the models
             self.keys.check_model(owner, form.parameters.model or self.models[0])
         host = request.client.host if request.client else ""
@@ -122,12 +143,11 @@ class Generation:
             self.release(ticket)
 
     def ended(self, ticket: Ticket) -> Result:
-        """Return the result of a ticket that has ended, and count it. Raise what ended it."""
+        """Return the result of a ticket that has ended. Raise what ended it."""
         result = ticket.future.result()
         tracing.stages(result.timings, time.monotonic() - ticket.submitted)
         if self._metrics:
             self._metrics.spent(result, log.key_name.get())
-        self.count(ticket.parameters.task, 200)
         return result
 
     def _spend(self, owner: str, future: Future[Result]) -> None:
@@ -139,15 +159,18 @@ class Generation:
         ticket.cancel()
         self.measure()
 
-    def count(self, task: Task, status: int) -> None:
-        """Count a request's end in the metrics."""
-        if self._metrics:
-            self._metrics.ended(task, status, log.key_name.get())
-
     def measure(self) -> None:
         """Write into the metrics how busy the engine is."""
         if self._metrics:
             self._metrics.load(self.runnable.load())
+
+
+def _status(error: BaseException) -> int:
+    """Return the status of what a request ends with, also where nobody reads it any more."""
+    if isinstance(error, StableDiffusionError):
+        return error.status
+    gone = isinstance(error, (asyncio.CancelledError, GeneratorExit, ClientDisconnect))
+    return Cancelled.status if gone else 500
 
 
 async def _disconnected(request: Request) -> None:

@@ -110,12 +110,13 @@ class Metrics:
 
     def spent(self, result: Result, key: str) -> None:
         """Count what a finished request or job took, and its images."""
+        if result.cache:  # it took nothing, and no image was generated
+            self.repeats.labels(result.cache).inc()
+            return
         for stage, seconds in result.timings.items():
             self.request_stages.labels(stage).observe(seconds)
         model = result.parameters.model or ""
         self.units.labels(result.parameters.task, model, key).inc(result.cost_units)
-        if result.cache:
-            self.repeats.labels(result.cache).inc()
         for image in result.images:
             self.images.labels(image.finish_reason, model, key).inc()
 

@@ -86,7 +86,8 @@ class OpenAIRoutes:
                 listener = stack.enter_context(self._hub.listening(key, 0))
                 ticket = await generation.submit(request, owner, form)
                 stack.callback(generation.release, ticket)
-                events = stream.events(generation, ticket, listener, body, kind)
+                outcome = generation.outcome(request)
+                events = stream.events(generation, outcome, ticket, listener, body, kind)
                 return stream.Events(events, stack.pop_all(), headers)
             result = await generation.run(request, owner, form)
             response = await in_thread(

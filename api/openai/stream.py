@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import io
 import json
@@ -17,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from api.generation import Generation
+from api.generation import Generation, Outcome
 from api.openai import answers, errors
 from api.openai.translate import ImagesBody
 from api.progress.live import Listener
@@ -37,7 +36,7 @@ USAGE = {
 
 @dataclass(frozen=True)
 class Kind:
-    """The name of the events at OpenAI, and the task under which errors are counted."""
+    """The name of the events at OpenAI, and the task of what is refused before it is read."""
 
     name: str
     task: Task
@@ -64,9 +63,19 @@ class Events(StreamingResponse):
 
 
 async def events(
-    generation: Generation, ticket: Ticket, listener: Listener, body: ImagesBody, kind: Kind
+    generation: Generation,
+    outcome: Outcome,
+    ticket: Ticket,
+    listener: Listener,
+    body: ImagesBody,
+    kind: Kind,
 ) -> AsyncIterator[str]:
-    """Yield `partial_image` events, as many as requested or fewer, then `completed` per image."""
+    """Yield `partial_image` events, as many as requested or fewer, then `completed` per image.
+
+    Args:
+        outcome: It hears how the stream ends.
+    """
+    outcome.status = Cancelled.status  # until all is sent: the client may go away
     try:
         async for index, preview in _previews(ticket, listener, body.partial_images):
             picture = await run_in_threadpool(_encoded, preview, body.output_format)
@@ -77,11 +86,9 @@ async def events(
             entry = await run_in_threadpool(answers.image, result, image, body, generation)
             data = {**entry, "size": _size(image.image), "usage": USAGE}
             yield _event(kind, "completed", data, body)
-    except (asyncio.CancelledError, GeneratorExit):  # the client has gone
-        generation.count(kind.task, Cancelled.status)
-        raise
+        outcome.status = 200
     except StableDiffusionError as error:
-        generation.count(kind.task, error.status)
+        outcome.status = error.status
         yield f"event: error\ndata: {json.dumps(errors.body(error))}\n\n"
 
 

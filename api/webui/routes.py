@@ -121,7 +121,7 @@ class WebUIRoutes:
                 except Cancelled:
                     if not running.interrupted:
                         raise
-                    generation.count(form.parameters.task, Cancelled.status)
+                    generation.outcome(request).status = Cancelled.status
                     return JSONResponse(answers.interrupted(body, sent))
         response = await in_thread(answers.images, result, body, sent, generation)
         response.headers.update(cache_header(result))

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from starlette.testclient import TestClient
 
 from api.app import Api
 from api.http.keys import new
 from runnables.metrics import Metrics
+from runnables.parameters import TextToImage
 from runnables.runnable import StableDiffusionRunnable
-from runnables.ticket import Result
+from runnables.ticket import GeneratedImage, Result
+from tests.runnables.images.test_provenance import signing
 
 ASK: dict[str, Any] = {"prompt": "x", "num_inference_steps": 1, "height": 16, "width": 16}
 
@@ -63,3 +68,43 @@ def test_requests_refusals_and_jobs_count_for_their_key(
     named = [("txt2img", status, "mobile") for status in (200, 400, 429)]
     assert counts.requests == [*named, ("txt2img", 401, "")]
     assert counts.results == [(model, "mobile")] * 2
+
+
+def picture(mode: str = "RGB") -> bytes:
+    buffer = io.BytesIO()
+    Image.new(mode, (64, 64)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_each_request_is_counted_once_as_it_was_answered(
+    start: Callable[..., StableDiffusionRunnable], tmp_path: Path
+) -> None:
+    signed = signing(tmp_path)
+    runnable = start("sd1", c2pa_cert=signed.c2pa_cert, c2pa_key=signed.c2pa_key)
+    counts = Counts()
+    single = {"data": base64.b64encode(picture()).decode()}
+    batch = {"upscaler_1": "Lanczos", "imageList": [single] * 2}
+    edit = {"prompt": "x", "size": "64x64", "stream": "true"}
+    with TestClient(Api(runnable, counts).app(), raise_server_exceptions=False) as client:
+        assert client.post("/sdapi/v1/extra-batch-images", json=batch).status_code == 200
+        image = {"image": ("a.png", picture("RGBA"), "image/png")}
+        assert "completed" in client.post("/v1/images/edits", data=edit, files=image).text
+        (tmp_path / "key.pem").unlink()
+        assert client.post("/txt2img", json=ASK).status_code == 500
+        client.post("/v1/images/edits", data=edit, files=image)
+    statuses = [("upscale", 200), ("inpaint", 200), ("txt2img", 500), ("inpaint", 500)]
+    assert counts.requests == [(*one, "") for one in statuses]
+
+
+def test_a_repeat_is_no_generated_image() -> None:
+    from prometheus_client import REGISTRY
+
+    metrics = Metrics()
+    image = GeneratedImage(Image.new("RGB", (8, 8)), None)
+    metrics.spent(Result((image,), TextToImage(prompt="x"), {"encode": 0.0}, 0.0, "hit"), "repeat")
+    labels = {"finish_reason": "success", "model": "", "key": "repeat"}
+    assert REGISTRY.get_sample_value("sd_images_total", labels) is None
+    assert REGISTRY.get_sample_value("sd_request_stage_seconds_count", {"stage": "encode"}) is None
+    assert REGISTRY.get_sample_value("sd_repeats_total", {"cache": "hit"})
+    for one in vars(metrics).values():  # other tests in this process may make theirs
+        REGISTRY.unregister(one)
