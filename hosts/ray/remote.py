@@ -53,6 +53,7 @@ ATTEMPTS = 3  # times an order is sent out when the replica that had it is lost
 LIST_S = 2.0  # how long a replica may take to list names
 FRESH_S = 1.0  # a list as old as this is new enough: busy replicas answer late
 PLAN_S = 10.0  # how long a plan may wait for a replica, in a thread that all requests share
+LATE_S = 5.0  # that a replica may tell of a deadline after it
 PREVIEWS_S = 5.0  # how long replicas may take to hear of previews
 REPORTS_S = 10.0  # how often all replicas are asked for their models, where somebody wants to know
 CLOSE_S = 5.0  # how long `close` waits until requests have ended
@@ -185,8 +186,7 @@ class RemoteRunnable:
         return self._reported.further(order.parameters.model)
 
     def _begin(self, ticket: RemoteTicket, order: Order) -> None:
-        attempt = partial(self._attempt, ticket, order)
-        ticket.task = self._loop.create_task(self._persist(ticket.id, attempt))
+        ticket.task = self._loop.create_task(self._in_time(ticket, order))
         ticket.task.add_done_callback(partial(self._end, ticket))
         if ticket.cancelled:
             ticket.stop()
@@ -200,6 +200,15 @@ class RemoteRunnable:
         else:
             _settle(ticket, NotReady("the service has stopped"))
         self._tickets.discard(ticket)
+
+    async def _in_time(self, ticket: RemoteTicket, order: Order) -> Result | StableDiffusionError:
+        """Hold the deadline also while no replica is free, which only this process sees."""
+        allowed = order.parameters.deadline_s or self.settings.request_timeout_s
+        try:
+            async with asyncio.timeout(allowed + LATE_S):
+                return await self._persist(ticket.id, partial(self._attempt, ticket, order))
+        except TimeoutError:
+            return DeadlineExceeded(f"not finished within {allowed:g} s", loc=("deadline_s",))
 
     async def _persist(
         self, what: str, attempt: Callable[[], Awaitable[T | StableDiffusionError]]

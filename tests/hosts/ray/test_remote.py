@@ -16,7 +16,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from hosts.ray import remote
 from hosts.ray.messages import Outcome
 from hosts.ray.remote import RemoteRunnable
-from runnables.errors import Cancelled, EngineFailed, NotReady, OverCapacity
+from runnables.errors import Cancelled, DeadlineExceeded, EngineFailed, NotReady, OverCapacity
 from runnables.parameters import TextToImage
 from runnables.settings import Settings
 from runnables.ticket import Progress
@@ -165,6 +165,22 @@ def test_a_request_that_is_cancelled_before_it_begins_ends(
     ticket.cancel()
     go.set()
     assert isinstance(ticket.future.exception(timeout=300), Cancelled)
+
+
+@pytest.mark.parametrize("where", ["request", "settings"])
+def test_a_deadline_holds_while_no_replica_is_free(
+    runnable: RemoteRunnable, replicas: Replicas, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.setattr(remote, "LATE_S", 0.05)
+    asked = ASKED
+    if where == "request":
+        asked = ASKED.model_copy(update={"deadline_s": 0.05})
+    else:
+        runnable.settings = Settings(request_timeout_s=0.05)
+    replicas.generated = forever
+    ticket = runnable.submit(asked)
+    assert isinstance(ticket.future.exception(timeout=10), DeadlineExceeded)
+    assert replicas.sent[0].cancelled, "Ray is told"
 
 
 @pytest.mark.parametrize(
