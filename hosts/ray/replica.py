@@ -48,6 +48,8 @@ class Replica:
         try:
             ticket, changed = await self._submit(order)
             try:
+                if order.parameters.model is not None:
+                    await self._remember(order.parameters.model)
                 async for progress in _follow(ticket, changed, order.every_step):
                     yield progress
             finally:
@@ -108,11 +110,14 @@ class Replica:
     async def _submit(self, order: Order) -> tuple[Ticket, asyncio.Event]:
         loop, changed = asyncio.get_running_loop(), asyncio.Event()
         submit = partial(self._runnable.submit, on_step=lambda progress: _wake(loop, changed))
-        ticket: Ticket = await asyncio.to_thread(
-            partial(submit, _less_waiting(order), order.inputs, **order.options)
+        submitting = asyncio.ensure_future(
+            asyncio.to_thread(submit, _less_waiting(order), order.inputs, **order.options)
         )
-        if order.parameters.model is not None:
-            await self._remember(order.parameters.model)
+        try:
+            ticket: Ticket = await asyncio.shield(submitting)
+        except asyncio.CancelledError:
+            submitting.add_done_callback(_cancel)
+            raise
         self._tickets[ticket.id] = ticket
         ticket.future.add_done_callback(lambda _: _wake(loop, changed))
         return ticket, changed
@@ -153,6 +158,12 @@ async def _follow(
         with suppress(TimeoutError):
             await asyncio.wait_for(changed.wait(), POLL_S)
         changed.clear()
+
+
+def _cancel(submitted: asyncio.Future[Ticket]) -> None:
+    """Cancel what was submitted for nobody: the thread that submits cannot be stopped."""
+    if submitted.exception() is None:
+        submitted.result().cancel()
 
 
 def _wake(loop: asyncio.AbstractEventLoop, changed: asyncio.Event) -> None:
