@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import os
 import re
 import secrets
@@ -16,8 +17,9 @@ from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
-from runnables.errors import UnknownName
+from runnables.errors import NotReady, UnknownName
 
+logger = logging.getLogger(__name__)
 NAME = re.compile(r"[0-9a-f]{32}\.(png|jpeg|webp)")
 KEY = "key"
 SWEEP_S = 60.0  # between two looks for files that have expired
@@ -37,13 +39,24 @@ class Links:
         self._swept = 0.0
 
     def keep(self, data: bytes, kind: str) -> str:
-        """Keep an image's file, and return `NAME?expires=...&signature=...`."""
-        self._sweep()
+        """Keep an image's file, and return `NAME?expires=...&signature=...`.
+
+        Raises:
+            NotReady: The folder does not take it.
+        """
         name = f"{secrets.token_hex(16)}.{kind}"
-        signature = self._sign(name, expires := int(time.time() + self._seconds))
         part = self._folder / f"{name}.part"
-        part.write_bytes(data)
-        part.rename(self._folder / name)
+        try:
+            self._sweep()
+            signature = self._sign(name, expires := int(time.time() + self._seconds))
+            part.write_bytes(data)
+            part.rename(self._folder / name)
+        except OSError as error:
+            with suppress(OSError):
+                part.unlink()
+            logger.error("the folder of images cannot be used: %s", error)
+            why = f"the folder of images cannot be used now: {error.strerror}"
+            raise NotReady(why, loc=("response_format",)) from error
         return f"{name}?expires={expires}&signature={signature}"
 
     def find(self, name: str, query: Mapping[str, str]) -> Path:

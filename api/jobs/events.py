@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import io
 import json
 import time
 from collections.abc import AsyncIterator, Callable
@@ -12,6 +11,7 @@ from typing import Any
 
 from api.http.stopping import stopping
 from api.progress.live import Hub, Key
+from runnables.images import codec
 from runnables.ticket import Progress
 
 HEARTBEAT_S = 15.0  # proxies close connections that are silent for a minute
@@ -66,6 +66,4 @@ def _differs(progress: dict[str, Any], last: dict[str, Any] | None) -> bool:
 def _jpeg(progress: Progress) -> str:
     """Return the preview in base64."""
     assert progress.preview is not None
-    buffer = io.BytesIO()
-    progress.preview.save(buffer, "JPEG", quality=80)
-    return base64.b64encode(buffer.getvalue()).decode()
+    return base64.b64encode(codec.encode(progress.preview, "jpeg")).decode()

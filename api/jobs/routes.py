@@ -85,7 +85,7 @@ class JobRoutes:
         return await self._answer(request, lambda id: self._jobs.cancel(owner, id))
 
     async def _deliver_again(self, request: Request) -> Response:
-        owner, id = self._keys.check(request.headers), request.path_params["id"]
+        owner, id = self._keys.spend(request.headers), request.path_params["id"]
         job = await asyncio.to_thread(self._jobs.store.get, owner, id)
         if job is None:
             raise _unknown(id)

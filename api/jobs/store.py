@@ -267,14 +267,18 @@ class Store:
     def webhook_next(self, job: Job, at: float | None, failure: str | None) -> None:
         """Set when to try this webhook again, and why the last try failed.
 
+        It stays as it is where somebody has wanted it again since `job` was claimed.
+
         Args:
             at: None means that no other try follows.
         """
         self._write(
-            "UPDATE jobs SET webhook_at = ?, webhook_error = ? WHERE number = ?",
+            "UPDATE jobs SET webhook_at = ?, webhook_error = ? "
+            "WHERE number = ? AND webhook_at IS ?",
             at,
             failure,
             job.number,
+            job.webhook_at,
         )
 
     def webhook_again(self, job: Job) -> Job | None:

@@ -16,8 +16,8 @@ from mcp_types import CallToolResult, ContentBlock, ImageContent, ResourceLink, 
 from starlette.requests import Request
 
 from api.generation import Generation
+from api.http import uploads
 from api.http.decoding import decoded
-from api.http.fetch import Fetcher
 from api.http.internal import internal
 from api.http.stopping import stopping
 from api.http.validation import validated
@@ -102,10 +102,8 @@ class Calls:
         link = LINK.fullmatch(text.removeprefix(self._base))
         if link:
             data = await asyncio.to_thread(self._own, link[1], int(link[2]), field)
-        elif text.startswith(("http://", "https://")):
-            data = await Fetcher(settings).get(text, field)
         else:
-            data = codec.from_base64(text, field)
+            data = await uploads.read(text, field, settings)
         if field == "mask":
             return await decoded(codec.decode_mask, data, max_pixels=settings.max_pixels)
         return await decoded(codec.decode, data, max_pixels=settings.max_pixels, field=field)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -21,6 +20,7 @@ from api.openai import answers, errors
 from api.openai.translate import ImagesBody
 from api.progress.live import Listener
 from runnables.errors import Cancelled, StableDiffusionError
+from runnables.images import codec
 from runnables.parameters import Task
 from runnables.ticket import Ticket
 
@@ -119,10 +119,9 @@ def _event(kind: Kind, name: str, content: dict[str, Any], body: ImagesBody) -> 
     return f"event: {data['type']}\ndata: {json.dumps(data)}\n\n"
 
 
-def _encoded(image: Image, kind: str) -> dict[str, str]:
-    buffer = io.BytesIO()
-    image.save(buffer, kind.upper())
-    return {"b64_json": base64.b64encode(buffer.getvalue()).decode(), "size": _size(image)}
+def _encoded(image: Image, kind: codec.Format) -> dict[str, str]:
+    data = base64.b64encode(codec.encode(image, kind)).decode()
+    return {"b64_json": data, "size": _size(image)}
 
 
 def _size(image: Image) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +13,7 @@ from api.generation import Generation
 from api.webui import controlnet
 from api.webui.body import GenerationBody
 from api.webui.tickets import Running
-from runnables.images import files, infotext
+from runnables.images import codec, files, infotext
 from runnables.ticket import GeneratedImage, Result
 
 
@@ -68,7 +67,7 @@ def progress(running: Sequence[Running], preview: Image | None) -> dict[str, Any
             "sampling_step": now.step if now else 0,
             "sampling_steps": now.steps if now else 0,
         },
-        "current_image": _base64(_png(preview)) if preview else None,
+        "current_image": _base64(codec.encode(preview, "png")) if preview else None,
         "textinfo": None,
     }
 
@@ -107,9 +106,3 @@ def _info(result: Result, generation: Generation) -> dict[str, Any]:
 
 def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode()
-
-
-def _png(image: Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from api.generation import Generation
-from api.http import forms, request_id
+from api.http import forms, request_id, uploads
 from api.http.decoding import decoded
 from api.http.forms import Form
 from api.http.responses import cache_header, in_thread
@@ -29,7 +29,6 @@ from api.webui import (
     restore,
     samplers,
     translate,
-    uploads,
 )
 from api.webui.body import GenerationBody
 from api.webui.tickets import Tickets

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from runnables.errors import ConfigurationError
 from runnables.extensions.base import Context, Extension, RowState
+from runnables.extensions.safety import SafetyCheck
 from runnables.families.base import Family
 from runnables.parameters import Parameters
 
@@ -23,7 +24,10 @@ PATCH = 4  # latents along a side of a patch of one colour, in the picture the m
 
 
 class Previews(Extension):
-    """Previews are made by a tiny VAE where there is one for the model, else by a linear map."""
+    """Previews are made by a tiny VAE where there is one for the model, else by a linear map.
+
+    No safety checker sees them: where it may withhold images they stay small.
+    """
 
     name = "preview_every"
 
@@ -31,8 +35,9 @@ class Previews(Extension):
         super().__init__(family, context)
         folder = context.settings.preview_vae
         own = family.traits.family.removesuffix("-refiner") == context.primary
+        unchecked = SafetyCheck.suits(family) and context.settings.safety in ("blur", "block")
         self._picture: Callable[[Tensor], Tensor] | None = None
-        if folder is not None and own:
+        if folder is not None and own and not unchecked:
             self._picture = TinyVae(_tiny_vae(folder, family))
 
     @classmethod

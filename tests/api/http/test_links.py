@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from pathlib import Path
@@ -10,7 +11,7 @@ from urllib.parse import parse_qsl
 import pytest
 
 from api.http.links import KEY, Links
-from runnables.errors import UnknownName
+from runnables.errors import NotReady, UnknownName
 
 
 def parts(address: str) -> tuple[str, dict[str, str]]:
@@ -54,3 +55,20 @@ def test_addresses_expire_and_their_files_go(tmp_path: Path) -> None:
     os.utime(tmp_path / name, (long_ago, long_ago))
     kept = parts(Links(tmp_path, 60).keep(b"new", "webp"))[0]
     assert {path.name for path in tmp_path.iterdir()} == {KEY, kept}
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    links = Links(tmp_path, 60)
+    address = links.keep(b"image", "png")
+
+    def full(path: Path, data: bytes) -> int:
+        path.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(NotReady, match="No space left") as told:
+        links.keep(b"image", "png")
+    assert told.value.loc == ("response_format",)
+    assert {path.name for path in tmp_path.iterdir()} == {KEY, parts(address)[0]}

@@ -19,6 +19,7 @@ import pytest
 from openai import InvalidWebhookSignatureError, OpenAI
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from api.http.keys import new
 from api.jobs import webhooks
 from api.jobs.document import document
 from api.jobs.job import Job
@@ -319,3 +320,32 @@ def test_a_slow_receiver_does_not_delay_the_others(tmp_path: Path) -> None:
     again = asyncio.run(sender._next(under_way))
     assert again is not None and again.id == "4", "there is room for the slow one again"
     store.close()
+
+
+def test_a_delivery_that_ends_does_not_undo_that_another_was_wanted(tmp_path: Path) -> None:
+    now = [100.0]
+    store = Store(tmp_path / "jobs", clock=lambda: now[0])
+    job = Job(id="one", owner="one", task="txt2img", parameters={}, steps=1)
+    url = "https://example.com/hook"
+    store.add(replace(job, state="succeeded", finished=1.0, webhook=url, webhook_at=100.0))
+    under_way = store.claim_webhook(webhooks.LEASE_S)
+    assert under_way is not None
+    now[0] = 101.0
+    assert store.webhook_again(under_way) is not None
+    store.webhook_next(under_way, None, None)  # delivered: nothing else to do
+    again = store.claim_webhook(webhooks.LEASE_S)
+    assert again is not None and again.webhook_tries == 1
+    store.webhook_next(again, None, None)
+    now[0] = 1000.0
+    assert store.claim_webhook(webhooks.LEASE_S) is None
+    store.close()
+
+
+def test_sending_again_counts_against_the_rate(make: Make, tmp_path: Path) -> None:
+    secret, key = new("one", rate=2)
+    (tmp_path / "keys").write_text(f"{key.line()}\n")
+    client = served(make, api_keys=str(tmp_path / "keys"))
+    client.http.headers["x-api-key"] = secret
+    client.until(client.post(id="one")["id"], "succeeded")
+    statuses = [client.http.post("/jobs/one/webhook").status_code for _ in range(2)]
+    assert statuses == [409, 429]

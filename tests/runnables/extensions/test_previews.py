@@ -65,7 +65,7 @@ def test_none_is_generated_without_request(start: Start) -> None:
     assert reported and all(progress.preview is None for progress in reported)
 
 
-def test_a_tiny_vae_shows_them_in_full_size(start: Start, tmp_path: Path) -> None:
+def save_tiny_vae(folder: Path) -> None:
     from diffusers import AutoencoderTiny
 
     torch.manual_seed(0)
@@ -74,10 +74,25 @@ def test_a_tiny_vae_shows_them_in_full_size(start: Start, tmp_path: Path) -> Non
         decoder_block_out_channels=(8, 8, 8, 8),
         num_encoder_blocks=(1, 1, 1, 1),
         num_decoder_blocks=(1, 1, 1, 1),
-    ).save_pretrained(tmp_path)
+    ).save_pretrained(folder)
+
+
+def test_a_tiny_vae_shows_them_in_full_size(start: Start, tmp_path: Path) -> None:
+    save_tiny_vae(tmp_path)
     _, reported = generated(start("sd1", preview_vae=str(tmp_path)), every=6)
     sizes = [progress.preview.size for progress in reported if progress.preview]
     assert sizes == [(64, 64), (64, 64)]  # PNDM calls the UNet 13 times for 12 steps
+
+
+@pytest.mark.parametrize(("policy", "side"), [("block", 8), ("blur", 8), ("flag", 64)])
+def test_no_preview_shows_what_the_safety_checker_may_withhold(
+    start: Start, strict_model: Path, tmp_path: Path, policy: str, side: int
+) -> None:
+    """Previews are not checked: where checked images may be withheld they stay small."""
+    save_tiny_vae(tmp_path)
+    strict = {"model": str(strict_model), "preview_vae": str(tmp_path), "safety": policy}
+    _, reported = generated(start("sd1", **strict), every=6)
+    assert {one.preview.size for one in reported if one.preview} == {(side, side)}
 
 
 def test_a_folder_without_a_tiny_vae_is_refused(start: Start, tmp_path: Path) -> None:
