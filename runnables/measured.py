@@ -13,6 +13,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from runnables.accelerators.base import Accelerator
+from runnables.accelerators.cpu.threads import usable_cores
 from runnables.version import versions
 
 if TYPE_CHECKING:
@@ -110,7 +111,18 @@ class Kept:
 
 
 def _name(device: torch.device) -> str:
-    """Return the name of the hardware."""
+    """Return the name of the hardware; of a CPU with the cores that this process may use."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{device.type} {platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    capability = torch.backends.cpu.get_cpu_capability()
+    return f"{device.type} {platform.machine()} {capability} {processor()} {usable_cores()}"
+
+
+def processor() -> str:
+    """Return the processor's model, as Linux names it; elsewhere what Python knows of it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor()

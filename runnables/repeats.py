@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runnables.checkpoints.library import identity
 from runnables.engine.outcome import settle
 from runnables.errors import Cancelled
 from runnables.parameters import AnyParameters, Priority, TextToImage, Upscale
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 #: a digest of all that decides a result, and the priority: a lower one must not hold up a higher
 Place = tuple[str, Priority]
 PIXEL = 4  # bytes of an RGB pixel in Pillow's memory
+CHARACTER = 8  # at most: four, and as many for its UTF-8
+OBJECTS = 4096  # bytes of a result beside its pictures and texts
 LOCKS = 64  # of two requests that are admitted at once, one in so many waits for the other
 #: parameters that do not change what is generated
 NOT_ABOUT_RESULT = {"priority", "deadline_s", "output_format"}
@@ -93,6 +96,7 @@ class Repeats:
         self._settings = settings
         self._room = settings.repeats_mb * 1e6
         self._kept: OrderedDict[str, Result] = OrderedDict()  # the least recently used first
+        self._used = 0  # bytes of those
         self._under_way: dict[Place, Shared] = {}
         self._admitting = [threading.Lock() for _ in range(LOCKS)]
         self._lock = threading.Lock()
@@ -146,6 +150,12 @@ class Repeats:
             self._under_way[place] = shared
         self._follow(place, member)
         shared.future.add_done_callback(partial(self._ended, place))
+
+    def forget(self) -> None:
+        """Forget the finished results."""
+        with self._lock:
+            self._kept.clear()
+            self._used = 0
 
     # -- members ----------------------------------------------------------------------------
 
@@ -203,11 +213,14 @@ class Repeats:
 
     def _keep(self, key: str, result: Result) -> None:
         """Keep a result; those that were not used for longest make room."""
-        if _bytes([result]) > self._room:
+        if _bytes(result) > self._room:
             return
+        if replaced := self._kept.pop(key, None):
+            self._used -= _bytes(replaced)
         self._kept[key] = result
-        while _bytes(self._kept.values()) > self._room:
-            self._kept.popitem(last=False)
+        self._used += _bytes(result)
+        while self._used > self._room:
+            self._used -= _bytes(self._kept.popitem(last=False)[1])
 
     def _key(self, plan: Plan, inputs: Inputs) -> str:
         """Return a digest of all that decides a result."""
@@ -218,7 +231,7 @@ class Repeats:
             parameters.task,
             parameters.model_dump(mode="json", exclude=NOT_ABOUT_RESULT),
             [_digest(picture) for picture in pictures],
-            [_identity(file) for file in _files(parameters, self._settings)],
+            [identity(file) for file in _files(parameters, self._settings)],
         ]
         return hashlib.sha256(json.dumps(decides).encode()).hexdigest()
 
@@ -241,10 +254,11 @@ def _repeated(result: Result, member: Ticket, plan: Plan, how: Cache) -> Result:
     )
 
 
-def _bytes(results: Iterable[Result]) -> int:
-    """Return the memory that the pictures of results take."""
-    pictures = (one.image for result in results for one in result.images)
-    return sum(PIXEL * picture.width * picture.height for picture in pictures)
+def _bytes(result: Result) -> int:
+    """Return about what a result takes of memory: its pictures, texts and objects."""
+    pictures = sum(PIXEL * one.image.width * one.image.height for one in result.images)
+    texts = sum(len(value) for _, value in result.parameters if isinstance(value, str))
+    return pictures + CHARACTER * texts + OBJECTS
 
 
 def _digest(picture: Image | None) -> str | None:
@@ -269,14 +283,4 @@ def _files(parameters: AnyParameters, settings: Settings) -> Iterator[Path]:
 
 
 def _inside(folder: str | None, names: Iterable[str]) -> Iterator[Path]:
-    for path in (Path(folder).expanduser() / name for name in names if folder):
-        yield from [path, *sorted(path.glob("*"))]
-
-
-def _identity(file: Path) -> list[object]:
-    """Return what changes when a file is replaced."""
-    try:
-        found = file.stat()
-    except OSError:  # built in, or gone: then the engine refuses it
-        return [str(file)]
-    return [str(file), found.st_ino, found.st_size, found.st_mtime_ns]
+    yield from (Path(folder).expanduser() / name for name in names if folder)

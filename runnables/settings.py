@@ -163,9 +163,9 @@ class Settings(EnvironmentSettings):
     repeats_mb: float = Field(
         0.0,
         ge=0,
-        description="Memory for finished results, with which exact repeats (explicit seed, all "
-        "parameters and pictures) are answered; a request that equals one under way shares its "
-        "result. All callers share them. 0: every request is generated",
+        description="Memory for finished results and their prompts, with which exact repeats "
+        "(explicit seed, all parameters and pictures) are answered; a request that equals one "
+        "under way shares its result. All callers share them. 0: every request is generated",
     )
     prompt_cache: int = Field(256, ge=0, description="Prompt embeddings kept, of 256 MB at most")
     path_prefix: str = Field(

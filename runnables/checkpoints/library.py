@@ -20,7 +20,8 @@ class Sized(Protocol):
 
 
 T = TypeVar("T", bound=Sized)
-Key = tuple[str, float]
+#: of a file, or of a folder and its files: path, inode, size, time of its last change
+Identity = tuple[tuple[object, ...], ...]
 
 
 class Library(Generic[T]):
@@ -50,7 +51,7 @@ class Library(Generic[T]):
         self._pattern = pattern
         self._load = load
         self._budget = budget
-        self._loaded: OrderedDict[Key, T] = OrderedDict()
+        self._loaded: OrderedDict[str, tuple[Identity, T]] = OrderedDict()
         self._lock = threading.Lock()
 
     def paths(self) -> dict[str, Path]:
@@ -77,18 +78,20 @@ class Library(Generic[T]):
             UnknownName: the message lists the names that there are. Errors of `load` are passed on.
         """
         path = self.find(name)
-        key = (name, path.stat().st_mtime)
+        now = identity(path.parent if path.name == "config.json" else path)
         with self._lock:
-            if key not in self._loaded:
-                self._loaded[key] = self._load(name, path)
-            self._loaded.move_to_end(key)
+            if name in self._loaded and self._loaded[name][0] != now:
+                del self._loaded[name]
+            if name not in self._loaded:
+                self._loaded[name] = now, self._load(name, path)
+            self._loaded.move_to_end(name)
             self._trim()
-            return self._loaded[key]
+            return self._loaded[name][1]
 
     @property
     def nbytes(self) -> int:
         """Return the bytes of what is loaded."""
-        return sum(one.nbytes for one in list(self._loaded.values()))
+        return sum(one.nbytes for _, one in list(self._loaded.values()))
 
     def _trim(self) -> None:
         while len(self._loaded) > 1 and self.nbytes > self._budget:
@@ -100,6 +103,19 @@ class Library(Generic[T]):
         hint = f"; did you mean {close[0]!r}?" if close else ";"
         known = ", ".join(names) or f"none (the operator's {self._setting} is empty)"
         return f"there is no {self._field.removesuffix('s')} {name!r}{hint} known: {known}"
+
+
+def identity(path: Path) -> Identity:
+    """Return what changes when a file, or any file of a folder, is replaced."""
+    return tuple(_state(one) for one in (path, *sorted(path.glob("*"))))
+
+
+def _state(file: Path) -> tuple[object, ...]:
+    try:
+        found = file.stat()
+    except OSError:  # built in, or gone: then the engine refuses it
+        return (str(file),)
+    return str(file), found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _name(path: Path) -> str:

@@ -31,6 +31,7 @@ from runnables.ticket import Inputs, Ticket
 logger = logging.getLogger(__name__)
 
 MOST_WAITING = 256
+MOST_WAITING_OF_ONE = 64  # of a caller who has a name: others find a place too
 Outcome = LoadedModel | StableDiffusionError
 
 
@@ -146,11 +147,18 @@ class ModelPool:
             self.wake()
 
     def wait_for(self, ticket: Ticket, inputs: Inputs) -> None:
-        """Keep a request until its model is there. Raise OverCapacity where many wait already."""
-        name = self._name(ticket.parameters.model)
+        """Keep a request until its model is there.
+
+        Raises:
+            OverCapacity: many wait already, of this caller or of all.
+        """
+        name, caller = self._name(ticket.parameters.model), ticket.caller.name
         with self._lock:
-            if len(self._waiting) >= MOST_WAITING:
-                message = f"{MOST_WAITING} requests wait for models to be loaded; try again later"
+            own = sum(waiting.ticket.caller.name == caller for waiting in self._waiting)
+            full = len(self._waiting) >= MOST_WAITING
+            if full or (caller and own >= MOST_WAITING_OF_ONE):
+                many = f"{MOST_WAITING} requests" if full else f"{own} requests of yours"
+                message = f"{many} wait for models to be loaded; try again later"
                 raise OverCapacity(message, retry_after=30)
             self._waiting.append(Waiting(ticket, name, inputs))
         self.wake()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 
 from runnables.families.base import Family
 from runnables.families.text.prompts import Embedding, Text
 
-Key = tuple[int, Text]  # the family's number
+Key = tuple[int, Hashable]  # the family's number, and the text's key
 MOST_BYTES = 256e6  # on the device: one of 32,000 characters takes 67 MB of it in SDXL
 
 
@@ -26,11 +26,11 @@ class Prompts:
         """Encode the prompts that the cache lacks, in one call per model."""
         missing: dict[int, tuple[Family, dict[Text, None]]] = {}
         for family, text in wanted:
-            if (family.number, text) not in self._embeddings:
+            if (family.number, text.key) not in self._embeddings:
                 missing.setdefault(family.number, (family, {}))[1][text] = None
         for number, (family, texts) in missing.items():
             for text, embedding in zip(texts, family.encode(list(texts)), strict=True):
-                self._embeddings[number, text] = embedding
+                self._embeddings[number, text.key] = embedding
 
     def pair(
         self, family: Family, prompt: Text, negative: Text | None
@@ -68,7 +68,7 @@ class Prompts:
             del self._embeddings[key]
 
     def _one(self, family: Family, text: Text) -> Embedding:
-        key = (family.number, text)
+        key = (family.number, text.key)
         if key not in self._embeddings:
             (self._embeddings[key],) = family.encode([text])
         self._embeddings.move_to_end(key)

@@ -55,7 +55,7 @@ def plain(start: Start) -> StableDiffusionRunnable:
     return start("sd1")
 
 
-@pytest.mark.parametrize("change", ["device", "versions", "dtype", "weights"])
+@pytest.mark.parametrize("change", ["device", "cores", "processor", "versions", "dtype", "weights"])
 def test_something_else_is_measured_anew(
     plain: StableDiffusionRunnable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
@@ -65,6 +65,10 @@ def test_something_else_is_measured_anew(
     assert kept.read(model) == Measured.of(model)
     if change == "device":
         monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "another")
+    if change == "cores":
+        monkeypatch.setattr("runnables.measured.usable_cores", lambda: 640)
+    if change == "processor":
+        monkeypatch.setattr("runnables.measured.processor", lambda: "another")
     if change == "versions":
         monkeypatch.setattr("runnables.measured.versions", lambda: {"torch": "0"})
     if change == "dtype":

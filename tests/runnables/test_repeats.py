@@ -75,7 +75,7 @@ def service(
     runnable: StableDiffusionRunnable, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Service]:
     assert runnable._repeats is not None
-    runnable._repeats._kept.clear()
+    runnable._repeats.forget()
     service = Service(runnable, monkeypatch)
     yield service
     service.release()
@@ -283,6 +283,15 @@ def test_the_least_recently_used_results_make_room() -> None:
     assert list(kept._kept) == ["a", "c"]
     kept._keep("large", Result((GeneratedImage(image.resize((200, 200)), 1),), wanted(), {}))
     assert list(kept._kept) == ["a", "c"], "it would not fit alone"
+
+
+def test_prompts_take_room_too_and_the_sum_is_right_after_many() -> None:
+    kept = repeats.Repeats(None, Settings(repeats_mb=1.0))  # type: ignore[arg-type]
+    image = GeneratedImage(Image.new("RGB", (8, 8)), 1)
+    for index in range(20):
+        result = Result((image,), wanted(prompt="\U0001f600" * 30_000), {})  # 240 kB
+        kept._keep(str(index % 13), result)
+    assert len(kept._kept) == 4
 
 
 def _plan() -> Any:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from runnables.checkpoints.components import load_module
-from runnables.errors import InvalidInput, OverCapacity
+from runnables.errors import GenerationFailed, InvalidInput
 from runnables.extensions.controlnet import flux, stable_diffusion_3, unet
 from runnables.extensions.controlnet.base import ControlNet
 from runnables.families.base import Family
@@ -54,7 +54,7 @@ def load(name: str, folder: Path, family: Family, adopt: Callable[[nn.Module], N
 
     Raises:
         InvalidInput: the folder is broken, holds something else, or is for another model.
-        OverCapacity: the accelerator's memory is full.
+        GenerationFailed: the accelerator's memory is full; who waits for room would wait for ever.
     """
     import diffusers
 
@@ -76,7 +76,7 @@ def load(name: str, folder: Path, family: Family, adopt: Callable[[nn.Module], N
     try:
         adopt(model)
     except (torch.OutOfMemoryError, MemoryError) as error:
-        raise OverCapacity(f"no memory is left for the ControlNet {name!r}") from error
+        raise GenerationFailed(f"no memory is left for the ControlNet {name!r}") from error
     return own.code(name, model, family)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -72,6 +72,10 @@ class LoraText:
     """This addition puts the LoRAs of a request into its text encoders."""
 
     loras: LoraSet
+
+    @property
+    def key(self) -> Hashable:
+        return tuple((lora.number, weight) for lora, weight in self.loras)
 
     def around(self, component: str, model: Any) -> AbstractContextManager[None]:
         return applied(model, component, everywhere(self.loras, model.device))

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 from typing import Any
 
 import torch
@@ -44,10 +45,12 @@ class Lora:
 
     Attributes:
         parts: component ("unet", "text_encoder", "text_encoder_2") -> layer's path -> factors.
+        number: no other LoRA has it, also when the same file is loaded again.
     """
 
     name: str
     parts: Mapping[str, Mapping[str, Factors]]
+    number: int = field(default_factory=count().__next__)
 
     @property
     def nbytes(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
@@ -55,6 +56,10 @@ class ConceptText:
     """This addition puts the words of a request into its text encoders."""
 
     concepts: Concepts
+
+    @property
+    def key(self) -> Hashable:
+        return tuple(concept.number for concept in self.concepts)
 
     def around(self, component: str, model: Any) -> AbstractContextManager[None]:
         return nullcontext()

@@ -7,10 +7,12 @@ and hooks on the token embedding layer look their vectors up while a call of tha
 from __future__ import annotations
 
 import copy
+import dataclasses
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import torch
@@ -27,10 +29,12 @@ class Concept:
 
     Attributes:
         vectors: for each text encoder (n, hidden), in the model's order.
+        number: no other concept has it, also when the same file is loaded again.
     """
 
     name: str
     vectors: tuple[Tensor, ...]
+    number: int = dataclasses.field(default_factory=count().__next__)
 
     @property
     def nbytes(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -31,10 +31,12 @@ class Vocabulary(Protocol):
 
 
 class TextAddition(Protocol):
-    """An extension adds this to a prompt's encoding.
+    """An extension adds this to a prompt's encoding. It is hashable: prompts are sorted by it."""
 
-    It is hashable, as the cache's key holds it.
-    """
+    @property
+    def key(self) -> Hashable:
+        """Return what tells it from others without its tensors: caches keep that."""
+        ...
 
     def around(self, component: str, model: Any) -> AbstractContextManager[None]:
         """Add it to calls of the text encoder of this name while the context is open."""
@@ -60,6 +62,11 @@ class Text:
     syntax: Syntax = "plain"
     clip_skip: int = 0
     additions: tuple[TextAddition, ...] = ()
+
+    @property
+    def key(self) -> Hashable:
+        """Return what tells it from others and holds nothing that the additions have loaded."""
+        return self.prompt, self.syntax, self.clip_skip, tuple(one.key for one in self.additions)
 
     def emptied(self) -> Text:
         """Return the text that lengthens this one's encoding: "", encoded in the same way."""

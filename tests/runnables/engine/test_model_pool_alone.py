@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from runnables.engine.memory import MemoryModel
-from runnables.engine.model_pool import ModelPool, Waiting
-from runnables.errors import ConfigurationError, InvalidInput, NotReady
+from runnables.engine.model_pool import MOST_WAITING_OF_ONE, ModelPool, Waiting
+from runnables.errors import ConfigurationError, InvalidInput, NotReady, OverCapacity
 from runnables.parameters import TextToImage
 from runnables.runnable import StableDiffusionRunnable
-from runnables.ticket import NOTHING, Ticket
+from runnables.ticket import NOTHING, Caller, Ticket
 from tests.insides import engine_of
 
 Start = Callable[..., StableDiffusionRunnable]
@@ -146,3 +146,16 @@ def test_a_refused_request_leaves_its_model(start: Start) -> None:
     with pytest.raises(NotReady):
         runnable.submit(TextToImage(prompt="x"))
     assert users["sd1"] == 0
+
+
+def test_one_caller_does_not_take_all_places_of_those_that_wait() -> None:
+    one = pool(budget=2)
+    greedy, other = Caller("greedy"), Caller("other")
+    for _ in range(MOST_WAITING_OF_ONE):
+        one.wait_for(Ticket(TextToImage(prompt="x", model="a"), caller=greedy), NOTHING)
+    with pytest.raises(OverCapacity, match="of yours"):
+        one.wait_for(Ticket(TextToImage(prompt="x", model="b"), caller=greedy), NOTHING)
+    one.wait_for(Ticket(TextToImage(prompt="x", model="b"), caller=other), NOTHING)
+    for _ in range(MOST_WAITING_OF_ONE + 1):
+        one.wait_for(ticket("a"), NOTHING)  # without keys all callers are one
+    one.close()

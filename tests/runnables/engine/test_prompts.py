@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 
 from runnables.engine import prompts
 from runnables.engine.prompts import Prompts
+from runnables.extensions.lora.extension import LoraText
+from runnables.extensions.lora.layers import Factors, Lora
 from runnables.families.text.prompts import Embedding, Text
 
 
@@ -48,3 +52,20 @@ def test_the_oldest_are_forgotten(
     every = ["a" * 8, "b" * 8, "c" * 8]
     assert encode(cache, model, *every) == every
     assert encode(cache, model, *every) == left
+
+
+def test_a_lora_that_was_evicted_is_freed_though_its_prompt_is_kept() -> None:
+    cache, model = Prompts(9), Encoder()
+    lora = Lora("ink", {"unet": {"layer": Factors(torch.zeros(2, 2), torch.zeros(2, 2))}})
+    other = Lora("ink", lora.parts)
+    texts = [
+        Text("a cat", additions=(LoraText(((one, weight),)),))
+        for one, weight in ((lora, 1.0), (lora, 0.5), (other, 1.0), (lora, 1.0))
+    ]
+    for text in texts:
+        cache.encode([(cast(Any, model), text)])
+    assert model.encoded == ["a cat"] * 3, "another file or weight is another encoding"
+    freed = weakref.ref(lora)
+    del lora, texts, text
+    gc.collect()
+    assert freed() is None

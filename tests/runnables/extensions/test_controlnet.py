@@ -16,6 +16,7 @@ from PIL import Image
 from runnables.accelerators.cpu.packed import PackedConv2d
 from runnables.checkpoints.checkpoint import Compiled
 from runnables.errors import ConfigurationError, GenerationFailed, InvalidInput, UnknownName
+from runnables.extensions.controlnet import folder
 from runnables.extensions.controlnet.residuals import kept
 from runnables.parameters import ControlNetUse, ImageToImage, Inpaint, TextToImage
 from runnables.runnable import StableDiffusionRunnable
@@ -427,6 +428,18 @@ def test_what_is_not_there_or_does_not_fit_is_refused(
         assert refused.value.loc == ("controlnets",)
         assert str(tmp_path) not in refused.value.message
     assert runnable.submit(wanted(use("one")), steered(edges[:1])).future.result(timeout=300)
+
+
+def test_one_that_no_memory_is_left_for_is_a_failure_and_not_tried_for_ever(
+    sd1: StableDiffusionRunnable, controlnets: Nets
+) -> None:
+    """Jobs and the queue's tasks wait and come again after OverCapacity, as often as it takes."""
+
+    def adopt(_: object) -> None:
+        raise torch.OutOfMemoryError
+
+    with pytest.raises(GenerationFailed, match="no memory is left for the ControlNet 'one'"):
+        folder.load("one", controlnets("sd1") / "one", model_of(sd1).base, adopt)
 
 
 def test_a_folder_that_is_not_there_stops_the_start(start: Start) -> None:
