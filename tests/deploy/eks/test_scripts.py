@@ -190,8 +190,10 @@ def test_a_log_group_that_eks_made_again_is_taken(desk: Desk) -> None:
     assert not [call for call in desk.calls() if "import" in call]
     done = desk.run("install.sh", "--yes", LOG_GROUP=group)
     assert done.returncode == 0, done.stderr
-    taken = "terraform import -input=false -var-file=bentoctl.tfvars aws_cloudwatch_log_group.cluster[0]"
-    order(desk.calls(), "terraform init", f"{taken} {group}", "terraform plan")
+    calls = desk.calls()
+    order(calls, "terraform init", "terraform import", "terraform plan")
+    (taken,) = [call for call in calls if "import" in call]
+    assert taken.endswith(f"aws_cloudwatch_log_group.cluster[0] {group}")
     desk.run("cleanup.sh", "--yes", "--keep-images")
     order(desk.calls(), "terraform destroy", f"aws logs delete-log-group --log-group-name {group}")
 
@@ -265,6 +267,17 @@ def test_ray_gets_kuberay_and_waits_for_its_service(desk: Desk) -> None:
         "kubectl wait rayservice/stable-diffusion --namespace stable-diffusion",
     )
     assert "/ui" in done.stdout and "port-forward" in done.stdout
+
+
+def test_the_page_is_built_for_the_nodes(desk: Desk) -> None:
+    programs = Path(desk.env["PATH"].split(":")[0])
+    (programs / "docker").write_text(RECORDER)
+    (programs / "docker").chmod(0o755)
+    document = yaml.safe_load((EKS / "ray-gpu.yaml").read_text())
+    document["spec"]["image_uri"] = "123456789012.dkr.ecr.us-east-1.amazonaws.com/sd:1"
+    desk.configuration.write_text(yaml.safe_dump(document))
+    desk.run("install.sh", "--yes", FAIL_ON="aws ecr describe-images")
+    order(desk.calls(), "docker build --platform linux/amd64", "docker push")
 
 
 def test_several_services_are_waited_for_in_their_namespaces(desk: Desk) -> None:

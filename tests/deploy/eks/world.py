@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 State = dict[str, Any]
-#: `nodes`: those that controllers run on; `hidden`: the cluster is there, and kubectl cannot reach it.
+#: `nodes`: those that controllers run on; `hidden`: kubectl cannot reach the cluster that is there.
 FRESH: State = {
     "calls": 0,
     "cluster": False,

@@ -1,7 +1,7 @@
 """EC2's quotas that a deployment's nodes need: virtual CPUs, by family, and by how they are bought.
 
-A new account has none for GPUs and Inferentia2, and five for all other instances. Karpenter's nodes then never come, without a word
-that a user sees: so install.sh asks before anything is made.
+A new account has none for GPUs and Inferentia2, and five for all other instances. Karpenter's
+nodes then never come, without a word that a user sees: so install.sh asks before anything is made.
 """
 
 from __future__ import annotations
