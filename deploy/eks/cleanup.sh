@@ -88,7 +88,8 @@ tagged() {
 stop_controllers() {
   aws eks describe-nodegroup --cluster-name "$name" --nodegroup-name system >/dev/null 2>&1 || return 0
   say "    the controllers' nodes, before Karpenter starts others"
-  aws eks delete-nodegroup --cluster-name "$name" --nodegroup-name system >/dev/null
+  # it may be on its way already
+  aws eks delete-nodegroup --cluster-name "$name" --nodegroup-name system >/dev/null || true
   aws eks wait nodegroup-deleted --cluster-name "$name" --nodegroup-name system
 }
 
