@@ -83,6 +83,37 @@ tagged() {
     --query 'ResourceTagMappingList[].ResourceARN'
 }
 
+# A cluster that lives out of reach: its Karpenter would start a node for each that is swept. It runs on
+# these nodes only.
+stop_controllers() {
+  aws eks describe-nodegroup --cluster-name "$name" --nodegroup-name system >/dev/null 2>&1 || return 0
+  say "    the controllers' nodes, before Karpenter starts others"
+  # it may be on its way already
+  aws eks delete-nodegroup --cluster-name "$name" --nodegroup-name system >/dev/null || true
+  aws eks wait nodegroup-deleted --cluster-name "$name" --nodegroup-name system
+}
+
+# Network interfaces that the CNI made for pods, and that nobody deleted when their node ended.
+sweep_interfaces() {
+  local vpc interface
+  vpc=$(terraform -chdir="$folder" output -raw vpc_id 2>/dev/null) || return 0
+  for interface in $(aws ec2 describe-network-interfaces --output text \
+    --filters "Name=vpc-id,Values=$vpc" Name=status,Values=available \
+    Name=tag-key,Values=node.k8s.amazonaws.com/instance_id \
+    --query 'NetworkInterfaces[].NetworkInterfaceId'); do
+    say "    network interface $interface"
+    aws ec2 delete-network-interface --network-interface-id "$interface"
+  done
+}
+
+destroy() {
+  if $keep_images; then
+    in_folder terraform destroy -input=false -auto-approve -var-file=bentoctl.tfvars
+  else
+    in_folder "$tools/bentoctl" destroy --auto-approve -f deployment_config.yaml
+  fi
+}
+
 sweep_nodes() {
   local left template profile role=$name-$region-karpenter-node
   left=$(aws ec2 describe-instances --filters \
@@ -211,6 +242,7 @@ elif $dry_run; then
   run aws elbv2 delete-target-group --target-group-arn EACH-OF-THE-CONTROLLER
   run aws ec2 delete-security-group --group-id EACH-OF-THE-CONTROLLER
 else
+  $cluster || stop_controllers
   sweep_nodes
   sweep_balancers
   sweep_groups
@@ -241,13 +273,17 @@ if $queue; then
 fi
 
 begin "AWS: cluster, network, rights (about 15 minutes)"
-if $keep_images; then
-  in_folder terraform destroy -input=false -auto-approve -var-file=bentoctl.tfvars
-else
-  in_folder "$tools/bentoctl" destroy --auto-approve -f deployment_config.yaml
+if ! destroy; then
+  # in a VPC of somebody else they may be another cluster's
+  [ -z "$existing_vpc" ] || fail "not everything is gone; look above, then run this again"
+  say "    once more, without the network interfaces that the CNI left behind"
+  sweep_interfaces
+  destroy
 fi
 if $dry_run; then
   say "dry run: nothing was changed"
 else
+  # EKS writes its last logs after Terraform has deleted their group, and so makes it again
+  $existing || aws logs delete-log-group --log-group-name "/aws/eks/$name/cluster" 2>/dev/null || true
   say "Gone. $folder holds the generated files and an empty Terraform state."
 fi

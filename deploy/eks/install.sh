@@ -112,9 +112,17 @@ check_cluster() {
     esac
   done <<<"$told"
   for addon in $addons; do
-    aws eks describe-addon --cluster-name "$cluster_name" --addon-name "$addon" >/dev/null \
+    value=$(aws eks describe-addon --cluster-name "$cluster_name" --addon-name "$addon" \
+      --query addon.configurationValues --output text) \
       || fail "cluster $cluster_name lacks the add-on $addon: aws eks create-addon" \
         "--cluster-name $cluster_name --addon-name $addon"
+    # without its pod there a node keeps its startup taint, and the service's pods stay Pending
+    if [ "$addon" = aws-mountpoint-s3-csi-driver ] \
+      && ! [[ $value =~ tolerateAllTaints\"?:\ *true|[^a-z]tolerations ]]; then
+      fail "the add-on $addon of cluster $cluster_name does not come to nodes with accelerators, which" \
+        "are tainted: aws eks update-addon --cluster-name $cluster_name --addon-name $addon" \
+        "--configuration-values '{\"node\":{\"tolerateAllTaints\":true}}'"
+    fi
   done
 }
 
@@ -158,9 +166,9 @@ begin "Quotas and capacity"
 if $dry_run; then
   run aws service-quotas get-service-quota --service-code ec2 --quota-code EACH
 else
-  while read -r -d ';' family codes least most; do
+  while read -r -d ';' family codes least most <&3; do # the programs inside may read from 0
     check_quota "$family" "$codes" "$least" "$most"
-  done <<<"$quotas;"
+  done 3<<<"$quotas;"
   offered=$(aws ec2 describe-instance-type-offerings --location-type availability-zone \
     --filters "Name=instance-type,Values=${instance_types// /,}" --output text \
     --query 'InstanceTypeOfferings[].InstanceType')
@@ -201,7 +209,7 @@ push_page() {
   fi
   tool=$(builder)
   aws ecr get-login-password | "$tool" login --username AWS --password-stdin "${1%%/*}"
-  "$tool" build --file "$ROOT/ui/Dockerfile" --tag "$1" "$ROOT"
+  "$tool" build --platform linux/amd64 --file "$ROOT/ui/Dockerfile" --tag "$1" "$ROOT"
   "$tool" push "$1"
 }
 
@@ -222,8 +230,20 @@ if $queue_mode; then
   run env "PYTHONPATH=$ROOT" "$ROOT/.venv/bin/python" -m hosts.queue.front.package "$folder/front.zip"
 fi
 
+# adopt_log_group: takes the log group that EKS made again after a former cluster of this name was deleted;
+# Terraform could not create it.
+adopt_log_group() {
+  local address='aws_cloudwatch_log_group.cluster[0]' group=/aws/eks/$name/cluster
+  $dry_run || [ "$(aws logs describe-log-groups --log-group-name-prefix "$group" --output text \
+    --query "logGroups[?logGroupName=='$group'].logGroupName")" = "$group" ] || return 0
+  if $dry_run || ! terraform -chdir="$folder" state list "$address" 2>/dev/null | grep -q .; then
+    in_folder terraform import -input=false -var-file=bentoctl.tfvars "$address" "$group"
+  fi
+}
+
 begin "AWS: network, cluster, rights (about 15 minutes the first time)"
 in_folder terraform init -input=false
+$existing || adopt_log_group
 in_folder terraform plan -input=false -out=plan -var-file=bentoctl.tfvars
 confirm "Apply this plan?"
 in_folder terraform apply -input=false plan
@@ -259,6 +279,11 @@ if missing aws-load-balancer-controller; then
 fi
 if missing keda; then
   chart keda "$KEDA_VERSION" keda keda --repo https://kedacore.github.io/charts
+  if $queue_mode && ! $dry_run && ! has AWS_CONTAINER_CREDENTIALS_FULL_URI "$(kubectl get pods \
+    --namespace keda --selector app=keda-operator -o 'jsonpath={.items[*].spec.containers[*].env[*].name}')"; then
+    # its pods are older than its right to read the queue, which a pod gets when it is made
+    run kubectl rollout restart deployment/keda-operator --namespace keda
+  fi
 fi
 if has ray "$hosts" && missing kuberay-operator; then
   chart kuberay-operator "$KUBERAY_VERSION" kuberay-operator kuberay-operator \

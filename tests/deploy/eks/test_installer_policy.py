@@ -22,6 +22,7 @@ ACTIONS = {
     "eks update-kubeconfig": {"eks:DescribeCluster"},
     "ecr get-login-password": {"ecr:GetAuthorizationToken"},
     "s3 rm": {"s3:ListBucket", "s3:DeleteObject"},
+    "eks wait": {"eks:DescribeNodegroup"},
     "ec2 wait": {"ec2:DescribeInstances", "ec2:DescribeSnapshots"},
     "elbv2 wait": {"elasticloadbalancing:DescribeLoadBalancers"},
 }
@@ -29,6 +30,7 @@ ACTIONS = {
 PRINTED = {
     "servicequotas:RequestServiceQuotaIncrease",
     "eks:CreateAddon",
+    "eks:UpdateAddon",
     "sso:Login",
     "kubectl:Helm",
 }

@@ -23,6 +23,9 @@ case "$*" in
   service-quotas*) echo "${QUOTA:-1000.0}";;
   *describe-instance-type-offerings*) echo ${OFFERED-g6.xlarge g5.xlarge};;
   "eks describe-cluster"*status*) printf "$CLUSTER";;
+  "eks describe-addon"*configurationValues*) echo "$ADDON";;
+  "logs describe-log-groups"*) echo "$LOG_GROUP";;
+  *"get pods"*keda-operator*) echo "$KEDA_ENV";;
   list*--selector*) echo "$RELEASES";;
   "apigateway get-account"*) echo "$GATEWAY_ROLE";;
 esac
@@ -76,6 +79,9 @@ def desk(tmp_path: Path, tools: Path) -> Desk:
         "CALLS": str(tmp_path / "calls"),
         "FAIL_ON": "",
         "RELEASES": "",
+        "ADDON": "None",
+        "LOG_GROUP": "",
+        "KEDA_ENV": "",
         "CLUSTER": "status ACTIVE\\nvpc vpc-0123456789abcdef0\\nmode API\\n",
         "BENTOCTL_HOME": str(tmp_path / "home"),
     }
@@ -169,6 +175,41 @@ def test_a_quota_that_is_too_small_stops_before_anything_is_made(desk: Desk) -> 
     assert not [call for call in desk.calls() if call.startswith("terraform")]
 
 
+def test_a_quota_for_the_system_nodes_and_rays_head(desk: Desk) -> None:
+    ray = yaml.safe_load((EKS / "ray-gpu.yaml").read_text())
+    desk.configuration.write_text(yaml.safe_dump(ray))
+    done = desk.run("install.sh", "--yes", QUOTA="5.0")  # a new account's
+    assert done.returncode == 1
+    assert "5 virtual CPUs of standard, 8 are needed" in done.stderr
+    assert "--quota-code L-1216C47A --desired-value 14" in done.stdout
+
+
+def test_a_log_group_that_eks_made_again_is_taken(desk: Desk) -> None:
+    group = "/aws/eks/sd-production/cluster"
+    assert desk.run("install.sh", "--yes").returncode == 0
+    assert not [call for call in desk.calls() if "import" in call]
+    done = desk.run("install.sh", "--yes", LOG_GROUP=group)
+    assert done.returncode == 0, done.stderr
+    calls = desk.calls()
+    order(calls, "terraform init", "terraform import", "terraform plan")
+    (taken,) = [call for call in calls if "import" in call]
+    assert taken.endswith(f"aws_cloudwatch_log_group.cluster[0] {group}")
+    desk.run("cleanup.sh", "--yes", "--keep-images")
+    order(desk.calls(), "terraform destroy", f"aws logs delete-log-group --log-group-name {group}")
+
+
+def test_keda_gets_its_right_to_read_the_queue(desk: Desk) -> None:
+    """Pod Identity gives a pod its credentials when the pod is made."""
+    queue = yaml.safe_load((EKS / "queue.yaml").read_text())
+    queue["spec"]["image_uri"] = "123456789012.dkr.ecr.us-east-1.amazonaws.com/sd:1"
+    desk.configuration.write_text(yaml.safe_dump(queue))
+    restart = "kubectl rollout restart deployment/keda-operator --namespace keda"
+    desk.run("install.sh", "--yes")
+    order(desk.calls(), "helm upgrade --install keda", restart)
+    desk.run("install.sh", "--yes", KEDA_ENV="POD_NAME AWS_CONTAINER_CREDENTIALS_FULL_URI")
+    assert restart not in desk.calls()
+
+
 def test_a_quota_below_the_most_is_told(desk: Desk) -> None:
     done = desk.run("install.sh", "--yes", QUOTA="16.0")
     assert done.returncode == 0, done.stderr
@@ -228,6 +269,17 @@ def test_ray_gets_kuberay_and_waits_for_its_service(desk: Desk) -> None:
     assert "/ui" in done.stdout and "port-forward" in done.stdout
 
 
+def test_the_page_is_built_for_the_nodes(desk: Desk) -> None:
+    programs = Path(desk.env["PATH"].split(":")[0])
+    (programs / "docker").write_text(RECORDER)
+    (programs / "docker").chmod(0o755)
+    document = yaml.safe_load((EKS / "ray-gpu.yaml").read_text())
+    document["spec"]["image_uri"] = "123456789012.dkr.ecr.us-east-1.amazonaws.com/sd:1"
+    desk.configuration.write_text(yaml.safe_dump(document))
+    desk.run("install.sh", "--yes", FAIL_ON="aws ecr describe-images")
+    order(desk.calls(), "docker build --platform linux/amd64", "docker push")
+
+
 def test_several_services_are_waited_for_in_their_namespaces(desk: Desk) -> None:
     desk.configuration.write_text((EKS / "several.yaml").read_text())
     done = desk.run("install.sh", "--dry-run")
@@ -284,6 +336,15 @@ def test_what_an_existing_cluster_lacks(
     done = desk.run("install.sh", "--yes", FAIL_ON=fails, **told)
     assert done.returncode == 1 and words in done.stderr
     assert not [call for call in desk.calls() if call.startswith("terraform")]
+
+
+def test_a_mount_that_does_not_come_to_accelerators(desk: Desk) -> None:
+    into_a_cluster(desk, model="s3://models/sd")
+    done = desk.run("install.sh", "--yes", ADDON='{"node": {"podAnnotations": {}}}')
+    assert done.returncode == 1 and '{"node":{"tolerateAllTaints":true}}' in done.stderr
+    for values in ('{"node": {"tolerateAllTaints": true}}', "node: {tolerations: []}"):
+        done = desk.run("install.sh", "--yes", ADDON=values)
+        assert done.returncode == 0, done.stderr
 
 
 def test_a_controller_of_somebody_else_is_not_upgraded(desk: Desk) -> None:

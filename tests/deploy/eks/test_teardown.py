@@ -102,9 +102,15 @@ def test_a_controller_that_is_gone_stops_it(account: Account, gone: list[str]) -
     assert account.run("cleanup.sh", "--keep-images").returncode != 0
 
 
+def test_a_cluster_that_lives_out_of_reach_starts_no_more_nodes(account: Account) -> None:
+    account.run("install.sh")
+    account.change(hidden=True)
+    nothing_left(account)
+
+
 def test_a_cluster_that_is_gone_is_swept_by_tags(account: Account) -> None:
     account.run("install.sh")
-    account.change(cluster=False)
+    account.change(cluster=False, nodes=False)
     done = account.run("cleanup.sh", "--keep-images")
     assert done.returncode == 0, done.stderr + done.stdout
     assert account.state["things"] == {}

@@ -17,7 +17,15 @@ from pathlib import Path
 from typing import Any
 
 State = dict[str, Any]
-FRESH: State = {"calls": 0, "cluster": False, "charts": [], "things": {}}
+#: `nodes`: those that controllers run on; `hidden`: kubectl cannot reach the cluster that is there.
+FRESH: State = {
+    "calls": 0,
+    "cluster": False,
+    "nodes": False,
+    "hidden": False,
+    "charts": [],
+    "things": {},
+}
 #: What the load balancer controller makes of a gateway, and Karpenter of a pod without a node.
 OF_GATEWAY = {"arn:lb": "loadbalancer", "arn:tg": "targetgroup", "sg-1": "security group"}
 OF_NODES = {"i-1": "instance", "lt-1": "launch template", "profile-1": "profile"}
@@ -43,8 +51,11 @@ def main(program: str, words: list[str]) -> str:
 
 def terraform(state: State, words: list[str]) -> str:
     if words[0] == "apply":
-        state["cluster"] = True
+        state["cluster"] = state["nodes"] = True
     if words[0] == "destroy":
+        if state["nodes"]:  # the CNI leaves interfaces of nodes behind, detached
+            state["things"] |= {"eni-1": "interface"}
+        state["nodes"] = False
         if state["things"]:
             raise Refused(f"DependencyViolation: {state['things']}")
         state["cluster"] = False
@@ -54,6 +65,8 @@ def terraform(state: State, words: list[str]) -> str:
 def aws(state: State, words: list[str]) -> str:
     service, operation = words[0], words[1]
     if (service, operation) == ("eks", "update-kubeconfig") and not state["cluster"]:
+        raise Refused("ResourceNotFoundException")
+    if (service, operation) == ("eks", "describe-nodegroup") and not state["nodes"]:
         raise Refused("ResourceNotFoundException")
     text = " ".join(words)
     return AWS.get((service, operation), lambda *_: "")(state, text)
@@ -73,6 +86,19 @@ def delete(state: State, text: str) -> str:
         if kind == "targetgroup" and "loadbalancer" in state["things"].values():
             raise Refused("ResourceInUse")
         del state["things"][name]
+    return ""
+
+
+def terminate(state: State, text: str) -> str:
+    """As `delete`; a Karpenter that lives starts another."""
+    delete(state, text)
+    if state["nodes"] and "karpenter" in state["charts"]:
+        state["things"]["i-2"] = "instance"
+    return ""
+
+
+def delete_nodes(state: State, _: str) -> str:
+    state["nodes"] = False
     return ""
 
 
@@ -97,7 +123,10 @@ AWS: dict[tuple[str, str], Call] = {
     ("service-quotas", "get-service-quota"): lambda *_: "1000.0",
     ("ec2", "describe-instance-type-offerings"): lambda *_: "g6.xlarge g5.xlarge",
     ("ec2", "describe-instances"): lambda s, t: named(s, t, "instance"),
-    ("ec2", "terminate-instances"): delete,
+    ("ec2", "terminate-instances"): terminate,
+    ("ec2", "describe-network-interfaces"): lambda s, t: named(s, t, "interface"),
+    ("ec2", "delete-network-interface"): delete,
+    ("eks", "delete-nodegroup"): delete_nodes,
     ("ec2", "describe-launch-templates"): lambda s, t: named(s, t, "launch template"),
     ("ec2", "delete-launch-template"): delete,
     ("ec2", "describe-security-groups"): groups,
@@ -124,7 +153,7 @@ def helm(state: State, words: list[str]) -> str:
 
 
 def kubectl(state: State, words: list[str]) -> str:
-    if not state["cluster"]:
+    if not state["cluster"] or state["hidden"]:
         raise Refused("no such host")
     if words[0] == "apply" and "-k" in words:
         state["things"] |= OF_GATEWAY | OF_NODES

@@ -25,6 +25,7 @@ _PASSED = {
     "admin_role_arns",
     "system_instance_type",
     "kms_key_arn",
+    "model_kms_key_arn",
     "log_retention_days",
     "api_keys_parameter",
     "vpc_id",

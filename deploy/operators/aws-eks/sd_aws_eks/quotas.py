@@ -1,7 +1,7 @@
 """EC2's quotas that a deployment's nodes need: virtual CPUs, by family, and by how they are bought.
 
-A new account has none for GPUs and Inferentia2. Karpenter's nodes then never come, without a word
-that a user sees: so install.sh asks before anything is made.
+A new account has none for GPUs and Inferentia2, and five for all other instances. Karpenter's
+nodes then never come, without a word that a user sees: so install.sh asks before anything is made.
 """
 
 from __future__ import annotations
@@ -17,6 +17,12 @@ CODES = {
     "inf": ("L-1945791B", "L-B5D1601B"),
     "trn": ("L-2C3B7624", "L-6B0D517C"),
 }
+#: The on-demand quota of instances without accelerators (A, C, D, H, I, M, R, T, Z).
+STANDARD = "L-1216C47A"
+#: Ray's head has a node of this size alone, and a second one during an update.
+HEAD_CPUS = 4
+#: The controllers' nodes: how many there are, and may be.
+SYSTEM_NODES = (2, 3)
 
 
 @dataclass(frozen=True)
@@ -50,4 +56,14 @@ def quotas(spec: EksSpec) -> list[Quota]:
             -(-count // smallest.devices) for count in (alone.min_replicas, alone.max_replicas)
         ]
         needs[key] = least + each * nodes[0], most + each * nodes[1]
-    return [Quota(family, codes, *amounts) for (family, codes), amounts in needs.items()]
+    found = [Quota(family, codes, *amounts) for (family, codes), amounts in needs.items()]
+    return [*_standard(spec), *found]
+
+
+def _standard(spec: EksSpec) -> list[Quota]:
+    heads = HEAD_CPUS * sum(alone.host == "ray" for _, alone in spec.placements)
+    size = spec.system_instance_type.partition(".")[2].removesuffix("large")
+    system = 0 if spec.cluster else {"": 2, "x": 4}.get(size) or 4 * int(size.rstrip("x"))
+    least, most = (system * count for count in SYSTEM_NODES)
+    quota = Quota("standard", (STANDARD,), least + heads, most + 2 * heads)
+    return [quota] if quota.least else []

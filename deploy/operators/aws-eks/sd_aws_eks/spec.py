@@ -331,7 +331,11 @@ class EksSpec(Spec):
     )
     kms_key_arn: KmsKeyArn | None = Field(
         None,
-        description="a key of yours for Kubernetes secrets, logs and images; nothing: a new one",
+        description="a key of yours for Kubernetes secrets, logs and images, whose policy lets "
+        "logs.REGION.amazonaws.com encrypt (docs/runbooks.md); nothing: a new one",
+    )
+    model_kms_key_arn: KmsKeyArn | None = Field(
+        None, description="the key that models in S3 are encrypted with, where it is one of yours"
     )
     log_retention_days: Literal[1, 3, 7, 14, 30, 60, 90, 180, 365] = Field(
         30, description="how long logs are kept"
@@ -587,7 +591,7 @@ class EksSpec(Spec):
 
     @model_validator(mode="after")
     def _regions(self) -> EksSpec:
-        for name in ("certificate_arn", "kms_key_arn", "web_acl_arn"):
+        for name in ("certificate_arn", "kms_key_arn", "model_kms_key_arn", "web_acl_arn"):
             arn = getattr(self, name)
             if arn and arn_region(arn) != self.region:
                 raise ValueError(

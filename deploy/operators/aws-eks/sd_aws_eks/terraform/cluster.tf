@@ -143,7 +143,10 @@ resource "aws_eks_addon" "workload" {
 
   resolve_conflicts_on_create = "OVERWRITE"
   resolve_conflicts_on_update = "OVERWRITE"
-  depends_on                  = [aws_eks_node_group.system, aws_cloudwatch_log_group.workload]
+  # a pod gets its service account's rights when it is made, and never later
+  depends_on = [
+    aws_eks_node_group.system, aws_cloudwatch_log_group.workload, aws_eks_pod_identity_association.this,
+  ]
 }
 
 resource "aws_launch_template" "system" {

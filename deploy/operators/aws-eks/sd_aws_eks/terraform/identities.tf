@@ -71,6 +71,14 @@ locals {
         Condition = null
       }
     ],
+    [
+      for key in compact([var.model_kms_key_arn]) : {
+        Sid       = "Decrypt"
+        Action    = "kms:Decrypt"
+        Resource  = key
+        Condition = { StringEquals = { "kms:ViaService" = "s3.${var.region}.amazonaws.com" } }
+      }
+    ],
   )
 }
 

@@ -52,6 +52,12 @@ variable "kms_key_arn" {
   default     = null
 }
 
+variable "model_kms_key_arn" {
+  description = "The key that models in S3 are encrypted with; null: one of S3's own."
+  type        = string
+  default     = null
+}
+
 variable "log_retention_days" {
   description = "How long logs are kept."
   type        = number

@@ -214,6 +214,20 @@ run "model_bucket" {
   }
 }
 
+run "model_bucket_with_a_key" {
+  variables {
+    models            = [{ bucket = "my-models", prefix = "sdxl/" }]
+    model_kms_key_arn = "arn:aws:kms:us-east-1:123456789012:key/2"
+  }
+  assert {
+    condition = [
+      for s in jsondecode(aws_iam_role_policy.pod["models"].policy).Statement : s.Resource
+      if s.Action == "kms:Decrypt"
+    ] == [var.model_kms_key_arn]
+    error_message = "What is encrypted with a key of one's own is read with it."
+  }
+}
+
 run "administrators" {
   variables {
     admin_role_arns = ["arn:aws:iam::123456789012:role/admin"]
