@@ -201,7 +201,8 @@ push_page() {
   fi
   tool=$(builder)
   aws ecr get-login-password | "$tool" login --username AWS --password-stdin "${1%%/*}"
-  "$tool" build --file "$ROOT/ui/Dockerfile" --tag "$1" "$ROOT"
+  # the nodes' platform, whatever this machine is
+  "$tool" build --platform linux/amd64 --file "$ROOT/ui/Dockerfile" --tag "$1" "$ROOT"
   "$tool" push "$1"
 }
 

@@ -228,6 +228,19 @@ def test_ray_gets_kuberay_and_waits_for_its_service(desk: Desk) -> None:
     assert "/ui" in done.stdout and "port-forward" in done.stdout
 
 
+def test_the_pages_image_is_for_the_nodes_whatever_this_machine_is(desk: Desk) -> None:
+    document = yaml.safe_load((EKS / "ray-gpu.yaml").read_text())
+    document["spec"]["image_uri"] = "123456789012.dkr.ecr.us-east-1.amazonaws.com/sd:1"
+    desk.configuration.write_text(yaml.safe_dump(document))
+    podman = Path(desk.env["PATH"].split(":")[0]) / "podman"
+    podman.write_text(RECORDER)
+    podman.chmod(0o755)
+    missing = {"FAIL_ON": "aws ecr describe-images", "BENTOCTL_BUILDER": "podman"}
+    desk.run("install.sh", "--yes", **missing)
+    (built,) = [call for call in desk.calls() if call.startswith("podman build")]
+    assert "--platform linux/amd64" in built
+
+
 def test_several_services_are_waited_for_in_their_namespaces(desk: Desk) -> None:
     desk.configuration.write_text((EKS / "several.yaml").read_text())
     done = desk.run("install.sh", "--dry-run")
