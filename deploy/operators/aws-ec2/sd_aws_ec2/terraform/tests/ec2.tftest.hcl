@@ -16,6 +16,11 @@ mock_provider "aws" {
   mock_data "aws_iam_policy_document" {
     defaults = { json = "{\"Version\":\"2012-10-17\",\"Statement\":[]}" }
   }
+  mock_data "aws_iam_roles" {
+    defaults = {
+      arns = ["arn:aws:iam::123456789012:role/aws-service-role/autoscaling.amazonaws.com/AWSServiceRoleForAutoScaling"]
+    }
+  }
   mock_data "aws_ssm_parameter" {
     defaults = { value = "ami-0123456789abcdef0" }
   }
@@ -299,4 +304,19 @@ run "a_key_of_the_account" {
     condition     = endswith(aws_kms_grant.autoscaling[0].grantee_principal, ":role/aws-service-role/autoscaling.amazonaws.com/AWSServiceRoleForAutoScaling")
     error_message = "the grant is to Auto Scaling's own role, which makes the volumes"
   }
+}
+
+run "a_key_in_an_account_that_had_no_group_yet" {
+  command = plan
+
+  variables {
+    kms_key_arn = "arn:aws:kms:us-east-1:123456789012:key/0a1b2c3d"
+  }
+
+  override_data {
+    target = data.aws_iam_roles.autoscaling
+    values = { arns = [] }
+  }
+
+  expect_failures = [data.aws_iam_roles.autoscaling]
 }
