@@ -209,6 +209,7 @@ push_page() {
   fi
   tool=$(builder)
   aws ecr get-login-password | "$tool" login --username AWS --password-stdin "${1%%/*}"
+  # the nodes' platform, whatever this machine is
   "$tool" build --platform linux/amd64 --file "$ROOT/ui/Dockerfile" --tag "$1" "$ROOT"
   "$tool" push "$1"
 }

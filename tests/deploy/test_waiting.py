@@ -88,6 +88,39 @@ def test_what_the_group_is_doing_is_said(
     assert all(one in word for one in words), word
 
 
+def refreshes(*statuses: str) -> Any:
+    """Auto Scaling with refreshes of a group, the newest first."""
+    made = boto3.client(
+        "autoscaling", "us-east-1", aws_access_key_id="a", aws_secret_access_key="a"
+    )
+    found = [
+        {
+            "InstanceRefreshId": str(number),
+            "Status": status,
+            "StatusReason": "unhealthy instances",
+            "PercentageComplete": 50,
+        }
+        for number, status in enumerate(statuses)
+    ]
+    stub = Stubber(made)
+    stub.add_response("describe_instance_refreshes", {"InstanceRefreshes": found})
+    stub.activate()
+    return made
+
+
+def test_a_new_version_serves_once_the_old_instances_are_replaced() -> None:
+    done, word = waiting.refreshed(refreshes("InProgress", "Successful"), "group")
+    assert not done and "InProgress" in word and "50 %" in word
+    assert waiting.refreshed(refreshes("Successful", "RollbackSuccessful"), "group")[0]
+    assert waiting.refreshed(refreshes(), "group")[0], "the first version replaces nothing"
+
+
+@pytest.mark.parametrize("status", ["RollbackSuccessful", "RollbackFailed", "Failed", "Cancelled"])
+def test_a_new_version_that_did_not_come_up_is_told(status: str) -> None:
+    with pytest.raises(Unready, match=f"{status}: unhealthy instances"):
+        waiting.refreshed(refreshes(status, "Successful"), "group")
+
+
 def test_it_ends_with_the_reason(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -30,11 +30,12 @@ locals {
 resource "aws_sns_topic" "tasks" {
   name              = "${var.name}-tasks"
   kms_master_key_id = "alias/aws/sns"
-  tracing_config    = "Active"
+  tracing_config    = var.tracing ? "Active" : "PassThrough"
 }
 
 # Without it the topic drops its part of every trace. An account may have five such policies.
 resource "aws_xray_resource_policy" "sns" {
+  count       = var.tracing ? 1 : 0
   policy_name = "${var.name}-sns"
   policy_document = jsonencode({
     Version = "2012-10-17"

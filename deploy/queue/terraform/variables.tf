@@ -26,6 +26,10 @@ variable "runtimes" {
     error_message = "At most 99 runtimes and the dynamic one: SNS takes 200 filter policies a topic, and each runtime has two."
   }
   validation {
+    condition     = length(jsonencode(var.runtimes)) + 11 * length([for tier in values(var.clients) : tier if tier == "priority"]) <= 3500
+    error_message = "Names of runtimes and their model files, as JSON, and 11 for each client of the tier priority are 3500 characters at most: Lambda takes 4 KB of environment."
+  }
+  validation {
     condition     = !contains(keys(var.runtimes), "legacy") && !contains(keys(var.runtimes), "dynamic")
     error_message = "The runtimes legacy and dynamic have a meaning of their own."
   }
@@ -61,6 +65,12 @@ variable "burst_limit" {
 
 variable "access_log" {
   description = "A line in CloudWatch for each request to the API, with the id of its key."
+  type        = bool
+  default     = false
+}
+
+variable "tracing" {
+  description = "SNS sends its part of traces to X-Ray, by one of the five resource policies that an account's region may have."
   type        = bool
   default     = false
 }

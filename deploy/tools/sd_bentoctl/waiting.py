@@ -33,5 +33,5 @@ def until(look: Callable[[], tuple[bool, str]], limit_s: float, *, pause: float 
         if done:
             return
         if time.monotonic() >= end:
-            raise Unready(f"nothing serves after {limit:.0f} s; {word}")
+            raise Unready(f"not ready after {limit:.0f} s; {word}")
         time.sleep(pause)

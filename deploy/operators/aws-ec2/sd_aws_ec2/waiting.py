@@ -1,23 +1,28 @@
-"""After `bentoctl apply`: what the group of instances is doing, until one of them serves."""
+"""After `bentoctl apply`: what the group of instances is doing, until the new version serves."""
 
 from __future__ import annotations
 
 from collections import Counter
 from typing import Any
 
-from sd_bentoctl.waiting import until
+from sd_bentoctl.waiting import Unready, until
 
 LOG_LINES = 10
+#: How a replacement of instances ends otherwise than well.
+_NOT_REPLACED = {"Failed", "Cancelled", "RollbackSuccessful", "RollbackFailed"}
 
 
 def wait(outputs: dict[str, Any], spec: dict[str, Any]) -> None:
-    """Part of our contract with operators: returns once an instance answers `/readyz` with 200.
+    """Part of our contract with operators: returns once the instances of this version serve.
 
-    The load balancer's own health check tells that, so it works where nobody may reach the service.
+    An instance serves when it answers `/readyz` with 200. The load balancer's own health check
+    tells that, so it works where nobody may reach the service. A group that is there already
+    replaces its instances, and the old ones serve meanwhile; that takes up to twice
+    `boot_grace_s` for each.
 
     Raises:
-        Unready: not within `boot_grace_s`. The reason is Auto Scaling's (quota, capacity), or the
-            end of the boot log.
+        Unready: no instance serves within `boot_grace_s` (the reason is Auto Scaling's, like a
+            quota, or the end of the boot log), or the old instances were not replaced.
     """
     named = {name: output["value"] for name, output in outputs.items()}
     if "target_group" not in named:
@@ -30,6 +35,10 @@ def wait(outputs: dict[str, Any], spec: dict[str, Any]) -> None:
         for name in ("autoscaling", "elbv2", "logs")
     }
     until(lambda: look(clients, named), spec["boot_grace_s"])
+    until(
+        lambda: refreshed(clients["autoscaling"], named["autoscaling_group"]),
+        2 * spec["boot_grace_s"] * spec["max_instances"],
+    )
     print(f"{named['endpoint']} serves")
 
 
@@ -45,6 +54,26 @@ def look(clients: dict[str, Any], named: dict[str, str]) -> tuple[bool, str]:
         return False, f"{word}; Auto Scaling: {reason}"
     log = _log(clients["logs"], named["log_group"]) if states else ""
     return False, f"{word}; the log ends with: {log}" if log else word
+
+
+def refreshed(autoscaling: Any, group: str) -> tuple[bool, str]:
+    """Return whether no old instance is to be replaced any more, and a line on how far it is.
+
+    Raises:
+        Unready: the latest replacement failed, was cancelled, or went back to the old version.
+    """
+    told = autoscaling.describe_instance_refreshes(AutoScalingGroupName=group, MaxRecords=1)
+    if not told["InstanceRefreshes"]:
+        return True, "instances replaced: none to replace"
+    latest = told["InstanceRefreshes"][0]  # the newest comes first
+    status = latest["Status"]
+    if status in _NOT_REPLACED:
+        raise Unready(
+            f"instances of the old version were not replaced, {status}: "
+            f"{latest.get('StatusReason', 'no reason is given')}"
+        )
+    done = status == "Successful"
+    return done, f"instances replaced: {latest.get('PercentageComplete', 0)} %, {status}"
 
 
 def _health(elbv2: Any, group: str) -> Counter[str]:

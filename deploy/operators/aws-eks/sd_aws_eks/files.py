@@ -91,6 +91,7 @@ def values(name: str, spec: EksSpec, image: str | None = None) -> dict[str, Any]
             one.runtime: one.checkpoint or one.runtime for one in alone if not one.dynamic
         },
         "dynamic": any(one.dynamic for one in alone),
+        "queue_tracing": spec.tracing,  # also where the cluster's add-on is its owner's
         "worker_namespaces": [place.namespace for place, _ in placements(spec)],
         **spec.model_dump(mode="json", include=_OF_QUEUE),
     }

@@ -94,9 +94,20 @@ run "one_queue_a_runtime_and_tier" {
   }
 }
 
-run "the_topic_may_trace" {
+run "without_tracing_the_accounts_policies_are_spared" {
+  command = plan
   assert {
-    condition     = contains(jsondecode(aws_xray_resource_policy.sns.policy_document).Statement[0].Action, "xray:PutTraceSegments")
+    condition     = length(aws_xray_resource_policy.sns) == 0 && aws_sns_topic.tasks.tracing_config != "Active"
+    error_message = "an account may have five such policies"
+  }
+}
+
+run "the_topic_may_trace" {
+  variables {
+    tracing = true
+  }
+  assert {
+    condition     = contains(jsondecode(aws_xray_resource_policy.sns[0].policy_document).Statement[0].Action, "xray:PutTraceSegments")
     error_message = "SNS needs a policy of X-Ray's to send its part of a trace"
   }
 }
@@ -210,6 +221,14 @@ run "more_runtimes_than_a_topic_has_filter_policies_for" {
   command = plan
   variables {
     runtimes = { for number in range(100) : "sd${number}" => "${number}.safetensors" }
+  }
+  expect_failures = [var.runtimes]
+}
+
+run "more_runtimes_than_a_function_has_environment_for" {
+  command = plan
+  variables {
+    runtimes = { for number in range(50) : "a-runtime-with-a-name-${number}" => "a-checkpoint-with-a-long-name-${number}.safetensors" }
   }
   expect_failures = [var.runtimes]
 }

@@ -153,13 +153,28 @@ resource "aws_iam_instance_profile" "this" {
   role        = aws_iam_role.instance.name
 }
 
+# The role is there once the account has had a group. The first one cannot make it here: it waits for the
+# grant, and the grant for the role.
+data "aws_iam_roles" "autoscaling" {
+  count       = var.kms_key_arn == null ? 0 : 1
+  path_prefix = "/aws-service-role/autoscaling.amazonaws.com/"
+  name_regex  = "^AWSServiceRoleForAutoScaling$"
+
+  lifecycle {
+    postcondition {
+      condition     = length(self.arns) == 1
+      error_message = "The grant of kms_key_arn needs Auto Scaling's role, which the account gets with its first group. Once: aws iam create-service-linked-role --aws-service-name autoscaling.amazonaws.com"
+    }
+  }
+}
+
 # Auto Scaling makes the volumes: without a grant a key of the account's own keeps every instance from
-# starting ("InvalidKMSKey.InvalidState"). The role is there once the account has had a group.
+# starting ("InvalidKMSKey.InvalidState").
 resource "aws_kms_grant" "autoscaling" {
   count             = var.kms_key_arn == null ? 0 : 1
   name              = "${local.name}-autoscaling"
   key_id            = var.kms_key_arn
-  grantee_principal = "arn:${local.partition}:iam::${local.account_id}:role/aws-service-role/autoscaling.amazonaws.com/AWSServiceRoleForAutoScaling"
+  grantee_principal = one(data.aws_iam_roles.autoscaling[0].arns)
   operations = [
     "CreateGrant",
     "Decrypt",

@@ -8,6 +8,23 @@ data "aws_availability_zones" "available" {
   }
 }
 
+# Not every zone has every instance type: inf2, g6 and g6e are offered in some only.
+data "aws_ec2_instance_type_offerings" "instances" {
+  location_type = "availability-zone"
+
+  filter {
+    name   = "instance-type"
+    values = concat([var.instance_type], var.other_instance_types)
+  }
+
+  lifecycle {
+    postcondition {
+      condition     = length(self.locations) > 0
+      error_message = "No zone of ${var.region} offers ${var.instance_type}: use another instance_type or region."
+    }
+  }
+}
+
 data "aws_vpc" "given" {
   count = var.vpc_id == null ? 0 : 1
   id    = var.vpc_id
@@ -15,13 +32,18 @@ data "aws_vpc" "given" {
 
 locals {
   own_vpc = var.vpc_id == null
-  zones   = slice(data.aws_availability_zones.available.names, 0, 2)
+  usable  = data.aws_availability_zones.available.names
+  # those with an instance type first; the balancer wants two, if need be one without instances
+  offered = [for name in local.usable : name if contains(data.aws_ec2_instance_type_offerings.instances.locations, name)]
+  ordered = concat(local.offered, [for name in local.usable : name if !contains(local.offered, name)])
+  zones   = slice(local.ordered, 0, 2)
 
   vpc_id            = local.own_vpc ? aws_vpc.this[0].id : var.vpc_id
   vpc_cidr          = local.own_vpc ? var.vpc_cidr : data.aws_vpc.given[0].cidr_block
   balancer_subnets  = local.own_vpc ? aws_subnet.public[*].id : var.balancer_subnet_ids
   instance_subnets  = local.own_vpc ? aws_subnet.private[*].id : var.instance_subnet_ids
   own_vpc_zones     = local.own_vpc ? local.zones : []
+  private_zones     = slice(local.own_vpc_zones, 0, min(length(local.own_vpc_zones), max(1, length(local.offered))))
   own_vpc_instances = local.own_vpc ? 1 : 0
 }
 
@@ -64,10 +86,10 @@ resource "aws_subnet" "public" {
 }
 
 resource "aws_subnet" "private" {
-  count = length(local.own_vpc_zones)
+  count = length(local.private_zones)
 
   vpc_id            = aws_vpc.this[0].id
-  availability_zone = local.own_vpc_zones[count.index]
+  availability_zone = local.private_zones[count.index]
   cidr_block        = cidrsubnet(var.vpc_cidr, 2, count.index + 1)
 
   tags = { Name = "${local.name}-private-${count.index}" }
@@ -77,7 +99,7 @@ resource "aws_subnet" "private" {
   }
 }
 
-# One gateway for both zones: instances need it to boot (models from the Hub, SSM, logs), not to serve,
+# One gateway for all zones: instances need it to boot (models from the Hub, SSM, logs), not to serve,
 # so a zone's failure costs new instances only. Image layers and S3 models go through the S3 endpoint.
 resource "aws_eip" "nat" {
   count  = local.own_vpc_instances
@@ -128,7 +150,7 @@ resource "aws_route_table_association" "public" {
 }
 
 resource "aws_route_table_association" "private" {
-  count = length(local.own_vpc_zones)
+  count = length(local.private_zones)
 
   subnet_id      = aws_subnet.private[count.index].id
   route_table_id = aws_route_table.private[0].id

@@ -60,6 +60,12 @@ variable "api_gateway_account" {
   default     = false
 }
 
+variable "queue_tracing" {
+  description = "SNS sends its part of traces to X-Ray."
+  type        = bool
+  default     = false
+}
+
 variable "web_acl_arn" {
   description = "An AWS WAF web ACL before the API."
   type        = string
@@ -99,6 +105,7 @@ module "queue" {
   front_package   = var.front_package
 
   api_gateway_account = var.api_gateway_account
+  tracing             = var.queue_tracing
 }
 
 output "tasks_url" {

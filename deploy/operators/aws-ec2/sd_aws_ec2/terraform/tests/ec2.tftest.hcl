@@ -4,6 +4,9 @@ mock_provider "aws" {
   mock_data "aws_availability_zones" {
     defaults = { names = ["us-east-1a", "us-east-1b", "us-east-1c"] }
   }
+  mock_data "aws_ec2_instance_type_offerings" {
+    defaults = { locations = ["us-east-1a", "us-east-1b", "us-east-1c"] }
+  }
   mock_data "aws_partition" {
     defaults = { partition = "aws" }
   }
@@ -12,6 +15,11 @@ mock_provider "aws" {
   }
   mock_data "aws_iam_policy_document" {
     defaults = { json = "{\"Version\":\"2012-10-17\",\"Statement\":[]}" }
+  }
+  mock_data "aws_iam_roles" {
+    defaults = {
+      arns = ["arn:aws:iam::123456789012:role/aws-service-role/autoscaling.amazonaws.com/AWSServiceRoleForAutoScaling"]
+    }
   }
   mock_data "aws_ssm_parameter" {
     defaults = { value = "ami-0123456789abcdef0" }
@@ -63,6 +71,40 @@ variables {
   accelerator         = "nvidia"
   accelerator_devices = 1
   ami_ssm_parameter   = "/test/ami"
+}
+
+# First, because subnets that are there keep their zones.
+run "zones_that_offer_the_instances" {
+  command = plan
+
+  override_data {
+    target = data.aws_ec2_instance_type_offerings.instances
+    values = { locations = ["us-east-1c", "us-east-1b"] }
+  }
+
+  assert {
+    condition     = join(",", aws_subnet.private[*].availability_zone) == "us-east-1b,us-east-1c"
+    error_message = "Instances must be where their type is offered."
+  }
+}
+
+# The balancer wants two zones, also where the instances have one.
+run "instances_in_one_zone" {
+  command = plan
+
+  override_data {
+    target = data.aws_ec2_instance_type_offerings.instances
+    values = { locations = ["us-east-1c"] }
+  }
+
+  assert {
+    condition     = join(",", aws_subnet.public[*].availability_zone) == "us-east-1c,us-east-1a"
+    error_message = "The zone of the instances comes first, and another one is beside it."
+  }
+  assert {
+    condition     = join(",", aws_subnet.private[*].availability_zone) == "us-east-1c"
+    error_message = "No instance may be tried where its type is not offered."
+  }
 }
 
 run "closed_by_default" {
@@ -262,4 +304,19 @@ run "a_key_of_the_account" {
     condition     = endswith(aws_kms_grant.autoscaling[0].grantee_principal, ":role/aws-service-role/autoscaling.amazonaws.com/AWSServiceRoleForAutoScaling")
     error_message = "the grant is to Auto Scaling's own role, which makes the volumes"
   }
+}
+
+run "a_key_in_an_account_that_had_no_group_yet" {
+  command = plan
+
+  variables {
+    kms_key_arn = "arn:aws:kms:us-east-1:123456789012:key/0a1b2c3d"
+  }
+
+  override_data {
+    target = data.aws_iam_roles.autoscaling
+    values = { arns = [] }
+  }
+
+  expect_failures = [data.aws_iam_roles.autoscaling]
 }
