@@ -105,8 +105,9 @@ def _authorized(endpoint: str, outputs: dict[str, Any], runtimes: Mapping[str, s
     key = iam.create_access_key(UserName="admin")["AccessKey"]
     roles = {}
     for role in ("front", "worker"):
-        _open_sns(iam, f"stable-diffusion-{role}", role)
-        arn = iam.get_role(RoleName=f"stable-diffusion-{role}")["Role"]["Arn"]
+        name = f"stable-diffusion-{stand_in.REGION}-{role}"
+        _open_sns(iam, name, role)
+        arn = iam.get_role(RoleName=name)["Role"]["Arn"]
         own = free.client("sts").assume_role(RoleArn=arn, RoleSessionName=role)["Credentials"]
         roles[role] = own["AccessKeyId"], own["SecretAccessKey"], own["SessionToken"]
     switch = f"{endpoint}/moto-api/reset-auth", b"0", {"content-type": "text/plain"}
