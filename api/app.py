@@ -94,6 +94,7 @@ class Api:
         if self._metrics:
             self._metrics.started(self.runnable.describe())
         self.jobs.start()
+        self.generation.started = True
         threading.Thread(target=self._gauge, name="gauges", daemon=True).start()
 
     def stop(self) -> None:

@@ -40,6 +40,7 @@ class Generation:
 
     Attributes:
         failure: The reason why the model could not be loaded, or None.
+        started: Whether everything takes requests, jobs included.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Generation:
         self.settings = runnable.settings
         self.keys = keys
         self.failure: str | None = None
+        self.started = False
         self._requests = requests
         self._metrics = metrics
 

@@ -14,7 +14,7 @@ from api.http import forms, request_id, responses
 from api.http.decoding import decoded
 from api.http.forms import Form
 from api.native import imagine
-from runnables.errors import ConfigurationError, EngineFailed, OverCapacity, UnknownName
+from runnables.errors import ConfigurationError, EngineFailed, NotReady, OverCapacity, UnknownName
 from runnables.images import verify
 from runnables.parameters import MODELS, AnyParameters
 from runnables.version import versions
@@ -124,6 +124,8 @@ class NativeRoutes:
     async def _ready(self, request: Request) -> Response:
         self._generation.measure()
         self._generation.check_ready()
+        if not self._generation.started:
+            raise NotReady("the stored jobs are being read")
         return PlainTextResponse("ready\n")
 
     async def _alive(self, request: Request) -> Response:

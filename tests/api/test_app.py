@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -37,6 +38,16 @@ def test_a_model_that_could_not_be_loaded_says_why() -> None:
     response = TestClient(api.app()).get("/readyz")
     assert response.status_code == 503
     assert "unet/config.json is missing" in response.json()["error"]
+
+
+def test_it_is_ready_when_jobs_can_be_sent(start: Start, tmp_path: Path) -> None:
+    api = Api(start("sd1", jobs_dir=str(tmp_path)))
+    served = TestClient(api.app())
+    assert served.get("/readyz").status_code == 503
+    api.start()
+    assert served.get("/readyz").status_code == 200
+    assert served.get("/jobs").status_code == 200
+    api.stop()
 
 
 def test_after_draining_nothing_is_accepted(start: Start) -> None:

@@ -28,9 +28,11 @@ def client(
     file = folder / "keys"
     file.write_text(f"{OPERATOR[1].line()}\n{USER[1].line()}\n")
     api = Api(start("sd1", api_keys=str(file), jobs_dir=str(folder / "jobs")))
+    api.start()
     with TestClient(api.app(), raise_server_exceptions=False) as client:
         client.headers["x-api-key"] = OPERATOR[0]
         yield client
+    api.stop()
 
 
 def test_unloaded_and_loaded_again(client: TestClient) -> None:
