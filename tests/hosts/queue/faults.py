@@ -13,6 +13,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp import web
@@ -45,7 +46,8 @@ class Faults:
 
     async def _forward(self, request: web.Request, body: bytes) -> web.Response:
         headers = {k: v for k, v in request.headers.items() if k.lower() not in HOP}
-        url = self.target + request.raw_path
+        target = urlsplit(self.target)  # the rest stays as it was signed: quoted as it came
+        url = request.url.with_host(str(target.hostname)).with_port(target.port)
         async with self._client.request(
             request.method, url, data=body, headers=headers, allow_redirects=False
         ) as answer:
