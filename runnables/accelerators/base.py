@@ -55,6 +55,8 @@ class Accelerator:
     buckets: tuple[int, ...] = ()
     #: whether the denoiser runs at the shapes alone that it was compiled for
     static = False
+    #: whether rows of different sizes and prompt lengths may share a denoiser call
+    mixes_sizes = False
     #: denoiser rows beyond which a larger batch no longer pays, at 64x64 latents; scaled by area
     efficient_rows = 16
     #: denoiser rows a step holds at most, however small they are

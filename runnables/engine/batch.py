@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from runnables.accelerators.base import Accelerator
 from runnables.engine.row import Row
 from runnables.extensions.base import Call, Extension, Stacked
-from runnables.families.base import Conditioning
+from runnables.families.base import Conditioning, Size
+from runnables.families.canvas import Canvas, largest
 from runnables.families.guidance import guide
 from runnables.samplers.stacked import StackedTables
 from runnables.samplers.table import advance
@@ -22,17 +25,21 @@ class Batch:
 
     Guided rows come first, so that conditional outputs are rows 0..R-1 of the denoiser's batch and
     unconditional ones rows R..R+G-1. Rows that extensions ask for follow, and then padding up to
-    the accelerator's bucket. All that a step needs is on the device before it: a step reads no
-    value back and copies nothing there, so that the device never waits for Python.
+    the accelerator's bucket. Rows of different sizes lie on a canvas (`families/canvas.py`). All
+    that a step needs is on the device before it: a step reads no value back and copies nothing
+    there, so that the device never waits for Python.
 
     Attributes:
+        size: (height, width) of the largest row's latents, along each side.
         buffer: (R, depth + 2, C, h, w) float32: sampler state, then model output, then noise.
+            What lies outside of a row is zero.
     """
 
     def __init__(self, rows: Sequence[Row], accelerator: Accelerator) -> None:
         self.rows = sorted(rows, key=lambda row: not row.guided)
         self.guided = sum(row.guided for row in self.rows)
         self.signature = signature(rows)
+        self.size = largest([row.size for row in rows])
         self._accelerator = accelerator
         self._family = self.rows[0].stage.family
         self._tables = StackedTables(
@@ -62,7 +69,7 @@ class Batch:
         if self._channels is not None:
             sample = torch.cat([sample, self._channels], dim=1)
         output = self._denoise(sample, now.timesteps[self._order]).float()
-        self.buffer[:, self._depth] = self._guide(output)
+        self.buffer[:, self._depth] = self._inside(self._guide(output))
         self._place_noise()
         self.buffer[:, : self._depth] = advance(self.buffer, now.matrix)
         self._keep_unmasked(now.renoise)
@@ -71,7 +78,7 @@ class Batch:
 
     def output(self, row: Row) -> Tensor:
         """Return the guided model output of the step a row has just taken, (C, h, w) float32."""
-        return self.buffer[self.rows.index(row), self._depth]
+        return _part(self.buffer[self.rows.index(row), self._depth], row.size)
 
     # -- one step's parts -------------------------------------------------------------------
 
@@ -98,11 +105,18 @@ class Batch:
             result = call.guide(result, output)
         return result
 
+    def _inside(self, output: Tensor) -> Tensor:
+        """Return the output with zero outside of each row."""
+        canvas = self._conditioning.canvas
+        return (
+            output if canvas is None else output * canvas.level(*self.size).mask[: len(self.rows)]
+        )
+
     def _place_noise(self) -> None:
         """Bring in the noise of this step, for the rows whose sampler needs it."""
         for i, row in enumerate(self.rows):
             if (noise := row.noise.get(row.step)) is not None:
-                self.buffer[i, -1] = noise
+                _part(self.buffer[i, -1], row.size).copy_(noise)
 
     def _keep_unmasked(self, renoise: Tensor) -> None:
         """Put the input at the next noise level outside the mask, where rows need it."""
@@ -116,7 +130,7 @@ class Batch:
     def _count_step(self) -> list[Row]:
         done = []
         for i, row in enumerate(self.rows):
-            row.state = self.buffer[i, : row.stage.table.depth]
+            row.state = _part(self.buffer[i, : row.stage.table.depth], row.size)
             if row.advance():
                 done.append(row)
         return done
@@ -124,16 +138,16 @@ class Batch:
     # -- stacking ---------------------------------------------------------------------------
 
     def _stack_state(self) -> Tensor:
-        _, *shape = self.rows[0].state.shape
         buffer = torch.zeros(
             len(self.rows),
             self._depth + 2,
-            *shape,
+            self.rows[0].state.shape[1],
+            *self.size,
             dtype=torch.float32,
             device=self._accelerator.device,
         )
         for i, row in enumerate(self.rows):
-            buffer[i, : row.state.shape[0]] = row.state
+            _part(buffer[i, : row.state.shape[0]], row.size).copy_(row.state)
         return buffer
 
     def _stack_rows(self) -> Stacked:
@@ -150,6 +164,12 @@ class Batch:
         negative = [row.stage.negative for row in self.rows[: self.guided] if row.stage.negative]
         rest = [positive[index] for index in order[len(positive) + len(negative) :]]
         conditioning = Conditioning.stack([*positive, *negative, *rest])
+        sizes = [self.rows[index].size for index in order]
+        if len(set(sizes)) > 1:
+            family = self._family
+            multiple = family.traits.canvas_multiple
+            canvas = Canvas(sizes, multiple, family.device, family.dtype)
+            conditioning = replace(conditioning, canvas=canvas)
         return Stacked(self._family, self.rows, self.guided, order, further, conditioning)
 
     def _stack_extensions(self, stacked: Stacked) -> list[Call]:
@@ -166,7 +186,7 @@ class Batch:
 
     def _stack_channels(self) -> Tensor | None:
         channels = [row.start.channels for row in self.rows if row.start.channels is not None]
-        return torch.stack(channels)[self._order] if channels else None
+        return self._fitted(channels)[self._order] if channels else None
 
     def _stack_blend(self) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
         """Return the numbers of the rows that inpaint, with their masks, images and noises."""
@@ -177,14 +197,32 @@ class Batch:
         masks, images, noises = zip(
             *((start.mask, start.image_latents, start.noise) for start in starts), strict=True
         )
-        stacks = torch.stack(masks), torch.stack(images), torch.stack(noises)
+        stacks = self._fitted(masks), self._fitted(images), self._fitted(noises)
         return self._indices(masked), *stacks
+
+    def _fitted(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Stack (C, h, w) tensors of the rows' sizes, with zeros outside of each."""
+        height, width = self.size
+        return torch.stack(
+            [pad(one, (0, width - one.shape[2], 0, height - one.shape[1])) for one in tensors]
+        )
 
     def _indices(self, values: Sequence[int]) -> Tensor:
         return torch.tensor(list(values), device=self._accelerator.device)
 
     def _column(self, values: Iterable[float]) -> Tensor:
         return torch.tensor(list(values), dtype=torch.float32, device=self._accelerator.device)
+
+
+def area_of(rows: Sequence[Row]) -> int:
+    """Return the latent positions of every row of a call with these."""
+    height, width = largest([row.size for row in rows])
+    return height * width
+
+
+def _part(tensor: Tensor, size: Size) -> Tensor:
+    """Return what belongs to a row of (height, width), as a view of (..., h, w)."""
+    return tensor[..., : size[0], : size[1]]
 
 
 def signature(rows: Sequence[Row]) -> frozenset[tuple[object, ...]]:

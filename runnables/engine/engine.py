@@ -57,7 +57,13 @@ class Engine:
         self.headroom = Headroom()
         self._images = ThreadPoolExecutor(2, thread_name_prefix="images")
         settings = pool.first.settings
-        turns = Turns[Row](self._limit, seconds_of, clock, lambda: self._active.callers())
+        turns = Turns[Row](
+            self._limit,
+            seconds_of,
+            clock,
+            lambda: self._active.callers(),
+            mixes_sizes=accelerator.mixes_sizes,
+        )
         self._turns = turns
         forecast: Forecast[Row] = Forecast(clock)
         self._active = Active(accelerator, turns.served)

@@ -13,7 +13,7 @@ from runnables.engine.denoise import Denoise
 from runnables.engine.hires import SecondPass
 from runnables.engine.scheduling import BatchKey
 from runnables.extensions.base import Active
-from runnables.families.base import Conditioning, Family
+from runnables.families.base import Conditioning, Family, Size
 from runnables.families.latents import Start, draw_noises
 from runnables.samplers.table import SamplerTable
 
@@ -116,15 +116,28 @@ class Row:
         return self.denoiser_rows * (1 + weight)
 
     @property
+    def size(self) -> Size:
+        """Return (height, width) of the latents."""
+        return self.state.shape[2], self.state.shape[3]
+
+    @property
     def key(self) -> BatchKey:
-        _, _, height, width = self.state.shape
+        height, width = self.size
         if self.denoised:
             return BatchKey(self.stage.family.number, height, width, 0, decoding=True)
         acting = frozenset(
             one.name for one, part in self.stage.active if one.splits and one.acts(part, self)
         )
         tokens = self.stage.positive.hidden_states.shape[0]
-        return BatchKey(self.stage.family.number, height, width, tokens, acting)
+        number, mixes = self.stage.family.number, self._mixes(height, width)
+        return BatchKey(number, height, width, tokens, acting, mixes=mixes)
+
+    def _mixes(self, height: int, width: int) -> bool:
+        """Return whether the row's next call may have rows of other sizes and prompt lengths."""
+        multiple = self.stage.family.traits.canvas_multiple
+        fits = multiple and height % multiple == width % multiple == 0
+        rescaled = self.guided and self.stage.guidance_rescale  # by a deviation over all positions
+        return bool(fits and not rescaled and all(one.mixes for one, _ in self.stage.active))
 
     @property
     def latents(self) -> Tensor:

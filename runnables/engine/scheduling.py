@@ -18,7 +18,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from operator import itemgetter
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -66,6 +66,9 @@ class BatchKey:
         tokens: length of the text conditioning.
         acting: the extensions that act at this step and cannot share it with others.
         decoding: whether the call is one of the VAE, for rows that are denoised.
+        mixed: whether rows of several sizes or prompt lengths share the call; `height`, `width` and
+            `tokens` are the largest ones.
+        mixes: whether the row may take part in such a call.
     """
 
     family: int
@@ -74,6 +77,14 @@ class BatchKey:
     tokens: int
     acting: frozenset[str] = frozenset()
     decoding: bool = False
+    mixed: bool = False
+    mixes: bool = field(default=False, compare=False)
+
+    def joined(self, other: BatchKey) -> BatchKey:
+        """Return the key of a call with rows of both."""
+        height, width = max(self.height, other.height), max(self.width, other.width)
+        tokens = max(self.tokens, other.tokens)
+        return BatchKey(self.family, height, width, tokens, mixed=True, mixes=True)
 
     @property
     def area(self) -> int:
@@ -138,6 +149,7 @@ class Turns(Generic[R]):
         seconds: estimated, of a call with this candidate that holds so much load.
         clock: in seconds, of the same kind as a ticket's `submitted`.
         serving: the callers of all rows and tasks.
+        mixes_sizes: whether rows of different sizes and prompt lengths may share a call.
     """
 
     def __init__(
@@ -146,7 +158,10 @@ class Turns(Generic[R]):
         seconds: Callable[[Candidate[R], float], float],
         clock: Callable[[], float] = time.monotonic,
         serving: Callable[[], Iterable[Caller]] = lambda: (),
+        *,
+        mixes_sizes: bool = False,
     ) -> None:
+        self._mixes_sizes = mixes_sizes
         self._limit = limit
         self._seconds = seconds
         self._clock = clock
@@ -180,6 +195,44 @@ class Turns(Generic[R]):
         """
         others = [self.served(caller) for caller in self._serving()]
         self._floor = max(self._floor, min([served, *others]))
+
+    def mixed(self, candidates: Sequence[Candidate[R]]) -> list[Candidate[R]]:
+        """Return the candidates, with one key for those sizes that take less time in one call.
+
+        Rows that are smaller than the call's largest take the time of a larger one there, but each
+        call that is saved saves what no row adds to. So small batches of small images share a call,
+        and full ones, or those of images so large that one fills the device, do not.
+        """
+        groups: dict[BatchKey, list[Candidate[R]]] = {}
+        for one in candidates:
+            groups.setdefault(one.key, []).append(one)
+        if not self._mixes_sizes or len(groups) == 1:
+            return [*candidates]
+        free = [key for key, group in groups.items() if all(one.key.mixes for one in group)]
+        calls: list[tuple[BatchKey, list[BatchKey]]] = []
+        for key in sorted(free, key=lambda key: key.area, reverse=True):
+            for index, (call, members) in enumerate(calls):
+                joint, both = call.joined(key), [*members, key]
+                apart = self._calls_s(call, members, groups) + self._calls_s(key, [key], groups)
+                if call.family == key.family and self._calls_s(joint, both, groups) < apart:
+                    calls[index] = joint, both
+                    break
+            else:
+                calls.append((key, [key]))
+        into = {key: call for call, members in calls for key in members}
+        return [replace(one, key=into.get(one.key, one.key)) for one in candidates]
+
+    def _calls_s(
+        self,
+        call: BatchKey,
+        members: list[BatchKey],
+        groups: Mapping[BatchKey, list[Candidate[R]]],
+    ) -> float:
+        """Return the seconds in which all rows of these keys take a step, in calls of one size."""
+        one = replace(groups[members[0]][0], key=call)
+        load = sum(other.load for key in members for other in groups[key])
+        count = math.ceil(load / self._limit(one))
+        return count * self._seconds(one, load / count)
 
     def choose(self, candidates: Sequence[Candidate[R]]) -> list[Candidate[R]]:
         """Return the candidates that take the next step together.

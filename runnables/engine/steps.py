@@ -8,7 +8,7 @@ from functools import partial
 
 from runnables.accelerators.base import Accelerator
 from runnables.engine.active import Active
-from runnables.engine.batch import Batch, signature
+from runnables.engine.batch import Batch, area_of, signature
 from runnables.engine.finish import Finish
 from runnables.engine.memory import Headroom
 from runnables.engine.pace import Launch, Pace
@@ -60,7 +60,7 @@ class Steps:
 
     def take(self) -> None:
         """Run a call of the rows whose turn it is, and count what that took."""
-        candidates = self._active.candidates
+        candidates = self._turns.mixed(self._active.candidates)
         chosen, started = self._turns.choose(candidates), self._clock()
         rows = [one.row for one in chosen]
         if chosen[0].key.decoding:
@@ -75,7 +75,7 @@ class Steps:
         works = {row.work: None for row in rows}
         self._active.blamed = [*works]
         calls, load = sum(row.denoiser_rows for row in rows), sum(row.load for row in rows)
-        model, area = rows[0].work.model, rows[0].key.area
+        model, area = rows[0].work.model, area_of(rows)
         self._beat(model.cost.step(load, area))
         try:
             batch = self._stacked(rows)
@@ -87,7 +87,7 @@ class Steps:
         ended = self._accelerator.mark()
         self._pace.launched(Launch(begun, ended, model.cost, calls, load, area))
         self._headroom.succeeded()
-        candidates = self._active.candidates
+        candidates = self._turns.mixed(self._active.candidates)
         for work in works:
             with spared("reporting progress"):
                 report(work, batch, candidates, self._forecast)

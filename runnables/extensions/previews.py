@@ -30,6 +30,7 @@ class Previews(Extension):
     """
 
     name = "preview_every"
+    mixes = True
 
     def __init__(self, family: Family, context: Context) -> None:
         super().__init__(family, context)

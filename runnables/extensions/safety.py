@@ -26,6 +26,7 @@ class SafetyCheck(Extension):
     """This extension runs the checker of the model's folder, under the operator's policy."""
 
     name = "safety_check"
+    mixes = True
 
     def __init__(self, family: Family, context: Context) -> None:
         super().__init__(family, context)

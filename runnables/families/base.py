@@ -19,6 +19,7 @@ from runnables.samplers.names import Prediction
 
 if TYPE_CHECKING:
     from runnables.checkpoints.checkpoint import Checkpoint
+    from runnables.families.canvas import Canvas
 
 Size = tuple[int, int]
 
@@ -41,6 +42,8 @@ class Traits:
             unconditional row is run.
         deepest_clip_skip: the largest `clip_skip` that the text encoders have layers for.
         compiled: whether its shapes are fixed, for which most features have no graph.
+        canvas_multiple: rows whose latents' sides are multiples of this may share a call with rows
+            of other sizes and prompt lengths; 0: none may.
     """
 
     family: str
@@ -55,6 +58,7 @@ class Traits:
     deepest_clip_skip: int = 0
     largest_side: int = 0
     compiled: bool = False
+    canvas_multiple: int = 0
 
     @property
     def latent_size(self) -> Size:
@@ -89,6 +93,9 @@ class Conditioning:
         time_ids: (6,) or (5,), SDXL's sizes and crops, or the refiner's aesthetic score.
         guidance: (...), the guidance scale as distilled models take it.
         tokens: (), how many of `hidden_states` are text, in families that leave out the rest.
+        mask: (tokens,) bool, which of `hidden_states` belong to the row, where rows of different
+            prompt lengths are stacked.
+        canvas: of all rows, where rows of different sizes are stacked.
     """
 
     hidden_states: Tensor
@@ -96,16 +103,22 @@ class Conditioning:
     time_ids: Tensor | None = None
     guidance: Tensor | None = None
     tokens: Tensor | None = None
+    mask: Tensor | None = None
+    canvas: Canvas | None = None
 
     @classmethod
     def stack(cls, rows: Sequence[Conditioning]) -> Conditioning:
-        """Stack rows of one model along a new first axis."""
+        """Stack rows of one model along a new first axis, the shorter prompts masked."""
+        hidden_states = [row.hidden_states for row in rows]
+        lengths = torch.tensor([len(one) for one in hidden_states])
+        mask = torch.arange(int(lengths.max())) < lengths[:, None]
         return cls(
-            torch.stack([row.hidden_states for row in rows]),
+            torch.nn.utils.rnn.pad_sequence(hidden_states, batch_first=True),
             _stack([row.pooled for row in rows]),
             _stack([row.time_ids for row in rows]),
             _stack([row.guidance for row in rows]),
             _stack([row.tokens for row in rows]),
+            None if mask.all() else mask.to(hidden_states[0].device),
         )
 
     def select(self, rows: Tensor) -> Conditioning:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from runnables.checkpoints.checkpoint import Checkpoint
 from runnables.errors import InvalidInput
 from runnables.families.base import Conditioning, Size
+from runnables.families.canvas import Canvas, Canvases, multiple
 from runnables.families.guidance import scale_embedding
 from runnables.families.latent_diffusion import LatentDiffusion
 from runnables.families.text.clip import clip_encoders
@@ -56,7 +58,9 @@ class UNetFamily(LatentDiffusion):
             distilled_guidance=config.time_cond_proj_dim is not None,
             deepest_clip_skip=min(encoder.deepest_skip for encoder in self.encoders),
             compiled=compiled is not None,
+            canvas_multiple=multiple(self.unet) if compiled is None else 0,
         )
+        self._canvases: Canvases | None = None
 
     # -- text -------------------------------------------------------------------------------
 
@@ -99,20 +103,36 @@ class UNetFamily(LatentDiffusion):
     ) -> Tensor:
         """Run one UNet call; `residuals` are what ControlNets add."""
         unet, added = self.unet, dict[str, Any]()
+        if conditioning.mask is not None:
+            added["encoder_attention_mask"] = conditioning.mask
         if residuals is not None:
             unet = unet.forward  # never compiled: that would be another graph
             added["down_block_additional_residuals"] = residuals.down
             added["mid_block_additional_residual"] = residuals.mid
-        output: Tensor = unet(
-            sample.to(self.dtype),
-            timesteps,
-            encoder_hidden_states=conditioning.hidden_states,
-            timestep_cond=conditioning.guidance,
-            added_cond_kwargs=self.added_conditions(conditioning),
-            return_dict=False,
-            **added,
-        )[0]
+        with self._on(conditioning.canvas):
+            output: Tensor = unet(
+                sample.to(self.dtype),
+                timesteps,
+                encoder_hidden_states=conditioning.hidden_states,
+                timestep_cond=conditioning.guidance,
+                added_cond_kwargs=self.added_conditions(conditioning),
+                return_dict=False,
+                **added,
+            )[0]
         return output
+
+    @contextmanager
+    def _on(self, canvas: Canvas | None) -> Iterator[None]:
+        """Tell the UNet of a call's canvas, where it has one."""
+        if canvas is None:
+            yield
+            return
+        canvases = self._canvases = self._canvases or Canvases(self.unet)
+        canvases.current = canvas
+        try:
+            yield
+        finally:
+            canvases.current = None
 
     def _guidance(self, guidance_scale: float) -> Tensor | None:
         dimension = self.unet.config.time_cond_proj_dim

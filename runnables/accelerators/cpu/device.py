@@ -43,6 +43,7 @@ class Cpu(Accelerator):
             )
         dtype = DTYPES.get(settings.precision, torch.float32)
         super().__init__(torch.device("cpu"), dtype, settings)
+        self.mixes_sizes = settings.compile == "off"
         self._threads = None if settings.threads else Threads(usable_cores(), others_seconds)
 
     def prepare(self, family: Family) -> None:

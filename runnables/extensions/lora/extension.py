@@ -29,6 +29,7 @@ class Loras(Extension):
     """This extension serves the LoRAs of the operator's folder to one model."""
 
     name = "loras"
+    mixes = True
 
     def __init__(self, family: Family, context: Context) -> None:
         super().__init__(family, context)

@@ -20,6 +20,7 @@ class TextualInversions(Extension):
     """This extension serves the textual inversions of the operator's folder to one model."""
 
     name = "embeddings"
+    mixes = True
 
     def __init__(self, family: Family, context: Context) -> None:
         super().__init__(family, context)
