@@ -219,8 +219,10 @@ class Turns(Generic[R]):
                     break
             else:
                 calls.append((key, [key]))
-        into = {key: call for call, members in calls for key in members}
-        return [replace(one, key=into.get(one.key, one.key)) for one in candidates]
+        changed = {key: call for call, members in calls for key in members if call.mixed}
+        return [
+            replace(one, key=changed[one.key]) if one.key in changed else one for one in candidates
+        ]
 
     def _calls_s(
         self,

@@ -110,15 +110,18 @@ class Conditioning:
     def stack(cls, rows: Sequence[Conditioning]) -> Conditioning:
         """Stack rows of one model along a new first axis, the shorter prompts masked."""
         hidden_states = [row.hidden_states for row in rows]
-        lengths = torch.tensor([len(one) for one in hidden_states])
-        mask = torch.arange(int(lengths.max())) < lengths[:, None]
+        lengths = [len(one) for one in hidden_states]
+        mask = None
+        if len(set(lengths)) > 1:
+            mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+            mask = mask.to(hidden_states[0].device)
         return cls(
             torch.nn.utils.rnn.pad_sequence(hidden_states, batch_first=True),
             _stack([row.pooled for row in rows]),
             _stack([row.time_ids for row in rows]),
             _stack([row.guidance for row in rows]),
             _stack([row.tokens for row in rows]),
-            None if mask.all() else mask.to(hidden_states[0].device),
+            mask,
         )
 
     def select(self, rows: Tensor) -> Conditioning:

@@ -25,7 +25,13 @@ from runnables.ticket import ANYBODY, Caller, Ticket
 #: as measured with the embedded model on two cores: 22 ms for one image, 87 ms for eight
 COST = CostModel(overhead=0.013, rate=0.0046 / 256, decode_rate=0.02 / 256, _observed=100)
 LIMIT = 16
-SIZES = {"square": BatchKey(1, 16, 16, 77), "tall": BatchKey(1, 24, 16, 77)}
+#: `tall` shares no call with others, as if a ControlNet acted on it; `low` may
+SIZES = {
+    "square": BatchKey(1, 16, 16, 77, mixes=True),
+    "tall": BatchKey(1, 24, 16, 77),
+    "low": BatchKey(1, 12, 16, 77, mixes=True),
+    "narrow": BatchKey(1, 16, 12, 77, mixes=True),
+}
 
 
 @dataclass(eq=False)
@@ -66,7 +72,7 @@ class Row:
         left_s = COST.left(2.0 * key.area * calls, calls) + COST.decode(1, key.area)
         added_s = left_s - calls * COST.overhead
         if not calls:
-            key = replace(key, tokens=0, decoding=True)
+            key = replace(key, tokens=0, decoding=True, mixes=False)
         load = 2.0 if calls else 1.0
         return Candidate(self, work, key, load, calls, left_s, added_s, fresh=self.done == 0)
 
@@ -116,11 +122,13 @@ class Work:
 class Machine:
     """The machine runs requests; its steps take what the cost model says."""
 
-    def __init__(self, max_wait: float = 1e6) -> None:
+    def __init__(self, max_wait: float = 1e6, *, mixes_sizes: bool = True) -> None:
         self.now = 0.0
         self.rows: list[Row] = []
         self.busy_s = 0.0
-        self.turns: Turns[Row] = Turns(self._limit, _seconds, lambda: self.now)
+        self.turns: Turns[Row] = Turns(
+            self._limit, _seconds, lambda: self.now, mixes_sizes=mixes_sizes
+        )
         self.forecast: Forecast[Row] = Forecast(lambda: self.now)
         self.queue = Queue(max_wait, self._busy, self.turns.served, lambda: self.now)
 
@@ -193,7 +201,7 @@ class Machine:
         return max(1, int(seconds / COST.decode(1, one.key.area)))
 
     def _candidates(self) -> list[Candidate[Row]]:
-        return [row.candidate for row in self.rows]
+        return self.turns.mixed([row.candidate for row in self.rows])
 
     def _busy(self) -> Iterator[Busy]:
         for row in self.rows:

@@ -84,6 +84,18 @@ def test_sharing_costs_little_throughput() -> None:
     assert machine.busy_s <= 1.1 * full
 
 
+def test_requests_end_sooner_where_their_sizes_share_calls() -> None:
+    def measured(*, mixes_sizes: bool) -> tuple[float, float]:
+        rng, sizes = random.Random(0), ["square", "square", "low", "narrow"]
+        requests = [Request(0.4 * i, rng.randint(4, 50), size=rng.choice(sizes)) for i in range(99)]
+        machine = Machine(mixes_sizes=mixes_sizes).run(requests)
+        return machine.busy_s, float(np.mean([one.latency for one in requests]))
+
+    shared, apart = measured(mixes_sizes=True), measured(mixes_sizes=False)
+    assert shared[0] < 0.97 * apart[0], "less work"
+    assert shared[1] < 0.7 * apart[1], "and less waiting"
+
+
 def test_nobody_starves() -> None:
     """Long requests end although short ones keep coming, as they are overdue in the end."""
     long = [Request(0.0, 100, images=4, size="tall") for _ in range(3)]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runnables.engine.scheduling import Candidate, Task, Tasks, Turns, has_room
+from runnables.engine.scheduling import BatchKey, Candidate, Task, Tasks, Turns, has_room
 from runnables.ticket import ANYBODY, Caller
 from tests.runnables.engine.simulated import SIZES, Request, Work
 
@@ -168,3 +169,76 @@ def test_new_callers_begin_where_the_least_served_one_is() -> None:
     assert policy.served(least) == policy.served(new) == 60.0
     policy.took_beside(least, 60.0)
     assert policy.served(new) == 100.0
+
+
+# -- calls of several sizes ---------------------------------------------------------------------
+
+
+def sized(height: int, width: int, load: float = 2.0, **key: Any) -> Candidate[Any]:
+    """A row of this size, whose key has these attributes."""
+    one = candidate(Request(0.0, 20), load)
+    return replace(one, key=BatchKey(1, height, width, 77, **({"mixes": True} | key)))
+
+
+def mixing(overhead: float, limit: float = 16) -> Turns[Any]:
+    """A call takes `overhead` and a second for each row of 16x16."""
+    return Turns(
+        lambda one: limit,
+        lambda one, load: overhead + load * one.key.area / 256,
+        mixes_sizes=True,
+    )
+
+
+def sizes(candidates: list[Candidate[Any]]) -> list[tuple[int, int]]:
+    return [(one.key.height, one.key.width) for one in candidates]
+
+
+def test_sizes_share_a_call_where_it_takes_less_time_than_two() -> None:
+    rows = [sized(16, 16), sized(12, 16), sized(16, 12)]
+    mixed = mixing(overhead=2.0).mixed(rows)
+    assert sizes(mixed) == [(16, 16)] * 3
+    assert len({one.key for one in mixed}) == 1
+    assert [one.row for one in mixed] == [one.row for one in rows]
+    assert mixing(overhead=0.1).mixed(rows) == rows, "each row costs more than a call saves"
+    full = [sized(16, 16, load=16), sized(12, 16, load=16)]
+    assert mixing(overhead=2.0).mixed(full) == full, "no call is saved"
+
+
+def test_a_call_is_as_large_as_its_rows_along_each_side() -> None:
+    mixed = mixing(overhead=2.0).mixed([sized(12, 16), sized(16, 12)])
+    assert sizes(mixed) == [(16, 16)] * 2
+
+
+def test_a_very_different_size_stays_apart() -> None:
+    rows = [sized(16, 16), sized(12, 16), sized(64, 64)]
+    assert sizes(mixing(overhead=2.0).mixed(rows)) == [(16, 16), (16, 16), (64, 64)]
+
+
+def test_what_cannot_share_a_call_keeps_its_key() -> None:
+    policy = mixing(overhead=2.0)
+    for other in (
+        replace(sized(12, 16), key=BatchKey(2, 12, 16, 77, mixes=True)),
+        sized(12, 16, mixes=False),
+        sized(12, 16, mixes=False, decoding=True),
+    ):
+        rows = [sized(16, 16), other]
+        assert policy.mixed(rows) == rows
+    same_size = [sized(16, 16), sized(12, 16), sized(12, 16, mixes=False)]
+    assert policy.mixed(same_size) == same_size, "rows of one size stay together"
+    one_size = Turns(lambda one: 16, lambda one, load: 2.0 + load)
+    rows = [sized(16, 16), sized(12, 16)]
+    assert one_size.mixed(rows) == rows, "the device takes one size only"
+
+
+def test_a_call_of_several_sizes_is_no_other_call_of_its_size() -> None:
+    """Rows of 16x16 that cannot share it have another key."""
+    rows = [sized(12, 16), sized(16, 12), sized(16, 16, mixes=False)]
+    first, second, third = mixing(overhead=2.0).mixed(rows)
+    assert first.key == second.key != third.key
+
+
+def test_prompt_lengths_share_a_call() -> None:
+    long = sized(16, 16)
+    long = replace(long, key=replace(long.key, tokens=154))
+    mixed = mixing(overhead=0.01).mixed([sized(16, 16), long])
+    assert {one.key.tokens for one in mixed} == {154}
