@@ -7,6 +7,8 @@ that torch.compile's frozen graphs use.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -39,6 +41,13 @@ class PackedConv2d(nn.Conv2d):
         )
         return output
 
+    def _apply(self, *args: Any, **named: Any) -> PackedConv2d:
+        """Unpack before another device or number format; the next call packs anew."""
+        weight = self.weight
+        if weight.is_mkldnn:
+            self._parameters["weight"] = nn.Parameter(weight.to_dense(), requires_grad=False)
+        return super()._apply(*args, **named)  # type: ignore[no-untyped-call, no-any-return]
+
     def _packed(self, weight: Tensor, shape: list[int]) -> nn.Parameter:
         packed = torch._C._nn.mkldnn_reorder_conv2d_weight(
             weight.detach().to_mkldnn(),
@@ -52,14 +61,19 @@ class PackedConv2d(nn.Conv2d):
 
 
 def pack(module: nn.Module) -> None:
-    """Have every plain float32 convolution in `module` packed; none where oneDNN is missing."""
-    if not torch.backends.mkldnn.is_available():
-        return
+    """Have every plain convolution in `module` packed, of the number formats oneDNN has here."""
+    formats = _formats()
     for conv in module.modules():
-        if type(conv) is nn.Conv2d and _is_plain(conv):
+        if type(conv) is nn.Conv2d and conv.weight.dtype in formats and _is_plain(conv):
             conv.__class__ = PackedConv2d
 
 
+def _formats() -> set[torch.dtype]:
+    if not torch.backends.mkldnn.is_available():
+        return set()
+    bf16: bool = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return {torch.float32, torch.bfloat16} if bf16 else {torch.float32}
+
+
 def _is_plain(conv: nn.Conv2d) -> bool:
-    padded_with_zeros = conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
-    return padded_with_zeros and conv.weight.dtype == torch.float32
+    return conv.padding_mode == "zeros" and not isinstance(conv.padding, str)

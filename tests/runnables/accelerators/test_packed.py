@@ -27,6 +27,31 @@ def test_equal_to_the_plain_convolution(stride: int, padding: int, groups: int, 
             assert torch.allclose(packed(one), plain(one), atol=1e-5)
 
 
+@pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="oneDNN has no bf16 on this CPU"
+)
+def test_bf16_is_packed_too() -> None:
+    plain = nn.Conv2d(8, 12, 3, padding=1).bfloat16()
+    packed = copy.deepcopy(plain)
+    pack(packed)
+    pixels = torch.randn(2, 8, 16, 16).bfloat16()
+    assert isinstance(packed, PackedConv2d)
+    assert torch.allclose(packed(pixels), plain(pixels), atol=0.02)
+
+
+def test_another_number_format_is_packed_anew() -> None:
+    plain = nn.Conv2d(8, 12, 3, padding=1)
+    packed = copy.deepcopy(plain)
+    pack(packed)
+    pixels = torch.randn(2, 8, 16, 16)
+    packed(pixels)
+    assert packed.weight.is_mkldnn
+    assert not packed.to(torch.float64).weight.is_mkldnn
+    packed.to(torch.float32)
+    assert torch.allclose(packed(pixels), plain(pixels), atol=1e-5)
+    assert packed.weight.is_mkldnn
+
+
 def test_what_cannot_be_packed_stays() -> None:
     half = nn.Conv2d(8, 8, 3).half()
     mirrored = nn.Conv2d(8, 8, 3, padding=1, padding_mode="reflect")
