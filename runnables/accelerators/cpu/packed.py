@@ -46,7 +46,7 @@ class PackedConv2d(nn.Conv2d):
         weight = self.weight
         if weight.is_mkldnn:
             self._parameters["weight"] = nn.Parameter(weight.to_dense(), requires_grad=False)
-        return super()._apply(*args, **named)  # type: ignore[no-untyped-call, no-any-return]
+        return super()._apply(*args, **named)  # type: ignore[no-any-return]
 
     def _packed(self, weight: Tensor, shape: list[int]) -> nn.Parameter:
         packed = torch._C._nn.mkldnn_reorder_conv2d_weight(
