@@ -14,12 +14,14 @@ def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--model", type=Path, default=Path(EMBEDDED_MODEL))
-    parser.add_argument("--requests", type=int, default=60, help="images per workload")
+    parser.add_argument("--requests", type=int, default=48, help="of each workload and round")
+    parser.add_argument("--rounds", type=int, default=5, help="in each of them all arms run")
+    parser.add_argument("--arrivals", type=int, default=150, help="requests at random times")
     parser.add_argument(
         "--loads",
         type=float,
         nargs="*",
-        default=[0.7, 1.2],
+        default=[0.7, 1.0, 1.2, 1.5],
         help="Poisson arrival rates, as shares of what one-at-a-time can serve",
     )
     parser.add_argument(
@@ -29,8 +31,14 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     arms = [name for name in ARMS if arguments.bf16 or not name.endswith("bf16")]
-    loads = tuple(arguments.loads)
-    lines = serving.run(arguments.model, requests=arguments.requests, loads=loads, arms=arms)
+    lines = serving.run(
+        arguments.model,
+        requests=arguments.requests,
+        arrivals=arguments.arrivals,
+        loads=tuple(arguments.loads),
+        rounds=arguments.rounds,
+        arms=arms,
+    )
     for line in lines:
         print(line, flush=True)
 

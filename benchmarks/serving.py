@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ import numpy as np
 from benchmarks.arms import ARMS, Arm
 from runnables.parameters import TextToImage
 
+PROMPT = "View of a cyberpunk city"
+PROMPTS = (PROMPT, "a cat", "a red apple on a table beside a blue cup, " * 5)
 SAMPLERS = ("ddim", "euler", "euler_a", "dpmpp_2m", "unipc", "dpmpp_2m_karras")
 DEADLINE = 4  # times the median latency of one client alone
 BASELINE = "one at a time"
@@ -43,7 +46,10 @@ def equal(count: int) -> list[TextToImage]:
 
 
 def mixed(count: int, seed: int = 0) -> list[TextToImage]:
-    """Return requests of 4 to 50 steps, six samplers, three sizes, with and without guidance."""
+    """Return requests of 4 to 50 steps, with and without guidance, of several sizes and prompts.
+
+    No prompt has more than 77 tokens, because diffusers would cut it.
+    """
     rng = random.Random(seed)
     sizes = [(128, 128)] * 4 + [(96, 128), (128, 96)]
     return [
@@ -53,16 +59,22 @@ def mixed(count: int, seed: int = 0) -> list[TextToImage]:
             rng.choice(SAMPLERS),
             rng.choice((1.0, 3.0, 4.0, 7.5)),
             rng.choice(sizes),
+            rng.choice(PROMPTS),
         )
         for i in range(count)
     ]
 
 
 def _request(
-    seed: int, steps: int, sampler: str, guidance: float, size: tuple[int, int]
+    seed: int,
+    steps: int,
+    sampler: str,
+    guidance: float,
+    size: tuple[int, int],
+    prompt: str = PROMPT,
 ) -> TextToImage:
     return TextToImage(
-        prompt="View of a cyberpunk city",
+        prompt=prompt,
         seed=seed,
         num_inference_steps=steps,
         scheduler=sampler,
@@ -105,31 +117,54 @@ def poisson(arm: Arm, requests: list[TextToImage], rate: float, seed: int = 1) -
 
 
 def run(
-    model: Path, *, requests: int, loads: tuple[float, ...], arms: Sequence[str]
+    model: Path,
+    *,
+    requests: int,
+    arrivals: int,
+    loads: tuple[float, ...],
+    rounds: int,
+    arms: Sequence[str],
 ) -> Iterator[str]:
-    """Run all workloads on the named arms, and yield the report's lines as they are known."""
-    yield from _run([ARMS[name](model) for name in arms], requests, loads)
+    """Run all workloads on the named arms, and yield the report's lines as they are known.
 
-
-def _run(arms: list[Arm], requests: int, loads: tuple[float, ...]) -> Iterator[str]:
+    Args:
+        requests: of an arm and round, where clients wait for their image.
+        arrivals: of an arm, where requests come at random times.
+        loads: their rates, as shares of what one at a time can serve.
+        rounds: in each of them all arms run one after the other.
+    """
+    made = [ARMS[name](model) for name in arms]
     try:
-        for arm in arms:  # warm up
+        for arm in made:  # warm up
             closed(arm, equal(3), 1)
         yield HEADER
-        solo = {arm.name: closed(arm, equal(requests // 3), 1) for arm in arms}
-        yield from _report("1 client, equal", solo, solo)
-        yield from _report(
-            "16 clients, equal", {a.name: closed(a, equal(requests), 16) for a in arms}, solo
-        )
-        saturated = {a.name: closed(a, mixed(requests), 16) for a in arms}
-        yield from _report("16 clients, mixed", saturated, solo)
-        capacity = saturated[BASELINE].rate
+        solo = _rounds(made, rounds, lambda arm, _: closed(arm, equal(max(requests // 6, 1)), 1))
+        deadline = DEADLINE * _pooled(solo[BASELINE]).percentile(50)
+        yield from _report("1 client, equal", solo, deadline)
+        outcomes = _rounds(made, rounds, lambda arm, _: closed(arm, equal(requests), 16))
+        yield from _report("16 clients, equal", outcomes, deadline)
+        outcomes = _rounds(made, rounds, lambda arm, seed: closed(arm, mixed(requests, seed), 16))
+        yield from _report("16 clients, mixed", outcomes, deadline)
+        capacity = statistics.median(one.rate for one in outcomes[BASELINE])
         for load in loads:
-            outcomes = {a.name: poisson(a, mixed(requests, 2), load * capacity) for a in arms}
-            yield from _report(f"Poisson {load:.0%}, mixed", outcomes, solo)
+            outcomes = {
+                arm.name: [poisson(arm, mixed(arrivals, 99), load * capacity)] for arm in made
+            }
+            yield from _report(f"Poisson {load:.0%}, mixed", outcomes, deadline)
     finally:
-        for arm in arms:
+        for arm in made:
             arm.close()
+
+
+def _rounds(
+    arms: list[Arm], rounds: int, run: Callable[[Arm, int], Outcome]
+) -> dict[str, list[Outcome]]:
+    """Return the outcomes of every arm, round by round."""
+    outcomes: dict[str, list[Outcome]] = {arm.name: [] for arm in arms}
+    for number in range(rounds):
+        for arm in arms:
+            outcomes[arm.name].append(run(arm, number))
+    return outcomes
 
 
 HEADER = (
@@ -139,12 +174,29 @@ HEADER = (
 )
 
 
-def _report(workload: str, outcomes: dict[str, Outcome], solo: dict[str, Outcome]) -> list[str]:
-    base = outcomes[BASELINE]
-    deadline = DEADLINE * solo[BASELINE].percentile(50)
-    return [
-        f"| {workload} | {name} | {one.rate:.2f} | {one.rate / base.rate:.2f} "
-        f"| {one.percentile(50):.2f} | {one.percentile(95):.2f} | {one.percentile(99):.2f} "
-        f"| {one.percentile(95) / base.percentile(95):.2f} | {one.within(deadline):.0%} |"
-        for name, one in outcomes.items()
-    ]
+def _pooled(outcomes: Sequence[Outcome]) -> Outcome:
+    """Return the rounds of an arm as one."""
+    latencies = [latency for one in outcomes for latency in one.latencies]
+    return Outcome(sum(one.seconds for one in outcomes), tuple(latencies))
+
+
+def _report(workload: str, outcomes: dict[str, list[Outcome]], deadline: float) -> list[str]:
+    """Return a line for each arm; ratios are of the same round: their median, lowest, highest."""
+    lines = []
+    for name, rounds in outcomes.items():
+        one, pairs = _pooled(rounds), list(zip(rounds, outcomes[BASELINE], strict=True))
+        rates = [mine.rate / base.rate for mine, base in pairs]
+        p95s = [mine.percentile(95) / base.percentile(95) for mine, base in pairs]
+        lines.append(
+            f"| {workload} | {name} | {one.rate:.2f} | {_spread(rates)} "
+            f"| {one.percentile(50):.2f} | {one.percentile(95):.2f} | {one.percentile(99):.2f} "
+            f"| {_spread(p95s)} | {one.within(deadline):.0%} |"
+        )
+    return lines
+
+
+def _spread(ratios: Sequence[float]) -> str:
+    median = f"{statistics.median(ratios):.2f}"
+    if len(ratios) == 1:
+        return median
+    return f"{median} ({min(ratios):.2f} to {max(ratios):.2f})"

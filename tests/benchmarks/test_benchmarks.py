@@ -70,6 +70,22 @@ def test_outcomes_are_counted() -> None:
     assert set(ARMS) == {"one at a time", "static batches", "engine", "engine, bf16"}
 
 
+def test_arms_are_compared_round_by_round(
+    tiny_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SD_THREADS", "1")
+    arms = ("one at a time", "engine")
+    lines = list(
+        serving.run(tiny_model("sd1"), requests=2, arrivals=2, loads=(1.5,), rounds=2, arms=arms)
+    )
+    cells = [[cell.strip() for cell in line.split("|")] for line in lines[1:]]
+    assert [row[2] for row in cells] == [*arms] * 4
+    assert cells[2][4] == "1.00 (1.00 to 1.00)"
+    low, median, high = (float(cells[3][4].split()[i].strip("()")) for i in (1, 0, 3))
+    assert 0 < low <= median <= high
+    assert cells[-1][1] == "Poisson 150%, mixed"
+
+
 def test_every_acceleration_changes_the_image_and_the_plain_request_does_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
