@@ -6,11 +6,20 @@ import os
 from pathlib import Path
 
 from api.http import keys
+from runnables.checkpoints import catalog
 from runnables.errors import ConfigurationError
 from runnables.settings import Settings
 
-#: settings that name a folder of files that requests may name
-FOLDERS = ("lora_dir", "controlnet_dir", "embeddings_dir", "upscaler_dir")
+#: settings that name a folder, which is read
+FOLDERS = (
+    "lora_dir",
+    "controlnet_dir",
+    "embeddings_dir",
+    "upscaler_dir",
+    "models_dir",
+    "checkpoint_config",
+    "preview_vae",
+)
 
 
 def settings_or_exit() -> Settings:
@@ -34,12 +43,25 @@ def check(settings: Settings) -> None:
         from api.jobs import webhooks  # late: it is much to import for a host's supervisor
 
         webhooks.keys(settings.webhook_secret)
+    if settings.c2pa_cert or settings.c2pa_key:
+        from runnables.images import provenance  # late, too
+
+        provenance.check(settings)
+    _check_models(settings)
     for name in FOLDERS:
         if folder := getattr(settings, name):
             _check_folder(f"SD_{name.upper()}", Path(folder).expanduser(), os.R_OK)
     jobs = settings.jobs_folder
     there = next(path for path in (jobs, *jobs.absolute().parents) if path.exists())
     _check_folder(f"SD_JOBS_DIR={jobs}", there, os.R_OK | os.W_OK)
+
+
+def _check_models(settings: Settings) -> None:
+    catalog.check_source("SD_MODEL", settings.model)
+    if settings.refiner:
+        catalog.check_source("SD_REFINER", settings.refiner)
+    for source in settings.further_models.values():
+        catalog.check_source("SD_MODELS", source)
 
 
 def _check_folder(setting: str, folder: Path, rights: int) -> None:

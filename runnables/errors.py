@@ -26,6 +26,8 @@ from collections.abc import Sequence
 from typing import Self
 
 Loc = Sequence[str | int]
+#: characters of an error's text, and of a name in it: it may repeat what a caller has sent
+MAX_MESSAGE, MAX_NAME = 4000, 200
 
 
 class StableDiffusionError(Exception):
@@ -53,6 +55,9 @@ class InvalidInput(StableDiffusionError):
     """A parameter is missing, unknown or out of range."""
 
     status = 400
+
+    def __init__(self, message: str, *, loc: Loc = ()) -> None:
+        super().__init__(shortened(message, MAX_MESSAGE), loc=shortened_loc(loc))
 
 
 class PayloadTooLarge(InvalidInput):
@@ -135,6 +140,16 @@ class ConfigurationError(StableDiffusionError):
     """
 
     status = 503
+
+
+def shortened(text: str, most: int) -> str:
+    """Return a text, without its end where it is longer than this."""
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
+def shortened_loc(loc: Loc) -> Loc:
+    """Return where a field is, by names that are not longer than an answer may repeat."""
+    return [shortened(one, MAX_NAME) if isinstance(one, str) else one for one in loc]
 
 
 def error_body(error: StableDiffusionError) -> dict[str, object]:

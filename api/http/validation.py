@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ValidationError, model_validator
 
-from runnables.errors import InvalidInput, Loc
+from runnables.errors import MAX_NAME, InvalidInput, Loc, shortened_loc
 
 M = TypeVar("M", bound=BaseModel)
 Problem = dict[str, object]
@@ -35,6 +35,7 @@ class Invalid(InvalidInput):
     """An error about `count` fields: `problems` has the first ten of them."""
 
     def __init__(self, problems: Sequence[tuple[Loc, str]], count: int) -> None:
+        problems = [(shortened_loc(loc), text) for loc, text in problems]
         loc, text = problems[0]
         name = ".".join(map(str, loc)) or "body"
         rest = f" (and {count - 1} more fields are wrong)" if count > MAX_PROBLEMS else ""
@@ -88,6 +89,8 @@ def _message(kind: str, loc: Loc, model: type[BaseModel], names: Mapping[str, st
         return ""
     fields = list(model.model_fields) if len(loc) == 1 else []
     word = str(loc[-1])
+    if len(word) > MAX_NAME:  # comparing takes long
+        fields = []
     near = difflib.get_close_matches(word, fields, n=1) or [
         field for field in fields if len(word) > 2 and word in field
     ]

@@ -12,9 +12,10 @@ from urllib.parse import urlsplit
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from api.generation import Generation
+from api.http import forms
 from api.jobs.jobs import Jobs
 from api.mcp import tools
 from runnables.errors import StableDiffusionError, error_body
@@ -46,6 +47,10 @@ class McpRoutes:
             error = StableDiffusionError("pages of this origin may not call", loc=("origin",))
             await JSONResponse(error_body(error), 403)(scope, receive, send)
             return
+        if request.method == "POST":
+            body = await request.body()
+            forms.json_object(body)  # the SDK would parse any number of values
+            receive = _again(body, receive)
         await asyncio.to_thread(_load)
         from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 
@@ -65,6 +70,16 @@ class McpRoutes:
         if origin is None or self._origins & {origin, "*"}:
             return False
         return urlsplit(origin).netloc != request.headers.get("host")
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """Return a `receive` that begins with a body that has been read."""
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def received() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return received
 
 
 def _load() -> None:

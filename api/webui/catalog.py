@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,7 +21,7 @@ EMPTY: dict[str, Any] = {
 }
 
 MAX_CHOOSERS = 10_000  # addresses that are remembered; the latest ones
-_HASH = re.compile(r"\s*+\[[0-9a-f]++\]$")
+_HEXADECIMAL = frozenset("0123456789abcdef")
 
 
 def lora_list(loras: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -83,7 +82,11 @@ def model_of(options: Mapping[str, Any], known: Sequence[str], field: str) -> st
 
 def without_hash(name: str) -> str:
     """Return a model's name without the hash that clients show behind it."""
-    return _HASH.sub("", name.strip()).removesuffix(".safetensors")
+    name = name.strip()
+    before, bracket, behind = name.rpartition("[")
+    if bracket and len(behind) > 1 and behind[-1] == "]" and _HEXADECIMAL.issuperset(behind[:-1]):
+        name = before.rstrip()
+    return name.removesuffix(".safetensors")
 
 
 class Chosen:

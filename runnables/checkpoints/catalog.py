@@ -6,6 +6,7 @@ that it fetched into the manifest, and `--revision COMMIT` pins one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,9 @@ from types import MappingProxyType
 
 from runnables.checkpoints.families import LATENT_CONSISTENCY, Defaults
 from runnables.checkpoints.sizes import ARCHITECTURES
+from runnables.errors import ConfigurationError
 
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 FOLDER = Path(__file__).resolve().parents[2] / "models"
 
 #: distilled by an adversary; source: cards of sd-turbo and sdxl-turbo (1 to 4 steps, no guidance)
@@ -174,3 +177,20 @@ def entry_of(source: str) -> Entry | None:
     """Return the catalog's entry for a short name or a Hub repository."""
     by_repository = {entry.repository: entry for entry in CATALOG.values()}
     return CATALOG.get(source) or by_repository.get(source)
+
+
+def check_source(setting: str, source: str) -> None:
+    """Check that a model can be there, without looking into it or asking the Hub.
+
+    Raises:
+        ConfigurationError: It is no file or folder, no name of a model, and no Hub id.
+    """
+    name = source.partition("@")[0]
+    is_path = source.startswith((".", "/", "~"))
+    known = folder_of(source) or entry_of(name) or HUB_ID.fullmatch(name)
+    if not Path(source).expanduser().exists() and (is_path or not known):
+        raise ConfigurationError(
+            f"{setting}={source}: no such folder or file, nor a Hub id (owner/name), nor in the "
+            f"catalog ({', '.join(CATALOG)})",
+            loc=(setting,),
+        )

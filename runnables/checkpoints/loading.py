@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,6 @@ __all__ = ["Checkpoint", "load"]
 
 logger = logging.getLogger(__name__)
 
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 HASHED_UP_TO = 64 * 2**20  # bytes of a model that are hashed at every load (20 ms for 16 MB)
 
 
@@ -153,12 +151,8 @@ def _load_from_hub(
     source: str, dtype: torch.dtype, left_out: Collection[str], quantized: Mapping[str, str]
 ) -> Checkpoint:
     name, _, revision = source.partition("@")
+    catalog.check_source("SD_MODEL", source)
     entry = catalog.entry_of(name)
-    if not entry and not HUB_ID.fullmatch(name):
-        raise refusal(
-            f"SD_MODEL={source}: no such folder or file, nor a Hub id (owner/name), nor in the "
-            f"catalog ({', '.join(catalog.CATALOG)})"
-        )
     repository = entry.repository if entry else name
     folder = _snapshot(source, repository, revision or (entry.revision if entry else None), dtype)
     defaults = entry.defaults if entry else None

@@ -12,7 +12,6 @@ Names are those of the WebUI, so that it, and `png-info` here, can generate the 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -29,7 +28,6 @@ SCHEDULES = {
     "exponential": "Exponential",
     "trailing": "SGM Uniform",
 }
-_LABEL = re.compile(rf"\n\s*+(?={NEGATIVE})")
 #: what has to be quoted in a value
 SPECIAL = (",", "\n", ":", '"')
 
@@ -66,8 +64,16 @@ def _prompt(text: str, syntax: str) -> str:
     A line of it that looks like the negative prompt is joined with the line before, which the text
     encoders do not notice: they read any white space alike.
     """
-    joined = _LABEL.sub(" ", text)
+    *before, last = text.split(NEGATIVE)
+    joined = NEGATIVE.join([*map(_without_break, before), last])
     return attention.escaped(joined) if syntax == "plain" else joined
+
+
+def _without_break(text: str) -> str:
+    """Return a text with a blank for the line breaks at its end."""
+    kept = text.rstrip()
+    blanks, line_break, _ = text[len(kept) :].partition("\n")
+    return f"{kept}{blanks} " if line_break else text
 
 
 def _tags(parameters: Mapping[str, Any]) -> list[str]:

@@ -11,7 +11,7 @@ import pytest
 
 from api import configuration
 from runnables.errors import ConfigurationError
-from runnables.settings import Settings
+from runnables.settings import EMBEDDED_MODEL, Settings
 from tests.service.server import ROOT
 
 
@@ -29,6 +29,16 @@ from tests.service.server import ROOT
         ("upscaler_dir", "/nope", "there is no folder"),
         ("jobs_dir", "EMPTY/jobs", "there is no folder"),
         ("webhook_secret", "secret", "whsec_"),
+        ("model", "/nope", "no such folder or file"),
+        ("model", "./nope", "no such folder or file"),
+        ("model", "nope", "no such folder or file"),
+        ("models", "one=../nope", "no such folder or file"),
+        ("models_dir", "/nope", "there is no folder"),
+        ("refiner", "~/nope/nope", "no such folder or file"),
+        ("checkpoint_config", "/nope", "there is no folder"),
+        ("preview_vae", "/nope", "there is no folder"),
+        ("c2pa_cert", "/nope", "belong together"),
+        ("c2pa_key", "/nope", "belong together"),
     ],
 )
 def test_what_cannot_work_is_named(setting: str, value: str, why: str, tmp_path: Path) -> None:
@@ -40,6 +50,21 @@ def test_what_cannot_work_is_named(setting: str, value: str, why: str, tmp_path:
     with pytest.raises(ConfigurationError, match=why) as caught:
         configuration.check(settings)
     assert f"SD_{setting.upper()}" in caught.value.message
+
+
+def test_a_certificate_that_cannot_sign(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="SD_C2PA_CERT: images cannot be signed"):
+        configuration.check(
+            Settings(jobs_dir=str(tmp_path), c2pa_cert="/nope/cert", c2pa_key="/nope/key")
+        )
+
+
+@pytest.mark.parametrize(
+    "source", ["embedded", "sd-1.5", "owner/name", "owner/name@main", EMBEDDED_MODEL]
+)
+def test_models_that_may_be_there(source: str, tmp_path: Path) -> None:
+    settings = {"model": source, "models": f"one={source}", "refiner": source}
+    configuration.check(Settings.model_validate({"jobs_dir": str(tmp_path), **settings}))
 
 
 def test_what_works_passes(tmp_path: Path) -> None:
@@ -61,7 +86,12 @@ def test_a_folder_that_may_not_be_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("SD_PRECISION", "fp99"), ("SD_STEPS", "5"), ("SD_API_KEYS", "/nope/keys")],
+    [
+        ("SD_PRECISION", "fp99"),
+        ("SD_STEPS", "5"),
+        ("SD_API_KEYS", "/nope/keys"),
+        ("SD_MODEL", "/nope"),
+    ],
 )
 def test_the_host_says_it_in_one_line(name: str, value: str) -> None:
     ended = subprocess.run(

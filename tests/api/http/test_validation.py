@@ -13,6 +13,7 @@ from api.http import forms, validation
 from api.http.validation import Invalid, validated
 from runnables.errors import InvalidInput, error_body
 from runnables.parameters import TextToImage
+from tests import limited
 from tests.steps import steps
 
 
@@ -91,6 +92,23 @@ def test_near_names_are_looked_for_only_where_they_are_shown(
     with pytest.raises(Invalid):
         validated(Body, {f"field{i}": 1 for i in range(5000)})
     assert len(looked) == validation.MAX_PROBLEMS
+
+
+def test_a_long_name_is_neither_compared_nor_repeated() -> None:
+    code = """
+try:
+    validated(TextToImage, {"prompt": "x", "prompt" * 1_000_000: 1})
+except Invalid as error:
+    print(len(str(error_body(error))))
+"""
+    imports = """
+from api.http.validation import Invalid, validated
+from runnables.errors import error_body
+from runnables.parameters import TextToImage
+"""
+    ended = limited.run(imports, code, seconds=1)
+    assert ended.returncode == 0
+    assert int(ended.stdout) < 2000
 
 
 def test_a_prefix_moves_all_of_them() -> None:

@@ -9,6 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from runnables.images import infotext
+from tests import limited
 from tests.steps import steps
 
 PARAMETERS = {
@@ -54,6 +55,32 @@ def test_the_text_is_in_the_webuis_form() -> None:
 )
 def test_names_are_the_webuis(parameters: dict[str, Any], line: str) -> None:
     assert line in infotext.write({**PARAMETERS, **parameters})
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("a\nNegative prompt: b", "a Negative prompt: b"),
+        ("a\n \n\tNegative prompt: b", "a Negative prompt: b"),
+        ("a\n\nNegative prompt", "a\n\nNegative prompt"),
+        ("a\n\nb", "a\n\nb"),
+    ],
+)
+def test_a_prompt_with_a_line_like_the_negative_one(text: str, line: str) -> None:
+    for name in ("prompt", "negative_prompt"):
+        written = infotext.write({**PARAMETERS, name: text})
+        assert infotext.parse(written)["Negative prompt"] in (line.strip(), "dogs, rain")
+        assert f"{line}\n" in written
+
+
+def test_it_is_written_in_time_in_proportion_to_its_length() -> None:
+    code = r"""
+for prompt in ("\n" * 300_000 + "x", "\n " * 150_000 + "x", "\nNegative prompt" * 20_000):
+    write({"prompt": prompt, "negative_prompt": prompt, "num_inference_steps": 1,
+           "scheduler": "euler", "guidance_scale": 1, "seed": 1, "width": 8, "height": 8})
+"""
+    imports = "from runnables.images.infotext import write\n"
+    assert limited.run(imports, code).returncode == 0
 
 
 def test_what_is_written_is_read() -> None:
