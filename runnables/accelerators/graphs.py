@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from runnables.families.base import Conditioning, Family
@@ -65,7 +66,13 @@ class Graphs:
     def denoise(
         self, family: Family, sample: Tensor, timesteps: Tensor, conditioning: Conditioning
     ) -> Tensor:
-        """Run a denoiser call, by its graph where it has one; arguments as `Family.denoise`."""
+        """Run a denoiser call, by its graph where it has one; arguments as `Family.denoise`.
+
+        Where the shapes inside a call depend on the prompts' `tokens`, each mixture of prompts
+        would be captured: such calls are run without a graph.
+        """
+        if conditioning.tokens:
+            return family.denoise(sample, timesteps, conditioning)
         inputs = (
             sample,
             timesteps,
@@ -99,9 +106,10 @@ class Graphs:
             weakref.finalize(family, self._forget, family.number)
         try:
             graph = self._capture(lambda given: _call(family, given), inputs)
-        except Exception:
+        except Exception as error:
             logger.exception("a denoiser call could not be captured: it is run without a graph")
-            self.clear()
+            if isinstance(error, torch.OutOfMemoryError):  # the call itself needs the room
+                self.clear()
             self._refused.add(key)
             return None
         self._graphs[key] = graph

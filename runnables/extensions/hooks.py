@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
+#: a layer, and what is called after its forward
+Hook = tuple[nn.Module, Callable[..., Any]]
+
 
 @contextmanager
-def hooked(hooks: Iterable[tuple[nn.Module, Callable[..., Any]]]) -> Iterator[None]:
+def hooked(hooks: Sequence[Hook]) -> Iterator[None]:
     """Call these hooks after their layers' forwards while the context is open.
 
     They get the layer, its inputs, its inputs by name, and its output.
     """
+    if not hooks:
+        yield
+        return
     handles = [layer.register_forward_hook(hook, with_kwargs=True) for layer, hook in hooks]
     try:
         with torch.compiler.set_stance("force_eager"):  # compiled code knows no hooks

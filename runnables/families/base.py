@@ -92,7 +92,8 @@ class Conditioning:
         pooled: (features,), the pooled text of families that have one.
         time_ids: (6,) or (5,), SDXL's sizes and crops, or the refiner's aesthetic score.
         guidance: (...), the guidance scale as distilled models take it.
-        tokens: (), how many of `hidden_states` are text, in families that leave out the rest.
+        tokens: for each row, how many of `hidden_states` are text, in families that leave out the
+            rest; as Python numbers, because a call that reads them back waits for the device.
         mask: (tokens,) bool, which of `hidden_states` belong to the row, where rows of different
             prompt lengths are stacked.
         canvas: of all rows, where rows of different sizes are stacked.
@@ -102,7 +103,7 @@ class Conditioning:
     pooled: Tensor | None = None
     time_ids: Tensor | None = None
     guidance: Tensor | None = None
-    tokens: Tensor | None = None
+    tokens: tuple[int, ...] = ()
     mask: Tensor | None = None
     canvas: Canvas | None = None
 
@@ -120,18 +121,18 @@ class Conditioning:
             _stack([row.pooled for row in rows]),
             _stack([row.time_ids for row in rows]),
             _stack([row.guidance for row in rows]),
-            _stack([row.tokens for row in rows]),
+            tuple(tokens for row in rows for tokens in row.tokens),
             mask,
         )
 
     def select(self, rows: Tensor) -> Conditioning:
-        """Return these rows (n,) of what is stacked."""
+        """Return these rows (n,) of what is stacked, in families without `tokens`."""
+        assert not self.tokens
         return Conditioning(
             self.hidden_states[rows],
             None if self.pooled is None else self.pooled[rows],
             None if self.time_ids is None else self.time_ids[rows],
             None if self.guidance is None else self.guidance[rows],
-            None if self.tokens is None else self.tokens[rows],
         )
 
 

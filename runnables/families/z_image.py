@@ -39,8 +39,7 @@ class ZImage(DistilledFlow):
     ) -> Conditioning:
         """Prompts of every length share a call: the rest of TOKENS is cut off again there."""
         text = embedding.hidden_states
-        tokens = torch.tensor(len(text), device=text.device)
-        return Conditioning(pad(text, (0, 0, 0, TOKENS - len(text))), tokens=tokens)
+        return Conditioning(pad(text, (0, 0, 0, TOKENS - len(text))), tokens=(len(text),))
 
     # -- the transformer --------------------------------------------------------------------
 
@@ -48,8 +47,7 @@ class ZImage(DistilledFlow):
         self, sample: Tensor, timesteps: Tensor, conditioning: Conditioning, **extra: Any
     ) -> Tensor:
         """One transformer call; its output points from noise to image, the sampler's back."""
-        assert conditioning.tokens is not None
-        texts = zip(conditioning.hidden_states, conditioning.tokens.tolist(), strict=True)
+        texts = zip(conditioning.hidden_states, conditioning.tokens, strict=True)
         output = self.denoiser(
             [row.unsqueeze(1) for row in sample.to(self.dtype)],
             (1000 - timesteps.to(self.dtype)) / 1000,

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from runnables.checkpoints.library import Library
 from runnables.extensions.base import Call, Context, Denoise, Extension, Stacked
+from runnables.extensions.hooks import Hook, hooked
 from runnables.extensions.lora.file import read
-from runnables.extensions.lora.layers import Lora, LoraSet, Use, applied, everywhere, uses
+from runnables.extensions.lora.layers import Lora, LoraSet, adapting, everywhere, uses
 from runnables.families.base import Family
 from runnables.parameters import Parameters
 
@@ -62,10 +63,12 @@ class Loras(Extension):
     def text(self, loaded: Loaded) -> LoraText:
         return LoraText(loaded.text)
 
-    def stack(self, stacked: Stacked, parts: Sequence[Loaded | None]) -> Call:
-        every = [parts[index] for index in stacked.order]
+    def stack(self, stacked: Stacked, parts: Sequence[Loaded | None]) -> Call | None:
+        every, family = [parts[index] for index in stacked.order], self.family
         sets = [part.denoiser if part else () for part in every]
-        return LoraCall(self.family, uses(sets, self.family.device))
+        active = uses(sets, family.device)
+        hooks = adapting(family.denoiser, family.denoiser_name, active)
+        return LoraCall(hooks) if hooks else None
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ class LoraText:
         return tuple((lora.number, weight) for lora, weight in self.loras)
 
     def around(self, component: str, model: Any) -> AbstractContextManager[None]:
-        return applied(model, component, everywhere(self.loras, model.device))
+        return hooked(adapting(model, component, everywhere(self.loras, model.device)))
 
     def vocabulary(self, tokenizer: Any, index: int) -> None:
         return None
@@ -88,15 +91,12 @@ class LoraText:
 class LoraCall(Call):
     """This call runs the LoRAs of a batch, each on its rows."""
 
-    def __init__(self, family: Family, active: Sequence[Use]) -> None:
-        self._family = family
-        self._active = active
+    def __init__(self, hooks: Sequence[Hook]) -> None:
+        self._hooks = hooks
 
     def around(self, denoise: Denoise) -> Denoise:
-        family = self._family
-
         def adapted(sample: Tensor, timesteps: Tensor, **extra: Any) -> Tensor:
-            with applied(family.denoiser, family.denoiser_name, self._active):
+            with hooked(self._hooks):
                 return denoise(sample, timesteps, **extra)
 
         return adapted

@@ -6,8 +6,7 @@ low-rank product to the rows that requested it, and to no other.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from runnables.extensions.hooks import hooked
+from runnables.extensions.hooks import Hook
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,23 +95,21 @@ def _weights(values: Sequence[float], device: torch.device) -> Tensor:
     return torch.tensor(values, dtype=torch.float32, device=device)
 
 
-@contextmanager
-def applied(module: nn.Module, component: str, active: Sequence[Use]) -> Iterator[None]:
-    """Let calls of `module` run each row with its LoRAs while the context is open."""
+def adapting(module: nn.Module, component: str, active: Sequence[Use]) -> list[Hook]:
+    """Return the hooks that run each row of calls of `module` with its LoRAs.
+
+    A model has thousands of layers: what serves many calls looks them up once.
+    """
     work: dict[str, list[tuple[Use, Factors]]] = {}
     for use in active:
         for path, factors in use.lora.parts.get(component, {}).items():
             work.setdefault(path, []).append((use, factors))
-    if not work:
-        yield
-        return
-    layers = dict(module.named_modules())
-    hooks = []
+    layers = dict(module.named_modules()) if work else {}
+    hooks: list[Hook] = []
     for path, parts in work.items():
         layer, columns = _site(layers, path)
         hooks.append((layer, partial(_add, layers[path], columns, parts)))
-    with hooked(hooks):
-        yield
+    return hooks
 
 
 def _add(

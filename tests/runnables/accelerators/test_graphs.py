@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -92,6 +93,45 @@ def test_one_over_the_budget_is_not_captured_again() -> None:
         assert torch.equal(output, Model(0).denoise(*given))
     assert len(graphs) == 0
     assert model.calls == 3
+
+
+def test_calls_whose_shapes_depend_on_the_prompts_run_without_a_graph() -> None:
+    """Z-Image's do; the graphs of other models stay."""
+
+    class Cutting(Model):
+        def denoise(self, sample: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:  # type: ignore[override]
+            texts = zip(conditioning.hidden_states, conditioning.tokens, strict=True)
+            means = [row[:tokens].mean() for row, tokens in texts]
+            return super().denoise(sample, timesteps, conditioning) + torch.stack(means).sum()
+
+    graphs, other, model = Graphs(Recorded, 1000), Model(1), Cutting(2)
+    graphs.denoise(other, *arguments(2))  # type: ignore[arg-type]
+    for tokens in ((3, 5), (7, 2)):
+        sample, timesteps, text = arguments(2)
+        given = sample, timesteps, replace(text, tokens=tokens)
+        output = graphs.denoise(model, *given)  # type: ignore[arg-type]
+        assert torch.equal(output, Cutting(0).denoise(*given))
+    graphs.denoise(other, *arguments(2))  # type: ignore[arg-type]
+    assert (len(graphs), other.calls, model.calls) == (1, 1, 2)
+
+
+def test_a_failed_capture_leaves_the_other_graphs_but_where_memory_ran_out() -> None:
+    error: Exception | None = None
+
+    def capture(call: DenoiserCall, inputs: Inputs) -> Recorded:
+        if error:
+            raise error
+        return Recorded(call, inputs)
+
+    graphs, model, other = Graphs(capture, 1000), Model(1), Model(2)
+    graphs.denoise(model, *arguments(2))  # type: ignore[arg-type]
+    error = RuntimeError("not permitted in a capture")
+    for _ in range(2):
+        graphs.denoise(other, *arguments(2))  # type: ignore[arg-type]
+    assert (len(graphs), other.calls) == (1, 2)
+    error = torch.OutOfMemoryError("full")
+    graphs.denoise(other, *arguments(4))  # type: ignore[arg-type]
+    assert (len(graphs), other.calls) == (0, 3), "the call needs the room"
 
 
 @pytest.mark.parametrize("error", [torch.cuda.OutOfMemoryError("full"), RuntimeError("illegal")])

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -23,15 +23,82 @@ from runnables.engine.batch import Batch
 from runnables.engine.denoise import Denoise, plan
 from runnables.engine.loaded_model import LoadedModel
 from runnables.engine.prepare import Preparer
-from runnables.engine.row import Row
-from runnables.parameters import Inpaint, Parameters, TextToImage
+from runnables.engine.row import Row, Stage
+from runnables.extensions.controlnet.base import ControlNet
+from runnables.extensions.controlnet.residuals import Control
+from runnables.extensions.lora.extension import Loaded
+from runnables.extensions.lora.layers import Factors, Lora
+from runnables.families import latents
+from runnables.families.base import Conditioning
+from runnables.families.latent_diffusion import LatentDiffusion
+from runnables.parameters import (
+    ControlNetUse,
+    Inpaint,
+    LoraUse,
+    Parameters,
+    SkipLayerGuidance,
+    TextToImage,
+)
 from runnables.runnable import StableDiffusionRunnable
 from runnables.settings import Settings
 from runnables.ticket import Inputs, Ticket
+from tests import tiny
 from tests.insides import engine_of, model_of
+from tests.runnables.extensions import test_flux, test_lora, test_stable_diffusion_3
 
 Start = Callable[..., StableDiffusionRunnable]
 Tiny = Callable[[str], Path]
+Folders = Callable[[str], dict[str, str]]
+KINDS = ("sd1", "sdxl", "sd3", "flux-dev", "z-image")
+LORA, NET = {"loras": (LoraUse(name="ink"),)}, {"controlnets": (ControlNetUse(name="one"),)}
+SKIP = {"skip_layer_guidance": SkipLayerGuidance(layers=(0,), start=0.0, stop=1.0)}
+#: what acts, by kind
+EXTENDED: list[tuple[str, dict[str, Any]]] = [
+    ("sd1", LORA),
+    ("sd1", NET),
+    ("sdxl", LORA | NET),
+    ("sd3", LORA | NET),
+    ("sd3", SKIP),
+    ("flux-dev", LORA | NET),
+]
+EVERY: list[tuple[str, dict[str, Any]]] = [*((kind, {}) for kind in KINDS), *EXTENDED]
+
+
+def named(value: object) -> str | None:
+    return " and ".join(value) or "plain" if isinstance(value, dict) else None
+
+
+@pytest.fixture(scope="module")
+def folders(tiny_model: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Folders:
+    """folders(kind) has the settings of a model with the LoRA "ink" and the ControlNet "one"."""
+    root = tmp_path_factory.mktemp("extensions")
+
+    def settings(kind: str) -> dict[str, str]:
+        loras, nets = root / kind / "loras", root / kind / "nets"
+        if not loras.exists():
+            model = tiny_model(kind)
+            loras.mkdir(parents=True)
+            if kind == "flux-dev":
+                test_flux.write_diffusers(loras, "ink", model, 1)
+                tiny.build_flux_controlnet(nets / "one", model)
+            elif kind == "sd3":
+                test_stable_diffusion_3.write(loras, "ink", model)
+                tiny.build_sd3_controlnet(nets / "one", model)
+            else:
+                test_lora.write(loras, "ink", model)
+                tiny.build_controlnet(nets / "one", model)
+        return {"lora_dir": str(loras), "controlnet_dir": str(nets)}
+
+    return settings
+
+
+def common(kind: str) -> dict[str, Any]:
+    """Return the parameters of every request to a model of this kind."""
+    unet = {"scheduler": "euler_a", "guidance_rescale": 0.5} if kind in ("sd1", "sdxl") else {}
+    size = {"height": 64, "width": 64}
+    scale = 0.0 if kind == "z-image" else 5.0
+    return {"prompt": "x", "seed": 3, "guidance_scale": scale, **size, **unet}
+
 
 #: methods that bring a value of a tensor to Python
 READS = ("item", "tolist", "cpu", "numpy", "nonzero", "__array__")
@@ -87,11 +154,17 @@ def test_reads_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
             assert reads.count > before
 
 
-@pytest.mark.parametrize("kind", ["sd1", "sdxl", "sd3"])
-def test_fifty_steps_read_nothing(start: Start, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("kind", "acting"), EVERY, ids=named)
+def test_fifty_steps_read_nothing(
+    start: Start,
+    folders: Folders,
+    photo: Image.Image,
+    kind: str,
+    acting: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The engine's own thread reads no tensor from the first step to the last but one."""
-    runnable = start(kind)
-    ancestral = {} if kind == "sd3" else {"scheduler": "euler_a", "guidance_rescale": 0.5}
+    runnable = start(kind, **(folders(kind) if acting else {}))
     counts: list[int] = []
     steps = engine_of(runnable)._steps
     original = steps.step
@@ -102,8 +175,9 @@ def test_fifty_steps_read_nothing(start: Start, kind: str, monkeypatch: pytest.M
         counts.append(reads.count)
 
     monkeypatch.setattr(steps, "step", step)
-    parameters: dict[str, Any] = {"prompt": "x", "seed": 3, "guidance_scale": 5.0, **ancestral}
-    runnable.txt2img(TextToImage(num_inference_steps=50, **parameters))
+    parameters = TextToImage(num_inference_steps=50, **common(kind), **acting)
+    controls = (photo,) * len(parameters.controlnets)
+    runnable.submit(parameters, Inputs(controls=controls)).future.result(600)
     assert counts[:49] == [0] * 49, "the last one decodes the image"
 
 
@@ -152,56 +226,64 @@ def _rows(model: LoadedModel, requests: list[tuple[Parameters, Inputs]]) -> list
     return rows
 
 
-def _moved(value: Any) -> Any:
-    if isinstance(value, Tensor):
+#: what a row is made of
+HOLDERS = (Row, latents.Start, Stage, Conditioning, Control, ControlNet, Loaded, Lora, Factors)
+
+
+def _moved(value: Any, family: Any) -> Any:
+    """Return a value, or all that it holds, on the meta device, where `family` is."""
+    if isinstance(value, LatentDiffusion):
+        return family
+    if isinstance(value, Tensor | nn.Module):
         return value.to("meta")
-    return {key: _moved(one) for key, one in value.items()} if isinstance(value, dict) else value
+    if isinstance(value, tuple | list):
+        return type(value)(_moved(one, family) for one in value)
+    if isinstance(value, dict):
+        return {key: _moved(one, family) for key, one in value.items()}
+    if isinstance(value, HOLDERS):
+        for name, one in vars(value).items():
+            object.__setattr__(value, name, _moved(one, family))
+    return value
 
 
-def _move(part: Any) -> None:
-    for name, value in vars(part).items():
-        object.__setattr__(part, name, _moved(value))
-
-
-def _to_meta(row: Row, family: Any) -> Row:
-    """Move all that a row holds to the meta device, where its model is."""
-    _move(row)
-    _move(row.start)
-    for stage in row._stages:
-        object.__setattr__(stage, "family", family)
-        for conditioning in filter(None, (stage.positive, stage.negative)):
-            _move(conditioning)
-    return row
-
-
-@pytest.mark.parametrize("kind", ["sd1", "sdxl", "sd3"])
-def test_steps_copy_nothing_to_the_device(start: Start, tiny_model: Tiny, kind: str) -> None:
+@pytest.mark.parametrize(("kind", "acting"), EVERY, ids=named)
+def test_steps_copy_nothing_to_the_device(
+    start: Start,
+    tiny_model: Tiny,
+    folders: Folders,
+    photo: Image.Image,
+    mask: Image.Image,
+    kind: str,
+    acting: dict[str, Any],
+) -> None:
     """Mixed rows step on a device that is not the CPU, with the real denoiser."""
-    ancestral = {} if kind == "sd3" else {"scheduler": "euler_a", "guidance_rescale": 0.5}
-    common: dict[str, Any] = {"prompt": "x", "num_inference_steps": 6, "seed": 1}
-    picture, mask = Image.new("RGB", (64, 64)), Image.new("L", (64, 64), 255)
+    given = common(kind) | {"num_inference_steps": 8}
+    controls = (photo,) * len(acting.get("controlnets", ()))
     requests: list[tuple[Parameters, Inputs]] = [
-        (TextToImage(**common, **ancestral), Inputs()),
-        (TextToImage(**common, guidance_scale=1.0), Inputs()),
-        (Inpaint(**common, strength=0.99), Inputs(picture, mask)),
+        (TextToImage(**given, **acting), Inputs(controls=controls)),
+        (TextToImage(**given | {"guidance_scale": 1.0}), Inputs()),
+        (Inpaint(**given, strength=0.99), Inputs(photo, mask)),
     ]
     if kind == "sd1":
-        requests.append((TextToImage(**common, deep_cache_interval=3), Inputs()))
+        requests.append((TextToImage(**given, deep_cache_interval=3), Inputs()))
     accelerator = Meta()
     family = family_of(load(str(tiny_model(kind)), dtype=torch.float32), accelerator)
     for module in family.checkpoint.modules:
         module.to("meta")
+    model = model_of(start(kind, **(folders(kind) if acting else {})))
     with torch.inference_mode():
-        rows = _rows(model_of(start(kind)), requests)
-        rows = [_to_meta(row, family) for row in rows]
+        rows = [_moved(row, family) for row in _rows(model, requests)]
         for row in rows:
-            for extension, _ in row.stage.active:
-                extension.family = family
+            row.step = 1  # layers are skipped from the second step on
+            row.kept.clear()
+        for extension in model.extensions:
+            extension.family = family
+        Batch(rows, accelerator).step()  # some modules make what they keep at their first call
         batch = Batch(rows, accelerator)
         with NoNumbers(), OneDevice():
             for _ in range(4):
                 batch.step()
-    assert all(row.step == 4 for row in rows)
+    assert all(row.step == 6 for row in rows)
 
 
 def test_the_mode_sees_copies() -> None:

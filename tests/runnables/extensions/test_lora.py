@@ -122,6 +122,26 @@ def test_mixed_loras_in_one_batch_equal_diffusers(
     assert difference(runnable.txt2img(every[0]).images[0].image, plain) <= 2
 
 
+def test_layers_are_looked_up_once_for_a_batch(
+    start: Start, tiny_model: TinyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model has thousands of layers, and a step must not wait for Python to walk them."""
+    write(tmp_path, "ink", tiny_model("sd1"))
+    runnable = start("sd1", lora_dir=str(tmp_path))
+    ticket = runnable.submit(wanted(("ink", 1.0)))  # reading the file walks them, too
+    ticket.future.result(timeout=300)
+    walks, unet = list[int](), base_of(runnable).unet
+    walk = unet.named_modules
+
+    def counted(*given: Any, **options: Any) -> Any:
+        walks.append(1)
+        return walk(*given, **options)
+
+    monkeypatch.setattr(unet, "named_modules", counted)
+    runnable.txt2img(wanted(("ink", 1.0), num_inference_steps=8))
+    assert len(walks) == 1
+
+
 def test_fused_attention_is_adapted_the_same(
     start: Start, tiny_model: TinyModel, tmp_path: Path
 ) -> None:
