@@ -18,8 +18,11 @@ cat > /usr/local/sbin/stable-diffusion-prepare <<'PREPARE'
 set -euo pipefail
 export AWS_DEFAULT_REGION=us-east-1
 install -m 0600 /etc/stable-diffusion/env /etc/stable-diffusion/env.run
-printf 'SD_API_KEYS=%s\n' "$(aws ssm get-parameter --with-decryption --name '/stable-diffusion/api-keys' \
-  --query Parameter.Value --output text)" >> /etc/stable-diffusion/env.run
+# `set -e` sees a failure here, not in printf's argument; without keys the service is open to everybody
+keys=$(aws ssm get-parameter --with-decryption --name '/stable-diffusion/api-keys' \
+  --query Parameter.Value --output text)
+[ -n "$keys" ]
+printf 'SD_API_KEYS=%s\n' "$keys" >> /etc/stable-diffusion/env.run
 aws s3 sync --only-show-errors --delete 's3://my-models/stable-diffusion-xl/' /opt/stable-diffusion/models/current/
 aws ecr get-login-password | docker login --username AWS --password-stdin '123456789012.dkr.ecr.us-east-1.amazonaws.com'
 docker image inspect '123456789012.dkr.ecr.us-east-1.amazonaws.com/sd-public:check' > /dev/null 2>&1 || docker pull --quiet '123456789012.dkr.ecr.us-east-1.amazonaws.com/sd-public:check'
