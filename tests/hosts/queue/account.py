@@ -1,7 +1,7 @@
-"""An account that authorizes every call: the Terraform module applied on moto, and its roles taken.
+"""An account of a stand-in with the Terraform module applied, and its roles taken.
 
-moto authorizes by action and resource for S3 and SQS, by action alone for SNS, whose resources are
-compared here.
+moto authorizes every call: by action and resource for S3 and SQS, by action alone for SNS, whose
+resources are compared here. ministack keeps policies and lets every call through.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Credentials = tuple[str, str, str]
 
 @dataclass
 class Account:
-    """A stand-in with the module applied, that authorizes every call.
+    """A stand-in with the module applied; moto authorizes every call.
 
     Attributes:
         admin: may do everything.
@@ -81,23 +81,29 @@ class Account:
 
 
 @contextmanager
-def applied(module: tuple[Path, Callable[..., str]], given: Mapping[str, Any]) -> Iterator[Account]:
-    """Apply the module with these variables on a moto of its own."""
+def applied(
+    module: tuple[Path, Callable[..., str]], given: Mapping[str, Any], kind: str = "moto"
+) -> Iterator[Account]:
+    """Apply the module with these variables on a stand-in of its own."""
     folder, run = module
     shutil.copy(folder / "stand_in" / "moto_override.tf", folder)
     (folder / "front.zip").write_bytes(b"")
     variables = {**given, "front_package": "front.zip"}
     (folder / "terraform.tfvars.json").write_text(json.dumps(variables))
-    with stand_in.serve("moto", folder / "log") as endpoint:
+    with stand_in.serve(kind, folder / "log") as endpoint:
         aws = stand_in.environment(endpoint)
         targets = [f"-target={one}" for one in TARGETS]
         run("apply", "-auto-approve", "-input=false", "-no-color", *targets, **aws)
         outputs = {k: v["value"] for k, v in json.loads(run("output", "-json", **aws)).items()}
-        yield _authorized(endpoint, outputs, given["runtimes"])
+        account = _account(endpoint, outputs, given["runtimes"])
+        if kind == "moto":  # from here on every call needs the right of whoever makes it
+            switch = f"{endpoint}/moto-api/reset-auth", b"0", {"content-type": "text/plain"}
+            urllib.request.urlopen(urllib.request.Request(*switch)).close()
+        yield account
 
 
-def _authorized(endpoint: str, outputs: dict[str, Any], runtimes: Mapping[str, str]) -> Account:
-    """From here on every call needs the right of whoever makes it."""
+def _account(endpoint: str, outputs: dict[str, Any], runtimes: Mapping[str, str]) -> Account:
+    """Credentials of an administrator and of the module's two roles."""
     free = session(endpoint, "local", "local")
     iam = free.client("iam")
     iam.create_user(UserName="admin")
@@ -110,8 +116,6 @@ def _authorized(endpoint: str, outputs: dict[str, Any], runtimes: Mapping[str, s
         arn = iam.get_role(RoleName=name)["Role"]["Arn"]
         own = free.client("sts").assume_role(RoleArn=arn, RoleSessionName=role)["Credentials"]
         roles[role] = own["AccessKeyId"], own["SecretAccessKey"], own["SessionToken"]
-    switch = f"{endpoint}/moto-api/reset-auth", b"0", {"content-type": "text/plain"}
-    urllib.request.urlopen(urllib.request.Request(*switch)).close()
     admin = session(endpoint, key["AccessKeyId"], key["SecretAccessKey"])
     return Account(endpoint, admin, roles, outputs, runtimes)
 
