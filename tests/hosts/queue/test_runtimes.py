@@ -1,4 +1,4 @@
-"""Many runtimes and two tiers, on moto (which authorizes every call) and ministack; nothing is lost.
+"""Many runtimes and two tiers, on moto (which authorizes every call) and ministack: none is lost.
 
 The Terraform module is applied with its policies. One of the runtimes is dynamic: its worker loads
 the models that tasks name, more than its memory holds. Workers are killed and stopped meanwhile.
