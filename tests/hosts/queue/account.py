@@ -1,7 +1,7 @@
 """An account of a stand-in with the Terraform module applied, and its roles taken.
 
-moto authorizes every call: by action and resource for S3 and SQS, by action alone for SNS, whose
-resources are compared here. ministack keeps policies and lets every call through.
+moto authorizes every call: by action and resource for S3 and SQS, by action alone for SNS and
+CloudWatch; SNS' resources are compared here. ministack keeps policies and lets every call through.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def _account(endpoint: str, outputs: dict[str, Any], runtimes: Mapping[str, str]
     roles = {}
     for role in ("front", "worker"):
         name = f"stable-diffusion-{stand_in.REGION}-{role}"
-        _open_sns(iam, name, role)
+        _as_moto_names(iam, name, role)
         arn = iam.get_role(RoleName=name)["Role"]["Arn"]
         own = free.client("sts").assume_role(RoleArn=arn, RoleSessionName=role)["Credentials"]
         roles[role] = own["AccessKeyId"], own["SecretAccessKey"], own["SessionToken"]
@@ -128,10 +128,23 @@ def session(endpoint: str, *credentials: str) -> boto3.Session:
     return made
 
 
-def _open_sns(iam: Any, role: str, policy: str) -> None:
-    """moto does not know which topic a call is about: publishing is by action alone."""
+def _as_moto_names(iam: Any, role: str, policy: str) -> None:
+    """Add what moto asks for by another name, from what the policy allows.
+
+    It does not know which topic a call is about, so that publishing is by action alone; and it
+    calls the actions of CloudWatch after its endpoint, monitoring.
+    """
     document = iam.get_role_policy(RoleName=role, PolicyName=policy)["PolicyDocument"]
-    (publish,) = [one for one in document["Statement"] if "sns:Publish" in str(one["Action"])]
+    statements = {action: one for one in document["Statement"] for action in _actions(one)}
+    publish = statements["sns:Publish"]
     assert publish["Resource"].endswith("-tasks" if policy == "front" else "-results")
-    anywhere = {**document, "Statement": [{**publish, "Resource": "*"}]}
-    iam.put_role_policy(RoleName=role, PolicyName="sns", PolicyDocument=json.dumps(anywhere))
+    added = [{**publish, "Resource": "*"}]
+    if "cloudwatch:PutMetricData" in statements:
+        added.append({"Effect": "Allow", "Action": "monitoring:PutMetricData", "Resource": "*"})
+    document = {**document, "Statement": added}
+    iam.put_role_policy(RoleName=role, PolicyName="moto", PolicyDocument=json.dumps(document))
+
+
+def _actions(statement: dict[str, Any]) -> list[str]:
+    action = statement["Action"]
+    return [action] if isinstance(action, str) else action
