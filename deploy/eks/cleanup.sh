@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Removes what install.sh made, in the order in which nothing is left behind: first what controllers
 # made in AWS, by asking them while they run, then them, then the cluster.
+# What a loop goes over is assigned first: `set -e` does not see that `for one in $(...)` failed.
 set -euo pipefail
 
 usage() {
@@ -95,12 +96,13 @@ stop_controllers() {
 
 # Network interfaces that the CNI made for pods, and that nobody deleted when their node ended.
 sweep_interfaces() {
-  local vpc interface
+  local vpc interface interfaces
   vpc=$(terraform -chdir="$folder" output -raw vpc_id 2>/dev/null) || return 0
-  for interface in $(aws ec2 describe-network-interfaces --output text \
+  interfaces=$(aws ec2 describe-network-interfaces --output text \
     --filters "Name=vpc-id,Values=$vpc" Name=status,Values=available \
     Name=tag-key,Values=node.k8s.amazonaws.com/instance_id \
-    --query 'NetworkInterfaces[].NetworkInterfaceId'); do
+    --query 'NetworkInterfaces[].NetworkInterfaceId')
+  for interface in $interfaces; do
     say "    network interface $interface"
     aws ec2 delete-network-interface --network-interface-id "$interface"
   done
@@ -115,7 +117,7 @@ destroy() {
 }
 
 sweep_nodes() {
-  local left template profile role=$name-$region-karpenter-node
+  local left template templates profile role=$name-$region-karpenter-node
   left=$(aws ec2 describe-instances --filters \
     "Name=tag:kubernetes.io/cluster/$name,Values=owned" Name=tag-key,Values=karpenter.sh/nodepool \
     Name=instance-state-name,Values=pending,running,stopping,stopped \
@@ -127,9 +129,10 @@ sweep_nodes() {
     # shellcheck disable=SC2086
     aws ec2 wait instance-terminated --instance-ids $left
   fi
-  for template in $(aws ec2 describe-launch-templates --output text \
+  templates=$(aws ec2 describe-launch-templates --output text \
     --filters "Name=tag:karpenter.k8s.aws/cluster,Values=$name" \
-    --query 'LaunchTemplates[].LaunchTemplateId'); do
+    --query 'LaunchTemplates[].LaunchTemplateId')
+  for template in $templates; do
     say "    launch template $template"
     aws ec2 delete-launch-template --launch-template-id "$template" >/dev/null
   done
@@ -142,13 +145,15 @@ sweep_nodes() {
 }
 
 sweep_balancers() {
-  local arn
-  for arn in $(tagged loadbalancer); do
+  local arn arns
+  arns=$(tagged loadbalancer)
+  for arn in $arns; do
     say "    load balancer $arn"
     aws elbv2 delete-load-balancer --load-balancer-arn "$arn"
     aws elbv2 wait load-balancers-deleted --load-balancer-arns "$arn"
   done
-  for arn in $(tagged targetgroup); do
+  arns=$(tagged targetgroup)
+  for arn in $arns; do
     say "    target group $arn"
     aws elbv2 delete-target-group --target-group-arn "$arn"
   done
@@ -156,14 +161,17 @@ sweep_balancers() {
 
 # The nodes' group lets these in by rules that name them, which must go first.
 sweep_groups() {
-  local group other rule
-  for group in $(aws ec2 describe-security-groups --output text \
-    --filters "Name=tag:elbv2.k8s.aws/cluster,Values=$name" --query 'SecurityGroups[].GroupId'); do
-    for other in $(aws ec2 describe-security-groups --output text \
-      --filters "Name=ip-permission.group-id,Values=$group" --query 'SecurityGroups[].GroupId'); do
-      for rule in $(aws ec2 describe-security-group-rules --output text \
+  local group groups other others rule rules
+  groups=$(aws ec2 describe-security-groups --output text \
+    --filters "Name=tag:elbv2.k8s.aws/cluster,Values=$name" --query 'SecurityGroups[].GroupId')
+  for group in $groups; do
+    others=$(aws ec2 describe-security-groups --output text \
+      --filters "Name=ip-permission.group-id,Values=$group" --query 'SecurityGroups[].GroupId')
+    for other in $others; do
+      rules=$(aws ec2 describe-security-group-rules --output text \
         --filters "Name=group-id,Values=$other" --query \
-        "SecurityGroupRules[?ReferencedGroupInfo.GroupId=='$group'].SecurityGroupRuleId"); do
+        "SecurityGroupRules[?ReferencedGroupInfo.GroupId=='$group'].SecurityGroupRuleId")
+      for rule in $rules; do
         aws ec2 revoke-security-group-ingress --group-id "$other" \
           --security-group-rule-ids "$rule" >/dev/null
       done
@@ -224,7 +232,8 @@ fi
 
 begin "Controllers"
 if $cluster; then
-  for release in $(controllers); do
+  releases=$(controllers)
+  for release in $releases; do
     run helm uninstall "${release#*/}" --namespace "${release%/*}" --ignore-not-found --wait
   done
 else
@@ -253,9 +262,10 @@ if ! $keep_images; then
   if $dry_run; then
     run aws ec2 delete-snapshot --snapshot-id EACH-OF-THE-IMAGE
   else
-    for snapshot in $(aws ec2 describe-snapshots --owner-ids self --output text \
+    snapshots=$(aws ec2 describe-snapshots --owner-ids self --output text \
       --filters "Name=tag:deployment,Values=$name" Name=tag:purpose,Values=image-snapshot \
-      --query 'Snapshots[].SnapshotId'); do
+      --query 'Snapshots[].SnapshotId')
+    for snapshot in $snapshots; do
       say "    snapshot $snapshot"
       aws ec2 delete-snapshot --snapshot-id "$snapshot"
     done

@@ -85,7 +85,7 @@ installed() { helm list --all-namespaces --selector "deployment=$name" --short |
 # what carries the deployment's label: another release of the same name is its owner's.
 controllers() {
   local one mine=
-  if $existing && ! $dry_run; then mine=$(installed); fi
+  if $existing && ! $dry_run; then mine=$(installed) || return; fi
   for one in kube-system/neuron kube-system/karpenter kube-system/karpenter-crd \
     kube-system/aws-load-balancer-controller keda/keda kuberay-operator/kuberay-operator; do
     if [ -n "$mine" ]; then

@@ -305,10 +305,12 @@ for service in $services; do
     else
       kubectl create namespace "$namespace" --dry-run=client -o yaml \
         | kubectl apply --server-side -f -
-      # through pipes: the keys are on no command line and in no file
-      aws ssm get-parameter --name "$api_keys_parameter" --with-decryption \
-        --query Parameter.Value --output text | tr -d '\n' \
-        | kubectl create secret generic api-keys --namespace "$namespace" \
+      # An empty Secret would open the service to everybody. printf is the shell's own: the keys are on
+      # no command line and in no file.
+      keys=$(aws ssm get-parameter --name "$api_keys_parameter" --with-decryption \
+        --query Parameter.Value --output text) || keys=
+      [ -n "$keys" ] || fail "no keys can be read from the SSM parameter $api_keys_parameter"
+      printf '%s' "$keys" | kubectl create secret generic api-keys --namespace "$namespace" \
           --from-file=SD_API_KEYS=/dev/stdin --dry-run=client -o yaml \
         | kubectl apply --server-side -f -
     fi

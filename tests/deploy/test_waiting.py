@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
@@ -17,11 +18,32 @@ NAMED = {"target_group": "arn:of:the:group", "autoscaling_group": "group", "log_
 QUOTA = "You have requested more vCPU capacity than your current vCPU limit of 0 allows."
 
 
-def clients(health: list[str], states: list[str], failed: str = "") -> dict[str, Any]:
-    """AWS with instances in these states, and an activity that failed for a reason."""
+CONSOLE = """\
+[   30.1] cloud-init[1203]: Err:1 http://archive.ubuntu.com/ubuntu noble InRelease
+[   30.2] cloud-init[1203]: Temporary failure resolving 'archive.ubuntu.com'
+[   31.0] systemd[1]: Finished something.
+
+ip-10-0-0-1 login: """
+
+
+def clients(
+    health: list[str],
+    states: list[str],
+    failed: str = "",
+    activities: tuple[str, ...] = (),
+    streams: tuple[str, ...] = ("i-0",),
+    console: bool = True,
+) -> dict[str, Any]:
+    """AWS with instances in these states, and an activity that failed for a reason.
+
+    Args:
+        activities: the group's, the newest first; default: one.
+        streams: of the log group.
+        console: whether it may be read.
+    """
     made = {
         name: boto3.client(name, "us-east-1", aws_access_key_id="a", aws_secret_access_key="a")
-        for name in ("elbv2", "autoscaling", "logs")
+        for name in ("elbv2", "autoscaling", "logs", "ec2")
     }
     targets = [{"TargetHealth": {"State": state}} for state in health]
     instances = [
@@ -45,24 +67,39 @@ def clients(health: list[str], states: list[str], failed: str = "") -> dict[str,
         "CreatedTime": 0,
         "Instances": instances,
     }
-    activity = {
-        "ActivityId": "1",
-        "AutoScalingGroupName": "group",
-        "Cause": "a start",
-        "StartTime": 0,
-        "StatusCode": "Failed" if failed else "Successful",
-        "StatusMessage": failed or "-",
-    }
+    found = [
+        {
+            "ActivityId": "1",
+            "AutoScalingGroupName": "group",
+            "Cause": "a start",
+            "StartTime": 0,
+            "StatusCode": status,
+            "StatusMessage": failed or "-",
+        }
+        for status in activities or ("Failed" if failed else "Successful",)
+    ]
+    output = base64.b64encode(CONSOLE.encode()).decode()  # as EC2 sends it
     answers: list[tuple[str, str, dict[str, Any]]] = [
         ("elbv2", "describe_target_health", {"TargetHealthDescriptions": targets}),
-        ("autoscaling", "describe_scaling_activities", {"Activities": [activity]}),
+        ("autoscaling", "describe_scaling_activities", {"Activities": found}),
         ("autoscaling", "describe_auto_scaling_groups", {"AutoScalingGroups": [group]}),
-        ("logs", "describe_log_streams", {"logStreams": [{"logStreamName": "i-0"}]}),
+        (
+            "logs",
+            "describe_log_streams",
+            {"logStreams": [{"logStreamName": name} for name in streams]},
+        ),
         ("logs", "get_log_events", {"events": [{"message": "pulling the image\n"}]}),
+        *(
+            [("ec2", "get_console_output", {"InstanceId": "i-0", "Output": output})]
+            if console
+            else []
+        ),
     ]
     stubs = {name: Stubber(client) for name, client in made.items()}
     for name, call, answer in answers:
         stubs[name].add_response(call, answer)
+    if not console:
+        stubs["ec2"].add_client_error("get_console_output", "UnauthorizedOperation")
     for stub in stubs.values():
         stub.activate()
     return made
@@ -86,6 +123,28 @@ def test_what_the_group_is_doing_is_said(
     done, word = waiting.look(clients(health, states, failed), NAMED)
     assert not done
     assert all(one in word for one in words), word
+
+
+def test_a_start_under_way_hides_no_failure_before_it() -> None:
+    _, word = waiting.look(clients([], [], QUOTA, ("InProgress", "Failed", "Successful")), NAMED)
+    assert QUOTA in word
+    _, word = waiting.look(clients([], [], QUOTA, ("InProgress", "Successful", "Failed")), NAMED)
+    assert QUOTA not in word, "it has been made good since"
+
+
+def test_an_instance_that_wrote_nothing_has_a_console() -> None:
+    """Without a way to AWS, or before its programs are there, nothing is in the log group."""
+    aws = clients(["initial"], ["Pending"], streams=())
+    _, word = waiting.look(aws, NAMED)
+    assert word.endswith("the boot ends with: Temporary failure resolving 'archive.ubuntu.com'")
+
+
+def test_without_a_right_to_the_console_it_goes_on() -> None:
+    aws = clients(["initial"], ["Pending"], streams=(), console=False)
+    assert waiting.look(aws, NAMED) == (
+        False,
+        "instances: 1 Pending; behind the balancer: 1 initial",
+    )
 
 
 def refreshes(*statuses: str) -> Any:

@@ -116,6 +116,16 @@ data "aws_iam_policy_document" "worker" {
     actions   = ["s3:ListBucket"]
     resources = concat([aws_s3_bucket.results.arn], [for arn in local.input_arns : trimsuffix(arn, "/*")])
   }
+  statement {
+    sid       = "Figures" # CloudWatch knows no resources
+    actions   = ["cloudwatch:PutMetricData"]
+    resources = ["*"]
+    condition {
+      test     = "StringEquals"
+      variable = "cloudwatch:namespace"
+      values   = ["StableDiffusion"]
+    }
+  }
 }
 
 data "aws_iam_policy_document" "keda" {

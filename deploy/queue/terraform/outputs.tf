@@ -39,6 +39,7 @@ output "workers" {
       WORKER_INPUT_BUCKETS   = join(",", var.input_buckets)
       WORKER_VISIBILITY_S    = tostring(var.visibility_s)
       WORKER_DYNAMIC         = tostring(runtime == "dynamic")
+      WORKER_CLOUDWATCH      = "${var.name}/${runtime}"
       AWS_REGION             = var.region
     }
   }

@@ -68,6 +68,11 @@ class WorkerSettings(EnvironmentSettings):
     pod_cost: bool = Field(
         False, description="Mark this pod do-not-disrupt while it works (needs the RBAC of overlay)"
     )
+    cloudwatch: str = Field(
+        "",
+        pattern="^([^/]+/[^/]+)?$",
+        description="DEPLOYMENT/RUNTIME: tell CloudWatch figures under these names, every minute",
+    )
     name: str = Field(default_factory=socket.gethostname, description="This worker in manifests")
 
     @property

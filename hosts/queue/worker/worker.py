@@ -13,6 +13,7 @@ from api.http import tracing
 from hosts.host import begin
 from hosts.queue.worker import health, spot
 from hosts.queue.worker.announce import Announcer
+from hosts.queue.worker.figures import Figures
 from hosts.queue.worker.inputs import Reader
 from hosts.queue.worker.lifecycle import Lifecycle
 from hosts.queue.worker.metrics import Metrics
@@ -73,10 +74,16 @@ class Worker:
         limit = settings.in_flight or runnable.capacity
         self._receiver = receiver = self._make_receiver(limit)
         receiver.start()
+        figures = None
+        if settings.cloudwatch:
+            figures = Figures(boto3.client("cloudwatch"), settings.cloudwatch)
+            figures.watch(self._stop)
         logger.info("ready: %s, up to %d tasks at once", runnable.describe()["name"], limit)
         self._stop.wait()
         logger.info("stopping: %d tasks in flight", len(receiver.in_flight))
         receiver.stop(settings.grace_s)
+        if figures:
+            figures.send()  # what was generated since the last minute
         self.runnable.close()
         tracing.flush()
         logger.info("stopped")

@@ -28,6 +28,7 @@ case "$*" in
   *"get pods"*keda-operator*) echo "$KEDA_ENV";;
   list*--selector*) echo "$RELEASES";;
   "apigateway get-account"*) echo "$GATEWAY_ROLE";;
+  "ssm get-parameter"*) echo "$API_KEYS";;
 esac
 echo "$(basename "$0") $*" >>"$CALLS"
 case "$FAIL_ON" in ?*) case "$(basename "$0") $*" in $FAIL_ON*) exit 1;; esac;; esac
@@ -82,6 +83,7 @@ def desk(tmp_path: Path, tools: Path) -> Desk:
         "ADDON": "None",
         "LOG_GROUP": "",
         "KEDA_ENV": "",
+        "API_KEYS": "one,two",
         "CLUSTER": "status ACTIVE\\nvpc vpc-0123456789abcdef0\\nmode API\\n",
         "BENTOCTL_HOME": str(tmp_path / "home"),
     }
@@ -129,6 +131,28 @@ def test_install_in_order_and_again(desk: Desk) -> None:
     again = desk.run("install.sh", "--yes")
     assert again.returncode == 0, again.stderr
     assert sorted(desk.calls()) == sorted(first)
+
+
+def test_the_keys_go_from_the_parameter_into_the_secret(desk: Desk) -> None:
+    kubectl = Path(desk.env["PATH"].split(":")[0]) / "kubectl"
+    keep = 'case "$*" in *"secret generic"*) cat >"$CALLS.keys";; esac\n'
+    kubectl.write_text(RECORDER.replace("#!/bin/sh\n", "#!/bin/sh\n" + keep))
+    assert desk.run("install.sh", "--yes").returncode == 0
+    assert Path(desk.env["CALLS"] + ".keys").read_text() == "one,two"
+
+
+@pytest.mark.parametrize(("fails", "keys"), [("aws ssm", "one"), ("", "")])
+def test_keys_that_cannot_be_read_leave_the_secret_as_it_is(
+    desk: Desk, fails: str, keys: str
+) -> None:
+    """An empty Secret would open the service to everybody, from the next start of a pod on."""
+    done = desk.run("install.sh", "--yes", FAIL_ON=fails, API_KEYS=keys)
+    assert done.returncode == 1
+    assert "no keys can be read from the SSM parameter /stable-diffusion/api-keys" in done.stderr
+    calls = desk.calls()
+    assert not [
+        call for call in calls if "create secret" in call or "apply --server-side -k" in call
+    ]
 
 
 def test_a_queue_has_no_balancer(desk: Desk) -> None:
@@ -379,6 +403,29 @@ def test_cleanup_takes_only_its_own_from_an_existing_cluster(desk: Desk) -> None
     assert uninstalled == ["keda"], "others of these names are their owner's"
     gone = desk.run("cleanup.sh", "--yes", "--keep-images", FAIL_ON="aws eks update-kubeconfig")
     assert gone.returncode == 1 and "does not answer" in gone.stderr
+    assert not [call for call in desk.calls() if call.startswith("terraform destroy")]
+
+
+@pytest.mark.parametrize(
+    "looks",
+    [
+        "aws ec2 describe-launch-templates",
+        "aws resourcegroupstaggingapi get-resources",
+        "aws ec2 describe-security-groups",
+        "aws ec2 describe-snapshots",
+    ],
+)
+def test_cleanup_stops_where_it_cannot_look(desk: Desk, looks: str) -> None:
+    """What is not seen would stay, and cost, once the cluster is gone."""
+    done = desk.run("cleanup.sh", "--yes", FAIL_ON=looks)
+    assert done.returncode != 0
+    assert "AWS: cluster, network, rights" not in done.stdout, "that step deletes them"
+
+
+def test_cleanup_stops_where_it_does_not_know_its_releases(desk: Desk) -> None:
+    into_a_cluster(desk)
+    done = desk.run("cleanup.sh", "--yes", "--keep-images", FAIL_ON="helm list")
+    assert done.returncode != 0
     assert not [call for call in desk.calls() if call.startswith("terraform destroy")]
 
 

@@ -17,13 +17,44 @@ cat > /usr/local/sbin/stable-diffusion-prepare <<'PREPARE'
 # Before every start: what may have changed since the last one.
 set -euo pipefail
 export AWS_DEFAULT_REGION=us-east-1
+log=/run/stable-diffusion-prepare.log
+stream=boot/$(hostname)
+exec 3>&1 > >(tee "$log") 2>&1
+tee=$!
+
+# tell TEXT: into the deployment's log group, of which `bentoctl apply` shows the end while it waits.
+tell() {
+  echo "$1"
+  timeout 20 aws logs create-log-stream --log-group-name '/stable-diffusion/sd-public' \
+    --log-stream-name "$stream" > /dev/null 2>&1 || true # it may be there
+  timeout 20 aws logs put-log-events --log-group-name '/stable-diffusion/sd-public' --log-stream-name "$stream" \
+    --log-events "timestamp=$(date +%s%3N),message='${1//[^[:alnum:] .:\/_-]/ }'" > /dev/null 2>&1 || true
+}
+
+ended() {
+  local status=$?
+  exec >&3 2>&1
+  wait "$tee"
+  [ "$status" = 0 ] || tell "failed with status $status: $(tail -n 3 "$log")"
+}
+trap ended EXIT
+
 install -m 0600 /etc/stable-diffusion/env /etc/stable-diffusion/env.run
-printf 'SD_API_KEYS=%s\n' "$(aws ssm get-parameter --with-decryption --name '/stable-diffusion/api-keys' \
-  --query Parameter.Value --output text)" >> /etc/stable-diffusion/env.run
+tell "reading the API keys"
+# `set -e` sees a failure here, not in printf's argument; without keys the service is open to everybody
+keys=$(aws ssm get-parameter --with-decryption --name '/stable-diffusion/api-keys' \
+  --query Parameter.Value --output text)
+[ -n "$keys" ]
+printf 'SD_API_KEYS=%s\n' "$keys" >> /etc/stable-diffusion/env.run
+tell "copying the model"
 aws s3 sync --only-show-errors --delete 's3://my-models/stable-diffusion-xl/' /opt/stable-diffusion/models/current/
 aws ecr get-login-password | docker login --username AWS --password-stdin '123456789012.dkr.ecr.us-east-1.amazonaws.com'
-docker image inspect '123456789012.dkr.ecr.us-east-1.amazonaws.com/sd-public:check' > /dev/null 2>&1 || docker pull --quiet '123456789012.dkr.ecr.us-east-1.amazonaws.com/sd-public:check'
+if ! docker image inspect '123456789012.dkr.ecr.us-east-1.amazonaws.com/sd-public:check' > /dev/null 2>&1; then
+  tell "pulling the image"
+  docker pull --quiet '123456789012.dkr.ecr.us-east-1.amazonaws.com/sd-public:check'
+fi
 docker rm --force stable-diffusion > /dev/null 2>&1 || true
+tell "starting the service, which loads the model"
 PREPARE
 chmod 0755 /usr/local/sbin/stable-diffusion-prepare
 

@@ -17,10 +17,36 @@ cat > /usr/local/sbin/stable-diffusion-prepare <<'PREPARE'
 # Before every start: what may have changed since the last one.
 set -euo pipefail
 export AWS_DEFAULT_REGION=us-east-1
+log=/run/stable-diffusion-prepare.log
+stream=boot/$(hostname)
+exec 3>&1 > >(tee "$log") 2>&1
+tee=$!
+
+# tell TEXT: into the deployment's log group, of which `bentoctl apply` shows the end while it waits.
+tell() {
+  echo "$1"
+  timeout 20 aws logs create-log-stream --log-group-name '/stable-diffusion/sd-inf2' \
+    --log-stream-name "$stream" > /dev/null 2>&1 || true # it may be there
+  timeout 20 aws logs put-log-events --log-group-name '/stable-diffusion/sd-inf2' --log-stream-name "$stream" \
+    --log-events "timestamp=$(date +%s%3N),message='${1//[^[:alnum:] .:\/_-]/ }'" > /dev/null 2>&1 || true
+}
+
+ended() {
+  local status=$?
+  exec >&3 2>&1
+  wait "$tee"
+  [ "$status" = 0 ] || tell "failed with status $status: $(tail -n 3 "$log")"
+}
+trap ended EXIT
+
 install -m 0600 /etc/stable-diffusion/env /etc/stable-diffusion/env.run
 aws ecr get-login-password | docker login --username AWS --password-stdin '123456789012.dkr.ecr.us-east-1.amazonaws.com'
-docker image inspect '123456789012.dkr.ecr.us-east-1.amazonaws.com/sd-inf2:check' > /dev/null 2>&1 || docker pull --quiet '123456789012.dkr.ecr.us-east-1.amazonaws.com/sd-inf2:check'
+if ! docker image inspect '123456789012.dkr.ecr.us-east-1.amazonaws.com/sd-inf2:check' > /dev/null 2>&1; then
+  tell "pulling the image"
+  docker pull --quiet '123456789012.dkr.ecr.us-east-1.amazonaws.com/sd-inf2:check'
+fi
 docker rm --force stable-diffusion > /dev/null 2>&1 || true
+tell "starting the service, which loads the model"
 PREPARE
 chmod 0755 /usr/local/sbin/stable-diffusion-prepare
 

@@ -1,7 +1,7 @@
-"""An account that authorizes every call: the Terraform module applied on moto, and its roles taken.
+"""An account of a stand-in with the Terraform module applied, and its roles taken.
 
-moto authorizes by action and resource for S3 and SQS, by action alone for SNS, whose resources are
-compared here.
+moto authorizes every call: by action and resource for S3 and SQS, by action alone for SNS and
+CloudWatch; SNS' resources are compared here. ministack keeps policies and lets every call through.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Credentials = tuple[str, str, str]
 
 @dataclass
 class Account:
-    """A stand-in with the module applied, that authorizes every call.
+    """A stand-in with the module applied; moto authorizes every call.
 
     Attributes:
         admin: may do everything.
@@ -81,23 +81,29 @@ class Account:
 
 
 @contextmanager
-def applied(module: tuple[Path, Callable[..., str]], given: Mapping[str, Any]) -> Iterator[Account]:
-    """Apply the module with these variables on a moto of its own."""
+def applied(
+    module: tuple[Path, Callable[..., str]], given: Mapping[str, Any], kind: str = "moto"
+) -> Iterator[Account]:
+    """Apply the module with these variables on a stand-in of its own."""
     folder, run = module
     shutil.copy(folder / "stand_in" / "moto_override.tf", folder)
     (folder / "front.zip").write_bytes(b"")
     variables = {**given, "front_package": "front.zip"}
     (folder / "terraform.tfvars.json").write_text(json.dumps(variables))
-    with stand_in.serve("moto", folder / "log") as endpoint:
+    with stand_in.serve(kind, folder / "log") as endpoint:
         aws = stand_in.environment(endpoint)
         targets = [f"-target={one}" for one in TARGETS]
         run("apply", "-auto-approve", "-input=false", "-no-color", *targets, **aws)
         outputs = {k: v["value"] for k, v in json.loads(run("output", "-json", **aws)).items()}
-        yield _authorized(endpoint, outputs, given["runtimes"])
+        account = _account(endpoint, outputs, given["runtimes"])
+        if kind == "moto":  # from here on every call needs the right of whoever makes it
+            switch = f"{endpoint}/moto-api/reset-auth", b"0", {"content-type": "text/plain"}
+            urllib.request.urlopen(urllib.request.Request(*switch)).close()
+        yield account
 
 
-def _authorized(endpoint: str, outputs: dict[str, Any], runtimes: Mapping[str, str]) -> Account:
-    """From here on every call needs the right of whoever makes it."""
+def _account(endpoint: str, outputs: dict[str, Any], runtimes: Mapping[str, str]) -> Account:
+    """Credentials of an administrator and of the module's two roles."""
     free = session(endpoint, "local", "local")
     iam = free.client("iam")
     iam.create_user(UserName="admin")
@@ -106,12 +112,10 @@ def _authorized(endpoint: str, outputs: dict[str, Any], runtimes: Mapping[str, s
     roles = {}
     for role in ("front", "worker"):
         name = f"stable-diffusion-{stand_in.REGION}-{role}"
-        _open_sns(iam, name, role)
+        _as_moto_names(iam, name, role)
         arn = iam.get_role(RoleName=name)["Role"]["Arn"]
         own = free.client("sts").assume_role(RoleArn=arn, RoleSessionName=role)["Credentials"]
         roles[role] = own["AccessKeyId"], own["SecretAccessKey"], own["SessionToken"]
-    switch = f"{endpoint}/moto-api/reset-auth", b"0", {"content-type": "text/plain"}
-    urllib.request.urlopen(urllib.request.Request(*switch)).close()
     admin = session(endpoint, key["AccessKeyId"], key["SecretAccessKey"])
     return Account(endpoint, admin, roles, outputs, runtimes)
 
@@ -124,10 +128,23 @@ def session(endpoint: str, *credentials: str) -> boto3.Session:
     return made
 
 
-def _open_sns(iam: Any, role: str, policy: str) -> None:
-    """moto does not know which topic a call is about: publishing is by action alone."""
+def _as_moto_names(iam: Any, role: str, policy: str) -> None:
+    """Add what moto asks for by another name, from what the policy allows.
+
+    It does not know which topic a call is about, so that publishing is by action alone; and it
+    calls the actions of CloudWatch after its endpoint, monitoring.
+    """
     document = iam.get_role_policy(RoleName=role, PolicyName=policy)["PolicyDocument"]
-    (publish,) = [one for one in document["Statement"] if "sns:Publish" in str(one["Action"])]
+    statements = {action: one for one in document["Statement"] for action in _actions(one)}
+    publish = statements["sns:Publish"]
     assert publish["Resource"].endswith("-tasks" if policy == "front" else "-results")
-    anywhere = {**document, "Statement": [{**publish, "Resource": "*"}]}
-    iam.put_role_policy(RoleName=role, PolicyName="sns", PolicyDocument=json.dumps(anywhere))
+    added = [{**publish, "Resource": "*"}]
+    if "cloudwatch:PutMetricData" in statements:
+        added.append({"Effect": "Allow", "Action": "monitoring:PutMetricData", "Resource": "*"})
+    document = {**document, "Statement": added}
+    iam.put_role_policy(RoleName=role, PolicyName="moto", PolicyDocument=json.dumps(document))
+
+
+def _actions(statement: dict[str, Any]) -> list[str]:
+    action = statement["Action"]
+    return [action] if isinstance(action, str) else action

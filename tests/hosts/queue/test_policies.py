@@ -17,6 +17,7 @@ from PIL import Image
 
 from hosts.queue.local import stand_in, workers
 from hosts.queue.messages import read
+from hosts.queue.worker import figures
 from tests.hosts.queue import tasks
 from tests.hosts.queue.account import Account, applied
 from tests.hosts.queue.test_system import PATIENCE_S, call, post, put, status, wait_for
@@ -72,6 +73,20 @@ def test_a_task_from_the_front_to_its_end(
     assert post(account.front, "/v1alpha2", tasks.newer("a-2"))[0] == 200
     assert wait_for(account.front, "a-2")["status"] == "cancelled"
     assert call(account.front, {"httpMethod": "GET", "path": "/v1alpha2/tasks/none"})[0] == 404
+
+
+def test_the_workers_figures_are_in_cloudwatch(account: Account, worker: Any) -> None:
+    cloudwatch, end = account.admin.client("cloudwatch"), time.monotonic() + PATIENCE_S
+    names = [
+        {"Name": "Deployment", "Value": "stable-diffusion"},
+        {"Name": "Runtime", "Value": "sd15"},
+    ]
+    found: set[str] = set()
+    while not found and time.monotonic() < end:
+        told = cloudwatch.list_metrics(Namespace=figures.NAMESPACE, Dimensions=names)["Metrics"]
+        found = {one["MetricName"] for one in told}
+        time.sleep(0.1)
+    assert found == {*figures.GAUGES, *figures.COUNTERS}
 
 
 def test_what_is_no_task_is_buried(account: Account, worker: Any) -> None:

@@ -1,7 +1,7 @@
 """The module's policies allow each call of the front's and the worker's code, and nothing else.
 
-The calls are read from the code: every method of an attribute or variable called s3, sqs or sns.
-That their resources are right, too, is shown by test_policies.py, with authorization on.
+The calls are read from the code: every method of what is called s3, sqs, sns or cloudwatch. That
+their resources are right, too, is shown by test_policies.py, with authorization on.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
 POLICIES = ROOT / "deploy" / "queue" / "terraform" / "identities.tf"
-CLIENTS = {"s3", "sqs", "sns"}
+CLIENTS = {"s3", "sqs", "sns", "cloudwatch"}
 #: Operations whose right has another name (AWS' service authorization reference).
 RIGHTS = {
     ("s3", "list_objects_v2"): "s3:ListBucket",

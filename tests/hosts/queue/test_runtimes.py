@@ -1,10 +1,11 @@
-"""Many runtimes and two tiers in an account that authorizes every call; nothing is lost.
+"""Many runtimes and two tiers, on moto (which authorizes every call) and ministack: none is lost.
 
 The Terraform module is applied with its policies. One of the runtimes is dynamic: its worker loads
 the models that tasks name, more than its memory holds. Workers are killed and stopped meanwhile.
 
 `LONG=1 .venv/bin/python -m pytest tests/hosts/queue/test_runtimes.py -s` is the full run, of 1,000
-tasks and 8 workers; with `TASKS=36` it is one of 3 workers.
+tasks and 8 workers on each; with `TASKS=36` it is one of 3 workers. `-k moto` or `-k ministack`
+picks one of the two.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from hosts.queue.local import stand_in
 from hosts.queue.local.topology import Topology
 from tests.hosts.queue import chaos, faults
 from tests.hosts.queue.account import PAYING, Account, applied
@@ -37,15 +39,16 @@ KILL, TERM = signal.SIGKILL, signal.SIGTERM
 ENDS = [KILL, TERM, TERM] * (5 if WHOLE else 1)
 
 
+@pytest.mark.parametrize("kind", stand_in.KINDS)
 def test_every_task_of_every_runtime_ends_once(
-    tiny_model: Callable[[str], Path], make_module: Any, tmp_path: Path
+    kind: str, tiny_model: Callable[[str], Path], make_module: Any, tmp_path: Path
 ) -> None:
     folder = tmp_path / "models"
     for number in range(MODELS):
         shutil.copytree(tiny_model("sd1"), folder / f"model-{number}")
     given = {"runtimes": RUNTIMES, "dynamic": True, "visibility_s": chaos.VISIBILITY_S}
     with (
-        applied(make_module(tmp_path), given) as account,
+        applied(make_module(tmp_path), given, kind) as account,
         faults.proxy(account.endpoint, 0.05, {"s3", "sns"}) as (address, failures),
     ):
         topology, sent = described(account), bodies()

@@ -27,6 +27,7 @@ from hosts.queue.front.publish import Front
 from hosts.queue.local import stand_in, workers
 from hosts.queue.local.topology import Topology
 from hosts.queue.messages import read
+from hosts.queue.worker import figures
 from hosts.queue.worker.store import Store
 from runnables.runnable import StableDiffusionRunnable
 from tests.hosts.queue import tasks
@@ -390,6 +391,7 @@ def test_probes_and_metrics(system: Any) -> None:
     # jobs, webhooks and requests are of the hosts that speak HTTP
     elsewhere = {name for name in asked if re.match(r"sd_(jobs?|webhooks|requests)(_|$)", name)}
     assert asked - elsewhere <= exposed, asked - elsewhere - exposed
+    assert {*figures.GAUGES.values(), *figures.COUNTERS.values()} <= exposed
 
 
 def test_sigterm_hands_back_what_cannot_be_finished(

@@ -79,6 +79,71 @@ def test_a_task_is_one_trace(
     assert stored == announced == f"00-{trace}-{task.span_id.hex()}-01"
 
 
+def test_five_services_are_one_trace(
+    system: System, aws: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """API Gateway, Lambda and SNS are played by X-Ray's rule; front, botocore and worker are real.
+
+    The rule: a service's segment has the parent that the header names, and the header that it hands
+    on names its own segment. In Lambda botocore hands on what the runtime put into the environment.
+    """
+    topology, front, spans = system
+    segments = {"API Gateway": "a" * 16, "Lambda": "b" * 16, "SNS": "c" * 16}
+    chain: list[tuple[str, str, str]] = []
+
+    def through(service: str, header: str) -> str:
+        parts = dict(part.split("=") for part in header.split(";"))
+        chain.append((service, parts["Root"].replace("-", "")[1:], parts["Parent"]))
+        return f"Root={parts['Root']};Parent={segments[service]};Sampled=1"
+
+    class Sns:
+        """Publishes to a topic of nobody, and hands the message to the queue as SNS would."""
+
+        def publish(self, **given: Any) -> None:
+            headers: list[str] = []
+            client = aws.client("sns")
+            client.meta.events.register(
+                "before-send.sns.Publish",
+                lambda request, **_: headers.append(request.headers["X-Amzn-Trace-Id"].decode()),
+            )
+            nobodys = client.create_topic(Name="nobodys")["TopicArn"]
+            client.publish(**{**given, "TopicArn": nobodys})
+            system_attribute = {
+                "DataType": "String",
+                "StringValue": through("SNS", headers[0]),
+            }
+            aws.client("sqs").send_message(
+                QueueUrl=topology.queues["sd15"][1],
+                MessageBody=given["Message"],
+                MessageAttributes=given["MessageAttributes"],
+                MessageSystemAttributes={"AWSTraceHeader": system_attribute},
+            )
+
+    event_header = through("API Gateway", XRAY.replace("5759e988", "6a2f0c11"))
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "front")
+    monkeypatch.setenv("_X_AMZN_TRACE_ID", through("Lambda", event_header))
+    in_lambda = Front(front.settings, Sns(), front.s3)
+    body, headers = tasks.newer("t-five"), {"X-Amzn-Trace-Id": event_header}
+    assert post(in_lambda, "/v1alpha2", body, **headers)[0] == 200
+    done = wait_for(front, "t-five")
+    trace = "6a2f0c11bd862e3fe1be46a994272793"
+    task = collected(spans, trace, "task")["task"]
+    chain.append(("worker", task.trace_id.hex(), task.parent_span_id.hex()))
+    for service, text in (
+        ("S3", traceparent_of_image(aws, done["image_url"][0])),
+        ("completion", traceparent_of_message(aws, topology, "t-five")),
+    ):
+        chain.append((service, *text.split("-")[1:3]))
+    assert chain == [
+        ("API Gateway", trace, "53995c3f42cd8ad8"),
+        ("Lambda", trace, segments["API Gateway"]),
+        ("SNS", trace, segments["Lambda"]),
+        ("worker", trace, segments["SNS"]),
+        ("S3", trace, task.span_id.hex()),
+        ("completion", trace, task.span_id.hex()),
+    ]
+
+
 def collected(spans: list[Any], trace: str, last: str) -> dict[str, Any]:
     """The spans of one trace by name, once the last of them has come."""
     end = time.monotonic() + PATIENCE_S

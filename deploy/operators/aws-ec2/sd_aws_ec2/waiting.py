@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import Any
 
@@ -32,7 +33,7 @@ def wait(outputs: dict[str, Any], spec: dict[str, Any]) -> None:
 
     clients = {
         name: boto3.client(name, region_name=spec["region"])
-        for name in ("autoscaling", "elbv2", "logs")
+        for name in ("autoscaling", "elbv2", "logs", "ec2")
     }
     until(lambda: look(clients, named), spec["boot_grace_s"])
     until(
@@ -48,12 +49,17 @@ def look(clients: dict[str, Any], named: dict[str, str]) -> tuple[bool, str]:
     if healthy["healthy"]:
         return True, f"instances that serve: {healthy['healthy']}"
     reason = _failure(clients["autoscaling"], named["autoscaling_group"])
-    states = _states(clients["autoscaling"], named["autoscaling_group"])
+    instances = _instances(clients["autoscaling"], named["autoscaling_group"])
+    states = Counter(one["LifecycleState"] for one in instances)
     word = f"instances: {_listed(states)}; behind the balancer: {_listed(healthy)}"
     if reason:
         return False, f"{word}; Auto Scaling: {reason}"
-    log = _log(clients["logs"], named["log_group"]) if states else ""
-    return False, f"{word}; the log ends with: {log}" if log else word
+    if not instances:
+        return False, word
+    if log := _log(clients["logs"], named["log_group"]):
+        return False, f"{word}; the log ends with: {log}"
+    boot = _console(clients["ec2"], instances[-1]["InstanceId"])
+    return False, f"{word}; the boot ends with: {boot}" if boot else word
 
 
 def refreshed(autoscaling: Any, group: str) -> tuple[bool, str]:
@@ -81,19 +87,22 @@ def _health(elbv2: Any, group: str) -> Counter[str]:
     return Counter(one["TargetHealth"]["State"] for one in told)
 
 
-def _states(autoscaling: Any, group: str) -> Counter[str]:
+def _instances(autoscaling: Any, group: str) -> list[dict[str, Any]]:
     (found,) = autoscaling.describe_auto_scaling_groups(AutoScalingGroupNames=[group])[
         "AutoScalingGroups"
     ]
-    return Counter(one["LifecycleState"] for one in found["Instances"])
+    instances: list[dict[str, Any]] = found["Instances"]
+    return instances
 
 
 def _failure(autoscaling: Any, group: str) -> str:
-    """Why the latest start of an instance failed; nothing where it did not."""
-    latest = autoscaling.describe_scaling_activities(AutoScalingGroupName=group, MaxRecords=1)
-    for one in latest["Activities"]:
+    """Why the latest start that has ended failed; nothing where it did not."""
+    told = autoscaling.describe_scaling_activities(AutoScalingGroupName=group, MaxRecords=10)
+    for one in told["Activities"]:  # the newest comes first; the next try may be under way
         if one["StatusCode"] in ("Failed", "Cancelled"):
             return str(one.get("StatusMessage") or one["Description"])
+        if one["StatusCode"] == "Successful":
+            break
     return ""
 
 
@@ -108,6 +117,18 @@ def _log(logs: Any, group: str) -> str:
         logGroupName=group, logStreamName=streams[0]["logStreamName"], limit=LOG_LINES
     )["events"]
     return str(events[-1]["message"]).strip() if events else ""
+
+
+def _console(ec2: Any, instance: str) -> str:
+    """The last line of the boot script's own output, for an instance that cannot write a log."""
+    from botocore.exceptions import ClientError
+
+    try:
+        told = ec2.get_console_output(InstanceId=instance, Latest=True).get("Output", "")
+    except ClientError:  # there is none yet, or whoever applies may not read it
+        return ""
+    lines = re.findall(r"cloud-init\[\d+\]: (.*\S)", told)
+    return lines[-1] if lines else ""
 
 
 def _listed(counts: Counter[str]) -> str:

@@ -94,6 +94,61 @@ run "one_queue_a_runtime_and_tier" {
   }
 }
 
+run "the_dashboard_shows_every_queue_runtime_and_service" {
+  command = plan
+  variables {
+    dynamic = true
+  }
+  assert {
+    condition = toset(flatten([
+      for widget in jsondecode(aws_cloudwatch_dashboard.this.dashboard_body).widgets :
+      [for metric in widget.properties.metrics : join(" ", slice(metric, 0, 4))]
+      ])) == toset(concat(
+      flatten([
+        for queue in keys(output.filters) : [
+          "AWS/SQS ApproximateNumberOfMessagesVisible QueueName stable-diffusion-${queue}",
+          "AWS/SQS ApproximateNumberOfMessagesNotVisible QueueName stable-diffusion-${queue}",
+          "AWS/SQS ApproximateAgeOfOldestMessage QueueName stable-diffusion-${queue}",
+        ]
+      ]),
+      flatten([
+        for topic in ["tasks", "results"] : [
+          "AWS/SNS NumberOfMessagesPublished TopicName stable-diffusion-${topic}",
+          "AWS/SNS NumberOfNotificationsDelivered TopicName stable-diffusion-${topic}",
+          "AWS/SNS NumberOfNotificationsFailed TopicName stable-diffusion-${topic}",
+        ]
+      ]),
+      [
+        "AWS/SQS ApproximateNumberOfMessagesVisible QueueName stable-diffusion-dead-letters",
+        "AWS/ApiGateway Count ApiName stable-diffusion",
+        "AWS/ApiGateway 4XXError ApiName stable-diffusion",
+        "AWS/ApiGateway 5XXError ApiName stable-diffusion",
+        "AWS/ApiGateway Latency ApiName stable-diffusion",
+        "AWS/Lambda Invocations FunctionName stable-diffusion-front",
+        "AWS/Lambda Errors FunctionName stable-diffusion-front",
+        "AWS/Lambda Throttles FunctionName stable-diffusion-front",
+        "AWS/Lambda Duration FunctionName stable-diffusion-front",
+        "StableDiffusion Waiting Deployment stable-diffusion",
+        "StableDiffusion Active Deployment stable-diffusion",
+        "StableDiffusion InFlight Deployment stable-diffusion",
+        "StableDiffusion Images Deployment stable-diffusion",
+      ],
+    ))
+    error_message = "every queue, topic and service is there, by the names that AWS documents"
+  }
+  assert {
+    condition = toset(flatten([
+      for widget in jsondecode(aws_cloudwatch_dashboard.this.dashboard_body).widgets :
+      [for metric in widget.properties.metrics : metric[5] if metric[0] == "StableDiffusion"]
+    ])) == toset(keys(output.workers))
+    error_message = "the engines of every runtime are there"
+  }
+  assert {
+    condition     = output.workers["sd15"].WORKER_CLOUDWATCH == "stable-diffusion/sd15"
+    error_message = "a worker sends its figures under the names that the dashboard asks for"
+  }
+}
+
 run "without_tracing_the_accounts_policies_are_spared" {
   command = plan
   assert {
