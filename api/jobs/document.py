@@ -42,7 +42,7 @@ def document(
 
 
 def placed(found: dict[str, Any], prefix: str) -> dict[str, Any]:
-    """Return a document whose images have their paths below a prefix, as this client sees them."""
+    """Return a document whose images lie below a path or an address, as its reader sees them."""
     images = [{**image, "url": prefix + image["url"]} for image in found["images"]]
     return {**found, "images": images}
 

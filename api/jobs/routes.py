@@ -54,7 +54,7 @@ class JobRoutes:
         owner = self._keys.spend(request.headers)
         self._generation.check_ready()
         sent = await submission.read(request, self._generation.settings)
-        job, new = await asyncio.to_thread(self._jobs.submit, owner, sent)
+        job, new = await asyncio.to_thread(self._jobs.submit, owner, sent, _base(request))
         body, prefix = await asyncio.to_thread(self._jobs.document, job), _root(request)
         headers = {"Location": f"{prefix}/jobs/{job.id}"}
         return JSONResponse(placed(body, prefix), 202 if new else 200, headers=headers)
@@ -136,6 +136,11 @@ class JobRoutes:
 def _root(request: Request) -> str:
     """Return the path below which this client sees the service."""
     return str(request.scope.get("root_path", ""))
+
+
+def _base(request: Request) -> str:
+    """Return the whole address below which this client sees the service."""
+    return str(request.base_url).rstrip("/")
 
 
 def _headers(job: Job, image: dict[str, Any]) -> dict[str, str]:
