@@ -246,3 +246,28 @@ def test_loras_embeddings_and_controlnets_are_picked_with_what_they_need(locked:
     assert len(page.all(".use")) == 3
     assert page.value("details[data-field=loras] .weight input") == "0.5"
     assert page.value("#model") == "second"
+
+
+#: follows a job and shows its picture, as a page that knows only the address of the events
+FOLLOW = """
+const [events, done] = arguments;
+const source = new EventSource(events);
+source.onerror = () => done("refused");
+source.addEventListener("succeeded", (event) => {
+  source.close();
+  const image = new Image();
+  image.onload = () => done(`${image.naturalWidth} x ${image.naturalHeight}`);
+  image.onerror = () => done("no image");
+  image.src = JSON.parse(event.data).images[0].url;
+});
+"""
+
+
+def test_a_signed_address_is_followed_and_shown_without_a_key(locked: Page) -> None:
+    page, headers = locked, {"x-api-key": "secret"}
+    body = {"task": "txt2img", "parameters": {"prompt": "x", "num_inference_steps": 2}}
+    id = httpx.post(f"{page.url}/jobs", json=body, headers=headers).json()["id"]
+    links = httpx.get(f"{page.url}/jobs/{id}/links", headers=headers).json()
+    follow = page.driver.execute_async_script
+    assert follow(FOLLOW, f"{page.url}/jobs/{id}/events") == "refused"
+    assert follow(FOLLOW, links["events"]) == "64 x 64"
