@@ -79,7 +79,7 @@ class Api:
             routes=[
                 *openapi.routes(),
                 *NativeRoutes(generation).routes(),
-                *JobRoutes(self.jobs, generation).routes(),
+                *JobRoutes(self.jobs, generation, self._links.signatures).routes(),
                 *McpRoutes(self.jobs, generation).routes(),
                 *OpenAIRoutes(generation, hub, self._links, self._elsewhere).routes(),
                 *WebUIRoutes(generation, hub).routes(),

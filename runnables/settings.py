@@ -218,7 +218,8 @@ class Settings(EnvironmentSettings):
         3600.0,
         gt=0,
         le=30 * 24 * 3600,
-        description="How long images are kept that OpenAI's `response_format=url` asks for",
+        description="How long signed addresses are valid: of images that OpenAI's "
+        "`response_format=url` asks for, which are kept as long, and of `/jobs/{id}/links`",
     )
     urls_s3: str = Field(
         "",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 
-VERSION = "1.0.0"
+VERSION = "1.1.0"
 #: the packages that decide what an image looks like
 PACKAGES = ("torch", "diffusers", "transformers")
 

@@ -21,3 +21,8 @@ def test_the_changelog_tells_what_is_in_this_version() -> None:
     names = [section.split("\n", 1)[0] for section in sections]
     assert names[:2] == ["Unreleased", VERSION]
     assert "\n- " in sections[1]
+
+
+def test_the_readme_and_the_upgrade_notes_are_of_this_version() -> None:
+    assert f"**Status of {VERSION}.**" in (ROOT / "README.md").read_text()
+    assert f"\n## Upgrading to {VERSION} from " in (ROOT / "docs" / "index.md").read_text()

@@ -128,6 +128,11 @@ class Keys:
         if owner and not self._keys[owner].operator:
             raise Forbidden(f"this needs an operator's key: operator=true in the file of {SETTING}")
 
+    @property
+    def owners(self) -> list[str]:
+        """Everybody who may own something: the hashes of all keys; "" where there is no key."""
+        return list(self._keys) or [""]
+
     def name(self, owner: str) -> str:
         """Return the name of an owner's key; the beginning of its hash where it has none."""
         return (self._keys[owner].name or owner[:8]) if owner in self._keys else ""

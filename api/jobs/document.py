@@ -41,9 +41,13 @@ def document(
     }
 
 
-def placed(found: dict[str, Any], prefix: str) -> dict[str, Any]:
-    """Return a document whose images have their paths below a prefix, as this client sees them."""
-    images = [{**image, "url": prefix + image["url"]} for image in found["images"]]
+def placed(found: dict[str, Any], prefix: str, query: str = "") -> dict[str, Any]:
+    """Return a document whose images lie below a path or an address, as its reader sees them.
+
+    Args:
+        query: The query that opens the images, `?` and all.
+    """
+    images = [{**image, "url": prefix + image["url"] + query} for image in found["images"]]
     return {**found, "images": images}
 
 

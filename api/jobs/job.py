@@ -29,6 +29,8 @@ class Job(Record):
         webhook_at: When its webhook is due, or None where it is not.
         webhook_error: Why the last try to deliver it failed, or None.
         images: A description of each image, once the job has succeeded.
+        base: The address of the service as the request that made the job was sent to it; "" where
+            an older release made it.
     """
 
     number: int | None = None
@@ -46,6 +48,7 @@ class Job(Record):
     webhook_at: float | None = None
     webhook_tries: int = 0
     webhook_error: str | None = None
+    base: str = ""
     fingerprint: str = ""
     trace: str | None = None
 

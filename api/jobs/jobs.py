@@ -97,8 +97,11 @@ class Jobs:
 
     # -- what clients do --------------------------------------------------------------------
 
-    def submit(self, owner: str, submission: Submission) -> tuple[Job, bool]:
+    def submit(self, owner: str, submission: Submission, base: str = "") -> tuple[Job, bool]:
         """Accept a job, which will end whatever happens to this process.
+
+        Args:
+            base: The address at which the caller sees the service, for the job's webhook.
 
         Returns:
             The job, and whether it is new.
@@ -117,7 +120,7 @@ class Jobs:
         self._check_webhook(submission)
         job = self._planned(owner, id, submission, fingerprint)
         try:
-            job = replace(job, folder=parts.files.new(submission.images))
+            job = replace(job, base=base, folder=parts.files.new(submission.images))
         except OSError as error:
             raise unusable(error) from error
         kept = parts.store.add(job)
@@ -183,8 +186,8 @@ class Jobs:
         return document(job, None, (count, seconds + self._parts.runner.remaining_s()))
 
     def _reported(self, job: Job) -> dict[str, Any]:
-        """Return the job as a webhook reports it: no request says where its reader sees us."""
-        return placed(self.document(job), self._settings.path_prefix)
+        """Return the job as a webhook reports it, with whole addresses of its images."""
+        return placed(self.document(job), job.base or self._settings.path_prefix)
 
     def file(self, job: Job, index: int) -> Path:
         """Return where a finished job's image lies."""

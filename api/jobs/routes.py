@@ -12,12 +12,13 @@ from starlette.routing import Route
 
 from api.generation import Generation
 from api.http import request_id, tracing
+from api.http.signatures import Signatures
 from api.jobs import events, submission
 from api.jobs.document import placed
 from api.jobs.job import Delivery, Job
-from api.jobs.jobs import Jobs
+from api.jobs.jobs import Jobs, unusable
 from api.progress.record import State
-from runnables.errors import Conflict, InvalidInput, UnknownName
+from runnables.errors import Conflict, InvalidInput, Unauthorized, UnknownName
 
 STATES = get_args(State)
 DELIVERIES = get_args(Delivery)
@@ -27,10 +28,15 @@ MAX_STEPS = 150  # previews at every so many steps
 
 
 class JobRoutes:
-    """The handlers."""
+    """The handlers.
 
-    def __init__(self, jobs: Jobs, generation: Generation) -> None:
+    Args:
+        signatures: They sign addresses that need no key.
+    """
+
+    def __init__(self, jobs: Jobs, generation: Generation, signatures: Signatures) -> None:
         self._jobs = jobs
+        self._signatures = signatures
         self._generation = generation
         self._keys = generation.keys
 
@@ -42,6 +48,7 @@ class JobRoutes:
             Route("/jobs/{id}", self._get, methods=["GET"]),
             Route("/jobs/{id}", self._cancel, methods=["DELETE"]),
             Route("/jobs/{id}/webhook", self._deliver_again, methods=["POST"]),
+            Route("/jobs/{id}/links", self._links, methods=["GET"]),
             Route("/jobs/{id}/events", self._events, methods=["GET"]),
             Route("/jobs/{id}/images/{index}", self._image, methods=["GET"]),
         ]
@@ -54,7 +61,7 @@ class JobRoutes:
         owner = self._keys.spend(request.headers)
         self._generation.check_ready()
         sent = await submission.read(request, self._generation.settings)
-        job, new = await asyncio.to_thread(self._jobs.submit, owner, sent)
+        job, new = await asyncio.to_thread(self._jobs.submit, owner, sent, _base(request))
         body, prefix = await asyncio.to_thread(self._jobs.document, job), _root(request)
         headers = {"Location": f"{prefix}/jobs/{job.id}"}
         return JSONResponse(placed(body, prefix), 202 if new else 200, headers=headers)
@@ -93,22 +100,40 @@ class JobRoutes:
         body = await asyncio.to_thread(self._jobs.document, again)
         return JSONResponse(placed(body, _root(request)), 202)
 
-    async def _events(self, request: Request) -> Response:
+    async def _links(self, request: Request) -> Response:
+        """Answer addresses for browsers: their EventSource and <img> cannot send a key."""
         owner, id = self._keys.check(request.headers), request.path_params["id"]
+        found = await asyncio.to_thread(self._jobs.find, owner, id)
+        if found is None:
+            raise _unknown(id)
+        try:
+            query = await asyncio.to_thread(self._signatures.query, _signed(owner, id))
+        except OSError as error:
+            raise unusable(error) from error
+        base = _base(request)
+        links = {
+            "events": f"{base}/jobs/{id}/events?{query}",
+            "images": [image["url"] for image in placed(found, base, f"?{query}")["images"]],
+        }
+        return JSONResponse(links, headers={"Cache-Control": "no-store"})
+
+    async def _events(self, request: Request) -> Response:
+        owner, query = await asyncio.to_thread(self._reader, request)
+        id, place = request.path_params["id"], _base(request) if query else _root(request)
         every = _number(request, "preview_every", 0, 0, MAX_STEPS)
         if await asyncio.to_thread(self._jobs.find, owner, id) is None:
             raise _unknown(id)
 
         def find() -> dict[str, Any] | None:
             found = self._jobs.find(owner, id)
-            return found and placed(found, _root(request))
+            return found and placed(found, place, query)
 
         stream = events.stream(find, self._jobs.hub, (owner, id), every)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 
     async def _image(self, request: Request) -> Response:
-        owner, id = self._keys.check(request.headers), request.path_params["id"]
+        (owner, _), id = await asyncio.to_thread(self._reader, request), request.path_params["id"]
         job = await asyncio.to_thread(self._jobs.store.get, owner, id)
         if job is None:
             raise _unknown(id)
@@ -123,6 +148,20 @@ class JobRoutes:
         headers = {**_headers(job, image), "Cache-Control": "private, max-age=3600"}
         return FileResponse(path, media_type=image["content_type"], headers=headers)
 
+    def _reader(self, request: Request) -> tuple[str, str]:
+        """Return whose job may be read, and the query by which, of a request without a key.
+
+        Raises:
+            Unauthorized: Neither its key nor its signature is right.
+        """
+        query, id = request.query_params, request.path_params["id"]
+        if "signature" not in query:
+            return self._keys.check(request.headers), ""
+        for owner in self._keys.owners:
+            if self._signatures.valid(_signed(owner, id), query):
+                return owner, f"?expires={query['expires']}&signature={query['signature']}"
+        raise Unauthorized("this address was changed, or it has expired", loc=("signature",))
+
     async def _answer(
         self, request: Request, look: Callable[[str], dict[str, Any] | None]
     ) -> Response:
@@ -136,6 +175,16 @@ class JobRoutes:
 def _root(request: Request) -> str:
     """Return the path below which this client sees the service."""
     return str(request.scope.get("root_path", ""))
+
+
+def _signed(owner: str, id: str) -> str:
+    """Return the name by which a job is signed; no file of `Links` has such a name."""
+    return f"job {owner} {id}"
+
+
+def _base(request: Request) -> str:
+    """Return the whole address below which this client sees the service."""
+    return str(request.base_url).rstrip("/")
 
 
 def _headers(job: Job, image: dict[str, Any]) -> dict[str, str]:

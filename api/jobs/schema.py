@@ -35,6 +35,11 @@ STATE: Schema = {"type": "string", "enum": list(get_args(State))}
 #: what a request for a job can be refused with
 SUBMITTING = (*(status for status in GENERATING if status not in (499, 500, 504)), 409)
 FINDING = (*LOOKING, 404)
+#: what an address of `/jobs/{id}/links` has in place of a key
+SIGNED = [
+    query("expires", {"type": "string"}, "Of `/jobs/{id}/links`: the Unix time"),
+    query("signature", {"type": "string"}, "Of `/jobs/{id}/links`, in place of a key"),
+]
 ID = path_field("id", "The id of a job, or the `X-Request-Id` of a synchronous request")
 
 
@@ -91,6 +96,13 @@ class Jobs(BaseModel):
     next: str | None = Field(description="The next page's `cursor`")
 
 
+class JobLinks(BaseModel):
+    """Addresses that need no key, and expire (`SD_URL_EXPIRY_S`)."""
+
+    events: str = Field(description="For an EventSource; its last event has such URLs, too")
+    images: list[str] = Field(description="For `<img>`; none before the job has succeeded")
+
+
 def paths() -> Schema:
     """Return path -> method -> operation."""
     return {
@@ -102,6 +114,7 @@ def paths() -> Schema:
             ),
         },
         "/jobs/{id}/webhook": {"post": _deliver_again()},
+        "/jobs/{id}/links": {"get": _links()},
         "/jobs/{id}/events": {"get": _events()},
         "/jobs/{id}/images/{index}": {"get": _image()},
     }
@@ -117,7 +130,7 @@ def schemas() -> Schema:
     sent["JobRequest"]["examples"] = [
         {"task": "txt2img", "parameters": {"prompt": "View of a cyberpunk city"}}
     ]
-    return sent | components({"Job": Job, "Jobs": Jobs}, "serialization")
+    return sent | components({"Job": Job, "Jobs": Jobs, "JobLinks": JobLinks}, "serialization")
 
 
 def _submit() -> Schema:
@@ -176,6 +189,17 @@ def _deliver_again() -> Schema:
     )
 
 
+def _links() -> Schema:
+    return operation(
+        "getJobLinks",
+        "jobs",
+        "Addresses of its events and images that browsers open without a key, for a while",
+        {"200": json(reference("JobLinks"))},
+        errors=FINDING,
+        parameters=[ID],
+    )
+
+
 def _events() -> Schema:
     text = "`progress` events, and one last named by the final state, with the job"
     stream = {"description": text, "content": {"text/event-stream": {"schema": {"type": "string"}}}}
@@ -186,7 +210,11 @@ def _events() -> Schema:
         "Progress as server-sent events",
         {"200": stream},
         errors=(*FINDING, 400),
-        parameters=[ID, query("preview_every", every, "A preview every so many steps; 0: none")],
+        parameters=[
+            ID,
+            query("preview_every", every, "A preview every so many steps; 0: none"),
+            *SIGNED,
+        ],
     )
 
 
@@ -199,5 +227,5 @@ def _image() -> Schema:
         "An image of a job that has succeeded",
         {"200": image},
         errors=(*FINDING, 409),
-        parameters=[ID, path_field("index", "From 0")],
+        parameters=[ID, path_field("index", "From 0"), *SIGNED],
     )

@@ -20,7 +20,7 @@ from api.http.database import opened
 from api.jobs.job import Delivery, Job
 from api.progress.record import State
 
-VERSION = 2  # of the schema, in SQLite's user_version
+VERSION = 3  # of the schema, in SQLite's user_version
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
   number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -30,7 +30,7 @@ CREATE TABLE IF NOT EXISTS jobs (
   attempts INTEGER NOT NULL, cancel INTEGER NOT NULL, runner TEXT,
   created REAL NOT NULL, started REAL, finished REAL, images TEXT NOT NULL, error TEXT,
   webhook TEXT, webhook_at REAL, webhook_tries INTEGER NOT NULL,
-  webhook_error TEXT,
+  webhook_error TEXT, base TEXT NOT NULL DEFAULT '',
   fingerprint TEXT NOT NULL, trace TEXT,
   UNIQUE (owner, id)
 );
@@ -38,6 +38,8 @@ CREATE INDEX IF NOT EXISTS jobs_queue ON jobs (state, due, number);
 CREATE INDEX IF NOT EXISTS jobs_finished ON jobs (finished);
 CREATE INDEX IF NOT EXISTS jobs_webhook ON jobs (webhook_at) WHERE webhook_at IS NOT NULL;
 """
+#: columns that databases of older releases lack
+ADDED = {"webhook_error": "TEXT", "base": "TEXT NOT NULL DEFAULT ''"}
 #: what a job's `delivery` is, in SQL
 DELIVERIES: dict[Delivery, str] = {
     "waiting": "webhook_at IS NOT NULL",
@@ -296,8 +298,10 @@ class Store:
         """Bring the database of an older release to this schema."""
         with self._transaction():
             found = self._connection.execute("PRAGMA table_info(jobs)").fetchall()
-            if "webhook_error" not in {row["name"] for row in found}:
-                self._connection.execute("ALTER TABLE jobs ADD COLUMN webhook_error TEXT")
+            there = {row["name"] for row in found}
+            for name, kind in ADDED.items():
+                if name not in there:
+                    self._connection.execute(f"ALTER TABLE jobs ADD COLUMN {name} {kind}")
             self._connection.execute(f"PRAGMA user_version = {VERSION}")
 
     @contextmanager

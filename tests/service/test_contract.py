@@ -57,6 +57,23 @@ def test_second_curl(server: Server, tmp_path: Path) -> None:
     assert image.format == "JPEG"
 
 
+@pytest.mark.parametrize(
+    ("prompt", "wanted"),
+    [("a cat", "made by a small demo model"), ("gluon", "knows none of these words; it knows")],
+)
+def test_the_demo_model_says_what_it_knows(server: Server, prompt: str, wanted: str) -> None:
+    body = {**QUICK, "prompt": prompt}
+    assert wanted in post(server, "/txt2img", body).headers["hint"]
+    as_json = post(server, "/txt2img", {**body, "output_format": "json"}).json()
+    assert wanted in as_json["images"][0]["hint"]
+    job = post(server, "/jobs", {"task": "txt2img", "parameters": body}).json()
+    while not job["images"]:
+        job = httpx.get(f"{server.url}/jobs/{job['id']}").json()
+        assert job["state"] in ("queued", "running", "succeeded")
+    assert wanted in job["images"][0]["hint"]
+    assert wanted in httpx.get(server.url + job["images"][0]["url"]).headers["hint"]
+
+
 def test_the_model_draws_what_is_asked(server: Server) -> None:
     body = {"prompt": "a red circle on a blue background", "seed": 3, "output_format": "png"}
     pixels = np.asarray(picture(post(server, "/txt2img", body))).astype(int)

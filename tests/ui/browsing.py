@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +141,36 @@ class Page:
     def newest(self) -> dict[str, Any]:
         answer = httpx.get(f"{self.url}/jobs?limit=1", headers=self.headers)
         return dict(answer.json()["jobs"][0])
+
+    def copied(self, kind: str) -> str:
+        """Return what `copy as curl`, `python` or `job` puts on the clipboard."""
+        self.driver.execute_cdp_cmd(
+            "Browser.grantPermissions",
+            {"permissions": ["clipboardReadWrite"], "origin": self.url},
+        )
+        self.click("#stage .menu summary")
+        self.click(f"[data-copy={kind}]")
+        self.until(lambda: self.find("#stage .note").text == "Copied.")
+        read = "navigator.clipboard.readText().then(arguments[0])"
+        return str(self.driver.execute_async_script(read))
+
+    def run(self, kind: str, folder: Path, **environment: str) -> np.ndarray:
+        """Copy the shown picture as a command, run it in a folder, and return what it makes."""
+        shown, text, before = self.current(), self.copied(kind), set(folder.iterdir())
+        command = [sys.executable, "-c", text] if kind == "python" else ["bash", "-ec", text]
+        environment = {**os.environ, **environment}
+        subprocess.run(
+            command, cwd=folder, env=environment, check=True, timeout=300, capture_output=True
+        )
+        if kind == "job":
+            self.until(lambda: self.newest()["state"] == "succeeded")
+            job = self.newest()["id"]
+            assert job not in shown
+            made = httpx.get(f"{self.url}/jobs/{job}/images/0", headers=self.headers).content
+        else:
+            (file,) = set(folder.iterdir()) - before
+            made = file.read_bytes()
+        return np.asarray(Image.open(io.BytesIO(made)).convert("RGB")).astype(int)
 
     def violations(self) -> list[str]:
         """Return what axe-core objects to."""

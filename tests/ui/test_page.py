@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import re
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,6 +15,8 @@ from PIL import Image
 from selenium.webdriver import ActionChains
 from selenium.webdriver.common.keys import Keys
 
+from runnables.checkpoints.vocabulary import read
+from runnables.settings import EMBEDDED_MODEL
 from tests.service.browser import hosts, needs_chromium, resize
 from tests.ui.browsing import AXE, Page, png
 
@@ -89,6 +90,7 @@ def test_examples_and_earlier_prompts_are_one_click_away(page: Page) -> None:
     assert page.value("#prompt") == text
     page.fill("#num_inference_steps", "2")
     page.generate()
+    assert page.find("#stage .note").text == "made by a small demo model"
     page.fill("#prompt", "")
     page.click("#past summary")
     page.click("#past li button")
@@ -98,6 +100,23 @@ def test_examples_and_earlier_prompts_are_one_click_away(page: Page) -> None:
     assert page.value("#prompt") == text
     page.find("#prompt").send_keys(Keys.ALT, Keys.ARROW_DOWN)
     assert page.value("#prompt") == "half written"
+
+
+def test_every_example_is_something_that_the_demo_model_knows(page: Page) -> None:
+    vocabulary = read(Path(EMBEDDED_MODEL))
+    assert vocabulary is not None
+    chips = [chip.text for chip in page.all("#chips button")]
+    assert len(chips) >= 5
+    for text in chips:
+        assert vocabulary.hint(text) == "made by a small demo model", text
+
+
+def test_the_page_says_that_the_model_is_a_demo_and_what_it_knows(page: Page) -> None:
+    assert "demo model" in page.find("#about").text
+    page.ask("gluon chromodynamics", 2)
+    page.generate()
+    note = page.find("#stage .note").text
+    assert "knows none of these words" in note and "cat" in note
 
 
 def test_a_locked_seed_stays(page: Page) -> None:
@@ -168,6 +187,17 @@ def test_a_picture_goes_on_and_is_compared_with_what_came_before(page: Page) -> 
     assert page.driver.execute_script(clip) in ("inset(0px)", "inset(0px 0% 0px 0px)")
     page.press(Keys.ESCAPE)
     assert not page.shown(".frame .before")
+
+
+def test_a_picture_goes_on_to_be_painted_over(page: Page) -> None:
+    page.ask("a green square")
+    page.generate()
+    page.click("[data-action=inpaint]")
+    page.until(lambda: page.find("#painter canvas").get_property("width") == 128)
+    assert page.value("#prompt") == "a green square"
+    stroke(page)
+    page.generate()
+    assert page.newest()["task"] == "inpaint"
 
 
 def test_a_picture_is_enlarged(page: Page) -> None:
@@ -299,29 +329,46 @@ def test_the_lightbox_shows_one_after_the_other(page: Page) -> None:
     page.until(lambda: page.find("#stage .title").text == "a red circle")
 
 
+#: what the mask's canvas shows, as the file that a command wants: white is repainted
+MASK = """
+const {width, height} = arguments[0], out = document.createElement("canvas");
+[out.width, out.height] = [width, height];
+const pixels = arguments[0].getContext("2d").getImageData(0, 0, width, height);
+for (let at = 0; at < pixels.data.length; at += 4) {
+  pixels.data.fill(pixels.data[at + 3] > 127 ? 255 : 0, at, at + 3);
+  pixels.data[at + 3] = 255;
+}
+out.getContext("2d").putImageData(pixels, 0, 0);
+return out.toDataURL("image/png").split(",")[1];
+"""
+
+
 @pytest.mark.parametrize("kind", ["curl", "python", "job"])
 def test_a_copied_command_makes_the_same_picture(page: Page, tmp_path: Path, kind: str) -> None:
     page.ask('it\'s a "cat"; $HOME `x` & <é>, 50% \\ off')
     shown = page.generate()
-    page.driver.execute_cdp_cmd(
-        "Browser.grantPermissions", {"permissions": ["clipboardReadWrite"], "origin": page.url}
-    )
-    page.click("#stage .menu summary")
-    page.click(f"[data-copy={kind}]")
-    page.until(lambda: page.find("#stage .note").text == "Copied.")
-    read = "navigator.clipboard.readText().then(arguments[0])"
-    text = str(page.driver.execute_async_script(read))
-    command = [sys.executable, "-c", text] if kind == "python" else ["bash", "-ec", text]
-    subprocess.run(command, cwd=tmp_path, check=True, timeout=300, capture_output=True)
-    if kind == "job":
-        page.until(lambda: page.newest()["state"] == "succeeded")
-        assert page.newest()["id"] not in page.current()
-        made = httpx.get(f"{page.url}/jobs/{page.newest()['id']}/images/0").content
-    else:
-        (file,) = tmp_path.iterdir()
-        made = file.read_bytes()
-    pixels = np.asarray(Image.open(io.BytesIO(made)).convert("RGB")).astype(int)
-    assert np.abs(pixels - shown).max() <= 2
+    assert np.abs(page.run(kind, tmp_path) - shown).max() <= 2
+
+
+@pytest.mark.parametrize("kind", ["curl", "python", "job"])
+@pytest.mark.parametrize("task", ["img2img", "inpaint", "upscale"])
+def test_a_copied_command_takes_the_files_of_its_task(
+    page: Page, tmp_path: Path, task: str, kind: str
+) -> None:
+    page.task(task)
+    page.drop("#img-slot .target", png())
+    (tmp_path / "img.png").write_bytes(png())
+    page.until(lambda: page.shown("#img-slot img"))
+    if task != "upscale":
+        page.ask("a red heart; with a semicolon")
+    if task == "inpaint":
+        page.until(lambda: page.find("#painter canvas").get_property("width") == 128)
+        stroke(page)
+        mask = page.driver.execute_script(MASK, page.find("#painter canvas"))
+        (tmp_path / "mask.png").write_bytes(base64.b64decode(mask))
+    shown = page.generate()
+    assert page.newest()["task"] == task
+    assert np.abs(page.run(kind, tmp_path) - shown).max() <= 2
 
 
 def test_it_is_dark_from_the_first_paint(page: Page) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 import uvicorn
 from selenium.webdriver import Chrome
@@ -246,3 +247,41 @@ def test_loras_embeddings_and_controlnets_are_picked_with_what_they_need(locked:
     assert len(page.all(".use")) == 3
     assert page.value("details[data-field=loras] .weight input") == "0.5"
     assert page.value("#model") == "second"
+
+
+@pytest.mark.parametrize("kind", ["curl", "python", "job"])
+def test_a_copied_command_takes_the_key_from_the_environment(
+    locked: Page, tmp_path: Path, kind: str
+) -> None:
+    page = locked
+    enter(page, "secret")
+    page.until_ready()
+    page.ask("two hills")
+    shown = page.generate()
+    assert "secret" not in page.copied(kind)
+    assert np.abs(page.run(kind, tmp_path, SD_API_KEY="secret") - shown).max() <= 2
+
+
+#: follows a job and shows its picture, as a page that knows only the address of the events
+FOLLOW = """
+const [events, done] = arguments;
+const source = new EventSource(events);
+source.onerror = () => done("refused");
+source.addEventListener("succeeded", (event) => {
+  source.close();
+  const image = new Image();
+  image.onload = () => done(`${image.naturalWidth} x ${image.naturalHeight}`);
+  image.onerror = () => done("no image");
+  image.src = JSON.parse(event.data).images[0].url;
+});
+"""
+
+
+def test_a_signed_address_is_followed_and_shown_without_a_key(locked: Page) -> None:
+    page, headers = locked, {"x-api-key": "secret"}
+    body = {"task": "txt2img", "parameters": {"prompt": "x", "num_inference_steps": 2}}
+    id = httpx.post(f"{page.url}/jobs", json=body, headers=headers).json()["id"]
+    links = httpx.get(f"{page.url}/jobs/{id}/links", headers=headers).json()
+    follow = page.driver.execute_async_script
+    assert follow(FOLLOW, f"{page.url}/jobs/{id}/events") == "refused"
+    assert follow(FOLLOW, links["events"]) == "64 x 64"

@@ -10,7 +10,8 @@ from urllib.parse import parse_qsl
 
 import pytest
 
-from api.http.links import KEY, Links
+from api.http.links import Links
+from api.http.signatures import KEY
 from runnables.errors import NotReady, UnknownName
 
 

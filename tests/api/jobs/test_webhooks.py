@@ -18,7 +18,10 @@ from typing import Any
 import pytest
 from openai import InvalidWebhookSignatureError, OpenAI
 from standardwebhooks import Webhook, WebhookVerificationError
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
 
+from api.http.gateway import Gateway
 from api.http.keys import new
 from api.jobs import webhooks
 from api.jobs.document import document
@@ -97,13 +100,29 @@ def test_the_document_comes_signed(make: Make, receiver: Receiver, tmp_path: Pat
     headers, body = receiver.got[0]
     event = Webhook(SECRET).verify(body, headers)
     assert (event["type"], event["timestamp"]) == ("job.succeeded", done["finished_at"])
-    ended = {**done, "webhook_state": "waiting"}  # as it was when it was sent
+    images = [{**image, "url": f"http://testserver{image['url']}"} for image in done["images"]]
+    ended = {**done, "webhook_state": "waiting", "images": images}  # as it was when it was sent
     assert event["data"] == ended
     openai = OpenAI(api_key="none", webhook_secret=SECRET)
     openai.webhooks.verify_signature(body, headers)
     time.sleep(2 * webhooks.LOOK_S)
     assert len(receiver.got) == 1
     assert settled(tmp_path)
+
+
+def test_its_images_have_the_address_of_the_proxy_that_the_job_came_through(
+    make: Make, receiver: Receiver
+) -> None:
+    client = served(make, trusted_proxies="*")
+    gateway = Gateway(client.api.settings)
+    gateway.serve(client.api.app())
+    client.http = TestClient(gateway.around(Starlette()))
+    forwarded = {"proto": "https", "host": "images.example", "prefix": "/sd"}
+    client.http.headers |= {f"x-forwarded-{name}": value for name, value in forwarded.items()}
+    client.post(id="one", webhook=receiver.url)
+    receiver.wait(1)
+    (image,) = receiver.events()[0]["data"]["images"]
+    assert image["url"] == "https://images.example/sd/jobs/one/images/0"
 
 
 def test_failed_and_cancelled_jobs_are_told_too(make: Make, receiver: Receiver) -> None:
@@ -234,7 +253,8 @@ def test_the_database_of_the_release_before_is_taken_over(tmp_path: Path) -> Non
     folder = tmp_path / "old"
     Store(folder).close()
     connection = sqlite3.connect(folder / "jobs.sqlite3")
-    connection.execute("ALTER TABLE jobs DROP COLUMN webhook_error")
+    for column in ("webhook_error", "base"):
+        connection.execute(f"ALTER TABLE jobs DROP COLUMN {column}")
     connection.execute("PRAGMA user_version = 1")
     connection.commit()
     connection.close()
