@@ -62,7 +62,7 @@ class Jobs:
         self._runnable = runnable
         self._settings = runnable.settings
         self._parts: Parts | None = None
-        self._failure = "jobs are not started"
+        self._failure = "stored jobs cannot be looked up before the model is loaded"
         self._stopped = threading.Event()
 
     # -- life -------------------------------------------------------------------------------
@@ -128,12 +128,21 @@ class Jobs:
         return kept, True
 
     def find(self, owner: str, id: str) -> dict[str, Any] | None:
-        """Return the document of this owner's job or synchronous request."""
-        job = self._parts.store.get(owner, id) if self._parts else None
+        """Return the document of this owner's job or synchronous request.
+
+        Raises:
+            NotReady: There is no such request, and stored jobs cannot be looked up now.
+        """
+        parts = self._parts
+        job = parts.store.get(owner, id) if parts else None
         if job is not None:
             return self.document(job)
         request = self._requests.find(owner, id)
-        return document(request[0], request[1].progress) if request else None
+        if request:
+            return document(request[0], request[1].progress)
+        if parts is None:  # a job of this id may be stored
+            raise NotReady(self._failure)
+        return None
 
     @property
     def store(self) -> Store:
@@ -145,7 +154,11 @@ class Jobs:
         return self._open().store
 
     def cancel(self, owner: str, id: str) -> dict[str, Any] | None:
-        """End a job or a request at its next step; one that has ended stays as it is."""
+        """End a job or a request at its next step; one that has ended stays as it is.
+
+        Raises:
+            NotReady: As `find` raises it.
+        """
         job = self._cancel_stored(self._parts.store, owner, id) if self._parts else None
         if job is None:
             request = self._requests.find(owner, id)
