@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 LEVEL_S = 60.0  # of waiting that one level of priority is worth
 SWEEP_S = 300.0
+OPEN_AGAIN_S = 10.0  # between tries to open a folder that cannot be used
 Document = Callable[[Job], dict[str, Any]]
 
 
@@ -63,27 +64,23 @@ class Jobs:
         self._settings = runnable.settings
         self._parts: Parts | None = None
         self._failure = "stored jobs cannot be looked up before the model is loaded"
+        self._opening = threading.Lock()
         self._stopped = threading.Event()
 
     # -- life -------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Open the folder, go on with what a former process left, and begin to work."""
-        folder = self._settings.jobs_folder
-        try:
-            self._parts = Parts(
-                self._runnable, folder, self.hub, self._watch, self._keys, self._reported
-            )
-        except (OSError, sqlite3.Error) as error:
-            self._failure = f"SD_JOBS_DIR={folder} cannot be used: {error}"
-            logger.error("no jobs are accepted: %s", self._failure)
-            return
-        self._parts.start()
-        threading.Thread(target=self._sweep_now_and_then, name="sweep", daemon=True).start()
+        """Open the folder, go on with what a former process left, and begin to work.
+
+        A folder that cannot be used is tried again now and then.
+        """
+        self._open_folder()
+        threading.Thread(target=self._keep_house, name="sweep", daemon=True).start()
 
     def stop(self) -> None:
         """Begin no more jobs. This is to be called before the runnable drains."""
-        self._stopped.set()
+        with self._opening:
+            self._stopped.set()
         if self._parts:
             self._parts.runner.stop()
 
@@ -263,11 +260,33 @@ class Jobs:
                 loc=("webhook",),
             )
 
-    def _sweep_now_and_then(self) -> None:
-        while not self._stopped.is_set():
+    def _open_folder(self) -> None:
+        folder = self._settings.jobs_folder
+        with self._opening:
+            if self._stopped.is_set():
+                return
             try:
-                if self._parts:
-                    self._parts.sweep(self._settings.jobs_retention_h * 3600)
+                self._parts = Parts(
+                    self._runnable, folder, self.hub, self._watch, self._keys, self._reported
+                )
+            except (OSError, sqlite3.Error) as error:
+                failure = f"SD_JOBS_DIR={folder} cannot be used: {error}"
+                if failure != self._failure:
+                    logger.error("no jobs are accepted, trying again: %s", failure)
+                self._failure = failure
+            else:
+                self._parts.start()
+
+    def _keep_house(self) -> None:
+        """Remove what is old now and then. Where the folder is not open, try to open it."""
+        while not self._stopped.is_set():
+            parts = self._parts
+            if parts is None:
+                self._stopped.wait(OPEN_AGAIN_S)
+                self._open_folder()
+                continue
+            try:
+                parts.sweep(self._settings.jobs_retention_h * 3600)
             except Exception:
                 logger.exception("old jobs could not be removed; trying again")
             self._stopped.wait(SWEEP_S)

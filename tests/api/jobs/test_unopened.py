@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from api.jobs import events
+from api.jobs import events, jobs
 from tests.api.jobs.conftest import ASK, Client
 
 Make = Callable[..., Client]
@@ -42,10 +44,36 @@ def test_events_end_when_the_folder_is_closed(make: Make) -> None:
     client = make(begin=False)
 
     async def collected() -> list[str]:
-        jobs = client.api.jobs
-        return [
-            one
-            async for one in events.stream(lambda: jobs.find("", "one"), jobs.hub, ("", "one"), 0)
-        ]
+        all, key = client.api.jobs, ("", "one")
+        return [sent async for sent in events.stream(lambda: all.find(*key), all.hub, key, 0)]
 
     assert asyncio.run(collected()) == []
+
+
+def test_a_folder_that_can_be_used_again_is_opened(
+    make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The disk was full, or the database locked, at the start alone."""
+    monkeypatch.setattr(jobs, "OPEN_AGAIN_S", 0.02)
+    (tmp_path / "jobs").write_text("in the way")
+    client = make()
+    assert client.http.post("/jobs", json=JOB).status_code == 503
+    (tmp_path / "jobs").unlink()
+    end = time.monotonic() + 300
+    while client.http.get("/jobs").status_code == 503:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    assert client.until(client.post()["id"], "succeeded")["images"]
+
+
+def test_a_folder_is_not_opened_after_the_stop(
+    make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(jobs, "OPEN_AGAIN_S", 0.02)
+    (tmp_path / "jobs").write_text("in the way")
+    client = make()
+    client.api.jobs.close()
+    (tmp_path / "jobs").unlink()
+    client.api.jobs._open_folder()
+    assert client.http.get("/jobs").status_code == 503
+    assert not (tmp_path / "jobs").exists()
