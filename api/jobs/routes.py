@@ -120,8 +120,13 @@ class JobRoutes:
             message = f"job {id} has {len(job.images)} images, numbered from 0"
             raise UnknownName(message, loc=("index",))
         path, image = self._jobs.file(job, index), job.images[index]
+        try:
+            found = await asyncio.to_thread(path.stat)
+        except FileNotFoundError as error:  # job and image are being forgotten, or were removed
+            raise UnknownName(f"image {index} of job {id} is gone", loc=("index",)) from error
         headers = {**_headers(job, image), "Cache-Control": "private, max-age=3600"}
-        return FileResponse(path, media_type=image["content_type"], headers=headers)
+        kind = image["content_type"]
+        return FileResponse(path, media_type=kind, headers=headers, stat_result=found)
 
     async def _answer(
         self, request: Request, look: Callable[[str], dict[str, Any] | None]

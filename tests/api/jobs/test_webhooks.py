@@ -232,9 +232,12 @@ def test_what_cannot_be_sent_again(make: Make) -> None:
 
 def test_the_database_of_the_release_before_is_taken_over(tmp_path: Path) -> None:
     folder = tmp_path / "old"
-    Store(folder).close()
+    old = Store(folder)
+    old.add(Job(id="old", owner="key", task="txt2img", parameters={}))
+    old.close()
     connection = sqlite3.connect(folder / "jobs.sqlite3")
-    connection.execute("ALTER TABLE jobs DROP COLUMN webhook_error")
+    for column in ("webhook_error",):
+        connection.execute(f"ALTER TABLE jobs DROP COLUMN {column}")
     connection.execute("PRAGMA user_version = 1")
     connection.commit()
     connection.close()
