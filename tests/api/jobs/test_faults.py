@@ -132,6 +132,20 @@ def test_an_image_that_is_gone_is_404(make: Make, tmp_path: Path) -> None:
     assert gone.json()["detail"][0]["loc"] == ["index"]
 
 
+def test_a_job_that_finds_no_room_is_told_why_and_leaves_no_folder(
+    make: Make, tmp_path: Path
+) -> None:
+    client = make()
+    connection = parts_of(client).store._connection
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA max_page_count = {pages}")
+    body = {"task": "txt2img", "parameters": {**ASK, "prompt": "x" * 10_000}}
+    refused = client.http.post("/jobs", json=body)
+    assert refused.status_code == 503
+    assert "database or disk is full" in refused.json()["error"]
+    assert list((tmp_path / "jobs" / "files").iterdir()) == []
+
+
 @pytest.mark.parametrize(
     "spoil", [Path.unlink, lambda key: key.write_text("no key")], ids=["gone", "damaged"]
 )
