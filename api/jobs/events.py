@@ -11,6 +11,7 @@ from typing import Any
 
 from api.http.stopping import stopping
 from api.progress.live import Hub, Key
+from runnables.errors import NotReady
 from runnables.images import codec
 from runnables.ticket import Progress
 
@@ -26,14 +27,17 @@ async def stream(
     """Yield `progress` whenever it has changed, then one event that is named by the final state.
 
     Args:
-        find: Returns the job's document now; None where it is forgotten.
+        find: Returns the job's document now; None where it is forgotten. It may raise NotReady.
         preview_every: The steps between previews; 0 means none.
     """
     last: dict[str, Any] | None = None
     sent = time.monotonic()
     with hub.listening(key, preview_every) as listener:
         while not stopping():
-            found = await asyncio.to_thread(find)
+            try:
+                found = await asyncio.to_thread(find)
+            except NotReady:  # the service stops: the client connects again
+                return
             if found is None:
                 return
             if found["state"] in FINAL:

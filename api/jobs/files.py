@@ -26,7 +26,7 @@ class Files:
     def new(self, inputs: dict[str, Image.Image]) -> str:
         """Return the name of a new folder with these input images, which are kept lossless."""
         name = uuid4().hex
-        (self._root / name).mkdir()
+        self._make(name)
         try:
             for field, image in inputs.items():
                 self.write(name, f"{field}.png", codec.encode(image, "png"))
@@ -45,11 +45,19 @@ class Files:
             return image
 
     def write(self, folder: str, name: str, data: bytes) -> None:
-        """Write a file; it is on the disk when this returns."""
+        """Write a file; it is on the disk when this returns.
+
+        Its folder is made again where somebody has removed it while the job waited.
+        """
+        self._make(folder)
         with (self._root / folder / name).open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+
+    def _make(self, folder: str) -> None:
+        self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (self._root / folder).mkdir(exist_ok=True)
 
     def path(self, folder: str, name: str) -> Path:
         """Return where a file lies."""

@@ -16,7 +16,7 @@ from api.http import fetch, tracing
 from api.http.keys import Keys
 from api.jobs.document import document, placed
 from api.jobs.files import Files
-from api.jobs.job import Job
+from api.jobs.job import Delivery, Job
 from api.jobs.lease import Lease
 from api.jobs.runner import Runner
 from api.jobs.store import Store
@@ -24,6 +24,7 @@ from api.jobs.submission import Submission
 from api.jobs.watch import Watch
 from api.jobs.webhooks import Webhooks
 from api.progress.live import Hub, Live
+from api.progress.record import State
 from api.progress.requests import Requests
 from runnables.errors import Conflict, InvalidInput, NotReady, OverCapacity
 from runnables.metrics import Metrics
@@ -35,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 LEVEL_S = 60.0  # of waiting that one level of priority is worth
 SWEEP_S = 300.0
+OPEN_AGAIN_S = 10.0  # between tries to open a folder that cannot be used
+NO_WEBHOOKS = "webhooks are not set up here: the operator sets SD_WEBHOOK_SECRET"
 Document = Callable[[Job], dict[str, Any]]
 
 
@@ -62,28 +65,24 @@ class Jobs:
         self._runnable = runnable
         self._settings = runnable.settings
         self._parts: Parts | None = None
-        self._failure = "jobs are not started"
+        self._failure = "stored jobs cannot be looked up before the model is loaded"
+        self._opening = threading.Lock()
         self._stopped = threading.Event()
 
     # -- life -------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Open the folder, go on with what a former process left, and begin to work."""
-        folder = self._settings.jobs_folder
-        try:
-            self._parts = Parts(
-                self._runnable, folder, self.hub, self._watch, self._keys, self._reported
-            )
-        except (OSError, sqlite3.Error) as error:
-            self._failure = f"SD_JOBS_DIR={folder} cannot be used: {error}"
-            logger.error("no jobs are accepted: %s", self._failure)
-            return
-        self._parts.start()
-        threading.Thread(target=self._sweep_now_and_then, name="sweep", daemon=True).start()
+        """Open the folder, go on with what a former process left, and begin to work.
+
+        A folder that cannot be used is tried again now and then.
+        """
+        self._open_folder()
+        threading.Thread(target=self._keep_house, name="sweep", daemon=True).start()
 
     def stop(self) -> None:
         """Begin no more jobs. This is to be called before the runnable drains."""
-        self._stopped.set()
+        with self._opening:
+            self._stopped.set()
         if self._parts:
             self._parts.runner.stop()
 
@@ -97,10 +96,13 @@ class Jobs:
 
     # -- what clients do --------------------------------------------------------------------
 
-    def submit(self, owner: str, submission: Submission, base: str = "") -> tuple[Job, bool]:
+    def submit(
+        self, owner: str, submission: Submission, address: str, base: str = ""
+    ) -> tuple[Job, bool]:
         """Accept a job, which will end whatever happens to this process.
 
         Args:
+            address: From where it was sent.
             base: The address at which the caller sees the service, for the job's webhook.
 
         Returns:
@@ -108,7 +110,7 @@ class Jobs:
 
         Raises:
             Conflict: The id names a job with another body.
-            OverCapacity: SD_JOBS_MAX jobs of this owner are waiting.
+            OverCapacity: SD_JOBS_MAX jobs of this caller are waiting.
             InvalidInput, NotReady: As on the synchronous endpoints.
         """
         parts, id = self._open(), submission.request.id or uuid4().hex
@@ -116,14 +118,19 @@ class Jobs:
         there = parts.store.get(owner, id)
         if there is not None:
             return _same(there, fingerprint), False
-        self._check_room(parts.store, owner)
+        caller = self._keys.caller(owner, address).name
+        self._check_room(parts.store, caller)
         self._check_webhook(submission)
-        job = self._planned(owner, id, submission, fingerprint)
+        job = replace(self._planned(owner, id, submission, fingerprint), caller=caller)
         try:
             job = replace(job, base=base, folder=parts.files.new(submission.images))
         except OSError as error:
             raise unusable(error) from error
-        kept = parts.store.add(job)
+        try:
+            kept = parts.store.add(job)
+        except sqlite3.Error:
+            parts.files.remove([job.folder])
+            raise
         if kept.folder != job.folder:  # the same id came twice at the same moment
             parts.files.remove([job.folder])
             return _same(kept, fingerprint), False
@@ -131,12 +138,39 @@ class Jobs:
         return kept, True
 
     def find(self, owner: str, id: str) -> dict[str, Any] | None:
-        """Return the document of this owner's job or synchronous request."""
-        job = self._parts.store.get(owner, id) if self._parts else None
+        """Return the document of this owner's job or synchronous request.
+
+        Raises:
+            NotReady: There is no such request, and stored jobs cannot be looked up now.
+        """
+        parts = self._parts
+        job = parts.store.get(owner, id) if parts else None
         if job is not None:
             return self.document(job)
         request = self._requests.find(owner, id)
-        return document(request[0], request[1].progress) if request else None
+        if request:
+            return document(request[0], request[1].progress)
+        if parts is None:  # a job of this id may be stored
+            raise NotReady(self._failure)
+        return None
+
+    def page(
+        self,
+        owner: str,
+        state: State | None,
+        limit: int,
+        before: int | None,
+        prefix: str,
+        delivery: Delivery | None,
+    ) -> list[Job]:
+        """Return the owner's jobs as `Store.page` does, by the states that their documents have.
+
+        Raises:
+            NotReady: The folder cannot be used, or is not open.
+        """
+        parts = self._open()
+        waiting = parts.runner.waiting()
+        return parts.store.page(owner, state, limit, before, prefix, delivery, waiting)
 
     @property
     def store(self) -> Store:
@@ -148,7 +182,11 @@ class Jobs:
         return self._open().store
 
     def cancel(self, owner: str, id: str) -> dict[str, Any] | None:
-        """End a job or a request at its next step; one that has ended stays as it is."""
+        """End a job or a request at its next step; one that has ended stays as it is.
+
+        Raises:
+            NotReady: As `find` raises it.
+        """
         job = self._cancel_stored(self._parts.store, owner, id) if self._parts else None
         if job is None:
             request = self._requests.find(owner, id)
@@ -163,8 +201,10 @@ class Jobs:
         """Send a job's webhook again, now, with the same `webhook-id`.
 
         Raises:
-            Conflict: The job has not ended, or has no webhook.
+            Conflict: The job has not ended, or has no webhook, or nothing could sign it.
         """
+        if not self._settings.webhook_secret:
+            raise Conflict(NO_WEBHOOKS, loc=("id",))
         again = self.store.webhook_again(job)
         if again is None:
             raise Conflict(f"job {job.id} has not ended, or has no webhook", loc=("id",))
@@ -179,11 +219,14 @@ class Jobs:
 
     def document(self, job: Job) -> dict[str, Any]:
         """Return the job as clients see it."""
-        live = self._live(job)
-        if job.state != "queued" or self._parts is None:
+        live, parts = self._live(job), self._parts
+        if job.state != "queued" or parts is None:
             return document(job, live.progress if live and not job.final else None)
-        count, seconds = self._parts.store.ahead(job)
-        return document(job, None, (count, seconds + self._parts.runner.remaining_s()))
+        count, seconds = parts.store.ahead(job)
+        count += (
+            max(parts.runner.waiting().values(), default=-1) + 1
+        )  # those in the engine go first
+        return document(job, None, (count, seconds + parts.runner.remaining_s()))
 
     def _reported(self, job: Job) -> dict[str, Any]:
         """Return the job as a webhook reports it, with whole addresses of its images."""
@@ -237,8 +280,8 @@ class Jobs:
             fingerprint=fingerprint,
         )
 
-    def _check_room(self, store: Store, owner: str) -> None:
-        waiting = store.count("queued", owner)
+    def _check_room(self, store: Store, caller: str) -> None:
+        waiting = store.count("queued", caller)
         if waiting >= self._settings.jobs_max:
             message = f"{waiting} jobs of this caller are waiting; try again later"
             raise OverCapacity(message, retry_after=30)
@@ -248,16 +291,35 @@ class Jobs:
             return
         fetch.check_url(wanted.request.webhook, "webhook", insecure=self._settings.fetch_insecure)
         if not self._settings.webhook_secret:
-            raise InvalidInput(
-                "webhooks are not set up here: the operator sets SD_WEBHOOK_SECRET",
-                loc=("webhook",),
-            )
+            raise InvalidInput(NO_WEBHOOKS, loc=("webhook",))
 
-    def _sweep_now_and_then(self) -> None:
-        while not self._stopped.is_set():
+    def _open_folder(self) -> None:
+        folder = self._settings.jobs_folder
+        with self._opening:
+            if self._stopped.is_set():
+                return
             try:
-                if self._parts:
-                    self._parts.sweep(self._settings.jobs_retention_h * 3600)
+                self._parts = Parts(
+                    self._runnable, folder, self.hub, self._watch, self._keys, self._reported
+                )
+            except (OSError, sqlite3.Error) as error:
+                failure = f"SD_JOBS_DIR={folder} cannot be used: {error}"
+                if failure != self._failure:
+                    logger.error("no jobs are accepted, trying again: %s", failure)
+                self._failure = failure
+            else:
+                self._parts.start()
+
+    def _keep_house(self) -> None:
+        """Remove what is old now and then. Where the folder is not open, try to open it."""
+        while not self._stopped.is_set():
+            parts = self._parts
+            if parts is None:
+                self._stopped.wait(OPEN_AGAIN_S)
+                self._open_folder()
+                continue
+            try:
+                parts.sweep(self._settings.jobs_retention_h * 3600)
             except Exception:
                 logger.exception("old jobs could not be removed; trying again")
             self._stopped.wait(SWEEP_S)

@@ -61,7 +61,8 @@ class JobRoutes:
         owner = self._keys.spend(request.headers)
         self._generation.check_ready()
         sent = await submission.read(request, self._generation.settings)
-        job, new = await asyncio.to_thread(self._jobs.submit, owner, sent, _base(request))
+        address = request.client.host if request.client else ""
+        job, new = await asyncio.to_thread(self._jobs.submit, owner, sent, address, _base(request))
         body, prefix = await asyncio.to_thread(self._jobs.document, job), _root(request)
         headers = {"Location": f"{prefix}/jobs/{job.id}"}
         return JSONResponse(placed(body, prefix), 202 if new else 200, headers=headers)
@@ -75,9 +76,11 @@ class JobRoutes:
         prefix = _prefix(request)
 
         def listed() -> dict[str, Any]:
-            found = self._jobs.store.page(owner, state, limit + 1, cursor or None, prefix, delivery)
+            found = self._jobs.page(owner, state, limit + 1, cursor or None, prefix, delivery)
             more = found[limit - 1].number if len(found) > limit else None
             documents = [self._jobs.document(job) for job in found[:limit]]
+            if state is not None:  # some may have begun to run meanwhile
+                documents = [document for document in documents if document["state"] == state]
             documents = [placed(document, _root(request)) for document in documents]
             return {"jobs": documents, "next": None if more is None else str(more)}
 
@@ -128,7 +131,8 @@ class JobRoutes:
             found = self._jobs.find(owner, id)
             return found and placed(found, place, query)
 
-        stream = events.stream(find, self._jobs.hub, (owner, id), every)
+        watched = events.stream(find, self._jobs.hub, (owner, id), every)
+        stream = () if request.method == "HEAD" else watched  # headers only, and no waiting
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 
@@ -145,8 +149,13 @@ class JobRoutes:
             message = f"job {id} has {len(job.images)} images, numbered from 0"
             raise UnknownName(message, loc=("index",))
         path, image = self._jobs.file(job, index), job.images[index]
+        try:
+            found = await asyncio.to_thread(path.stat)
+        except FileNotFoundError as error:  # job and image are being forgotten, or were removed
+            raise UnknownName(f"image {index} of job {id} is gone", loc=("index",)) from error
         headers = {**_headers(job, image), "Cache-Control": "private, max-age=3600"}
-        return FileResponse(path, media_type=image["content_type"], headers=headers)
+        kind = image["content_type"]
+        return FileResponse(path, media_type=kind, headers=headers, stat_result=found)
 
     def _reader(self, request: Request) -> tuple[str, str]:
         """Return whose job may be read, and the query by which, of a request without a key.

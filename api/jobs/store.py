@@ -10,7 +10,7 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -31,7 +31,7 @@ CREATE TABLE IF NOT EXISTS jobs (
   created REAL NOT NULL, started REAL, finished REAL, images TEXT NOT NULL, error TEXT,
   webhook TEXT, webhook_at REAL, webhook_tries INTEGER NOT NULL,
   webhook_error TEXT, base TEXT NOT NULL DEFAULT '',
-  fingerprint TEXT NOT NULL, trace TEXT,
+  fingerprint TEXT NOT NULL, trace TEXT, caller TEXT NOT NULL DEFAULT '',
   UNIQUE (owner, id)
 );
 CREATE INDEX IF NOT EXISTS jobs_queue ON jobs (state, due, number);
@@ -39,18 +39,27 @@ CREATE INDEX IF NOT EXISTS jobs_finished ON jobs (finished);
 CREATE INDEX IF NOT EXISTS jobs_webhook ON jobs (webhook_at) WHERE webhook_at IS NOT NULL;
 """
 #: columns that databases of older releases lack
-ADDED = {"webhook_error": "TEXT", "base": "TEXT NOT NULL DEFAULT ''"}
+ADDED = {
+    "webhook_error": "TEXT",
+    "base": "TEXT NOT NULL DEFAULT ''",
+    "caller": "TEXT NOT NULL DEFAULT ''",
+}
 #: what a job's `delivery` is, in SQL
 DELIVERIES: dict[Delivery, str] = {
     "waiting": "webhook_at IS NOT NULL",
     "delivered": "webhook_at IS NULL AND webhook_error IS NULL",
     "dead": "webhook_at IS NULL AND webhook_error IS NOT NULL",
 }
+#: the state that clients see, in SQL
+STATE_SEEN = (
+    "CASE WHEN state = 'running' AND number IN (SELECT value FROM json_each(?)) "
+    "THEN 'queued' ELSE state END"
+)
 JSON_COLUMNS = {"parameters", "images", "error"}
 COLUMNS = [column.name for column in fields(Job) if column.name != "number"]
 ENDS = (
     "state = ?, step = MAX(step, ?), finished = ?, parameters = ?, images = ?, error = ?, "
-    "runner = NULL, "
+    "runner = NULL, caller = owner, "
     "webhook_at = CASE WHEN webhook IS NULL THEN NULL ELSE ? END"
 )
 
@@ -94,16 +103,19 @@ class Store:
         before: int | None,
         prefix: str = "",
         delivery: Delivery | None = None,
+        waiting: Iterable[int] = (),
     ) -> list[Job]:
         """Return the owner's jobs with a smaller number than `before`, newest first.
 
         Args:
             prefix: What the ids begin with.
             delivery: How far the webhook of each is.
+            waiting: The numbers of running jobs that count as queued.
         """
         query, values = "SELECT * FROM jobs WHERE owner = ?", list[object]([owner])
         if state is not None:
-            query, values = query + " AND state = ?", [*values, state]
+            query += f" AND {STATE_SEEN} = ?"
+            values = [*values, json.dumps(list(waiting)), state]
         if before is not None:
             query, values = query + " AND number < ?", [*values, before]
         if prefix:
@@ -122,11 +134,11 @@ class Store:
             row = self._connection.execute(query, (job.due, job.number)).fetchone()
         return row["jobs"], row["seconds"]
 
-    def count(self, state: State, owner: str | None = None) -> int:
-        """Return how many jobs, of this owner or of all, are in this state."""
+    def count(self, state: State, caller: str | None = None) -> int:
+        """Return how many jobs, of this caller or of all, are in this state."""
         with self._lock:
-            query = "SELECT COUNT(*) FROM jobs WHERE state = ? AND owner = COALESCE(?, owner)"
-            return int(self._connection.execute(query, (state, owner)).fetchone()[0])
+            query = "SELECT COUNT(*) FROM jobs WHERE state = ? AND caller = COALESCE(?, caller)"
+            return int(self._connection.execute(query, (state, caller)).fetchone()[0])
 
     # -- a job's way ------------------------------------------------------------------------
 
@@ -144,17 +156,17 @@ class Store:
     def claim(self, runner: str, resting: Sequence[str] = ()) -> Job | None:
         """Return a queued job, which is now running at this runner.
 
-        It is one of the owner who has the fewest running, and of those the one that is due first.
+        It is one of the caller who has the fewest running, and of those the one that is due first.
 
         Args:
-            resting: The owners whose jobs wait.
+            resting: The callers whose jobs wait.
         """
         return self._one(
             "UPDATE jobs SET state = 'running', runner = ?, attempts = attempts + 1, "
             "started = COALESCE(started, ?) WHERE number = (SELECT number FROM jobs "
-            "WHERE state = 'queued' AND owner NOT IN (SELECT value FROM json_each(?)) "
+            "WHERE state = 'queued' AND caller NOT IN (SELECT value FROM json_each(?)) "
             "ORDER BY (SELECT COUNT(*) FROM jobs AS other "
-            "WHERE other.state = 'running' AND other.owner = jobs.owner), due, number LIMIT 1) "
+            "WHERE other.state = 'running' AND other.caller = jobs.caller), due, number LIMIT 1) "
             "RETURNING *",
             runner,
             self._clock(),
@@ -266,6 +278,15 @@ class Store:
             json.dumps(list(owners)),
         )
 
+    def webhooks_to_come(self) -> int:
+        """Return how many webhooks are still to be delivered, those of unfinished jobs included."""
+        query = (
+            "SELECT COUNT(*) FROM jobs "
+            "WHERE webhook_at IS NOT NULL OR (webhook IS NOT NULL AND finished IS NULL)"
+        )
+        with self._lock:
+            return int(self._connection.execute(query).fetchone()[0])
+
     def webhook_next(self, job: Job, at: float | None, failure: str | None) -> None:
         """Set when to try this webhook again, and why the last try failed.
 
@@ -302,6 +323,8 @@ class Store:
             for name, kind in ADDED.items():
                 if name not in there:
                     self._connection.execute(f"ALTER TABLE jobs ADD COLUMN {name} {kind}")
+            if "caller" not in there:
+                self._connection.execute("UPDATE jobs SET caller = owner")
             self._connection.execute(f"PRAGMA user_version = {VERSION}")
 
     @contextmanager
@@ -310,10 +333,11 @@ class Store:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
+                self._connection.execute("COMMIT")
             except BaseException:
-                self._connection.execute("ROLLBACK")
+                if self._connection.in_transaction:  # a full disk has ended it already
+                    self._connection.execute("ROLLBACK")
                 raise
-            self._connection.execute("COMMIT")
 
     def _write(self, statement: str, *values: object) -> bool:
         """Run a statement, and return whether a row was changed."""

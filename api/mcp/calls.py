@@ -89,7 +89,8 @@ class Calls:
         }
         wanted = validated(submission.JobRequest, {"task": task, "parameters": parameters})
         sent = submission.checked(wanted, images, ())
-        job, _ = await asyncio.to_thread(self._jobs.submit, self._owner, sent)
+        address = self._request.client.host if self._request.client else ""
+        job, _ = await asyncio.to_thread(self._jobs.submit, self._owner, sent, address)
         if beside["wait"] is False:
             return _result(self._known(await asyncio.to_thread(self._jobs.document, job), job.id))
         return await self._follow(job.id, shown, report)
@@ -110,9 +111,13 @@ class Calls:
 
     def _own(self, id: str, index: int, field: str) -> bytes:
         job = self._jobs.store.get(self._owner, id)
+        unknown = UnknownName(f"{field}: there is no such image here", loc=(field,))
         if job is None or index >= len(job.images):
-            raise UnknownName(f"{field}: there is no such image here", loc=(field,))
-        return self._jobs.file(job, index).read_bytes()
+            raise unknown
+        try:
+            return self._jobs.file(job, index).read_bytes()
+        except FileNotFoundError as error:  # the job is being forgotten, or somebody removed it
+            raise unknown from error
 
     async def _follow(self, id: str, shown: str, report: Report) -> CallToolResult:
         step = -1

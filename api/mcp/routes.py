@@ -36,8 +36,12 @@ class McpRoutes:
         self._origins = {one.strip() for one in generation.settings.cors_origins.split(",")}
 
     def routes(self) -> list[Route]:
-        """Return the route, which is to be mounted at the root."""
-        return [Route("/mcp", self)]
+        """Return the route, which is to be mounted at the root.
+
+        `GET` would open a stream for what a server sends by itself: that is nothing here, and a
+        stop would wait for its end. The protocol wants 405 then.
+        """
+        return [Route("/mcp", self, methods=["POST"])]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request. Raise Unauthorized without a key where one is needed."""

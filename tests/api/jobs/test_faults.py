@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import shutil
 import sqlite3
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -14,6 +16,7 @@ import pytest
 
 from api.jobs import runner
 from api.jobs.jobs import Parts
+from runnables.ticket import Ticket
 from tests.api.jobs.conftest import ASK, Client
 from tests.long import LONG
 from tests.runnables.images.test_provenance import signing
@@ -93,6 +96,54 @@ def test_each_job_ends_once_through_a_full_disk(
     connection.execute("PRAGMA max_page_count = 1000000")
     check_ends(client, N)
     print(f"{N} jobs through a full disk, {refused} refused meanwhile")
+
+
+def test_jobs_whose_folders_were_removed_end_and_hold_up_no_others(
+    make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Somebody has made room on a full disk, or cleans a folder of temporary files."""
+    client = make()
+    submit = client.api.runnable.submit
+    waits = threading.Event()
+
+    def late(*given: Any, **options: Any) -> Ticket:
+        waits.wait(300)
+        return submit(*given, **options)
+
+    monkeypatch.setattr(client.api.runnable, "submit", late)
+    for number in range(4):
+        assert post(client, number) == 202
+    shutil.rmtree(tmp_path / "jobs" / "files")
+    waits.set()
+    for number in range(4):
+        done = client.until(f"job-{number}", "succeeded", "failed", timeout=60)
+        assert done["state"] == "succeeded"
+        assert client.http.get(done["images"][0]["url"]).status_code == 200
+    shutil.rmtree(tmp_path / "jobs" / "files")
+    assert post(client, 4) == 202
+
+
+def test_an_image_that_is_gone_is_404(make: Make, tmp_path: Path) -> None:
+    client = make()
+    url = client.until(client.post()["id"], "succeeded")["images"][0]["url"]
+    shutil.rmtree(tmp_path / "jobs" / "files")
+    gone = client.http.get(url)
+    assert gone.status_code == 404
+    assert gone.json()["detail"][0]["loc"] == ["index"]
+
+
+def test_a_job_that_finds_no_room_is_told_why_and_leaves_no_folder(
+    make: Make, tmp_path: Path
+) -> None:
+    client = make()
+    connection = parts_of(client).store._connection
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA max_page_count = {pages}")
+    body = {"task": "txt2img", "parameters": {**ASK, "prompt": "x" * 10_000}}
+    refused = client.http.post("/jobs", json=body)
+    assert refused.status_code == 503
+    assert "database or disk is full" in refused.json()["error"]
+    assert list((tmp_path / "jobs" / "files").iterdir()) == []
 
 
 @pytest.mark.parametrize(

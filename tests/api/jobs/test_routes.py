@@ -6,17 +6,21 @@ import io
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
+from starlette.testclient import TestClient
 
 from api.http.keys import new
 from api.jobs import runner
 from api.jobs.job import Job
 from api.jobs.store import Store
-from runnables.ticket import Caller, Inputs, Ticket
+from runnables.errors import Cancelled
+from runnables.parameters import AnyParameters
+from runnables.ticket import Caller, Inputs, Progress, Ticket
 from tests.api.jobs.conftest import ASK, LONG, Client
 from tests.insides import engine_of
 
@@ -263,6 +267,86 @@ def test_the_owner_with_the_fewest_running_jobs_is_next(tmp_path: Path) -> None:
     claimed = [store.claim("runner") for _ in range(4)]
     assert [job.owner for job in claimed if job] == ["one", "two", "one", "one"]
     store.close()
+
+
+def test_the_address_with_the_fewest_running_jobs_is_next(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for number, caller in enumerate(["one", "one", "one", "two"]):
+        store.add(replace(_job("", str(number), due=float(number)), caller=caller))
+    claimed = [store.claim("runner", resting=["two"] if i == 1 else []) for i in range(4)]
+    assert [job.caller for job in claimed if job] == ["one", "one", "two", "one"]
+    assert store.count("running", "one") == 3
+    store.close()
+
+
+def test_callers_without_keys_have_jobs_of_their_own_where_addresses_tell_them_apart(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = make(begin=False, anonymous="address", jobs_max=1, jobs_active=1)
+    submit, served = client.api.runnable.submit, list[str]()
+
+    def watched(*given: Any, caller: Caller, **options: Any) -> Ticket:
+        served.append(caller.name)
+        return submit(*given, caller=caller, **options)
+
+    monkeypatch.setattr(client.api.runnable, "submit", watched)
+    client.api.start()
+    other = TestClient(client.api.app(), client=("10.0.0.2", 50000))
+    client.until(client.post(parameters=LONG, id="busy")["id"], "running")
+    client.post(id="waits")
+    body = {"task": "txt2img", "parameters": ASK}
+    assert client.http.post("/jobs", json=body).status_code == 429
+    assert other.post("/jobs", json={**body, "id": "theirs"}).status_code == 202
+    client.http.delete("/jobs/busy")
+    for id in ("waits", "theirs"):
+        client.until(id, "succeeded")
+    assert served == ["testclient", "testclient", "10.0.0.2"]
+    kept = [client.api.jobs.store.get("", id) for id in ("busy", "waits", "theirs")]
+    assert [job and job.caller for job in kept] == [""] * 3, "no address is kept after the end"
+
+
+def test_a_listing_by_state_has_what_its_documents_say(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that waits in the engine is running for the store, and queued for its owner."""
+    client = make(begin=False, jobs_active=1)
+    tickets = list[Ticket]()
+
+    def submit(parameters: AnyParameters, *given: Any, **options: Any) -> Ticket:
+        tickets.append(Ticket(parameters, progress=Progress("queued", 0, 2, position=3)))
+        return tickets[-1]
+
+    def listed(state: str) -> list[tuple[str, int | None]]:
+        found = client.http.get("/jobs", params={"state": state}).json()["jobs"]
+        assert {job["state"] for job in found} <= {state}
+        return [(job["id"], job["position"]) for job in found]
+
+    monkeypatch.setattr(client.api.runnable, "submit", submit)
+    client.api.start()
+    client.post(id="claimed")
+    while not (tickets and client.get("claimed")["started_at"]):
+        time.sleep(0.02)
+    client.post(id="stored")
+    assert (listed("queued"), listed("running")) == ([("stored", 4), ("claimed", 3)], [])
+    tickets[0].progress = Progress("running", 1, 2)
+    assert (listed("queued"), listed("running")) == ([("stored", 0)], [("claimed", None)])
+    client.http.delete("/jobs/stored")
+    tickets[0].future.set_exception(Cancelled("it is enough"))
+    client.until("claimed", "cancelled")
+
+
+def test_head_streams_and_generates_nothing(make: Make) -> None:
+    """A proxy's or a link checker's HEAD lasted as long as the job."""
+    client = make()
+    id = client.post(parameters=LONG)["id"]
+    client.until(id, "running")
+    head = client.http.head(f"/jobs/{id}/events")
+    assert (head.status_code, head.text) == (200, "")
+    assert head.headers["content-type"].startswith("text/event-stream")
+    assert client.get(id)["state"] == "running"
+    client.http.delete(f"/jobs/{id}")
+    image = client.http.head("/imagine?prompt=x&num_inference_steps=1")
+    assert (image.status_code, image.headers["allow"]) == (405, "GET")
 
 
 def _job(owner: str, id: str, due: float) -> Job:

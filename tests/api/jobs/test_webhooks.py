@@ -251,9 +251,11 @@ def test_what_cannot_be_sent_again(make: Make) -> None:
 
 def test_the_database_of_the_release_before_is_taken_over(tmp_path: Path) -> None:
     folder = tmp_path / "old"
-    Store(folder).close()
+    old = Store(folder)
+    old.add(Job(id="old", owner="key", task="txt2img", parameters={}))
+    old.close()
     connection = sqlite3.connect(folder / "jobs.sqlite3")
-    for column in ("webhook_error", "base"):
+    for column in ("webhook_error", "base", "caller"):
         connection.execute(f"ALTER TABLE jobs DROP COLUMN {column}")
     connection.execute("PRAGMA user_version = 1")
     connection.commit()
@@ -261,6 +263,7 @@ def test_the_database_of_the_release_before_is_taken_over(tmp_path: Path) -> Non
     for _ in range(2):
         store = Store(folder)
         assert store.page("", None, 10, None) == []
+        assert [job.caller for job in store.page("key", None, 10, None)] == ["key"]
         store.add(Job(id=str(time.time_ns()), owner="other", task="txt2img", parameters={}))
         store.close()
 
@@ -276,6 +279,30 @@ def test_what_is_due_survives_a_restart(make: Make, receiver: Receiver) -> None:
     served(make)
     receiver.wait(seen + 1)
     assert receiver.events()[-1]["data"]["id"] == "told-later"
+
+
+def test_no_webhook_goes_out_unsigned_when_the_secret_is_gone(
+    make: Make, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    receiver.statuses = [500]
+    first = served(make)
+    first.post(id="signed", webhook=receiver.url)
+    receiver.wait(1)
+    first.api.stop()
+    receiver.statuses, seen = [200], len(receiver.got)
+    without = make(fetch_insecure=True)
+    assert "1 webhooks wait for SD_WEBHOOK_SECRET" in caplog.text
+    refused = without.http.post("/jobs/signed/webhook")
+    assert refused.status_code == 409
+    assert "SD_WEBHOOK_SECRET" in refused.json()["error"]
+    time.sleep(4 * webhooks.LOOK_S)
+    assert len(receiver.got) == seen
+    assert without.get("signed")["webhook_state"] == "waiting"
+    without.api.stop()
+    served(make)
+    receiver.wait(seen + 1)
+    headers, body = receiver.got[-1]
+    Webhook(SECRET).verify(body, headers)
 
 
 def test_delays_double_up_to_an_hour() -> None:

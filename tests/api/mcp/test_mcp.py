@@ -177,6 +177,13 @@ def test_the_door(keyed: Server) -> None:
     ).is_success
 
 
+def test_no_stream_is_kept_open_for_what_the_service_never_sends(keyed: Server) -> None:
+    """A stop would wait for its end; 405 is what clients expect where there is none."""
+    for method in ("GET", "DELETE"):
+        with httpx.stream(method, f"{keyed.url}/mcp", headers={**ACCEPT, **KEY}) as answer:
+            assert (answer.status_code, answer.headers.get("allow")) == (405, "POST")
+
+
 def test_the_example(server: Server, tmp_path: Path) -> None:
     path = tmp_path / "output.jpg"
     command = [sys.executable, "examples/mcp_client.py", server.url, "two hills", str(path)]
