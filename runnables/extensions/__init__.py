@@ -1,28 +1,25 @@
-"""The extensions, which add to a model what requests ask for, are listed here."""
+"""The extensions, which add to a model what requests ask for, are listed here, one line each."""
 
 from __future__ import annotations
 
+import pkgutil
+
 from runnables.extensions.base import Context, Extension
-from runnables.extensions.controlnet.extension import ControlNets
-from runnables.extensions.deep_cache import DeepCache
-from runnables.extensions.lora.extension import Loras
-from runnables.extensions.previews import Previews
-from runnables.extensions.safety import SafetyCheck
-from runnables.extensions.skip_layers import SkipLayers
-from runnables.extensions.textual_inversion.extension import TextualInversions
 from runnables.families.base import Family
 
-EXTENSIONS: tuple[type[Extension], ...] = (
-    Loras,
-    ControlNets,
-    TextualInversions,
-    DeepCache,
-    SkipLayers,
-    SafetyCheck,
-    Previews,
-)
+#: where the classes are; a batch applies them in this order
+EXTENSIONS = [
+    "runnables.extensions.lora.extension:Loras",
+    "runnables.extensions.controlnet.extension:ControlNets",
+    "runnables.extensions.textual_inversion.extension:TextualInversions",
+    "runnables.extensions.deep_cache:DeepCache",
+    "runnables.extensions.skip_layers:SkipLayers",
+    "runnables.extensions.safety:SafetyCheck",
+    "runnables.extensions.previews:Previews",
+]
 
 
 def extensions_of(family: Family, context: Context) -> tuple[Extension, ...]:
     """Return the extensions that this model takes."""
-    return tuple(kind(family, context) for kind in EXTENSIONS if kind.suits(family))
+    kinds: list[type[Extension]] = [pkgutil.resolve_name(place) for place in EXTENSIONS]
+    return tuple(kind(family, context) for kind in kinds if kind.suits(family))
