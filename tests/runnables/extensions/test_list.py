@@ -24,7 +24,7 @@ class Doubled(Call):
 
 
 class Stub(Extension):
-    """A further extension, as somebody else would add it, that every model takes and request has."""
+    """A further extension, as somebody else would add it, which every request has."""
 
     name = "stub"
 
