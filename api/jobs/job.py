@@ -20,6 +20,8 @@ class Job(Record):
 
     Attributes:
         number: The number of its row; jobs are listed by it. It is None before the job is stored.
+        caller: In whose share of the machine it is generated: its owner's, or until it has ended
+            that of an address (SD_ANONYMOUS=address).
         folder: The name of the folder of its files, inside the store's.
         due: The Unix time by which it should be started; the earliest goes first.
         expires: The Unix time at which it fails if it is not finished.
@@ -32,6 +34,7 @@ class Job(Record):
     """
 
     number: int | None = None
+    caller: str = ""
     folder: str = ""
     priority: int = 5
     due: float = 0.0

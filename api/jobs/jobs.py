@@ -94,15 +94,18 @@ class Jobs:
 
     # -- what clients do --------------------------------------------------------------------
 
-    def submit(self, owner: str, submission: Submission) -> tuple[Job, bool]:
+    def submit(self, owner: str, submission: Submission, address: str) -> tuple[Job, bool]:
         """Accept a job, which will end whatever happens to this process.
+
+        Args:
+            address: From where it was sent.
 
         Returns:
             The job, and whether it is new.
 
         Raises:
             Conflict: The id names a job with another body.
-            OverCapacity: SD_JOBS_MAX jobs of this owner are waiting.
+            OverCapacity: SD_JOBS_MAX jobs of this caller are waiting.
             InvalidInput, NotReady: As on the synchronous endpoints.
         """
         parts, id = self._open(), submission.request.id or uuid4().hex
@@ -110,9 +113,10 @@ class Jobs:
         there = parts.store.get(owner, id)
         if there is not None:
             return _same(there, fingerprint), False
-        self._check_room(parts.store, owner)
+        caller = self._keys.caller(owner, address).name
+        self._check_room(parts.store, caller)
         self._check_webhook(submission)
-        job = self._planned(owner, id, submission, fingerprint)
+        job = replace(self._planned(owner, id, submission, fingerprint), caller=caller)
         try:
             job = replace(job, folder=parts.files.new(submission.images))
         except OSError as error:
@@ -244,8 +248,8 @@ class Jobs:
             fingerprint=fingerprint,
         )
 
-    def _check_room(self, store: Store, owner: str) -> None:
-        waiting = store.count("queued", owner)
+    def _check_room(self, store: Store, caller: str) -> None:
+        waiting = store.count("queued", caller)
         if waiting >= self._settings.jobs_max:
             message = f"{waiting} jobs of this caller are waiting; try again later"
             raise OverCapacity(message, retry_after=30)

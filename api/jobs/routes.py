@@ -54,7 +54,8 @@ class JobRoutes:
         owner = self._keys.spend(request.headers)
         self._generation.check_ready()
         sent = await submission.read(request, self._generation.settings)
-        job, new = await asyncio.to_thread(self._jobs.submit, owner, sent)
+        address = request.client.host if request.client else ""
+        job, new = await asyncio.to_thread(self._jobs.submit, owner, sent, address)
         body, prefix = await asyncio.to_thread(self._jobs.document, job), _root(request)
         headers = {"Location": f"{prefix}/jobs/{job.id}"}
         return JSONResponse(placed(body, prefix), 202 if new else 200, headers=headers)

@@ -49,7 +49,7 @@ IN_ENGINE_S = 3600.0  # how long a job without a deadline may be in the engine
 WRITE_AGAIN_S = 5.0  # between tries to write down how a job ended
 LOOK_S = 0.5  # how often an idle runner looks for work of other processes
 BUSY_S = 0.05  # and one that waits for room in the engine
-PAUSE_S = 0.5  # how long an owner's jobs rest after the engine has refused one
+PAUSE_S = 0.5  # how long a caller's jobs rest after the engine has refused one
 
 
 class Runner:
@@ -81,7 +81,7 @@ class Runner:
         self._watch = watch
         self._keys = keys
         self._active: dict[int, tuple[Job, Live]] = {}
-        self._resting: dict[str, float] = {}  # owner -> until when (time.monotonic)
+        self._resting: dict[str, float] = {}  # caller -> until when (time.monotonic)
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._tidy_at = 0.0  # time.monotonic
@@ -143,17 +143,17 @@ class Runner:
         while not self._stopped and not stopping() and self._runnable.ready:
             if not self._has_room():
                 return True
-            job = self._store.claim(self._lease.id, self._owners_at_rest())
+            job = self._store.claim(self._lease.id, self._callers_at_rest())
             if job is None:
                 return bool(self._resting)
             self._submit(job)
         return False
 
-    def _owners_at_rest(self) -> list[str]:
-        """Return the owners of whose jobs the engine has just refused one."""
-        for owner, until in list(self._resting.items()):
+    def _callers_at_rest(self) -> list[str]:
+        """Return the callers of whose jobs the engine has just refused one."""
+        for caller, until in list(self._resting.items()):
             if until <= time.monotonic():
-                del self._resting[owner]
+                del self._resting[caller]
         return list(self._resting)
 
     def _has_room(self) -> bool:
@@ -165,7 +165,7 @@ class Runner:
         return not self._active or (waiting < WAITING and len(self._active) < self._limit)
 
     def _submit(self, job: Job) -> None:
-        """Submit a job; where the engine takes none of its owner now, the job waits on."""
+        """Submit a job; where the engine takes none of its caller now, the job waits on."""
         assert job.number is not None
         try:
             self._keys.check_quota(job.owner)
@@ -185,7 +185,7 @@ class Runner:
                 inputs,
                 on_step=live.on_step,
                 preview_every=self._hub.every(live.key),
-                caller=self._keys.caller(job.owner),
+                caller=self._keys.caller(job.owner, job.caller),
             )
         except (OverCapacity, NotReady):
             self._hand_back(job)
@@ -259,8 +259,8 @@ class Runner:
             self._end(job, "failed", error=_reason(ended))
 
     def _hand_back(self, job: Job) -> None:
-        """Queue a job again that was refused; other owners' jobs go first for a moment."""
-        self._resting[job.owner] = time.monotonic() + PAUSE_S
+        """Queue a job again that was refused; other callers' jobs go first for a moment."""
+        self._resting[job.caller] = time.monotonic() + PAUSE_S
         self._store.release(job, begun=False)
         self._hub.changed((job.owner, job.id))
 

@@ -20,7 +20,7 @@ from api.http.database import opened
 from api.jobs.job import Delivery, Job
 from api.progress.record import State
 
-VERSION = 2  # of the schema, in SQLite's user_version
+VERSION = 3  # of the schema, in SQLite's user_version
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
   number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -31,7 +31,7 @@ CREATE TABLE IF NOT EXISTS jobs (
   created REAL NOT NULL, started REAL, finished REAL, images TEXT NOT NULL, error TEXT,
   webhook TEXT, webhook_at REAL, webhook_tries INTEGER NOT NULL,
   webhook_error TEXT,
-  fingerprint TEXT NOT NULL, trace TEXT,
+  fingerprint TEXT NOT NULL, trace TEXT, caller TEXT NOT NULL DEFAULT '',
   UNIQUE (owner, id)
 );
 CREATE INDEX IF NOT EXISTS jobs_queue ON jobs (state, due, number);
@@ -48,7 +48,7 @@ JSON_COLUMNS = {"parameters", "images", "error"}
 COLUMNS = [column.name for column in fields(Job) if column.name != "number"]
 ENDS = (
     "state = ?, step = MAX(step, ?), finished = ?, parameters = ?, images = ?, error = ?, "
-    "runner = NULL, "
+    "runner = NULL, caller = owner, "
     "webhook_at = CASE WHEN webhook IS NULL THEN NULL ELSE ? END"
 )
 
@@ -120,11 +120,11 @@ class Store:
             row = self._connection.execute(query, (job.due, job.number)).fetchone()
         return row["jobs"], row["seconds"]
 
-    def count(self, state: State, owner: str | None = None) -> int:
-        """Return how many jobs, of this owner or of all, are in this state."""
+    def count(self, state: State, caller: str | None = None) -> int:
+        """Return how many jobs, of this caller or of all, are in this state."""
         with self._lock:
-            query = "SELECT COUNT(*) FROM jobs WHERE state = ? AND owner = COALESCE(?, owner)"
-            return int(self._connection.execute(query, (state, owner)).fetchone()[0])
+            query = "SELECT COUNT(*) FROM jobs WHERE state = ? AND caller = COALESCE(?, caller)"
+            return int(self._connection.execute(query, (state, caller)).fetchone()[0])
 
     # -- a job's way ------------------------------------------------------------------------
 
@@ -142,17 +142,17 @@ class Store:
     def claim(self, runner: str, resting: Sequence[str] = ()) -> Job | None:
         """Return a queued job, which is now running at this runner.
 
-        It is one of the owner who has the fewest running, and of those the one that is due first.
+        It is one of the caller who has the fewest running, and of those the one that is due first.
 
         Args:
-            resting: The owners whose jobs wait.
+            resting: The callers whose jobs wait.
         """
         return self._one(
             "UPDATE jobs SET state = 'running', runner = ?, attempts = attempts + 1, "
             "started = COALESCE(started, ?) WHERE number = (SELECT number FROM jobs "
-            "WHERE state = 'queued' AND owner NOT IN (SELECT value FROM json_each(?)) "
+            "WHERE state = 'queued' AND caller NOT IN (SELECT value FROM json_each(?)) "
             "ORDER BY (SELECT COUNT(*) FROM jobs AS other "
-            "WHERE other.state = 'running' AND other.owner = jobs.owner), due, number LIMIT 1) "
+            "WHERE other.state = 'running' AND other.caller = jobs.caller), due, number LIMIT 1) "
             "RETURNING *",
             runner,
             self._clock(),
@@ -298,6 +298,10 @@ class Store:
             found = self._connection.execute("PRAGMA table_info(jobs)").fetchall()
             if "webhook_error" not in {row["name"] for row in found}:
                 self._connection.execute("ALTER TABLE jobs ADD COLUMN webhook_error TEXT")
+            if "caller" not in {row["name"] for row in found}:
+                added = "ALTER TABLE jobs ADD COLUMN caller TEXT NOT NULL DEFAULT ''"
+                self._connection.execute(added)
+                self._connection.execute("UPDATE jobs SET caller = owner")
             self._connection.execute(f"PRAGMA user_version = {VERSION}")
 
     @contextmanager

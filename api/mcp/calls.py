@@ -89,7 +89,8 @@ class Calls:
         }
         wanted = validated(submission.JobRequest, {"task": task, "parameters": parameters})
         sent = submission.checked(wanted, images, ())
-        job, _ = await asyncio.to_thread(self._jobs.submit, self._owner, sent)
+        address = self._request.client.host if self._request.client else ""
+        job, _ = await asyncio.to_thread(self._jobs.submit, self._owner, sent, address)
         if beside["wait"] is False:
             return _result(self._known(await asyncio.to_thread(self._jobs.document, job), job.id))
         return await self._follow(job.id, shown, report)

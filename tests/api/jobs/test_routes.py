@@ -6,11 +6,13 @@ import io
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
+from starlette.testclient import TestClient
 
 from api.http.keys import new
 from api.jobs import runner
@@ -265,10 +267,47 @@ def test_the_owner_with_the_fewest_running_jobs_is_next(tmp_path: Path) -> None:
     store.close()
 
 
+def test_the_address_with_the_fewest_running_jobs_is_next(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for number, caller in enumerate(["one", "one", "one", "two"]):
+        store.add(replace(_job("", str(number), due=float(number)), caller=caller))
+    claimed = [store.claim("runner", resting=["two"] if i == 1 else []) for i in range(4)]
+    assert [job.caller for job in claimed if job] == ["one", "one", "two", "one"]
+    assert store.count("running", "one") == 3
+    store.close()
+
+
+def test_callers_without_keys_have_jobs_of_their_own_where_addresses_tell_them_apart(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = make(begin=False, anonymous="address", jobs_max=1, jobs_active=1)
+    submit, served = client.api.runnable.submit, list[str]()
+
+    def watched(*given: Any, caller: Caller, **options: Any) -> Ticket:
+        served.append(caller.name)
+        return submit(*given, caller=caller, **options)
+
+    monkeypatch.setattr(client.api.runnable, "submit", watched)
+    client.api.start()
+    other = TestClient(client.api.app(), client=("10.0.0.2", 50000))
+    client.until(client.post(parameters=LONG, id="busy")["id"], "running")
+    client.post(id="waits")
+    body = {"task": "txt2img", "parameters": ASK}
+    assert client.http.post("/jobs", json=body).status_code == 429
+    assert other.post("/jobs", json={**body, "id": "theirs"}).status_code == 202
+    client.http.delete("/jobs/busy")
+    for id in ("waits", "theirs"):
+        client.until(id, "succeeded")
+    assert served == ["testclient", "testclient", "10.0.0.2"]
+    kept = [client.api.jobs.store.get("", id) for id in ("busy", "waits", "theirs")]
+    assert [job and job.caller for job in kept] == [""] * 3, "no address is kept after the end"
+
+
 def _job(owner: str, id: str, due: float) -> Job:
     return Job(
         id=id,
         owner=owner,
+        caller=owner,
         task="txt2img",
         parameters={},
         due=due,

@@ -236,7 +236,7 @@ def test_the_database_of_the_release_before_is_taken_over(tmp_path: Path) -> Non
     old.add(Job(id="old", owner="key", task="txt2img", parameters={}))
     old.close()
     connection = sqlite3.connect(folder / "jobs.sqlite3")
-    for column in ("webhook_error",):
+    for column in ("webhook_error", "caller"):
         connection.execute(f"ALTER TABLE jobs DROP COLUMN {column}")
     connection.execute("PRAGMA user_version = 1")
     connection.commit()
@@ -244,6 +244,7 @@ def test_the_database_of_the_release_before_is_taken_over(tmp_path: Path) -> Non
     for _ in range(2):
         store = Store(folder)
         assert store.page("", None, 10, None) == []
+        assert [job.caller for job in store.page("key", None, 10, None)] == ["key"]
         store.add(Job(id=str(time.time_ns()), owner="other", task="txt2img", parameters={}))
         store.close()
 
