@@ -16,7 +16,7 @@ from api.http import fetch, tracing
 from api.http.keys import Keys
 from api.jobs.document import document, placed
 from api.jobs.files import Files
-from api.jobs.job import Job
+from api.jobs.job import Delivery, Job
 from api.jobs.lease import Lease
 from api.jobs.runner import Runner
 from api.jobs.store import Store
@@ -24,6 +24,7 @@ from api.jobs.submission import Submission
 from api.jobs.watch import Watch
 from api.jobs.webhooks import Webhooks
 from api.progress.live import Hub, Live
+from api.progress.record import State
 from api.progress.requests import Requests
 from runnables.errors import Conflict, InvalidInput, NotReady, OverCapacity
 from runnables.metrics import Metrics
@@ -145,6 +146,24 @@ class Jobs:
             raise NotReady(self._failure)
         return None
 
+    def page(
+        self,
+        owner: str,
+        state: State | None,
+        limit: int,
+        before: int | None,
+        prefix: str,
+        delivery: Delivery | None,
+    ) -> list[Job]:
+        """Return the owner's jobs as `Store.page` does, by the states that their documents have.
+
+        Raises:
+            NotReady: The folder cannot be used, or is not open.
+        """
+        parts = self._open()
+        waiting = parts.runner.waiting()
+        return parts.store.page(owner, state, limit, before, prefix, delivery, waiting)
+
     @property
     def store(self) -> Store:
         """Return the stored jobs.
@@ -190,11 +209,12 @@ class Jobs:
 
     def document(self, job: Job) -> dict[str, Any]:
         """Return the job as clients see it."""
-        live = self._live(job)
-        if job.state != "queued" or self._parts is None:
+        live, parts = self._live(job), self._parts
+        if job.state != "queued" or parts is None:
             return document(job, live.progress if live and not job.final else None)
-        count, seconds = self._parts.store.ahead(job)
-        return document(job, None, (count, seconds + self._parts.runner.remaining_s()))
+        in_engine = max(parts.runner.waiting().values(), default=-1) + 1  # they go first
+        count, seconds = parts.store.ahead(job)
+        return document(job, None, (in_engine + count, seconds + parts.runner.remaining_s()))
 
     def _reported(self, job: Job) -> dict[str, Any]:
         """Return the job as a webhook reports it: no request says where its reader sees us."""

@@ -69,9 +69,11 @@ class JobRoutes:
         prefix = _prefix(request)
 
         def listed() -> dict[str, Any]:
-            found = self._jobs.store.page(owner, state, limit + 1, cursor or None, prefix, delivery)
+            found = self._jobs.page(owner, state, limit + 1, cursor or None, prefix, delivery)
             more = found[limit - 1].number if len(found) > limit else None
             documents = [self._jobs.document(job) for job in found[:limit]]
+            if state is not None:  # some may have begun to run meanwhile
+                documents = [document for document in documents if document["state"] == state]
             documents = [placed(document, _root(request)) for document in documents]
             return {"jobs": documents, "next": None if more is None else str(more)}
 

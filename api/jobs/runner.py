@@ -118,6 +118,15 @@ class Runner:
         active = self._active.get(number) if number is not None else None
         return active[1] if active else None
 
+    def waiting(self) -> dict[int, int]:
+        """Return the jobs that wait in the engine: number -> position there."""
+        lives = [(number, live.progress) for number, (_, live) in list(self._active.items())]
+        return {
+            number: progress.position
+            for number, progress in lives
+            if progress and progress.state == "queued"
+        }
+
     def remaining_s(self) -> float:
         """Return the estimated seconds until all jobs in the engine are finished."""
         lives = [live for _, live in list(self._active.values())]

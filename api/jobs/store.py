@@ -10,7 +10,7 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -44,6 +44,11 @@ DELIVERIES: dict[Delivery, str] = {
     "delivered": "webhook_at IS NULL AND webhook_error IS NULL",
     "dead": "webhook_at IS NULL AND webhook_error IS NOT NULL",
 }
+#: the state that clients see, in SQL
+STATE_SEEN = (
+    "CASE WHEN state = 'running' AND number IN (SELECT value FROM json_each(?)) "
+    "THEN 'queued' ELSE state END"
+)
 JSON_COLUMNS = {"parameters", "images", "error"}
 COLUMNS = [column.name for column in fields(Job) if column.name != "number"]
 ENDS = (
@@ -92,16 +97,19 @@ class Store:
         before: int | None,
         prefix: str = "",
         delivery: Delivery | None = None,
+        waiting: Iterable[int] = (),
     ) -> list[Job]:
         """Return the owner's jobs with a smaller number than `before`, newest first.
 
         Args:
             prefix: What the ids begin with.
             delivery: How far the webhook of each is.
+            waiting: The numbers of running jobs that count as queued.
         """
         query, values = "SELECT * FROM jobs WHERE owner = ?", list[object]([owner])
         if state is not None:
-            query, values = query + " AND state = ?", [*values, state]
+            query += f" AND {STATE_SEEN} = ?"
+            values = [*values, json.dumps(list(waiting)), state]
         if before is not None:
             query, values = query + " AND number < ?", [*values, before]
         if prefix:

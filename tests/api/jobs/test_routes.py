@@ -18,7 +18,9 @@ from api.http.keys import new
 from api.jobs import runner
 from api.jobs.job import Job
 from api.jobs.store import Store
-from runnables.ticket import Caller, Inputs, Ticket
+from runnables.errors import Cancelled
+from runnables.parameters import AnyParameters
+from runnables.ticket import Caller, Inputs, Progress, Ticket
 from tests.api.jobs.conftest import ASK, LONG, Client
 from tests.insides import engine_of
 
@@ -301,6 +303,36 @@ def test_callers_without_keys_have_jobs_of_their_own_where_addresses_tell_them_a
     assert served == ["testclient", "testclient", "10.0.0.2"]
     kept = [client.api.jobs.store.get("", id) for id in ("busy", "waits", "theirs")]
     assert [job and job.caller for job in kept] == [""] * 3, "no address is kept after the end"
+
+
+def test_a_listing_by_state_has_what_its_documents_say(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that waits in the engine is running for the store, and queued for its owner."""
+    client = make(begin=False, jobs_active=1)
+    tickets = list[Ticket]()
+
+    def submit(parameters: AnyParameters, *given: Any, **options: Any) -> Ticket:
+        tickets.append(Ticket(parameters, progress=Progress("queued", 0, 2, position=3)))
+        return tickets[-1]
+
+    def listed(state: str) -> list[tuple[str, int | None]]:
+        found = client.http.get("/jobs", params={"state": state}).json()["jobs"]
+        assert {job["state"] for job in found} <= {state}
+        return [(job["id"], job["position"]) for job in found]
+
+    monkeypatch.setattr(client.api.runnable, "submit", submit)
+    client.api.start()
+    client.post(id="claimed")
+    while client.get("claimed")["position"] != 3:
+        time.sleep(0.02)
+    client.post(id="stored")
+    assert (listed("queued"), listed("running")) == ([("stored", 4), ("claimed", 3)], [])
+    tickets[0].progress = Progress("running", 1, 2)
+    assert (listed("queued"), listed("running")) == ([("stored", 0)], [("claimed", None)])
+    client.http.delete("/jobs/stored")
+    tickets[0].future.set_exception(Cancelled("it is enough"))
+    client.until("claimed", "cancelled")
 
 
 def _job(owner: str, id: str, due: float) -> Job:
