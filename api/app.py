@@ -104,6 +104,7 @@ class Api:
         self.runnable.drain()
         self.runnable.close()
         self.jobs.close()
+        self.generation.keys.close()
         tracing.flush()
 
     def _gauge(self) -> None:

@@ -168,6 +168,11 @@ class Keys:
         if self._usage and owner in self._keys and self._keys[owner].quota:
             self._usage.add(owner, units)
 
+    def close(self) -> None:
+        """Write down what was counted against quotas last."""
+        if self._usage:
+            self._usage.close()
+
     def check_quota(self, owner: str) -> None:
         """Check that a key has cost units left; one that is gone has no quota.
 

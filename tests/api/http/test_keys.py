@@ -210,7 +210,8 @@ def test_a_key_has_a_share_a_quota_and_models(tmp_path: Path) -> None:
     with keys.admitted(headers):
         pass
     keys.used(key.hash, 1.0)
-    again = Keys(str(tmp_path / "keys"), tmp_path)  # another process, or after a restart
+    keys.close()
+    again = Keys(str(tmp_path / "keys"), tmp_path)  # after a restart
     with pytest.raises(OverCapacity, match="10 cost units of this month"):
         again.spend(headers)
     with pytest.raises(OverCapacity), again.admitted(headers):
