@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 LEVEL_S = 60.0  # of waiting that one level of priority is worth
 SWEEP_S = 300.0
 OPEN_AGAIN_S = 10.0  # between tries to open a folder that cannot be used
+NO_WEBHOOKS = "webhooks are not set up here: the operator sets SD_WEBHOOK_SECRET"
 Document = Callable[[Job], dict[str, Any]]
 
 
@@ -193,8 +194,10 @@ class Jobs:
         """Send a job's webhook again, now, with the same `webhook-id`.
 
         Raises:
-            Conflict: The job has not ended, or has no webhook.
+            Conflict: The job has not ended, or has no webhook, or nothing could sign it.
         """
+        if not self._settings.webhook_secret:
+            raise Conflict(NO_WEBHOOKS, loc=("id",))
         again = self.store.webhook_again(job)
         if again is None:
             raise Conflict(f"job {job.id} has not ended, or has no webhook", loc=("id",))
@@ -279,10 +282,7 @@ class Jobs:
             return
         fetch.check_url(wanted.request.webhook, "webhook", insecure=self._settings.fetch_insecure)
         if not self._settings.webhook_secret:
-            raise InvalidInput(
-                "webhooks are not set up here: the operator sets SD_WEBHOOK_SECRET",
-                loc=("webhook",),
-            )
+            raise InvalidInput(NO_WEBHOOKS, loc=("webhook",))
 
     def _open_folder(self) -> None:
         folder = self._settings.jobs_folder

@@ -272,6 +272,15 @@ class Store:
             json.dumps(list(owners)),
         )
 
+    def webhooks_to_come(self) -> int:
+        """Return how many webhooks are still to be delivered, those of unfinished jobs included."""
+        query = (
+            "SELECT COUNT(*) FROM jobs "
+            "WHERE webhook_at IS NOT NULL OR (webhook IS NOT NULL AND finished IS NULL)"
+        )
+        with self._lock:
+            return int(self._connection.execute(query).fetchone()[0])
+
     def webhook_next(self, job: Job, at: float | None, failure: str | None) -> None:
         """Set when to try this webhook again, and why the last try failed.
 

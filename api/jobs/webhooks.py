@@ -86,7 +86,7 @@ def delay(tries: int) -> float:
 
 
 class Webhooks:
-    """One thread that delivers what is due.
+    """One thread that delivers what is due. Without a secret all of it waits, as none is signed.
 
     Args:
         document: Returns a job as clients see it.
@@ -110,10 +110,14 @@ class Webhooks:
         self._observe = observe
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="webhooks", daemon=True)
+        waiting = 0 if self._keys else store.webhooks_to_come()
+        if waiting:
+            logger.warning("%d webhooks wait for SD_WEBHOOK_SECRET, which is not set", waiting)
 
     def start(self) -> None:
         """Begin to deliver."""
-        self._thread.start()
+        if self._keys:
+            self._thread.start()
 
     def close(self) -> None:
         """Finish deliveries that are under way; the others wait for the next start."""

@@ -262,6 +262,30 @@ def test_what_is_due_survives_a_restart(make: Make, receiver: Receiver) -> None:
     assert receiver.events()[-1]["data"]["id"] == "told-later"
 
 
+def test_no_webhook_goes_out_unsigned_when_the_secret_is_gone(
+    make: Make, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    receiver.statuses = [500]
+    first = served(make)
+    first.post(id="signed", webhook=receiver.url)
+    receiver.wait(1)
+    first.api.stop()
+    receiver.statuses, seen = [200], len(receiver.got)
+    without = make(fetch_insecure=True)
+    assert "1 webhooks wait for SD_WEBHOOK_SECRET" in caplog.text
+    refused = without.http.post("/jobs/signed/webhook")
+    assert refused.status_code == 409
+    assert "SD_WEBHOOK_SECRET" in refused.json()["error"]
+    time.sleep(4 * webhooks.LOOK_S)
+    assert len(receiver.got) == seen
+    assert without.get("signed")["webhook_state"] == "waiting"
+    without.api.stop()
+    served(make)
+    receiver.wait(seen + 1)
+    headers, body = receiver.got[-1]
+    Webhook(SECRET).verify(body, headers)
+
+
 def test_delays_double_up_to_an_hour() -> None:
     delays = [webhooks.delay(tries) for tries in range(1, webhooks.TRIES)]
     assert all(0.75 * 2**i <= delays[i] <= 1.25 * 2**i for i in range(11))
