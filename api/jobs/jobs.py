@@ -123,7 +123,11 @@ class Jobs:
             job = replace(job, folder=parts.files.new(submission.images))
         except OSError as error:
             raise unusable(error) from error
-        kept = parts.store.add(job)
+        try:
+            kept = parts.store.add(job)
+        except sqlite3.Error:
+            parts.files.remove([job.folder])
+            raise
         if kept.folder != job.folder:  # the same id came twice at the same moment
             parts.files.remove([job.folder])
             return _same(kept, fingerprint), False
