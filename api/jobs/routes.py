@@ -106,7 +106,8 @@ class JobRoutes:
             found = self._jobs.find(owner, id)
             return found and placed(found, _root(request))
 
-        stream = events.stream(find, self._jobs.hub, (owner, id), every)
+        watched = events.stream(find, self._jobs.hub, (owner, id), every)
+        stream = () if request.method == "HEAD" else watched  # headers only, and no waiting
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 

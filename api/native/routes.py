@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -68,6 +69,8 @@ class NativeRoutes:
         return generate
 
     async def _imagine(self, request: Request) -> Response:
+        if request.method == "HEAD":  # Starlette adds it to GET; it would generate for nobody
+            raise HTTPException(405, headers={"Allow": "GET"})
         generation = self._generation
         with generation.admitted(request, "txt2img") as owner:
             form = Form(imagine.read(request))

@@ -335,6 +335,20 @@ def test_a_listing_by_state_has_what_its_documents_say(
     client.until("claimed", "cancelled")
 
 
+def test_head_streams_and_generates_nothing(make: Make) -> None:
+    """A proxy's or a link checker's HEAD lasted as long as the job."""
+    client = make()
+    id = client.post(parameters=LONG)["id"]
+    client.until(id, "running")
+    head = client.http.head(f"/jobs/{id}/events")
+    assert (head.status_code, head.text) == (200, "")
+    assert head.headers["content-type"].startswith("text/event-stream")
+    assert client.get(id)["state"] == "running"
+    client.http.delete(f"/jobs/{id}")
+    image = client.http.head("/imagine?prompt=x&num_inference_steps=1")
+    assert (image.status_code, image.headers["allow"]) == (405, "GET")
+
+
 def _job(owner: str, id: str, due: float) -> Job:
     return Job(
         id=id,
