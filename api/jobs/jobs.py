@@ -222,11 +222,9 @@ class Jobs:
         live, parts = self._live(job), self._parts
         if job.state != "queued" or parts is None:
             return document(job, live.progress if live and not job.final else None)
+        in_engine = max(parts.runner.waiting().values(), default=-1) + 1  # they go first
         count, seconds = parts.store.ahead(job)
-        count += (
-            max(parts.runner.waiting().values(), default=-1) + 1
-        )  # those in the engine go first
-        return document(job, None, (count, seconds + parts.runner.remaining_s()))
+        return document(job, None, (in_engine + count, seconds + parts.runner.remaining_s()))
 
     def _reported(self, job: Job) -> dict[str, Any]:
         """Return the job as a webhook reports it, with whole addresses of its images."""

@@ -324,7 +324,7 @@ def test_a_listing_by_state_has_what_its_documents_say(
     monkeypatch.setattr(client.api.runnable, "submit", submit)
     client.api.start()
     client.post(id="claimed")
-    while not (tickets and client.get("claimed")["started_at"]):
+    while client.get("claimed")["position"] != 3:
         time.sleep(0.02)
     client.post(id="stored")
     assert (listed("queued"), listed("running")) == ([("stored", 4), ("claimed", 3)], [])
@@ -353,6 +353,7 @@ def _job(owner: str, id: str, due: float) -> Job:
     return Job(
         id=id,
         owner=owner,
+        caller=owner,
         task="txt2img",
         parameters={},
         due=due,
