@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
@@ -116,13 +117,14 @@ class OpenAIRoutes:
     async def _models(self, request: Request) -> Response:
         self._generation.keys.check(request.headers)
         self._generation.check_ready()
-        data = [_described(name) for name in self._generation.models]
+        names = await asyncio.to_thread(self._generation.models)
+        data = [_described(name) for name in names]
         return JSONResponse({"object": "list", "data": data})
 
     async def _model(self, request: Request) -> Response:
         self._generation.keys.check(request.headers)
         self._generation.check_ready()
-        name, known = request.path_params["id"], self._generation.models
+        name, known = request.path_params["id"], await asyncio.to_thread(self._generation.models)
         if name not in known:
             raise UnknownName(
                 f"there is no model {name!r}; known: {', '.join(known)}", loc=("model",)
