@@ -13,7 +13,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from api.generation import Generation
-from api.http import forms, request_id
+from api.http import forms
 from api.http.forms import Form
 from api.http.links import Links
 from api.http.responses import cache_header, in_thread
@@ -83,10 +83,9 @@ class OpenAIRoutes:
             body, form = await read(request)
             headers = _ignored(body.ignored(generation.settings))
             if body.stream:
-                key = (owner, request_id.of(request))
-                listener = stack.enter_context(self._hub.listening(key, 0))
                 ticket = await generation.submit(request, owner, form)
                 stack.callback(generation.release, ticket)
+                listener = stack.enter_context(self._hub.listening((owner, ticket.id), 0))
                 outcome = generation.outcome(request)
                 events = stream.events(generation, outcome, ticket, listener, body, kind)
                 return stream.Events(events, stack.pop_all(), headers)

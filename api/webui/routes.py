@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from api.generation import Generation
-from api.http import forms, request_id, uploads
+from api.http import forms, uploads
 from api.http.decoding import decoded
 from api.http.forms import Form
 from api.http.responses import cache_header, in_thread
@@ -111,17 +111,18 @@ class WebUIRoutes:
         sent = forms.json_object(await request.body())
         body = validated(GenerationBody, sent)
         form = await self._form(_chooser(request, owner), body, image)
-        key = (owner, request_id.of(request))
-        with self._hub.listening(key, 0) as listener:
-            ticket = await generation.submit(request, owner, form)
-            with self._tickets.following(owner, ticket, listener) as running:
-                try:
-                    result = await generation.wait(request, ticket)
-                except Cancelled:
-                    if not running.interrupted:
-                        raise
-                    generation.outcome(request).status = Cancelled.status
-                    return JSONResponse(answers.interrupted(body, sent))
+        ticket = await generation.submit(request, owner, form)
+        with (
+            self._hub.listening((owner, ticket.id), 0) as listener,
+            self._tickets.following(owner, ticket, listener) as running,
+        ):
+            try:
+                result = await generation.wait(request, ticket)
+            except Cancelled:
+                if not running.interrupted:
+                    raise
+                generation.outcome(request).status = Cancelled.status
+                return JSONResponse(answers.interrupted(body, sent))
         response = await in_thread(answers.images, result, body, sent, generation)
         response.headers.update(cache_header(result))
         return response
