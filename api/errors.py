@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from api.http.internal import internal
@@ -17,7 +17,7 @@ from api.http.responses import retry_headers
 from api.jobs.jobs import unusable
 from api.openai import errors as openai
 from api.webui import errors as webui
-from runnables.errors import StableDiffusionError, error_body
+from runnables.errors import Cancelled, StableDiffusionError, error_body
 
 
 class _Json(JSONResponse):
@@ -65,6 +65,11 @@ async def _handle_store(request: Request, error: Exception) -> Response:
     return response(path_of(request.scope), unusable(error))
 
 
+async def _handle_gone(request: Request, error: Exception) -> Response:
+    """Answer nobody: the client went away while it sent its request."""
+    return Response(status_code=Cancelled.status)
+
+
 async def _handle_unknown(request: Request, error: Exception) -> Response:
     return response(path_of(request.scope), internal(error))
 
@@ -74,5 +79,6 @@ HANDLERS = {
     StableDiffusionError: _handle,
     HTTPException: _handle_http,
     sqlite3.Error: _handle_store,
+    ClientDisconnect: _handle_gone,
     Exception: _handle_unknown,
 }

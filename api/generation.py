@@ -58,9 +58,11 @@ class Generation:
         self._requests = requests
         self._metrics = metrics
 
-    @property
     def models(self) -> list[str]:
-        """The names of the models that are served, the default first."""
+        """Return the names of the models that are served, the default first.
+
+        The folder that they lie in is looked into: not on the event loop.
+        """
         return [str(model["name"]) for model in self.runnable.models()]
 
     def check_ready(self) -> None:
@@ -115,7 +117,8 @@ class Generation:
         """
         self.outcome(request).task = form.parameters.task
         if isinstance(form.parameters, Parameters):  # enlarging needs none of the models
-            self.keys.check_model(owner, form.parameters.model or self.models[0])
+            default = str(self.runnable.describe()["name"])
+            self.keys.check_model(owner, form.parameters.model or default)
         host = request.client.host if request.client else ""
         live = self._requests.begin(owner, request_id.of(request))
         ticket = await asyncio.to_thread(

@@ -27,8 +27,8 @@ from runnables.ticket import NOTHING, Inputs
 #: escaped pair of surrogates)
 MAX_DATA = 1024 * 1024
 #: commas in JSON, so values and those in texts: more take too long to parse. With so many, 25 MB
-#: take 0.2 s at most, also on the event loop: a thread would hold the loop as long, as `json.loads`
-#: and pydantic keep Python's lock
+#: take 0.2 s at most, on the event loop: in a thread they would hold it as long, because
+#: `json.loads` and pydantic keep Python's lock
 MAX_COMMAS = 100_000
 CONTROL = "control"  # the part of a control image, once for each of `controlnets`
 MULTIPART = "multipart/form-data"

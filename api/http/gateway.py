@@ -95,7 +95,8 @@ class Gateway:
             with self._bodies.reading(receive) as limited:
                 await self._answer(scope, limited, watched)
         except Exception:
-            logger.exception("a response could not be sent")
+            if seen["status"] < 500:  # else it is logged, and was answered
+                logger.exception("a response could not be sent")
         self._log(scope, seen, time.perf_counter() - started)
 
     async def _answer(self, scope: Scope, receive: Asgi, send: Asgi) -> None:

@@ -89,8 +89,8 @@ def _message(kind: str, loc: Loc, model: type[BaseModel], names: Mapping[str, st
         return ""
     fields = list(model.model_fields) if len(loc) == 1 else []
     word = str(loc[-1])
-    if len(word) > MAX_NAME:  # comparing takes long
-        fields = []
+    if len(word) > MAX_NAME:  # comparing would take long
+        return "there is no such field"
     near = difflib.get_close_matches(word, fields, n=1) or [
         field for field in fields if len(word) > 2 and word in field
     ]

@@ -102,7 +102,7 @@ class NativeRoutes:
     async def _models(self, request: Request) -> Response:
         self._generation.keys.check(request.headers)
         self._generation.check_ready()
-        return JSONResponse(self._generation.runnable.models())
+        return JSONResponse(await asyncio.to_thread(self._generation.runnable.models))
 
     def _change_model(self, *, load: bool) -> Any:
         """Return the handler that loads or unloads a model, and answers as `/models` does."""
@@ -119,7 +119,7 @@ class NativeRoutes:
             except (UnknownName, ConfigurationError) as error:
                 error.loc = ("name",)
                 raise
-            models = generation.runnable.models()
+            models = await asyncio.to_thread(generation.runnable.models)
             return JSONResponse(next(one for one in models if one["name"] == name))
 
         return change

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
@@ -12,7 +13,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from api.generation import Generation
-from api.http import forms, request_id
+from api.http import forms
 from api.http.forms import Form
 from api.http.links import Links
 from api.http.responses import cache_header, in_thread
@@ -82,10 +83,9 @@ class OpenAIRoutes:
             body, form = await read(request)
             headers = _ignored(body.ignored(generation.settings))
             if body.stream:
-                key = (owner, request_id.of(request))
-                listener = stack.enter_context(self._hub.listening(key, 0))
                 ticket = await generation.submit(request, owner, form)
                 stack.callback(generation.release, ticket)
+                listener = stack.enter_context(self._hub.listening((owner, ticket.id), 0))
                 outcome = generation.outcome(request)
                 events = stream.events(generation, outcome, ticket, listener, body, kind)
                 return stream.Events(events, stack.pop_all(), headers)
@@ -116,13 +116,14 @@ class OpenAIRoutes:
     async def _models(self, request: Request) -> Response:
         self._generation.keys.check(request.headers)
         self._generation.check_ready()
-        data = [_described(name) for name in self._generation.models]
+        names = await asyncio.to_thread(self._generation.models)
+        data = [_described(name) for name in names]
         return JSONResponse({"object": "list", "data": data})
 
     async def _model(self, request: Request) -> Response:
         self._generation.keys.check(request.headers)
         self._generation.check_ready()
-        name, known = request.path_params["id"], self._generation.models
+        name, known = request.path_params["id"], await asyncio.to_thread(self._generation.models)
         if name not in known:
             raise UnknownName(
                 f"there is no model {name!r}; known: {', '.join(known)}", loc=("model",)

@@ -16,6 +16,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from api.generation import Generation, Outcome
+from api.http.internal import internal
 from api.openai import answers, errors
 from api.openai.translate import ImagesBody
 from api.progress.live import Listener
@@ -24,6 +25,7 @@ from runnables.images import codec
 from runnables.parameters import Task
 from runnables.ticket import Ticket
 
+HEARTBEAT_S = 15.0  # proxies close connections that are silent for a minute
 LOOK_S = 1.0  # how often to look whether it has ended, should the word of it be missed
 #: OpenAI counts tokens; there are none here
 USAGE = {
@@ -77,7 +79,11 @@ async def events(
     """
     outcome.status = Cancelled.status  # until all is sent: the client may go away
     try:
-        async for index, preview in _previews(ticket, listener, body.partial_images):
+        async for seen in _previews(ticket, listener, body.partial_images):
+            if seen is None:
+                yield ": still here\n\n"  # a comment, which clients skip
+                continue
+            index, preview = seen
             picture = await run_in_threadpool(_encoded, preview, body.output_format)
             yield _event(kind, "partial_image", {**picture, "partial_image_index": index}, body)
         result = generation.ended(ticket)
@@ -87,16 +93,20 @@ async def events(
             data = {**entry, "size": _size(image.image), "usage": USAGE}
             yield _event(kind, "completed", data, body)
         outcome.status = 200
-    except StableDiffusionError as error:
-        outcome.status = error.status
-        yield f"event: error\ndata: {json.dumps(errors.body(error))}\n\n"
+    except Exception as error:
+        known = error if isinstance(error, StableDiffusionError) else internal(error)
+        outcome.status = known.status
+        yield f"event: error\ndata: {json.dumps(errors.body(known))}\n\n"
 
 
 async def _previews(
     ticket: Ticket, listener: Listener, wanted: int
-) -> AsyncIterator[tuple[int, Image]]:
-    """Yield numbered previews, evenly spread over the steps, until the ticket has ended."""
-    sent = 0
+) -> AsyncIterator[tuple[int, Image] | None]:
+    """Yield numbered previews, evenly spread over the steps, until the ticket has ended.
+
+    None says that there was nothing to yield for a while.
+    """
+    sent, said = 0, time.monotonic()
     while not ticket.future.done():
         if wanted:  # how many steps there are may be known only later
             listener.every = ticket.progress.steps // (wanted + 1) or int(ticket.progress.steps > 0)
@@ -104,7 +114,10 @@ async def _previews(
         seen = listener.take_preview()
         if seen is not None and seen.preview is not None and sent < wanted:
             yield sent, seen.preview
-            sent += 1
+            sent, said = sent + 1, time.monotonic()
+        elif time.monotonic() - said > HEARTBEAT_S:
+            yield None
+            said = time.monotonic()
 
 
 def _event(kind: Kind, name: str, content: dict[str, Any], body: ImagesBody) -> str:

@@ -86,7 +86,10 @@ class Hub:
 
 
 class Live:
-    """A ticket in the engine, and its listeners."""
+    """A ticket in the engine, and its listeners.
+
+    They listen to the request's id, which several requests may have, or to the ticket's.
+    """
 
     def __init__(self, hub: Hub, key: Key) -> None:
         self.key = key
@@ -102,7 +105,9 @@ class Live:
     def on_step(self, progress: Progress) -> None:
         """Pass progress on to the listeners. The ticket calls this on the engine's thread."""
         if (ticket := self.ticket) is not None:
-            ticket.preview_every = self._hub.every(self.key)
+            own = (self.key[0], ticket.id)
+            ticket.preview_every = math.gcd(self._hub.every(self.key), self._hub.every(own))
+            self._hub.changed(own, progress)
         self._hub.changed(self.key, progress)
 
     def release(self) -> Ticket | None:

@@ -74,6 +74,7 @@ class Requests:
             if self._records.get(live.key, (None, None))[1] is live:
                 self._records[live.key] = (ended, Live(self._hub, live.key))  # without its images
         self._hub.changed(live.key)
+        self._hub.changed((live.key[0], ticket.id))
 
     def _forget(self) -> None:
         old = time.time() - KEPT_S

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from api.generation import Generation
-from api.http import forms, request_id, uploads
+from api.http import forms, uploads
 from api.http.decoding import decoded
 from api.http.forms import Form
 from api.http.responses import cache_header, in_thread
@@ -70,7 +70,7 @@ class WebUIRoutes:
             "embeddings": lambda: catalog.embedding_list(runnable.embeddings()),
             "upscalers": lambda: enlarge.lists(runnable.upscalers()),
             "latent-upscale-modes": enlarge.latent_modes,
-            "sd-models": lambda: catalog.model_list(self._generation.models),
+            "sd-models": lambda: catalog.model_list(self._generation.models()),
             **{name: partial(dict.get, catalog.EMPTY, name) for name in catalog.EMPTY},
         }
         posts: dict[str, Callable[[Request], Awaitable[Response]]] = {
@@ -111,17 +111,18 @@ class WebUIRoutes:
         sent = forms.json_object(await request.body())
         body = validated(GenerationBody, sent)
         form = await self._form(_chooser(request, owner), body, image)
-        key = (owner, request_id.of(request))
-        with self._hub.listening(key, 0) as listener:
-            ticket = await generation.submit(request, owner, form)
-            with self._tickets.following(owner, ticket, listener) as running:
-                try:
-                    result = await generation.wait(request, ticket)
-                except Cancelled:
-                    if not running.interrupted:
-                        raise
-                    generation.outcome(request).status = Cancelled.status
-                    return JSONResponse(answers.interrupted(body, sent))
+        ticket = await generation.submit(request, owner, form)
+        with (
+            self._hub.listening((owner, ticket.id), 0) as listener,
+            self._tickets.following(owner, ticket, listener) as running,
+        ):
+            try:
+                result = await generation.wait(request, ticket)
+            except Cancelled:
+                if not running.interrupted:
+                    raise
+                generation.outcome(request).status = Cancelled.status
+                return JSONResponse(answers.interrupted(body, sent))
         response = await in_thread(answers.images, result, body, sent, generation)
         response.headers.update(cache_header(result))
         return response
@@ -143,7 +144,7 @@ class WebUIRoutes:
     def _parameters(self, owner: str, body: GenerationBody, model: type[Parameters]) -> Parameters:
         runnable = self._generation.runnable
         words = [one["name"] for one in runnable.embeddings()]
-        options, known = body.override_settings, self._generation.models
+        options, known = body.override_settings, self._generation.models()
         named = catalog.model_of(options, known, "override_settings")
         chosen = named or self._chosen.of(owner, known)
         native = catalog.described(runnable.models(), chosen)
@@ -201,13 +202,14 @@ class WebUIRoutes:
 
     async def _options(self, request: Request) -> Response:
         owner = _chooser(request, self._generation.keys.check(request.headers))
-        known = self._generation.models
+        known = await asyncio.to_thread(self._generation.models)
         return JSONResponse(catalog.options(self._chosen.of(owner, known) or known[0]))
 
     async def _set_options(self, request: Request) -> Response:
         owner = _chooser(request, self._generation.keys.check(request.headers))
         options = forms.json_object(await request.body())
-        model = catalog.model_of(options, self._generation.models, "body")
+        known = await asyncio.to_thread(self._generation.models)
+        model = catalog.model_of(options, known, "body")
         if model is not None:
             self._chosen.set(owner, model)
         return JSONResponse(None)
@@ -223,10 +225,10 @@ class WebUIRoutes:
         limit = self._generation.settings.max_pixels
         texts = await decoded(codec.read_texts, data, max_pixels=limit, field="image")
         info = texts.get(codec.WEBUI_TEXT, "")
-        found = infotext.parse(info)
+        found = await run_in_threadpool(infotext.parse, info)
         native = await run_in_threadpool(self._restored, owner, texts, found)
         answer = {"info": info, "items": texts, "parameters": found, "native": native}
-        return JSONResponse(answer)
+        return await in_thread(lambda: answer)
 
     def _restored(
         self, owner: str, texts: dict[str, str], settings: dict[str, str]
@@ -237,7 +239,7 @@ class WebUIRoutes:
             return self._parameters(owner, validated(GenerationBody, body), model)
 
         return restore.ours(texts) or restore.translated(
-            settings, self._generation.models, translated
+            settings, self._generation.models(), translated
         )
 
 

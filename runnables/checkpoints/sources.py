@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from runnables.errors import ConfigurationError
+
+logger = logging.getLogger(__name__)
 
 
 class Sources(Mapping[str, str]):
@@ -21,6 +24,7 @@ class Sources(Mapping[str, str]):
 
     def __init__(self, named: Mapping[str, str], folder: str | None, default: str) -> None:
         self._named, self._default = named, default
+        self._found: dict[str, str] = {}  # when the folder was looked into
         self._folder = Path(folder).expanduser() if folder else None
         if self._folder is not None and not self._folder.is_dir():
             raise ConfigurationError(f"SD_MODELS_DIR={folder}: no such folder")
@@ -35,9 +39,14 @@ class Sources(Mapping[str, str]):
         return len(self._now())
 
     def _now(self) -> dict[str, str]:
-        inside = sorted(self._folder.iterdir()) if self._folder else []
+        try:
+            inside = sorted(self._folder.iterdir()) if self._folder else []
+        except OSError as error:  # of a network perhaps, which comes back
+            logger.warning("SD_MODELS_DIR cannot be read: %s", error)
+            return {**self._found, **self._named}
         found = {path.name: str(path) for path in inside if _is_model(path)}
         found.pop(self._default, None)
+        self._found = found
         return {**found, **self._named}
 
 

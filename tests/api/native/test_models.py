@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import time
@@ -14,6 +15,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from api.app import Api
+from runnables.checkpoints.sources import Sources
 from runnables.images import codec
 from runnables.runnable import StableDiffusionRunnable
 
@@ -70,6 +72,29 @@ def test_they_are_listed(client: TestClient) -> None:
     assert client.get("/v1/models/sd2").status_code == 200
     titles = [one["title"] for one in client.get("/sdapi/v1/sd-models").json()]
     assert titles == ["sd1", "sd2", "broken"]
+
+
+def test_the_event_loop_does_not_look_for_models(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They lie in a folder that may be on a network, and be slow or gone."""
+    looks: list[bool] = []
+    now = Sources._now
+
+    def watched(sources: Sources) -> dict[str, str]:
+        looks.append(asyncio._get_running_loop() is not None)
+        return now(sources)
+
+    monkeypatch.setattr(Sources, "_now", watched)
+    png(client)
+    assert not looks, "the default model is known"
+    for path in ("/models", "/v1/models", "/v1/models/sd2", "/sdapi/v1/options"):
+        assert client.get(path).status_code == 200
+    options = {"sd_model_checkpoint": "sd1"}
+    assert client.post("/sdapi/v1/options", json=options).status_code == 200
+    assert client.post("/models/sd2/load").status_code == 200
+    assert len(looks) >= 6
+    assert not any(looks)
 
 
 def test_an_unknown_one_is_404(client: TestClient) -> None:

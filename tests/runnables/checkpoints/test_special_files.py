@@ -39,3 +39,16 @@ def test_only_files_are_found(folder: Path) -> None:
     assert sorted(library.paths()) == ["link", "real"]
     with pytest.raises(UnknownName):
         library.find("pipe")
+
+
+def test_a_folder_of_models_that_is_gone_for_a_while(tmp_path: Path) -> None:
+    """A file system of the network may drop: what was found before may be loaded already."""
+    folder = tmp_path / "models"
+    folder.mkdir()
+    (folder / "one.safetensors").write_bytes(b"")
+    sources = Sources({"named": "/there"}, str(folder), "first")
+    assert list(sources) == ["one.safetensors", "named"]
+    folder.rename(tmp_path / "elsewhere")
+    assert list(sources) == ["one.safetensors", "named"]
+    folder.mkdir()
+    assert list(sources) == ["named"]
