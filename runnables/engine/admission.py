@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from runnables.accelerators.base import Accelerator
 from runnables.engine import denoise, enlarge
@@ -61,9 +62,15 @@ class Admission:
         self._leave_at_end(ticket, model.name)
 
     def admit_waiting(self, waiting: Waiting, model: LoadedModel) -> None:
-        """Admit a request that waited for its model; errors end its future."""
+        """Have a request that waited for its model admitted; errors end its future.
+
+        What it names is read from disk on the thread that reads models: no step waits for a disk.
+        """
+        self._leave_at_end(waiting.ticket, model.name)
+        self._pool.read_aside(partial(self._admit_waiting, waiting, model))
+
+    def _admit_waiting(self, waiting: Waiting, model: LoadedModel) -> None:
         ticket = waiting.ticket
-        self._leave_at_end(ticket, model.name)
         try:
             work = _plan(model, ticket, waiting.inputs)
             work.read()

@@ -189,7 +189,7 @@ class Loop:
     def _admit(self) -> None:
         """Prepare waiting requests while there is room, their prompts in one text encode.
 
-        Pictures to start from are encoded one by one, between the steps.
+        Pictures to start from or for ControlNets are encoded one by one, between the steps.
         """
         active, taken = self._active, list[Denoise]()
         while self._has_room() and (work := self._queue.take()):
@@ -201,9 +201,9 @@ class Loop:
             return
         started = self._clock()
         self._preparer.encode(taken)
-        at_once = [work for work in taken if work.inputs.image is None]
+        pictures = [work for work in taken if work.inputs.image or work.inputs.controls]
         for task in active.tasks:
-            if task.stage == "encode" and task.work in at_once:
+            if task.stage == "encode" and task.work in taken and task.work not in pictures:
                 self._run(task)
         seconds = self._clock() - started
         self._turns.delayed(seconds)

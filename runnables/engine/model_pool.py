@@ -219,6 +219,10 @@ class ModelPool:
         if self._arriving is None and (name := self._next()):
             self._begin_reading(name)
 
+    def read_aside(self, call: Callable[[], None]) -> None:
+        """Run a call that reads from disk on the thread that reads models, before the next one."""
+        self._reader.submit(call)
+
     def close(self) -> None:
         """Keep what was learnt, stop reading models, and end the orders that are open."""
         for model in self.loaded.values():

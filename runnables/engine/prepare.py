@@ -50,9 +50,9 @@ class Preparer:
             self._encode(works)
 
     def rows(self, work: Denoise) -> Generator[None, None, list[Row]]:
-        """Return a request's rows; yield after each image, where those start from a picture."""
+        """Return a request's rows; yield after each picture that is encoded for them."""
         self._encode([work])
-        stages, rows = self._stages(work), list[Row]()
+        stages, rows = (yield from self._stages(work)), list[Row]()
         for seed, start in _starts(work):
             rows.append(Row(work, seed, stages, start))
             if work.inputs.image is not None:
@@ -79,14 +79,16 @@ class Preparer:
             if text is not None
         )
 
-    def _stages(self, work: Denoise) -> list[Stage]:
-        active = _active(work, Pass(work.parameters, work.size, work.calls, work.inputs.controls))
+    def _stages(self, work: Denoise) -> Generator[None, None, list[Stage]]:
+        run = Pass(work.parameters, work.size, work.calls, work.inputs.controls)
+        active = yield from _active(work, run)
         first = [self._stage(work, *stage, work.size, active) for stage in work.stages]
         second = work.second_pass
         if second is None:
             return first
         run = Pass(work.parameters, second.size, len(second.table), work.inputs.controls)
-        stage = self._stage(work, second.family, second.table, second.size, _active(work, run))
+        active = yield from _active(work, run)
+        stage = self._stage(work, second.family, second.table, second.size, active)
         return [*first, replace(stage, second_pass=second)]
 
     def _stage(
@@ -127,9 +129,12 @@ def _texts(work: Denoise, family: Family) -> tuple[Text, Text | None]:
     return prompt, negative if work.guided else None
 
 
-def _active(work: Denoise, run: Pass) -> tuple[Active, ...]:
+def _active(work: Denoise, run: Pass) -> Generator[None, None, tuple[Active, ...]]:
     """Return what every row carries through this pass for the request's extensions."""
-    return tuple((one, one.part(loaded, run)) for one, loaded in work.loaded.items())
+    active = []
+    for one, loaded in work.loaded.items():
+        active.append((one, (yield from one.part(loaded, run))))
+    return tuple(active)
 
 
 def _starts(work: Denoise) -> Iterator[tuple[int, Start]]:

@@ -6,7 +6,7 @@ loops over those that a request asks for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -177,8 +177,9 @@ class Extension:
         """Return what it adds to the encoding of the request's prompts."""
         return None
 
-    def part(self, loaded: Any, run: Pass) -> Any:
-        """Return what rows carry through this pass."""
+    def part(self, loaded: Any, run: Pass) -> Generator[None, None, Any]:
+        """Return what rows carry through this pass; yield after each picture that is prepared."""
+        yield from ()
         return loaded
 
     def acts(self, part: Any, row: RowState) -> Hashable:

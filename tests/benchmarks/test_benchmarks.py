@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks import accelerations, fairness, gpu, limit, repeats, serving
 from benchmarks.arms import ARMS, Diffusers
 from runnables.settings import EMBEDDED_MODEL
+from tests.test_requirements import plain
 
 
 @pytest.mark.parametrize("name", ["tiny", "tiny-sd3"])
@@ -38,6 +46,144 @@ def test_gpu_benchmark_names_what_it_had_no_time_for() -> None:
     report = gpu.Report("tiny", "cpu", "fp32", images=1, until=0.0)
     (row,) = report.run(["graphs"], speed=False)
     assert "engine, graphs | left out" in row
+
+
+class Meter:
+    """The memory of a device on which each model takes some GB, and its calls one more."""
+
+    now = peak = 0
+
+    def take(self, gigabytes: int) -> None:
+        self.now += int(gigabytes * 1e9)
+        self.peak = max(self.peak, self.now)
+
+    def call(self) -> None:
+        self.take(1)
+        self.take(-1)
+
+    def reset(self) -> None:
+        self.peak = self.now
+
+
+METER = Meter()
+
+
+class Bare:
+    """A pipeline of 5 GB whose images are black."""
+
+    device, dtype = torch.device("cpu"), torch.float32
+
+    def __init__(self, *given: object) -> None:
+        METER.take(5)
+
+    def image(self, seed: int) -> np.ndarray:
+        return np.zeros((2, 2, 3))
+
+    def rate(self, images: int) -> float:
+        METER.call()
+        return 1.0
+
+    def flop(self) -> float:
+        return 1e9
+
+    def compile(self) -> None:
+        """Compile nothing."""
+
+
+class Served:
+    """An engine of 7 GB whose images are black."""
+
+    cold_s = 1.0
+
+    def __init__(self, *given: object, **options: object) -> None:
+        METER.take(7)
+
+    def image(self, seed: int) -> np.ndarray:
+        return np.zeros((2, 2, 3), dtype=np.uint8)
+
+    def latencies(self, clients: int, images: int) -> tuple[float, list[float]]:
+        METER.call()
+        return 2.0, [1.0]
+
+    def newcomers(self, count: int) -> list[float]:
+        return [1.0]
+
+    def close(self) -> None:
+        METER.take(-7)
+
+
+def test_the_gpu_benchmark_counts_the_memory_of_an_arm_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The bare pipeline stays on the device beside the engine."""
+    monkeypatch.setattr(gpu, "_allocated_bytes", lambda: METER.now)
+    monkeypatch.setattr(gpu, "_peak_bytes", lambda: METER.peak)
+    monkeypatch.setattr(gpu, "_reset_peak", METER.reset)
+    monkeypatch.setattr(gpu, "Bare", Bare)
+    monkeypatch.setattr(gpu, "Served", Served)
+    report = gpu.Report("tiny", "cpu", "fp32", images=1, until=math.inf)
+    cells = [row.split("|") for row in report.run(list(gpu.ENGINES), clients=(1,))]
+    peaks = {cell[3].strip(): cell[-2].strip() for cell in cells if cell[-2].strip()}
+    assert peaks == {
+        "diffusers, eager": "6.0",
+        "engine, eager, 1 clients": "8.0",
+        "engine, graphs, 1 clients": "8.0",
+        "diffusers, compiled blocks": "6.0",
+        "engine, regional, 1 clients": "8.0",
+        "engine, regional, graphs, 1 clients": "8.0",
+    }
+
+
+#: runs every arm where only the packages that the benchmark names can be imported
+ALONE = """
+import argparse, json, sys
+sys.modules.update(dict.fromkeys(json.loads(sys.argv[1])))
+from benchmarks import gpu
+chosen = argparse.Namespace(
+    device="cpu", precision="fp32", images=1, engines=list(gpu.ENGINES), clients=[1]
+)
+gpu.measure("tiny", chosen, 3600.0)
+"""
+
+
+def test_the_gpu_benchmark_runs_every_arm_with_the_packages_that_it_names() -> None:
+    """Graphs are CUDA's alone, and PyTorch is asked to compile nothing: that takes minutes."""
+    named = {"torch", "diffusers", "transformers", "pillow", "pydantic-settings"}
+    known = {*named}
+    while named:
+        needed = {need for name in named for need in needs(name)}
+        named = needed - known
+        known |= named
+    hidden = [
+        module
+        for module, owners in packages_distributions().items()
+        if not known & {plain(owner) for owner in owners}
+    ]
+    assert {"psutil", "bentoml", "starlette"} <= set(hidden)
+    environment = os.environ | {"TORCHDYNAMO_DISABLE": "1"}
+    command = [sys.executable, "-c", ALONE, json.dumps(hidden)]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    arms = [line.split("|")[3].strip() for line in ran.stdout.splitlines() if "| tiny" in line]
+    served = [f"engine, {name}: first step of newcomers" for name in gpu.ENGINES]
+    assert {"diffusers, eager", "diffusers, compiled blocks", *served} <= set(arms)
+
+
+def needs(package: str) -> set[str]:
+    """The packages that a package needs, without its extras; none where it is not installed."""
+    try:
+        lines = requires(package) or []
+    except PackageNotFoundError:
+        return set()
+    return {plain(re.split(r"[^\w.-]", line)[0]) for line in lines if "extra ==" not in line}
+
+
+def test_the_gpu_benchmark_stops_what_lasts_too_long(capsys: pytest.CaptureFixture[str]) -> None:
+    assert gpu.bounded(600, abs, -1)
+    assert not gpu.bounded(600, abs, "no number")
+    gpu.main(["--device", "cpu", "--models", "tiny", "tiny-sd3", "--seconds", "0"])
+    stopped = [line for line in capsys.readouterr().out.splitlines() if "stopped" in line]
+    assert [line.split("|")[1].strip() for line in stopped] == ["tiny 64", "tiny-sd3 64"]
 
 
 def test_differences_are_measured() -> None:

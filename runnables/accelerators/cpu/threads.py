@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import torch
 
 WINDOW_S = 0.1  # the system counts the time of cores in hundredths of a second
@@ -67,6 +66,8 @@ def others_seconds() -> float:
 
     The time of this process counts as its own wherever it ran.
     """
+    import psutil  # a benchmark on a GPU runs without it
+
     times = psutil.cpu_times(percpu=True)
     cores = psutil.Process().cpu_affinity() if hasattr(psutil.Process, "cpu_affinity") else None
     chosen = [times[core] for core in cores or range(len(times)) if core < len(times)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Generator, Hashable, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -57,18 +57,14 @@ class ControlNets(Extension):
     def nbytes(self) -> int:
         return self._library.nbytes
 
-    def part(self, loaded: tuple[ControlNet, ...], run: Pass) -> ControlSet:
-        return tuple(
-            Control(
-                net,
-                net.prepare(image, run.size),
-                use.weight,
-                kept(use.start, use.end, run.steps),
-            )
-            for net, use, image in zip(
-                loaded, run.parameters.controlnets, run.controls, strict=True
-            )
-        )
+    def part(self, loaded: tuple[ControlNet, ...], run: Pass) -> Generator[None, None, ControlSet]:
+        controls = []
+        uses = run.parameters.controlnets
+        for net, use, image in zip(loaded, uses, run.controls, strict=True):
+            steps = kept(use.start, use.end, run.steps)
+            controls.append(Control(net, net.prepare(image, run.size), use.weight, steps))
+            yield
+        return tuple(controls)
 
     def acts(self, part: ControlSet, row: RowState) -> Hashable:
         return _acting(part, row)

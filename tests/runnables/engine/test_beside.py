@@ -14,8 +14,10 @@ from PIL import Image
 from torch import Tensor
 
 from runnables.errors import Cancelled
+from runnables.extensions.controlnet.unet import UNetControlNet
+from runnables.families.base import Size
 from runnables.families.unet import UNetFamily
-from runnables.parameters import Hires, ImageToImage, TextToImage
+from runnables.parameters import ControlNetUse, Hires, ImageToImage, TextToImage
 from runnables.runnable import StableDiffusionRunnable
 from runnables.ticket import NOTHING, Inputs, Load, Ticket
 from tests.insides import engine_of
@@ -53,6 +55,27 @@ def test_no_step_waits_for_more_than_one_encoded_picture(
     engine = VirtualEngine(tiny_model("sd1"))
     other = ImageToImage(prompt="a cat", seed=1, num_inference_steps=4, num_images_per_prompt=8)
     assert longest_pause(engine, other, Inputs(photo)) == pytest.approx(IMAGE_S)
+
+
+def test_no_step_waits_for_more_than_one_picture_of_a_controlnet(
+    tiny_model: Tiny,
+    controlnets: Callable[[str], Path],
+    photo: Image.Image,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In a transformer's family a ControlNet's picture is encoded by the VAE, too."""
+    engine = VirtualEngine(tiny_model("sd1"), controlnet_dir=str(controlnets("sd1")))
+    prepare = UNetControlNet.prepare
+
+    def prepared(self: UNetControlNet, picture: Image.Image, size: Size) -> Tensor:
+        engine.clock.now += IMAGE_S
+        return prepare(self, picture, size)
+
+    monkeypatch.setattr(UNetControlNet, "prepare", prepared)
+    uses = tuple(ControlNetUse(name=name) for name in ("one", "two", "one"))
+    other, inputs = wanted(4, controlnets=uses), Inputs(controls=(photo,) * 3)
+    engine.after(0.2, lambda: engine.submit(other, inputs))  # beside the one that comes then, too
+    assert longest_pause(engine, other, inputs) == pytest.approx(IMAGE_S)
 
 
 def test_no_step_waits_for_more_than_one_reviewed_picture(

@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import wait
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,9 +25,11 @@ from runnables.errors import (
     OverCapacity,
     UnknownName,
 )
-from runnables.parameters import TextToImage
+from runnables.extensions.lora.extension import Loras
+from runnables.parameters import LoraUse, TextToImage
 from runnables.runnable import StableDiffusionRunnable
 from runnables.ticket import Load, Ticket
+from tests.runnables.extensions import test_lora
 
 Start = Callable[..., StableDiffusionRunnable]
 TinyModel = Callable[[str], Path]
@@ -94,6 +97,36 @@ def test_each_model_generates_its_own_requests_in_whatever_mix(
     for name, picture, ticket in zip(names, generated, tickets, strict=True):
         assert np.abs(picture - alone[name]).max() <= 2
         assert ticket.future.result().parameters.model == (name or "sd1")
+
+
+def test_loras_of_requests_that_waited_are_read_aside(
+    tiny_model: TinyModel,
+    several: Callable[..., StableDiffusionRunnable],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No step waits for the disk, and who leaves meanwhile takes nothing along."""
+    test_lora.write(tmp_path, "ink", tiny_model("sd2"))
+    runnable, load = several(lora_dir=str(tmp_path)), Loras.load
+    threads, read, go = list[str](), threading.Event(), threading.Event()
+
+    def slow(self: Loras, parameters: Any) -> Any:
+        threads.append(threading.current_thread().name.partition("_")[0])
+        read.set()
+        assert go.wait(300)
+        return load(self, parameters)
+
+    monkeypatch.setattr(Loras, "load", slow)
+    uses = (LoraUse(name="ink"),)
+    kept, gone = (runnable.submit(wanted("sd2", loras=uses)) for _ in range(2))
+    assert read.wait(300)
+    gone.cancel()
+    assert pixels(runnable.submit(wanted(None))).any(), "the others go on"
+    go.set()
+    assert pixels(kept).any()
+    assert isinstance(gone.future.exception(300), Cancelled)
+    assert set(threads) == {"models"}
+    assert runnable.load() == Load()
 
 
 def test_an_unknown_name_is_refused_with_those_that_are_known(start: Start) -> None:
