@@ -7,6 +7,7 @@ readonly HERE ROOT
 source "$HERE/versions.sh"
 
 readonly TUNNEL_PORT=${TUNNEL_PORT:-8443}
+readonly SNAPSHOT_WITH="Bottlerocket data volume with" # a snapshot's description, and its image
 
 dry_run=false
 step=0

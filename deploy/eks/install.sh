@@ -11,6 +11,8 @@ usage: deploy/eks/install.sh [options] CONFIGURATION
   --bento TAG       the Bento to deploy (default: the newest stable_diffusion_fp16, or
                     stable_diffusion_neuron for Inferentia2, with _ray at its end for host: ray)
   --folder FOLDER   where files are generated (default: ./NAME-OF-THE-DEPLOYMENT)
+  --snapshot        nodes start from a snapshot with the image on it: takes one, unless one of this
+                    image is there (some minutes; deploy/eks/snapshot.sh)
   --dry-run         show every command, run none
   --yes             ask nothing
   --help            this text
@@ -20,7 +22,7 @@ Kubernetes API (no api_allowed_cidrs) also AWS' session-manager-plugin, unless y
 TEXT
 }
 
-bento= folder= configuration= yes=false
+bento= folder= configuration= yes=false snapshot=false
 # shellcheck source=deploy/eks/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 steps=9
@@ -29,12 +31,19 @@ while [ $# -gt 0 ]; do
   case $1 in
     --bento) bento=${2:?--bento needs a tag}; shift ;;
     --folder) folder=$(mkdir -p "${2:?--folder needs a path}" && cd "$2" && pwd); shift ;;
+    --snapshot) snapshot=true ;;
     *) take_shared "$1" ;;
   esac
   shift
 done
 [ -n "$configuration" ] || { usage >&2; exit 2; }
 read_configuration "$configuration"
+if $snapshot; then
+  # its nodes' network and role are its owner's to name
+  ! $existing || fail "--snapshot: for a cluster that is there run snapshot.sh, with --subnet and others"
+  [ -z "$image_snapshot_id" ] || fail "--snapshot: the configuration names image_snapshot_id; leave one out"
+  steps=$((steps + 1))
+fi
 if [ -z "$bento" ]; then
   bento=stable_diffusion_fp16
   if has neuron "$accelerators"; then bento=stable_diffusion_neuron; fi
@@ -248,6 +257,41 @@ $existing || adopt_log_group
 in_folder terraform plan -input=false -out=plan -var-file=bentoctl.tfvars
 confirm "Apply this plan?"
 in_folder terraform apply -input=false plan
+
+# snapshot_of IMAGE: a snapshot that is there, or a new one.
+snapshot_of() {
+  local found
+  found=$(aws ec2 describe-snapshots --owner-ids self --output text --query 'Snapshots[0].SnapshotId' \
+    --filters "Name=tag:deployment,Values=$name" Name=tag:purpose,Values=image-snapshot \
+    Name=status,Values=completed "Name=description,Values=$SNAPSHOT_WITH $1") || return 1
+  if [ -n "$found" ] && [ "$found" != None ]; then
+    printf '%s' "$found"
+  else
+    "$HERE/snapshot.sh" --yes --folder "$folder" "$configuration" | tee /dev/stderr \
+      | sed -n 's/^image_snapshot_id: //p'
+  fi
+}
+
+if $snapshot; then
+  begin "Snapshot with the image (some minutes)"
+  if $dry_run; then
+    run "$HERE/snapshot.sh" --yes --folder "$folder" "$configuration"
+  else
+    image=${image_uri:-$(terraform -chdir="$folder" output -raw image_uri)}
+    id=$(snapshot_of "$image")
+    [ -n "$id" ] || fail "--snapshot: there is no snapshot; see above"
+    say "    $id. Without --snapshot, keep it by image_snapshot_id: $id in $configuration"
+    "$tools/python" - "$folder/deployment_config.yaml" "$id" <<'PYTHON'
+import sys, yaml
+with open(sys.argv[1]) as file:
+    document = yaml.safe_load(file)
+document["spec"]["image_snapshot_id"] = sys.argv[2]
+with open(sys.argv[1], "w") as file:
+    yaml.safe_dump(document, file, sort_keys=False)
+PYTHON
+    in_folder "$tools/bentoctl" generate -f deployment_config.yaml
+  fi
+fi
 
 begin "Access to the cluster"
 reach_cluster || fail "the Kubernetes API does not answer; see api_allowed_cidrs"

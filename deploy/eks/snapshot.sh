@@ -209,7 +209,7 @@ begin "The snapshot (some minutes)"
 volume=$(ask VOLUME aws ec2 describe-instances --instance-ids "$instance" --query \
   "Reservations[0].Instances[0].BlockDeviceMappings[?DeviceName=='/dev/xvdb'].Ebs.VolumeId")
 snapshot=$(ask SNAPSHOT aws ec2 create-snapshot --volume-id "$volume" --query SnapshotId \
-  --description "Bottlerocket data volume with ${images[0]}" \
+  --description "$SNAPSHOT_WITH ${images[0]}" \
   --tag-specifications "ResourceType=snapshot,Tags=[{Key=Name,Value=$name-image},$tags]")
 complete() { run aws ec2 wait snapshot-completed --snapshot-ids "$snapshot"; }
 eventually 1 6 complete # it waits ten minutes each time

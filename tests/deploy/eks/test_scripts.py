@@ -492,6 +492,65 @@ def test_cleanup_without_controllers(desk: Desk) -> None:
     assert not [call for call in desk.calls() if "nodepools" in call and "delete" in call]
 
 
+SNAPSHOT = (
+    RECORDER
+    + """
+case "$1 $2" in
+  "ec2 describe-snapshots") echo "${SNAPSHOTS:-None}";;
+  "ec2 describe-subnets") echo subnet-0123456789abcdef0;;
+  "ec2 describe-security-groups") echo sg-0123456789abcdef0;;
+  "ec2 run-instances") echo i-0123456789abcdef0;;
+  "ssm describe-instance-information") echo Online;;
+  "ssm send-command") echo 11111111-2222-3333-4444-555555555555;;
+  "ssm get-command-invocation") echo Success;;
+  "ec2 describe-instances") echo vol-0123456789abcdef0;;
+  "ec2 create-snapshot") echo snap-0123456789abcdef0;;
+esac
+"""
+)
+
+
+def test_install_takes_a_snapshot_of_the_image_once(desk: Desk) -> None:
+    (Path(desk.env["PATH"].split(":")[0]) / "aws").write_text(SNAPSHOT)
+    done = desk.run("install.sh", "--yes", "--snapshot")
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"^\[(\d+)/10 ", done.stdout, re.M) == [str(n) for n in range(1, 11)]
+    assert nodes_start_from(desk) == {"snap-0123456789abcdef0"}
+    order(
+        desk.calls(),
+        "terraform apply -input=false plan",
+        "aws ec2 describe-snapshots",
+        "aws ec2 create-snapshot",
+        "aws ec2 terminate-instances",
+        "kubectl apply --server-side -k",
+    )
+    again = desk.run("install.sh", "--yes", "--snapshot", SNAPSHOTS="snap-89abcdef")
+    assert again.returncode == 0, again.stderr
+    calls = desk.calls()
+    assert not [call for call in calls if "create-snapshot" in call]
+    (looked,) = [call for call in calls if "describe-snapshots" in call]
+    assert looked.endswith("with 123456789012.dkr.ecr.us-east-1.amazonaws.com/sd:1")
+    assert nodes_start_from(desk) == {"snap-89abcdef"}
+
+
+def test_a_snapshot_that_fails_ends_the_installation(desk: Desk) -> None:
+    (Path(desk.env["PATH"].split(":")[0]) / "aws").write_text(SNAPSHOT)
+    done = desk.run("install.sh", "--yes", "--snapshot", FAIL_ON="aws ec2 create-snapshot")
+    assert done.returncode == 1
+    assert not [call for call in desk.calls() if call.startswith("kubectl apply")]
+
+
+def nodes_start_from(desk: Desk) -> set[str]:
+    text = "".join(path.read_text() for path in (desk.folder / "kubernetes").rglob("*.yaml"))
+    return set(re.findall(r"\bsnap-[0-9a-f]+", text)) - {"snap-0000000000000000"}
+
+
+def test_a_cluster_that_is_there_gets_no_snapshot(desk: Desk) -> None:
+    into_a_cluster(desk)
+    done = desk.run("install.sh", "--yes", "--snapshot")
+    assert done.returncode == 1 and "run snapshot.sh" in done.stderr
+
+
 def test_cleanup_removes_snapshots_of_the_image(desk: Desk) -> None:
     programs = Path(desk.env["PATH"].split(":")[0])
     answer = 'case "$2" in describe-snapshots) echo snap-1 snap-2;; esac\n'

@@ -54,6 +54,7 @@ def describe(path: Path) -> dict[str, str]:
         "bottlerocket_version": spec.bottlerocket_version,
         "volume_gib": str(spec.volume_gib),
         "image_uri": spec.image_uri or "",
+        "image_snapshot_id": spec.image_snapshot_id or "",
         "api_keys_parameter": spec.api_keys_parameter or "",
         "queue": "true" if spec.async_ else "false",
         "access_log": "true" if spec.async_ and spec.access_log else "false",
