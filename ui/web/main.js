@@ -17,7 +17,7 @@ import { listen, parametersIn } from "./recall.js";
 import { WRITERS } from "./snippets.js";
 import { Stage } from "./stage.js";
 import { browserName } from "./store.js";
-import { fileName, title } from "./words.js";
+import { fileName, modelName, title } from "./words.js";
 
 /** @typedef {import("./pictures.js").Picture} Picture */
 
@@ -49,7 +49,7 @@ async function connect() {
     try {
       const catalog = await load();
       const [model] = catalog.models;
-      about.textContent = [model.name, model.device].filter(Boolean).join(" · ");
+      about.textContent = [modelName(model.name), model.device].filter(Boolean).join(" · ");
       form.offer(catalog);
       generate.disabled = false;
       await welcome();

@@ -61,6 +61,14 @@ function duration(seconds) {
 }
 
 /**
+ * Return a model's name, for people: the one in the repository is small, and nobody should judge by it.
+ * @param {string} name
+ */
+export function modelName(name) {
+  return name === "embedded" ? "demo model" : name;
+}
+
+/**
  * Return one line about a picture.
  * @param {import("./pictures.js").Picture} picture
  */
