@@ -72,7 +72,7 @@ def load_module(kind: Any, folder: Path, dtype: torch.dtype) -> torch.nn.Module:
         use_safetensors=True,
         local_files_only=True,
         output_loading_info=True,
-        **({"disable_mmap": True} if mounts.is_fuse(folder) else {}),
+        **mounts.reading(folder),
     )
     if missing := sorted(report["missing_keys"]):  # they would be left at random
         raise refusal(f"{folder} lacks {len(missing)} weights, the first is {missing[0]}")

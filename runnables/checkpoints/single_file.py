@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from runnables.checkpoints import catalog, layout
+from runnables.checkpoints import catalog, layout, mounts
 from runnables.checkpoints.checkpoint import Checkpoint, profile_of
 from runnables.checkpoints.components import class_of, load_component, refusal
 from runnables.checkpoints.families import (
@@ -73,6 +73,7 @@ def load_file(
             dtype=dtype,
             config=source,
             local_files_only=folder is not None,
+            **mounts.reading(path),
             **_from_folder(layout_of_family, names, folder, dtype, left_out),
         )
     except ConfigurationError:
@@ -130,6 +131,7 @@ def load_denoiser(
             subfolder=family.denoiser,
             torch_dtype=dtype,
             local_files_only=True,
+            **mounts.reading(path),
             **options,
         )
     except Exception as error:  # whatever a foreign file makes the converter raise

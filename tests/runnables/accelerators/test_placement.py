@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import SD3Transformer2DModel
+from PIL import Image
 
 from models.__main__ import main
 from models.fitting import fit
@@ -16,10 +20,15 @@ from runnables.accelerators.base import Accelerator
 from runnables.accelerators.cpu import device
 from runnables.accelerators.placement import place
 from runnables.errors import ConfigurationError
-from runnables.parameters import TextToImage
+from runnables.parameters import ControlNetUse, LoraUse, TextToImage
 from runnables.runnable import StableDiffusionRunnable
+from runnables.ticket import NOTHING, Inputs
 from tests.insides import base_of
+from tests.runnables.checkpoints.test_flux_files import write_gguf
+from tests.runnables.extensions import test_flux, test_lora
 
+Start = Callable[..., StableDiffusionRunnable]
+TinyModel = Callable[[str], Path]
 GB = 1e9
 TEXTS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 LARGE = {"transformer": 16.3 * GB, "text_encoder_3": 9.5 * GB, "vae": 0.2 * GB}
@@ -79,29 +88,130 @@ def test_the_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None
     assert "sdxl has no transformer; it has unet" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("kind", ["sd1", "sdxl", "sd3", "flux-dev"])
-def test_streamed_components_generate_the_same_images(
-    kind: str,
-    start: Callable[..., StableDiffusionRunnable],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Here main memory is the device's, too: this shows that the hooks change no image."""
+@pytest.fixture
+def streamed(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Have every component of the models that are started from now on streamed.
 
-    def image(runnable: StableDiffusionRunnable) -> Any:
-        wanted = TextToImage(prompt="a cat", seed=3, num_inference_steps=2, height=64, width=64)
-        return np.asarray(runnable.txt2img(wanted).images[0].image).astype(int)
-
-    expected = image(start(kind))
+    Here main memory is the device's, too: the tests show that the hooks change no image.
+    """
 
     def everything(self: Accelerator, family: Any) -> tuple[str, ...]:
         parts = family.checkpoint.components
         return tuple(name for name, part in parts.items() if isinstance(part, torch.nn.Module))
 
-    monkeypatch.setattr(Accelerator, "place", everything)
-    monkeypatch.setattr(device, "pack", lambda *_: None)  # it replaces the methods with the hooks
-    runnable = start(kind)
-    hooked = [
-        part for part in base_of(runnable).checkpoint.modules if hasattr(part, "_diffusers_hook")
-    ]
-    assert hooked
+    def begin() -> None:
+        monkeypatch.setattr(Accelerator, "place", everything)
+        monkeypatch.setattr(device, "pack", lambda *_: None)  # it replaces methods with the hooks
+
+    return begin
+
+
+def image(runnable: StableDiffusionRunnable, inputs: Inputs = NOTHING, **options: Any) -> Any:
+    size = {"num_inference_steps": 2, "height": 64, "width": 64}
+    wanted = TextToImage(prompt="a cat", seed=3, **size, **options)
+    ticket = runnable.submit(wanted, inputs)
+    return np.asarray(ticket.future.result(timeout=300).images[0].image).astype(int)
+
+
+def is_streamed(runnable: StableDiffusionRunnable) -> bool:
+    """Return whether every component is."""
+    parts = base_of(runnable).checkpoint.modules
+    return all(any(hasattr(m, "_diffusers_hook") for m in part.modules()) for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("sd1", {}),
+        ("sdxl", {}),
+        ("sd3", {}),
+        ("flux-dev", {}),
+        ("z-image", {}),
+        ("sdxl", {"quantize": "unet:int8,text_encoder:int8"}),
+        ("sd3", {"quantize": "transformer:int8,text_encoder_3:int8"}),
+        ("flux-dev", {"quantize": "transformer:fp8"}),
+    ],
+)
+def test_streamed_components_generate_the_same_images(
+    kind: str,
+    settings: dict[str, str],
+    start: Start,
+    tiny_model: TinyModel,
+    streamed: Callable[[], None],
+) -> None:
+    if kind in ("flux-dev", "z-image"):
+        small(tiny_model(kind))
+    expected = image(start(kind, **settings))
+    streamed()
+    runnable = start(kind, **settings)
+    assert is_streamed(runnable)
     assert np.abs(image(runnable) - expected).max() <= 2
+
+
+def small(folder: Path) -> None:
+    """Have the warm-up generate small images."""
+    (folder / "profile.json").write_text('{"height": 64, "width": 64}')
+
+
+@pytest.mark.parametrize("kind", ["sd1", "flux-dev"])
+def test_loras_act_in_streamed_components(
+    kind: str, start: Start, tiny_model: TinyModel, tmp_path: Path, streamed: Callable[[], None]
+) -> None:
+    if kind == "sd1":
+        test_lora.write(tmp_path, "one", tiny_model(kind))
+    else:
+        small(tiny_model(kind))
+        test_flux.write_kohya(tmp_path, "one")
+    uses = {"loras": (LoraUse(name="one", weight=0.8),)}
+    resident = start(kind, lora_dir=str(tmp_path))
+    with_one, without = image(resident, **uses), image(resident)
+    assert np.abs(with_one - without).max() > 2
+    streamed()
+    runnable = start(kind, lora_dir=str(tmp_path))
+    assert is_streamed(runnable)
+    assert np.abs(image(runnable, **uses) - with_one).max() <= 2
+    assert np.abs(image(runnable) - without).max() <= 2
+
+
+def test_controlnets_act_on_streamed_components(
+    start: Start, controlnets: TinyModel, photo: Image.Image, streamed: Callable[[], None]
+) -> None:
+    settings = {"controlnet_dir": str(controlnets("sdxl"))}
+    inputs, uses = Inputs(controls=(photo,)), {"controlnets": (ControlNetUse(name="one"),)}
+    expected = image(start("sdxl", **settings), inputs, **uses)
+    streamed()
+    runnable = start("sdxl", **settings)
+    assert is_streamed(runnable)
+    assert np.abs(image(runnable, inputs, **uses) - expected).max() <= 2
+    assert np.abs(image(runnable) - expected).max() > 2
+
+
+def test_gguf_weights_are_streamed(
+    start: Start, tiny_model: TinyModel, tmp_path: Path, streamed: Callable[[], None]
+) -> None:
+    folder, path = tiny_model("sd3"), tmp_path / "mine.gguf"
+    transformer = SD3Transformer2DModel.from_pretrained(folder / "transformer")
+    write_gguf(transformer.state_dict(), path)
+    settings = {"model": str(path), "checkpoint_config": str(folder)}
+    expected = image(start("sd3", **settings))
+    streamed()
+    runnable = start("sd3", **settings)
+    assert is_streamed(runnable)
+    assert np.abs(image(runnable) - expected).max() <= 2
+
+
+@pytest.mark.parametrize("settings", [{}, {"quantize": "transformer:int8"}])
+def test_a_streamed_model_is_unloaded_and_comes_back(
+    settings: dict[str, str], start: Start, streamed: Callable[[], None]
+) -> None:
+    streamed()
+    runnable = start("sd3", **settings)
+    before, gone = image(runnable), weakref.ref(base_of(runnable).denoiser)
+    for _ in range(2):
+        runnable.change_model("sd3", load=False)
+        gc.collect()
+        assert gone() is None
+        runnable.change_model("sd3", load=True)
+        gone = weakref.ref(base_of(runnable).denoiser)
+        assert is_streamed(runnable)
+        assert (image(runnable) == before).all()

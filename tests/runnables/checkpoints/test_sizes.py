@@ -23,6 +23,14 @@ MMDIT = {
     "joint_attention_dim": 4096,
     "pooled_projection_dim": 2048,
 }
+VAE = {
+    "block_out_channels": (128, 256, 512, 512),
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "layers_per_block": 2,
+    "latent_channels": 4,
+}
+VAE_16 = {"latent_channels": 16, "use_quant_conv": False, "use_post_quant_conv": False}
 CONFIGS: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {
     ("sd-1", "unet"): (
         "UNet2DConditionModel",
@@ -41,6 +49,49 @@ CONFIGS: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {
             "addition_time_embed_dim": 256,
             "projection_class_embeddings_input_dim": 2816,
             "use_linear_projection": True,
+        },
+    ),
+    ("sd-2", "unet"): (
+        "UNet2DConditionModel",
+        {
+            "cross_attention_dim": 1024,
+            "attention_head_dim": [5, 10, 20, 20],
+            "use_linear_projection": True,
+        },
+    ),
+    ("sdxl-refiner", "unet"): (
+        "UNet2DConditionModel",
+        {
+            "block_out_channels": (384, 768, 1536, 1536),
+            "down_block_types": (
+                "DownBlock2D",
+                "CrossAttnDownBlock2D",
+                "CrossAttnDownBlock2D",
+                "DownBlock2D",
+            ),
+            "up_block_types": (
+                "UpBlock2D",
+                "CrossAttnUpBlock2D",
+                "CrossAttnUpBlock2D",
+                "UpBlock2D",
+            ),
+            "transformer_layers_per_block": 4,
+            "attention_head_dim": [6, 12, 24, 24],
+            "cross_attention_dim": 1280,
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": 256,
+            "projection_class_embeddings_input_dim": 2560,
+            "use_linear_projection": True,
+        },
+    ),
+    ("sd-3-medium", "transformer"): (
+        "SD3Transformer2DModel",
+        {
+            **MMDIT,
+            "num_layers": 24,
+            "num_attention_heads": 24,
+            "caption_projection_dim": 1536,
+            "pos_embed_max_size": 192,
         },
     ),
     ("sd-3.5-large", "transformer"): (
@@ -68,6 +119,12 @@ CONFIGS: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {
     ),
     ("flux.1-dev", "transformer"): ("FluxTransformer2DModel", {"guidance_embeds": True}),
     ("flux.1-schnell", "transformer"): ("FluxTransformer2DModel", {"guidance_embeds": False}),
+    ("z-image", "transformer"): ("ZImageTransformer2DModel", {}),
+    **{(name, "vae"): ("AutoencoderKL", VAE) for name in ("sd-1", "sd-2", "sdxl", "sdxl-refiner")},
+    **{
+        (name, "vae"): ("AutoencoderKL", {**VAE, **VAE_16})
+        for name in ("sd-3-medium", "sd-3.5-large", "flux.1-dev", "z-image")
+    },
 }
 T5_XXL = {
     "d_model": 4096,
@@ -79,13 +136,79 @@ T5_XXL = {
 }
 
 
+#: source: text_encoder*/config.json of the same repositories
+CLIP_L = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12}
+CLIP_H = {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_attention_heads": 16,
+    "num_hidden_layers": 23,
+}
+CLIP_G = {
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "num_attention_heads": 20,
+    "num_hidden_layers": 32,
+    "projection_dim": 1280,
+}
+QWEN3_4B = {
+    "hidden_size": 2560,
+    "intermediate_size": 9728,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 36,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+}
+TEXTS: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {
+    ("sd-1", "text_encoder"): ("CLIPTextModel", CLIP_L),
+    ("sd-2", "text_encoder"): ("CLIPTextModel", CLIP_H),
+    ("sdxl", "text_encoder"): ("CLIPTextModel", CLIP_L),
+    ("sdxl", "text_encoder_2"): ("CLIPTextModelWithProjection", CLIP_G),
+    ("sdxl-refiner", "text_encoder_2"): ("CLIPTextModelWithProjection", CLIP_G),
+    ("sd-3-medium", "text_encoder"): (
+        "CLIPTextModelWithProjection",
+        {**CLIP_L, "projection_dim": 768},
+    ),
+    ("sd-3-medium", "text_encoder_2"): ("CLIPTextModelWithProjection", CLIP_G),
+    ("flux.1-dev", "text_encoder"): ("CLIPTextModel", CLIP_L),
+    ("z-image", "text_encoder"): ("Qwen3Model", QWEN3_4B),
+}
+
+
 @pytest.mark.parametrize(("architecture", "component"), CONFIGS)
-def test_denoisers(architecture: str, component: str) -> None:
+def test_denoisers_and_vaes(architecture: str, component: str) -> None:
     name, config = CONFIGS[architecture, component]
     with torch.device("meta"):
         module = getattr(diffusers, name)(**config)
     stored = sum(tensor.numel() for tensor in module.state_dict().values())
     assert ARCHITECTURES[architecture].weights[component] == stored
+
+
+@pytest.mark.parametrize(("architecture", "component"), TEXTS)
+def test_text_encoders(architecture: str, component: str) -> None:
+    name, options = TEXTS[architecture, component]
+    kind = getattr(transformers, name)
+    with torch.device("meta"):
+        module = kind(kind.config_class(**options))
+    stored = sum(tensor.numel() for tensor in module.state_dict().values())
+    assert ARCHITECTURES[architecture].weights[component] == stored
+
+
+def test_the_safety_checker() -> None:
+    from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+
+    vision = {
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_attention_heads": 16,
+        "num_hidden_layers": 24,
+        "patch_size": 14,
+    }
+    config = transformers.CLIPConfig(vision_config=vision, projection_dim=768)
+    with torch.device("meta"):
+        module = StableDiffusionSafetyChecker(config)
+    stored = sum(tensor.numel() for tensor in module.state_dict().values())
+    assert ARCHITECTURES["sd-1"].weights["safety_checker"] == stored
 
 
 def test_t5_xxl() -> None:

@@ -51,6 +51,16 @@ def test_every_sampler_and_task_in_one_mixed_batch(
     check(tiny_model(kind), runnable, [*every, *sizes], photo, mask)
 
 
+def test_a_request_alone_equals_diffusers_for_every_task(
+    start: Start, tiny_model: TinyModel, photo: Image.Image, mask: Image.Image
+) -> None:
+    runnable = start("flux-dev", model=str(_small(tiny_model("flux-dev"))))
+    for task in TASKS:
+        one, *_ = requests(["euler"], task, seed=11)
+        sized = one.model_copy(update={"height": 64, "width": 64})
+        check(tiny_model("flux-dev"), runnable, [sized], photo, mask)
+
+
 def _small(folder: Path) -> Path:
     """The warm-up draws at the native size, which is 1024 unless a profile says another."""
     (folder / "profile.json").write_text('{"height": 64, "width": 64}')
