@@ -49,3 +49,11 @@ def test_several_images_are_never_dropped_silently(accept: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         choose_format(TextToImage(prompt="x", num_images_per_prompt=2), accept)
     assert caught.value.loc == ("num_images_per_prompt",)
+
+
+def test_a_hint_in_any_language_is_a_header() -> None:
+    """A model's own vocabulary may be in any; headers hold ASCII."""
+    hint = responses.as_header("it knows кот, 100% and\nothers")
+    assert Response(headers={"hint": hint}).headers["hint"] == hint
+    assert unquote(hint) == "it knows кот, 100% and\nothers"
+    assert responses.as_header("it knows a cat; and others") == "it knows a cat; and others"
