@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -80,15 +79,9 @@ class LatentDiffusion:
         )
 
     def to_latents(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
-        posterior = self._posterior(self.vae, pixels)
-        if self._vae_dtype() != torch.float32 and not posterior.mean.isfinite().all():
-            # SDXL's overflows in half precision; another thread may be decoding with it
-            posterior = self._posterior(copy.deepcopy(self.vae).to(torch.float32), pixels)
+        posterior = self.vae.encode(pixels.to(self.device, self._vae_dtype())).latent_dist
         latents: Tensor = posterior.sample(generator)
         return self._scale(latents.to(self.dtype))
-
-    def _posterior(self, vae: Any, pixels: Tensor) -> Any:
-        return vae.encode(pixels.to(self.device, vae.dtype)).latent_dist
 
     def to_pixels(self, latents: Tensor, *, fp32: bool = False) -> Tensor:
         before = self._vae_dtype()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+from urllib.parse import unquote
 
+import pytest
+from starlette.responses import Response
+
+from api.http import responses
 from api.http.responses import choose_format
 from runnables.errors import InvalidInput
 from runnables.parameters import TextToImage
