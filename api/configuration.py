@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 from api.http import keys
-from runnables.checkpoints import catalog
 from runnables.errors import ConfigurationError
+from runnables.runnable import check_models
 from runnables.settings import Settings
 
 #: settings that name a folder, which is read
@@ -47,21 +47,13 @@ def check(settings: Settings) -> None:
         from runnables.images import provenance  # late, too
 
         provenance.check(settings)
-    _check_models(settings)
+    check_models(settings)
     for name in FOLDERS:
         if folder := getattr(settings, name):
             _check_folder(f"SD_{name.upper()}", Path(folder).expanduser(), os.R_OK)
     jobs = settings.jobs_folder
     there = next(path for path in (jobs, *jobs.absolute().parents) if path.exists())
     _check_folder(f"SD_JOBS_DIR={jobs}", there, os.R_OK | os.W_OK)
-
-
-def _check_models(settings: Settings) -> None:
-    catalog.check_source("SD_MODEL", settings.model)
-    if settings.refiner:
-        catalog.check_source("SD_REFINER", settings.refiner)
-    for source in settings.further_models.values():
-        catalog.check_source("SD_MODELS", source)
 
 
 def _check_folder(setting: str, folder: Path, rights: int) -> None:
