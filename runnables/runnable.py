@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from runnables import collector
+from runnables.checkpoints import catalog
 from runnables.errors import DeadlineExceeded, InvalidInput, NotReady
 from runnables.parameters import AnyParameters, ImageToImage, Inpaint, TextToImage, Upscale
 from runnables.samplers import names
@@ -300,6 +301,19 @@ class StableDiffusionRunnable:
     def free_bytes(self) -> float:
         """Return the bytes that the device has left."""
         return self._engine.free_bytes if self._engine else math.inf
+
+
+def check_models(settings: Settings) -> None:
+    """Check that the models can be there, without looking into them or asking the Hub.
+
+    Raises:
+        ConfigurationError: it names the setting.
+    """
+    catalog.check_source("SD_MODEL", settings.model)
+    if settings.refiner:
+        catalog.check_source("SD_REFINER", settings.refiner)
+    for source in settings.further_models.values():
+        catalog.check_source("SD_MODELS", source)
 
 
 def _names(folder: str | None) -> list[dict[str, Any]]:

@@ -93,6 +93,10 @@ def session(insecure: bool = False) -> aiohttp.ClientSession:
     )
 
 
+class Unavailable(InvalidInput):
+    """The image cannot be had now, and perhaps can later."""
+
+
 class Fetcher:
     """A reader of input images from the hosts of SD_FETCH_HOSTS; there are none by default."""
 
@@ -106,7 +110,8 @@ class Fetcher:
         """Return the body behind a URL.
 
         Raises:
-            InvalidInput: Fetching is off, the URL may not be called, or the call failed.
+            InvalidInput: Fetching is off, or the URL may not be called, or answers with an error.
+            Unavailable: The host cannot be reached, or has a problem.
             PayloadTooLarge: The body is larger than a request's may be.
         """
         if not self.hosts:
@@ -120,7 +125,8 @@ class Fetcher:
                 return await self._follow(client, url, field)
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             # no details: they would show what lies inside the network
-            raise InvalidInput(f"{field} could not be fetched", loc=(field,)) from error
+            kind = InvalidInput if _is_refused(error) else Unavailable
+            raise kind(f"{field} could not be fetched", loc=(field,)) from error
 
     def _check(self, text: str, field: str) -> URL:
         return check_url(text, field, hosts=self.hosts, insecure=self.insecure)
@@ -136,9 +142,8 @@ class Fetcher:
 
     async def _read(self, response: aiohttp.ClientResponse, field: str) -> bytes:
         if response.status != HTTPStatus.OK:
-            raise InvalidInput(
-                f"{field} could not be fetched: status {response.status}", loc=(field,)
-            )
+            kind = Unavailable if response.status in (408, 429, *range(500, 600)) else InvalidInput
+            raise kind(f"{field} could not be fetched: status {response.status}", loc=(field,))
         data = bytearray()
         async for chunk in response.content.iter_chunked(64 * 1024):
             data += chunk
@@ -147,6 +152,12 @@ class Fetcher:
                     f"{field} is larger than {self.max_bytes / 1e6:g} MB", loc=(field,)
                 )
         return bytes(data)
+
+
+def _is_refused(error: Exception) -> bool:
+    """Return whether the address is none that may be connected to, or no address."""
+    cause = getattr(error, "os_error", None)  # aiohttp's
+    return isinstance(error, ValueError) or isinstance(cause, PermissionError)
 
 
 def _public_socket(address: tuple[Any, ...]) -> socket.socket:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import quote
 
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
@@ -30,6 +31,7 @@ MEDIA: dict[str, OutputFormat] = {
     "application/json": "json",
 }
 ANY = {"*/*", "image/*", ""}
+PRINTABLE = "".join(map(chr, range(32, 127))).replace("%", "")
 
 
 def choose_format(parameters: AnyParameters, accept: str) -> OutputFormat:
@@ -119,11 +121,16 @@ def _headers(result: Result, timings: Mapping[str, float], request_id: str) -> d
         "width": str(first.image.width),
         "height": str(first.image.height),
         "finish-reason": first.finish_reason,
-        **({"hint": first.hint} if first.hint else {}),
+        **({"hint": as_header(first.hint)} if first.hint else {}),
         **cache_header(result),
         "Server-Timing": timing,
         "x-request-id": request_id,
     }
+
+
+def as_header(text: str) -> str:
+    """Return a text as a header's value: what is not printable ASCII, and %, is percent-encoded."""
+    return quote(text, safe=PRINTABLE)
 
 
 def cache_header(result: Result) -> dict[str, str]:

@@ -12,6 +12,7 @@ from starlette.routing import Route
 
 from api.generation import Generation
 from api.http import request_id, tracing
+from api.http.responses import as_header
 from api.http.signatures import Signatures
 from api.jobs import events, submission
 from api.jobs.document import placed
@@ -203,7 +204,9 @@ def _headers(job: Job, image: dict[str, Any]) -> dict[str, str]:
         **{name: job.parameters.get(name) for name in OF_GENERATION},
     }
     return {
-        name.replace("_", "-"): str(value) for name, value in values.items() if value is not None
+        name.replace("_", "-"): as_header(str(value))
+        for name, value in values.items()
+        if value is not None
     }
 
 

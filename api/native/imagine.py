@@ -26,4 +26,6 @@ def read(request: Request) -> TextToImage:
     parameters = validated(TextToImage, fields)
     if parameters.num_images_per_prompt > 1:
         raise InvalidInput("one image at a time", loc=("num_images_per_prompt",))
+    if parameters.output_format not in (None, "png"):
+        raise InvalidInput("this endpoint answers a PNG", loc=("output_format",))
     return parameters

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import aiohttp
 from botocore.exceptions import ClientError
 from PIL.Image import Image
 
-from api.http.fetch import Fetcher
+from api.http.fetch import Fetcher, Unavailable
 from api.webui import pictures
 from hosts.queue.messages import Task
 from hosts.queue.webui import Generated
@@ -80,8 +79,13 @@ class Reader:
         try:
             found = self._s3.get_object(Bucket=bucket, Key=key)
         except ClientError as error:
-            if error.response["Error"]["Code"] in ("NoSuchKey", "404", "NoSuchBucket"):
+            code = error.response["Error"]["Code"]
+            if code in ("NoSuchKey", "404", "NoSuchBucket"):
                 raise InvalidInput(f"{field}: there is no {link}", loc=(field,)) from error
+            if code in ("AccessDenied", "403", "InvalidObjectState"):
+                raise InvalidInput(
+                    f"{field}: {link} cannot be read: {code}", loc=(field,)
+                ) from error
             raise
         if found["ContentLength"] > self._fetcher.max_bytes:
             megabytes = self._fetcher.max_bytes / 1e6
@@ -92,7 +96,5 @@ class Reader:
     def _from_web(self, link: str, field: str) -> bytes:
         try:
             return asyncio.run(self._fetcher.get(link, field))
-        except InvalidInput as error:
-            if isinstance(error.__cause__, aiohttp.ClientError | TimeoutError):
-                raise Unreachable(error.message) from error
-            raise
+        except Unavailable as error:
+            raise Unreachable(error.message) from error

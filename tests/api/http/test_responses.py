@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+from urllib.parse import unquote
 
+import pytest
+from starlette.responses import Response
+
+from api.http import responses
 from api.http.responses import choose_format
 from runnables.errors import InvalidInput
 from runnables.parameters import TextToImage
@@ -49,3 +53,11 @@ def test_several_images_are_never_dropped_silently(accept: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         choose_format(TextToImage(prompt="x", num_images_per_prompt=2), accept)
     assert caught.value.loc == ("num_images_per_prompt",)
+
+
+def test_a_hint_in_any_language_is_a_header() -> None:
+    """A model's own vocabulary may be in any; headers hold ASCII."""
+    hint = responses.as_header("it knows кот, 100% and\nothers")
+    assert Response(headers={"hint": hint}).headers["hint"] == hint
+    assert unquote(hint) == "it knows кот, 100% and\nothers"
+    assert responses.as_header("it knows a cat; and others") == "it knows a cat; and others"
