@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
@@ -55,6 +56,7 @@ def _decode_chunk(rows: list[Row], accelerator: Accelerator) -> Iterator[tuple[R
     try:
         pixels = decode_call(rows)
     except Exception as error:
+        traceback.clear_frames(error.__traceback__)  # they hold the failed call's tensors
         accelerator.free_memory()
         if len(rows) == 1:
             yield rows[0], error

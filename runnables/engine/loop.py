@@ -7,6 +7,7 @@ threads, or by the watch (`watch.py`) where this thread fails.
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Callable
 from functools import partial
 
@@ -253,6 +254,7 @@ class Loop:
             active.tasks.drop(task)
             task.then(end.value)
         except Exception as error:
+            traceback.clear_frames(error.__traceback__)  # they hold the failed call's tensors
             if self._accelerator.is_out_of_memory(error):
                 self._accelerator.free_memory()
             active.fail(work, error)

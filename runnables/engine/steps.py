@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Callable
 from functools import partial
 
@@ -100,6 +101,7 @@ class Steps:
         return self._batch
 
     def _recover(self, error: Exception, rows: list[Row]) -> None:
+        traceback.clear_frames(error.__traceback__)  # they hold the failed call's tensors
         if self._accelerator.is_out_of_memory(error):
             self._accelerator.free_memory()
             self._headroom.exhausted()

@@ -117,7 +117,8 @@ def kept_features(family: UNetFamily) -> Iterator[list[Tensor]]:
 
     handle = family.unet.up_blocks[-1].register_forward_pre_hook(keep, with_kwargs=True)
     try:
-        yield kept
+        with torch.compiler.set_stance("force_eager"):  # compiled code knows no hooks
+            yield kept
     finally:
         handle.remove()
 

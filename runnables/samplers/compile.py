@@ -92,7 +92,7 @@ def _compile(
     first, timesteps = _run_part(scheduler, steps, cut)
     if not len(timesteps):
         raise ValueError("no step is left to run")
-    if any(cut) and hasattr(scheduler, "set_begin_index"):
+    if hasattr(scheduler, "set_begin_index"):  # else it looks for the second of equal timesteps
         scheduler.set_begin_index(first)
     start = _start(scheduler, timesteps, cut, pure_noise)
     recorder = _Recorder(scheduler, timesteps)

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, cast
 
 import psutil
 import pytest
+import torch
+from torch import Tensor
 
 from runnables import assembly
 from runnables.accelerators.cpu.device import Cpu
+from runnables.engine import decode
 from runnables.engine.memory import MemoryModel
+from runnables.engine.steps import Steps
 from runnables.errors import PayloadTooLarge
 from runnables.parameters import TextToImage
 from runnables.runnable import StableDiffusionRunnable
@@ -69,3 +76,43 @@ def test_warm_up_measures_the_device(start: Start, monkeypatch: pytest.MonkeyPat
     memory = model_of(start("sd1")).memory
     assert (memory.row_rate, memory.decode_rate) == (1024 / (8 * 64), 1024 / 64)
     assert memory.budget == assembly.SPARE * 1e9
+
+
+class Failing:
+    """A call that fails for several rows, and holds a tensor until its frame is gone."""
+
+    def __init__(self) -> None:
+        self.held: weakref.ref[Tensor] | None = None
+
+    def __call__(self, rows: list[int]) -> list[str]:
+        if len(rows) == 1:
+            assert self.held is not None and self.held() is None, "its memory is not free"
+            return ["pixels"]
+        activations = torch.zeros(3)
+        self.held = weakref.ref(activations)
+        raise torch.OutOfMemoryError("full")
+
+
+def test_decodes_are_tried_again_when_the_failed_call_is_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(decode, "decode_call", Failing())
+    accelerator: Any = SimpleNamespace(free_memory=lambda: None)
+    rows: Any = [1, 2]
+    assert list(decode._decode_chunk(rows, accelerator)) == [(1, "pixels"), (2, "pixels")]
+
+
+def test_steps_are_tried_again_when_the_failed_call_is_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    steps, call, rows = object.__new__(Steps), Failing(), [1, 2]
+    steps._accelerator = cast(
+        Any, SimpleNamespace(free_memory=lambda: None, is_out_of_memory=lambda error: True)
+    )
+    steps._headroom = cast(Any, SimpleNamespace(exhausted=lambda: None))
+    steps._active = cast(Any, SimpleNamespace(rows=rows))
+    monkeypatch.setattr(steps, "step", call)
+    try:
+        call(rows)
+    except torch.OutOfMemoryError as error:
+        steps._recover(error, cast(Any, rows))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -116,3 +117,31 @@ def test_guided_and_unguided_rows_share_calls_and_each_is_as_alone(
     assert max(map(len, calls.reused)) > 2, "calls are shared"
     plain = pixels(runnable.submit(MIXED[1].model_copy(update={"deep_cache_interval": 1})))
     assert np.abs(alone[1] - plain).max() > 0, "what is reused is not exact"
+
+
+def test_features_are_kept_of_compiled_code_and_only_then() -> None:
+    """Compiled code knows no hooks, or keeps those that it was compiled with."""
+
+    class Block(torch.nn.Module):
+        def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+            return hidden_states + 1
+
+    class Unet(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up_blocks = torch.nn.ModuleList([Block()])
+
+        def forward(self, sample: torch.Tensor) -> torch.Tensor:
+            output: torch.Tensor = self.up_blocks[0](hidden_states=sample)
+            return output
+
+    for begins_with_features in (False, True):
+        unet, sample = Unet(), torch.ones(1)
+        unet.compile(backend="eager")
+        if not begins_with_features:
+            unet(sample)
+        with kept_features(cast(Any, SimpleNamespace(unet=unet))) as kept:
+            unet(sample)
+        assert len(kept) == 1
+        unet(sample)
+        assert len(kept) == 1

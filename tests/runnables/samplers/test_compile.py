@@ -37,12 +37,23 @@ def answer(sample: Tensor, timestep: Tensor | float) -> Tensor:
 
 
 def scheduler_run(
-    sampler: Sampler, config: dict[str, Any], steps: int, strength: float | None
+    sampler: Sampler,
+    config: dict[str, Any],
+    steps: int,
+    strength: float | None,
+    *,
+    begins: bool = False,
 ) -> Tensor:
-    """Run the scheduler's own loop, as diffusers' pipelines do."""
+    """Run the scheduler's own loop, as diffusers' pipelines do.
+
+    Args:
+        begins: whether the scheduler is passed the first index, as by Stable Diffusion XL's.
+    """
     scheduler = make_scheduler(sampler, config)
     scheduler.set_timesteps(steps)
     timesteps, sample = scheduler.timesteps, NOISE * scheduler.init_noise_sigma
+    if begins:
+        scheduler.set_begin_index(0)
     if strength is not None:
         first = max(steps - min(int(steps * strength), steps), 0) * scheduler.order
         timesteps = timesteps[first:]
@@ -84,6 +95,16 @@ def test_trajectory(name: str, steps: int, strength: float | None, prediction: s
     sampler, config = resolve(name), {**CONFIG, "prediction_type": prediction}
     expected = scheduler_run(sampler, config, steps, strength)
     generated = table_run(compile_table(sampler, config, steps, strength=strength))
+    assert (generated - expected).abs().max() <= 2e-5 * max(10.0, float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("name", ["dpmpp_2m_karras", "dpmpp_2m_sde_exponential", "unipc_karras"])
+def test_the_first_of_equal_timesteps_is_begun_with(name: str) -> None:
+    """With a terminal SNR of zero several levels round to the last timestep."""
+    zero_snr = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
+    sampler, config = resolve(name), CONFIG | zero_snr | {"timestep_spacing": "trailing"}
+    expected = scheduler_run(sampler, config, 30, None, begins=True)
+    generated = table_run(compile_table(sampler, config, 30))
     assert (generated - expected).abs().max() <= 2e-5 * max(10.0, float(expected.abs().max()))
 
 
