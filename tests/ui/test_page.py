@@ -358,7 +358,7 @@ def test_a_copied_command_takes_the_files_of_its_task(
     page.task(task)
     page.drop("#img-slot .target", png())
     (tmp_path / "img.png").write_bytes(png())
-    page.until(lambda: page.shown("#img-slot img"))
+    page.until(lambda: page.shown("#painter canvas" if task == "inpaint" else "#img-slot img"))
     if task != "upscale":
         page.ask("a red heart; with a semicolon")
     if task == "inpaint":
