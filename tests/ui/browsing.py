@@ -150,7 +150,7 @@ class Page:
         )
         self.click("#stage .menu summary")
         self.click(f"[data-copy={kind}]")
-        self.until(lambda: self.find("#stage .note").text == "Copied.")
+        self.until(lambda: self.find("#stage .note").text.startswith("Copied."))
         read = "navigator.clipboard.readText().then(arguments[0])"
         return str(self.driver.execute_async_script(read))
 

@@ -116,7 +116,7 @@ def test_the_page_says_that_the_model_is_a_demo_and_what_it_knows(page: Page) ->
     page.ask("gluon chromodynamics", 2)
     page.generate()
     note = page.find("#stage .note").text
-    assert "knows none of these words" in note and "cat" in note
+    assert "knows none of these words; it knows" in note and "penguin" in note
 
 
 def test_a_locked_seed_stays(page: Page) -> None:
@@ -358,7 +358,7 @@ def test_a_copied_command_takes_the_files_of_its_task(
     page.task(task)
     page.drop("#img-slot .target", png())
     (tmp_path / "img.png").write_bytes(png())
-    page.until(lambda: page.shown("#img-slot img"))
+    page.until(lambda: page.shown("#painter canvas" if task == "inpaint" else "#img-slot img"))
     if task != "upscale":
         page.ask("a red heart; with a semicolon")
     if task == "inpaint":
@@ -369,6 +369,8 @@ def test_a_copied_command_takes_the_files_of_its_task(
     shown = page.generate()
     assert page.newest()["task"] == task
     assert np.abs(page.run(kind, tmp_path) - shown).max() <= 2
+    note = page.find("#stage .note").text
+    assert "img.png" in note and ("mask.png" in note) == (task == "inpaint")
 
 
 def test_it_is_dark_from_the_first_paint(page: Page) -> None:

@@ -81,6 +81,7 @@ def screenshots(server: Server, folder: Path) -> None:
         tempfile.TemporaryDirectory() as profile,
         chromium(Path(profile), width=1280, height=900) as driver,
     ):
+        driver.execute_cdp_cmd("Emulation.setScrollbarsHidden", {"hidden": True})
         page = Page(driver, server.url)
         page.open()
         for prompt, seed in SHOWN.items():
@@ -89,7 +90,6 @@ def screenshots(server: Server, folder: Path) -> None:
             page.generate()
         page.until(lambda: len(page.all("#history li")) == len(SHOWN))
         page.fill("#seed", "")
-        page.click("#settings > summary")
         save(driver, folder / "ui-desktop.png")
         resize(driver, 390, 844)
         page.open()

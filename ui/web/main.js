@@ -196,7 +196,8 @@ async function copy(kind) {
   if (!picture || !form.catalog) return;
   const parameters = essential(picture.parameters, form.catalog);
   if (!(await copyText(WRITERS[kind](picture, parameters)))) return stage.note("This browser does not let the page copy.");
-  const files = picture.task === "txt2img" ? "" : " Put the picture it began with beside it, as img.png.";
+  const mask = picture.task === "inpaint" ? ", and the mask as mask.png, white where it repaints" : "";
+  const files = picture.task === "txt2img" ? "" : ` Put the picture it began with beside it, as img.png${mask}.`;
   stage.note(`Copied.${files}`);
 }
 
