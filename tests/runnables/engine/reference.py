@@ -55,6 +55,8 @@ def generate(
         if parameters.hires:
             call = second_pass(diffuser, parameters, call)
             diffuser = _with_sampler(folder, ImageToImage, parameters)
+            channels = diffuser.vae.config.latent_channels  # Z-Image's takes latents for a picture
+            diffuser.image_processor.register_to_config(vae_latent_channels=channels)
             _pass_generator(diffuser, call["generator"])
         pixels = diffuser(**call).images[0]
     return (pixels * 255).round().astype(np.uint8)
@@ -88,18 +90,23 @@ def second_pass(diffuser: Any, parameters: TextToImage, first: dict[str, Any]) -
     """
     hires = parameters.hires
     assert hires is not None and parameters.height and parameters.width
+    factor, sized = diffuser.vae_scale_factor, hasattr(diffuser, "transformer")
+    multiple = 2 * factor if sized else 8  # transformers see patches of 2x2 latents
     height, width = (
-        round(side * hires.scale / 8) * 8 for side in (parameters.height, parameters.width)
+        round(side * hires.scale / multiple) * multiple
+        for side in (parameters.height, parameters.width)
     )
     if hires.upscaler == "latent":
         latents = diffuser(**first | {"output_type": "latent"}).images
-        size = (height // diffuser.vae_scale_factor, width // diffuser.vae_scale_factor)
+        if hasattr(diffuser, "_unpack_latents"):
+            latents = diffuser._unpack_latents(latents, parameters.height, parameters.width, factor)
+        size = (height // factor, width // factor)
         larger = torch.nn.functional.interpolate(latents, size=size, mode="bilinear")
     else:
         picture = diffuser(**first | {"output_type": "pil"}).images[0]
         larger = picture.resize((width, height), Image.Resampling.LANCZOS)
     rest = {name: value for name, value in first.items() if name not in ("height", "width")}
-    if hasattr(diffuser, "transformer"):  # its size is not that of the image unless one says so
+    if sized:  # its size is not that of the image unless one says so
         rest |= {"height": height, "width": width}
     return {
         **rest,
