@@ -132,10 +132,12 @@ class JobRoutes:
             found = self._jobs.find(owner, id)
             return found and placed(found, place, query)
 
-        watched = events.stream(find, self._jobs.hub, (owner, id), every)
-        stream = () if request.method == "HEAD" else watched  # headers only, and no waiting
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
+        kind = "text/event-stream"
+        if request.method == "HEAD":  # Starlette adds it to GET; it must not wait for the end
+            return StreamingResponse((), media_type=kind, headers=headers)
+        stream = events.stream(find, self._jobs.hub, (owner, id), every)
+        return StreamingResponse(stream, media_type=kind, headers=headers)
 
     async def _image(self, request: Request) -> Response:
         (owner, _), id = await asyncio.to_thread(self._reader, request), request.path_params["id"]
