@@ -82,12 +82,17 @@ class Preparer:
     def _stages(self, work: Denoise) -> list[Stage]:
         active = _active(work, Pass(work.parameters, work.size, work.calls, work.inputs.controls))
         first = [self._stage(work, *stage, work.size, active) for stage in work.stages]
+        calls = [len(stage.table) for stage in first]
+        first = [
+            replace(stage, earlier=sum(calls[:number]), calls=sum(calls))
+            for number, stage in enumerate(first)
+        ]
         second = work.second_pass
         if second is None:
             return first
         run = Pass(work.parameters, second.size, len(second.table), work.inputs.controls)
         stage = self._stage(work, second.family, second.table, second.size, _active(work, run))
-        return [*first, replace(stage, second_pass=second)]
+        return [*first, replace(stage, calls=len(second.table), second_pass=second)]
 
     def _stage(
         self,
