@@ -157,7 +157,8 @@ def family_of(checkpoint: Checkpoint, accelerator: Accelerator) -> Family:
     """Return a checkpoint with its family's code around it."""
     module, _, name = FAMILIES[checkpoint.family].code.partition(":")
     code = getattr(importlib.import_module(module), name)
-    return cast(Family, code(checkpoint, accelerator.device, accelerator.dtype))
+    dtype = accelerator.dtype_of(checkpoint.family)
+    return cast(Family, code(checkpoint, accelerator.device, dtype))
 
 
 def touch(model: LoadedModel, accelerator: Accelerator) -> None:

@@ -100,7 +100,7 @@ class Kept:
         accelerator, families = self._accelerator, filter(None, (model.base, model.refiner))
         same = {
             "device": _name(accelerator.device),
-            "dtype": str(accelerator.dtype),
+            "dtype": str(model.base.dtype),
             "versions": versions(),
             "settings": accelerator.settings.model_dump(include=SETTINGS, mode="json"),
             "models": [[one.traits.family, one.checkpoint.sizes] for one in families],

@@ -80,7 +80,11 @@ class Settings(EnvironmentSettings):
         description="auto takes the first of the others that is there. One of "
         f"auto, {', '.join(ACCELERATORS)}",
     )
-    precision: Precision = Field("auto", description="auto is fp16 on CUDA, else fp32")
+    precision: Precision = Field(
+        "auto",
+        description="auto is fp32; on CUDA fp16, or bf16 for Z-Image, and for FLUX where the GPU "
+        "computes in it",
+    )
     quantize: str = Field(
         "",
         description="Comma-separated `component:kind` of weights kept in 8 bits, such as "

@@ -48,6 +48,7 @@ class Accelerator:
     """An accelerator is a device with a number format and a limit on what one step may hold.
 
     Attributes:
+        dtype: the number format, where the model's family has no say in it.
         freeing: called before memory is given back: whoever keeps something there lets go of it.
     """
 
@@ -83,7 +84,17 @@ class Accelerator:
 
         left_out = () if self.settings.t5 else T5
         quantized = self.settings.quantized
-        return load(source, dtype=self.dtype, config=config, left_out=left_out, quantized=quantized)
+        return load(
+            source, dtype=self.dtype_of, config=config, left_out=left_out, quantized=quantized
+        )
+
+    def dtype_of(self, family: str) -> torch.dtype:
+        """Return the number format of models of this family.
+
+        Raises:
+            ConfigurationError: they do not run in SD_PRECISION.
+        """
+        return self.dtype
 
     def prepare(self, family: Family) -> None:
         """Move the modules to the device and make the denoiser fast there, once, before serving."""

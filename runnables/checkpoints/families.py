@@ -97,6 +97,8 @@ class FamilyLayout:
         text_prefixes: what the tensors of text encoders begin with that a single file may lack.
         lora_loader: diffusers' mixin that reads LoRA files of the family.
         defaults: where the family departs from `Profile`.
+        halves: 16-bit number formats that its models run in, first the one that diffusers' example
+            of the family uses; in others they overflow.
         flag: a field of model_index.json that is true for the models of this family alone.
     """
 
@@ -108,6 +110,7 @@ class FamilyLayout:
     text_prefixes: Mapping[str, str] = field(default_factory=dict)
     lora_loader: str = "StableDiffusionLoraLoaderMixin"
     defaults: Defaults = field(default_factory=lambda: MappingProxyType({}))
+    halves: tuple[str, ...] = ("fp16", "bf16")
     flag: str = ""
 
     @property
@@ -183,6 +186,7 @@ FAMILIES: dict[str, FamilyLayout] = {
         denoiser="transformer",
         denoiser_prefix="double_blocks.0.",
         lora_loader="FluxLoraLoaderMixin",
+        halves=("bf16", "fp16"),
         defaults=MappingProxyType({"num_inference_steps": 28, "guidance_scale": 3.5}),
     ),
     "z-image": FamilyLayout(
@@ -190,11 +194,17 @@ FAMILIES: dict[str, FamilyLayout] = {
         pipelines=("ZImagePipeline", "ZImageImg2ImgPipeline", "ZImageInpaintPipeline"),
         denoiser="transformer",
         lora_loader="ZImageLoraLoaderMixin",
+        halves=("bf16",),
         defaults=MappingProxyType({"num_inference_steps": 9, "guidance_scale": 0.0}),
     ),
 }
 #: models distilled to few steps with guidance as an input; source: card of LCM_Dreamshaper_v7
 LATENT_CONSISTENCY: Defaults = MappingProxyType({"num_inference_steps": 4, "guidance_scale": 8.0})
+
+
+def name_of(layout: FamilyLayout) -> str:
+    """Return the family that a layout of `FAMILIES` describes."""
+    return next(name for name, one in FAMILIES.items() if one is layout)
 
 
 def family_of(index: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ HF_HUB_OFFLINE.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,12 +36,17 @@ class Plan:
     sha256: dict[str, str]
 
 
-def plan(repository: str, revision: str | None = None, variant: str = "") -> Plan:
+def plan(
+    repository: str,
+    revision: str | None = None,
+    variant: Callable[[Mapping[str, Any]], str] = lambda _: "",
+) -> Plan:
     """Ask the Hub which files a pipeline of this repository needs.
 
     Args:
         revision: a commit, tag or branch; None takes the newest.
-        variant: such as "fp16", where the repository has it.
+        variant: what returns such as "fp16" for a model_index.json, taken where the repository has
+            it.
 
     Raises:
         Unreachable: the Hub, the repository or the revision cannot be reached.
@@ -54,7 +59,8 @@ def plan(repository: str, revision: str | None = None, variant: str = "") -> Pla
     files = {file.rfilename: file for file in info.siblings or []}
     if info.sha is None or layout.INDEX not in files:
         raise layout.Incomplete(f"{repository} has no {layout.INDEX}: not a diffusers model")
-    names = layout.needed(files, _index(repository, revision), variant)
+    index = _index(repository, revision)
+    names = layout.needed(files, index, variant(index))
     return Plan(
         repository,
         info.sha,

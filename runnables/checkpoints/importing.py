@@ -97,7 +97,8 @@ def _fetch(source: str, revision: str | None, target: Path, variant: str) -> Pat
     """Fetch aside, into a folder of this very commit, so that a second try goes on with it."""
     entry = entry_of(source)
     repository = entry.repository if entry else source
-    planned = hub.plan(repository, revision or (entry.revision if entry else None), variant)
+    known = entry.revision if entry else None
+    planned = hub.plan(repository, revision or known, lambda _: variant)
     _require_room(target.parent, sum(planned.sizes.values()))
     stem = "-".join(filter(None, [target.name, planned.commit[:12], variant]))
     aside = hub.fetch(planned, target.with_name(f".{stem}.partial"))

@@ -15,7 +15,7 @@ from runnables.checkpoints.checkpoint import Checkpoint, profile_of
 from runnables.checkpoints.components import load_component, refusal
 from runnables.checkpoints.families import FAMILIES, FamilyLayout, family_of
 from runnables.checkpoints.quantization import quantize
-from runnables.checkpoints.single_file import is_denoiser_alone, load_denoiser, load_file
+from runnables.checkpoints.single_file import DtypeOf, is_denoiser_alone, load_denoiser, load_file
 from runnables.samplers.scheduler import mended
 
 __all__ = ["Checkpoint", "load"]
@@ -28,7 +28,7 @@ HASHED_UP_TO = 64 * 2**20  # bytes of a model that are hashed at every load (20 
 def load(
     source: str,
     *,
-    dtype: torch.dtype,
+    dtype: torch.dtype | DtypeOf,
     config: str | None = None,
     left_out: Collection[str] = (),
     quantized: Mapping[str, str] | None = None,
@@ -36,6 +36,7 @@ def load(
     """Load what SD_MODEL names.
 
     Args:
+        dtype: the number format, or what returns it for the family, which is known while loading.
         source: a path, a name of the catalog or of a folder in models/, or `owner/name[@revision]`.
         config: for a single-file checkpoint, a diffusers folder of the same architecture.
         left_out: components that are not loaded, though the model has them.
@@ -45,22 +46,27 @@ def load(
         ConfigurationError: saying what is missing, damaged or not supported.
     """
     path, kinds = Path(source).expanduser(), quantized or {}
+    dtype_of = _same(dtype) if isinstance(dtype, torch.dtype) else dtype
     if path.is_file() and is_denoiser_alone(path):
-        around, part, module = load_denoiser(path, dtype, config)
+        around, part, module = load_denoiser(path, dtype_of, config)
         if part in kinds and path.suffix != ".gguf":
             quantize(module, kinds[part])
-        return _load_folder(around, path.stem, dtype, left_out, kinds, ready={part: module})
+        return _load_folder(around, path.stem, dtype_of, left_out, kinds, ready={part: module})
     if path.is_file():
-        return load_file(path, dtype, config, left_out, kinds)
+        return load_file(path, dtype_of, config, left_out, kinds)
     if folder := path if path.is_dir() else catalog.folder_of(source):
-        return _load_folder(folder, folder.resolve().name, dtype, left_out, kinds)
-    return _load_from_hub(source, dtype, left_out, kinds)
+        return _load_folder(folder, folder.resolve().name, dtype_of, left_out, kinds)
+    return _load_from_hub(source, dtype_of, left_out, kinds)
+
+
+def _same(dtype: torch.dtype) -> DtypeOf:
+    return lambda _: dtype
 
 
 def _load_folder(
     folder: Path,
     name: str,
-    dtype: torch.dtype,
+    dtype_of: DtypeOf,
     left_out: Collection[str],
     quantized: Mapping[str, str],
     defaults: Mapping[str, Any] | None = None,
@@ -70,6 +76,7 @@ def _load_folder(
     loaded = dict(ready or {})
     index = _read_json(folder / layout.INDEX, "not a diffusers model folder")
     family = _family_of(index)
+    dtype = dtype_of(family)
     _check_whole(folder, index, FAMILIES[family], loaded)
     scheduler_config = _scheduler_config(folder, index)
     absent = {"scheduler", *left_out, *loaded}
@@ -148,21 +155,25 @@ def _read_json(path: Path, meaning: str) -> dict[str, Any]:
 
 
 def _load_from_hub(
-    source: str, dtype: torch.dtype, left_out: Collection[str], quantized: Mapping[str, str]
+    source: str, dtype_of: DtypeOf, left_out: Collection[str], quantized: Mapping[str, str]
 ) -> Checkpoint:
     name, _, revision = source.partition("@")
     catalog.check_source("SD_MODEL", source)
     entry = catalog.entry_of(name)
     repository = entry.repository if entry else name
-    folder = _snapshot(source, repository, revision or (entry.revision if entry else None), dtype)
+    commit = revision or (entry.revision if entry else None)
+    folder = _snapshot(source, repository, commit, dtype_of)
     defaults = entry.defaults if entry else None
-    return _load_folder(folder, name.split("/")[-1], dtype, left_out, quantized, defaults)
+    return _load_folder(folder, name.split("/")[-1], dtype_of, left_out, quantized, defaults)
 
 
-def _snapshot(source: str, repository: str, revision: str | None, dtype: torch.dtype) -> Path:
+def _snapshot(source: str, repository: str, revision: str | None, dtype_of: DtypeOf) -> Path:
     """Return the repository's folder in the Hub's cache, fetched where the Hub is in reach."""
+
+    def variant(index: Mapping[str, Any]) -> str:
+        return "fp16" if dtype_of(_family_of(index)) == torch.float16 else ""
+
     try:
-        variant = "fp16" if dtype == torch.float16 else ""
         return hub.fetch(hub.plan(repository, revision, variant))
     except layout.Incomplete as error:
         raise refusal(f"SD_MODEL={source}: {error}") from error

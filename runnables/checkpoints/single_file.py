@@ -11,7 +11,7 @@ folder. GGUF weights stay as they are, and are brought to the model's number for
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,14 @@ from runnables.checkpoints.families import (
     FAMILIES,
     FamilyLayout,
     family_of,
+    name_of,
     single_file_kinds,
 )
 from runnables.checkpoints.quantization import gguf_shapes, quantize
 from runnables.errors import ConfigurationError
 from runnables.samplers.scheduler import mended
+
+DtypeOf = Callable[[str], torch.dtype]  # the number format of a family's models
 
 GGUF = ".gguf"
 #: tensors and metadata that mark what a Stable Diffusion file predicts: the WebUI and ComfyUI read
@@ -47,7 +50,7 @@ PREDICTIONS = {
 
 def load_file(
     path: Path,
-    dtype: torch.dtype,
+    dtype_of: DtypeOf,
     config: str | None,
     left_out: Collection[str] = (),
     quantized: Mapping[str, str] | None = None,
@@ -63,6 +66,7 @@ def load_file(
         ConfigurationError: the file is damaged or of an unknown kind, or no configuration found.
     """
     names, layout_of_family, class_name, known = _described(path)
+    dtype = dtype_of(name_of(layout_of_family))
     folder = _folder(path, config, known)
     source = str(folder) if folder else catalog.CATALOG[known].repository
     import diffusers
@@ -97,7 +101,7 @@ def is_denoiser_alone(path: Path) -> bool:
 
 
 def load_denoiser(
-    path: Path, dtype: torch.dtype, config: str | None
+    path: Path, dtype_of: DtypeOf, config: str | None
 ) -> tuple[Path, str, torch.nn.Module]:
     """Load the denoiser that a file has.
 
@@ -122,6 +126,7 @@ def load_denoiser(
             "folder of the same architecture in SD_CHECKPOINT_CONFIG"
         )
     index = json.loads((folder / layout.INDEX).read_text())
+    dtype = dtype_of(name_of(family))
     kind = class_of(family.denoiser, layout.components(index)[family.denoiser])
     try:
         options = {"quantization_config": _gguf(dtype)} if path.suffix == GGUF else {}

@@ -83,13 +83,18 @@ class Preparer:
         run = Pass(work.parameters, work.size, work.calls, work.inputs.controls)
         active = yield from _active(work, run)
         first = [self._stage(work, *stage, work.size, active) for stage in work.stages]
+        calls = [len(stage.table) for stage in first]
+        first = [
+            replace(stage, earlier=sum(calls[:number]), calls=sum(calls))
+            for number, stage in enumerate(first)
+        ]
         second = work.second_pass
         if second is None:
             return first
         run = Pass(work.parameters, second.size, len(second.table), work.inputs.controls)
         active = yield from _active(work, run)
         stage = self._stage(work, second.family, second.table, second.size, active)
-        return [*first, replace(stage, second_pass=second)]
+        return [*first, replace(stage, calls=len(second.table), second_pass=second)]
 
     def _stage(
         self,

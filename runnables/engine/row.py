@@ -26,6 +26,8 @@ class Stage:
         active: the extensions that the request asks for, each with what the row carries for it.
         weight: what they add to every denoiser row, in parts of one, where all of them act.
         extra_rows: denoiser rows of their own, on average over the steps.
+        earlier: denoiser calls of the pass before this stage, in other stages.
+        calls: denoiser calls of the whole pass.
         second_pass: where this stage is one, how its first sample is made of the stage before it.
             Without it that stage's last sample is the first one here.
     """
@@ -40,6 +42,8 @@ class Stage:
     active: tuple[Active, ...] = ()
     weight: float = 0.0
     extra_rows: float = 0.0
+    earlier: int = 0
+    calls: int = 0
     second_pass: SecondPass | None = None
 
     @property
@@ -51,7 +55,7 @@ class Stage:
     def guided(self, step: int) -> bool:
         """Return whether this denoiser call runs a second, unconditional row."""
         first, last = self.guidance_interval
-        return self.negative is not None and first <= step / len(self.table) < last
+        return self.negative is not None and first <= (self.earlier + step) / self.calls < last
 
 
 class Row:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from runnables.checkpoints.checkpoint import Checkpoint
 from runnables.families.base import Conditioning, Size
 from runnables.families.text.prompts import Embedding
 from runnables.families.unet import UNetFamily
@@ -18,6 +19,12 @@ class StableDiffusionXL(UNetFamily):
 
     normed_text = False
     pooled_text = True
+
+    def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
+        """Keep a VAE that overflows in fp16 in fp32, as diffusers' pipelines of this family do."""
+        super().__init__(checkpoint, device, dtype)
+        if dtype == torch.float16 and getattr(self.vae.config, "force_upcast", False):
+            self.vae.to(torch.float32)
 
     def condition(
         self, embedding: Embedding, size: Size, guidance_scale: float, *, negative: bool

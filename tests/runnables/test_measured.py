@@ -72,7 +72,7 @@ def test_something_else_is_measured_anew(
     if change == "versions":
         monkeypatch.setattr("runnables.measured.versions", lambda: {"torch": "0"})
     if change == "dtype":
-        monkeypatch.setattr(accelerator, "dtype", torch.bfloat16)
+        monkeypatch.setattr(model.base, "dtype", torch.bfloat16)
     if change == "weights":
         monkeypatch.setattr(type(model.base.checkpoint), "sizes", {"unet": 1})
     assert kept.read(model) is None

@@ -14,6 +14,7 @@ from runnables.accelerators.base import DTYPES, Accelerator, Mark, T
 from runnables.accelerators.cuda.graph import CudaGraph
 from runnables.accelerators.graphs import Graphs
 from runnables.accelerators.placement import place, working_bytes
+from runnables.accelerators.precision import dtype_of
 from runnables.accelerators.streaming import move
 from runnables.checkpoints.quantization import is_quantized
 from runnables.errors import ConfigurationError
@@ -59,8 +60,8 @@ class Cuda(Accelerator):
                 "`docker run --gpus`, or set SD_DEVICE=cpu",
                 loc=("SD_DEVICE",),
             )
-        precision = "fp16" if settings.precision == "auto" else settings.precision
-        super().__init__(torch.device("cuda"), DTYPES[precision], settings)
+        dtype = DTYPES.get(settings.precision, torch.float16)
+        super().__init__(torch.device("cuda"), dtype, settings)
         self._graphs: Graphs | None = None
         if settings.cuda_graphs_mb:
             self._graphs = Graphs(CudaGraph, settings.cuda_graphs_mb * 1e6)
@@ -73,6 +74,10 @@ class Cuda(Accelerator):
     @classmethod
     def present(cls) -> bool:
         return torch.cuda.is_available()
+
+    def dtype_of(self, family: str) -> torch.dtype:
+        bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        return dtype_of(self.settings.precision, family, ("fp16", "bf16") if bf16 else ("fp16",))
 
     def prepare(self, family: Family) -> None:
         streamed = self.place(family)

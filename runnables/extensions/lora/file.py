@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,7 +94,7 @@ def _named_as_in_diffusers(weights: Weights, family: Family) -> Weights:
         blocks = len(getattr(family.denoiser, "transformer_blocks", ()))
         return mmdit.from_kohya(weights, blocks, layers)
     if family.denoiser_name != "unet":  # diffusers has no other names for these
-        return dict(loader.lora_state_dict(weights))
+        return dict(loader.lora_state_dict(_with_alphas(weights)))
     converted, alphas = loader.lora_state_dict(weights, unet_config=family.denoiser.config)
     for key, alpha in (alphas or {}).items():
         stem = key.removesuffix(".alpha")
@@ -101,6 +102,16 @@ def _named_as_in_diffusers(weights: Weights, family: Family) -> Weights:
         up = down.replace(".down.", ".up.")
         converted[up] = converted[up] * (float(alpha) / converted[down].shape[0])
     return dict(converted)
+
+
+def _with_alphas(weights: Weights) -> Weights:
+    """Multiply alpha / rank into the `lora_B` weights: diffusers returns FLUX's alphas apart."""
+    folded = dict(weights)
+    for key in [key for key in weights if key.endswith(".alpha")]:
+        down, up = (f"{key.removesuffix('.alpha')}.lora_{part}.weight" for part in "AB")
+        if down in weights and up in weights:
+            folded[up] = weights[up] * (float(folded.pop(key)) / len(weights[down]))
+    return folded
 
 
 def _without_peft(key: str, family: Family) -> str:
@@ -153,7 +164,12 @@ def _factors(
 
 def _scale(path: str, rank: int, metadata: Mapping[str, Any]) -> float:
     """Return peft's alpha / rank, where the file has it; 1 elsewhere."""
-    alpha = metadata.get("alpha_pattern", {}).get(path, metadata.get("lora_alpha", rank))
+    alpha = metadata.get("lora_alpha", rank)
+    for pattern, own in metadata.get("alpha_pattern", {}).items():
+        rule = re.compile(rf"(.*\.)?({pattern})$")  # as peft's get_pattern_key
+        if rule.match(path) or rule.match(f"text_model.{path}"):
+            alpha = own
+            break
     return float(alpha) / (math.sqrt(rank) if metadata.get("use_rslora") else rank)
 
 

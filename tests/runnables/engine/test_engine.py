@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ import torch
 from PIL import Image
 
 from runnables.engine.batch import Batch
+from runnables.engine.denoise import plan
 from runnables.engine.memory import RECOVERY
+from runnables.engine.prepare import Preparer
 from runnables.engine.row import Row
 from runnables.errors import (
     Cancelled,
@@ -307,3 +310,17 @@ def test_guidance_interval_skips_unconditional_rows(
     monkeypatch.setattr(UNetFamily, "denoise", denoise)
     runnable.txt2img(wanted(10, scheduler="ddim", guidance_interval=(0.2, 0.6)))
     assert rows == [1, 1, 2, 2, 2, 2, 1, 1, 1, 1]
+
+
+def test_guidance_interval_is_of_all_steps_with_a_refiner(
+    start: Start, tiny_model: Callable[[str], Path]
+) -> None:
+    model = model_of(start("sdxl", refiner=str(tiny_model("sdxl-refiner"))))
+    parameters = wanted(10, guidance_interval=(0.2, 0.5))
+    with torch.inference_mode():
+        (row,) = Preparer(0).at_once(plan(model, Ticket(parameters), Inputs()))
+    guided = []
+    while not row.denoised:
+        guided.append(row.guided)
+        row.advance()
+    assert guided == [False] * 2 + [True] * 3 + [False] * 5

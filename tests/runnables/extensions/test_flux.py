@@ -76,7 +76,9 @@ def write_kohya(folder: Path, name: str = "kohya", **text: float) -> None:
     )
 
 
-def write_diffusers(folder: Path, name: str, model: Path, seed: int) -> None:
+def write_diffusers(
+    folder: Path, name: str, model: Path, seed: int, alpha: float | None = None
+) -> None:
     """Write a LoRA of the transformer and of CLIP in diffusers' names."""
     generator = torch.Generator().manual_seed(seed)
     pipeline = reference.pipeline(model, TextToImage)
@@ -91,12 +93,15 @@ def write_diffusers(folder: Path, name: str, model: Path, seed: int) -> None:
                 out, into = layer.weight.shape
                 weights[f"{component}.{path}.lora_A.weight"] = _random((RANK, into), generator)
                 weights[f"{component}.{path}.lora_B.weight"] = _random((out, RANK), generator)
+                if alpha is not None:
+                    weights[f"{component}.{path}.alpha"] = torch.tensor(alpha)
     save_file(weights, folder / f"{name}.safetensors")
 
 
 def test_loras_in_one_batch_equal_diffusers(start: Start, dev: Path, tmp_path: Path) -> None:
     write_diffusers(tmp_path, "one", dev, 1)
     write_diffusers(tmp_path, "two", dev, 2)
+    write_diffusers(tmp_path, "scaled", dev, 3, alpha=0.75)
     write_kohya(tmp_path)
     write_kohya(tmp_path, "partial", q_proj=1)
     diffusers_reads = tmp_path / "diffusers"  # it needs an out_proj to know kohya's names
@@ -108,6 +113,7 @@ def test_loras_in_one_batch_equal_diffusers(start: Start, dev: Path, tmp_path: P
         wanted(("one", 0.8), num_inference_steps=6),
         wanted(("one", -0.4), ("two", 1.0), seed=2, guidance_scale=1.5),
         wanted(("kohya", 1.0)),
+        wanted(("scaled", 1.0), seed=4),
         wanted(("partial", 1.0)),
     ]
     tickets = [runnable.submit(one) for one in every]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from runnables.accelerators.cpu.device import Cpu
+from runnables.assembly import family_of
+from runnables.checkpoints.loading import load
 from runnables.errors import InvalidInput, UnknownName
+from runnables.extensions.lora.file import read
 from runnables.parameters import LoraUse, TextToImage
 from runnables.runnable import StableDiffusionRunnable
+from runnables.settings import Settings
 from tests.insides import base_of
 from tests.runnables.engine import reference
 
@@ -151,6 +157,42 @@ def test_fused_attention_is_adapted_the_same(
     base_of(runnable).unet.fuse_qkv_projections()
     after = runnable.txt2img(wanted(("one", 1.0))).images[0].image
     assert difference(before, np.asarray(after).astype(int)) <= 2
+
+
+def test_alphas_of_single_layers_are_found_as_peft_finds_them(
+    tiny_model: TinyModel, tmp_path: Path
+) -> None:
+    write(tmp_path, "plain", tiny_model("sd1"))
+    metadata = {
+        "unet.lora_alpha": RANK,
+        "unet.alpha_pattern": {"attn2.to_q": 2 * RANK, "down_blocks.*.proj_in": 3 * RANK},
+        "text_encoder.lora_alpha": RANK,
+        "text_encoder.alpha_pattern": {"text_model.encoder.layers.0.self_attn.q_proj": 4 * RANK},
+    }
+    save_file(
+        load_file(tmp_path / "plain.safetensors"),
+        tmp_path / "scaled.safetensors",
+        {"lora_adapter_metadata": json.dumps(metadata)},
+    )
+    family = family_of(load(str(tiny_model("sd1")), dtype=torch.float32), Cpu(Settings()))
+    plain, scaled = (
+        read(name, tmp_path / f"{name}.safetensors", family).parts for name in ("plain", "scaled")
+    )
+    found = {
+        f"{component}.{path}": round(float((scaled[component][path].up / factors.up).mean()), 4)
+        for component, part in plain.items()
+        for path, factors in part.items()
+    }
+
+    def expected(path: str) -> int:
+        if path.endswith("attn2.to_q"):
+            return 2
+        if path.startswith("unet.down_blocks") and path.endswith("proj_in"):
+            return 3
+        return 4 if path.startswith("text") and path.endswith("layers.0.self_attn.q_proj") else 1
+
+    assert found == {path: expected(path) for path in found}
+    assert set(found.values()) == {1, 2, 3, 4}
 
 
 def damaged(weights: dict[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
