@@ -68,10 +68,11 @@ class Graphs:
     ) -> Tensor:
         """Run a denoiser call, by its graph where it has one; arguments as `Family.denoise`.
 
-        Where the shapes inside a call depend on the prompts' `tokens`, each mixture of prompts
-        would be captured: such calls are run without a graph.
+        Where what happens inside a call depends on the prompts' lengths or the images' sizes, each
+        mixture of them would be captured: such calls are run without a graph.
         """
-        if conditioning.tokens:
+        mask, canvas = conditioning.mask, conditioning.canvas
+        if conditioning.tokens or mask is not None or canvas is not None:
             return family.denoise(sample, timesteps, conditioning)
         inputs = (
             sample,

@@ -115,6 +115,24 @@ def test_calls_whose_shapes_depend_on_the_prompts_run_without_a_graph() -> None:
     assert (len(graphs), other.calls, model.calls) == (1, 1, 2)
 
 
+def test_calls_with_rows_of_different_lengths_run_without_a_graph() -> None:
+    """Their mask is no input of a graph, which would replay them without one."""
+
+    class Masking(Model):
+        def denoise(self, sample: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:  # type: ignore[override]
+            text, mask = conditioning.hidden_states, conditioning.mask
+            text = text if mask is None else text[mask]
+            return super().denoise(sample, timesteps, conditioning) + text.mean()
+
+    graphs, model = Graphs(Recorded, 1000), Masking(1)
+    for length in (3, 5):
+        sample, timesteps, text = arguments(2)
+        mask = torch.arange(77)[None] < torch.tensor([[77], [length]])
+        given = sample, timesteps, replace(text, mask=mask)
+        output = graphs.denoise(model, *given)  # type: ignore[arg-type]
+        assert torch.equal(output, Masking(0).denoise(*given))
+
+
 def test_a_failed_capture_leaves_the_other_graphs_but_where_memory_ran_out() -> None:
     error: Exception | None = None
 
