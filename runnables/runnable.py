@@ -353,18 +353,3 @@ def _check_inputs(parameters: AnyParameters, inputs: Inputs) -> None:
             f"needed, not {len(inputs.controls)}",
             loc=("control",),
         )
-
-
-def check_models(settings: Settings) -> None:
-    """Check that the models which the settings name can be there; load nothing.
-
-    Raises:
-        ConfigurationError: naming the setting.
-    """
-    from runnables.checkpoints.catalog import check_source
-
-    check_source("SD_MODEL", settings.model)
-    if settings.refiner:
-        check_source("SD_REFINER", settings.refiner)
-    for source in settings.further_models.values():
-        check_source("SD_MODELS", source)

@@ -55,13 +55,16 @@ class SkipLayers(Extension):
         if not numbers:
             return None
         images = [stacked.order[number] for number in numbers]
-        return SkipCall(self.family.denoiser, numbers, images, [parts[i] for i in images])
+        family = self.family
+        own = [parts[i] for i in images]
+        return SkipCall(family.denoiser, family.device, numbers, images, own)
 
 
 class SkipCall(Call):
     """This call runs the third rows of a batch.
 
     Args:
+        device: that the rows are on; a streamed transformer's weights may not be there.
         numbers: of these rows among the U denoiser rows.
         images: for each, the index of its image among the R rows.
     """
@@ -69,11 +72,11 @@ class SkipCall(Call):
     def __init__(
         self,
         transformer: Any,
+        device: torch.device,
         numbers: Sequence[int],
         images: Sequence[int],
         parts: Sequence[SkipLayerGuidance | None],
     ) -> None:
-        device = next(transformer.parameters()).device
         known = [part for part in parts if part is not None]
         self._numbers = torch.tensor(numbers, device=device)
         self._images = torch.tensor(images, device=device)

@@ -38,9 +38,9 @@ class Flux(DistilledFlow):
     def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
         parts = checkpoint.components
         self._clip = ClipEncoder(
-            "text_encoder", parts["tokenizer"], parts["text_encoder"], normed=True
+            "text_encoder", parts["tokenizer"], parts["text_encoder"], device, normed=True
         )
-        self._t5 = T5Encoder(parts["tokenizer_2"], parts["text_encoder_2"], TOKENS)
+        self._t5 = T5Encoder(parts["tokenizer_2"], parts["text_encoder_2"], device, TOKENS)
         super().__init__(checkpoint, device, dtype, self._t5)
 
     # -- text -------------------------------------------------------------------------------

@@ -29,11 +29,11 @@ class StableDiffusion3(LatentDiffusion):
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
         super().__init__(checkpoint, device, dtype)
-        self.encoders: tuple[ClipEncoder, ...] = clip_encoders(checkpoint, normed=False)
+        self.encoders: tuple[ClipEncoder, ...] = clip_encoders(checkpoint, device, normed=False)
         parts, config = checkpoint.components, self.denoiser.config
         self._t5: T5Encoder | None = None
         if "text_encoder_3" in parts:
-            self._t5 = T5Encoder(parts["tokenizer_3"], parts["text_encoder_3"], T5_TOKENS)
+            self._t5 = T5Encoder(parts["tokenizer_3"], parts["text_encoder_3"], device, T5_TOKENS)
         self._text_width = int(config.joint_attention_dim)
         self._patch = int(config.patch_size)
         self.traits = self.traits_of(

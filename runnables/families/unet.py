@@ -48,7 +48,7 @@ class UNetFamily(LatentDiffusion):
     def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
         super().__init__(checkpoint, device, dtype)
         self.unet: Any = self.denoiser
-        self.encoders = clip_encoders(checkpoint, normed=self.normed_text)
+        self.encoders = clip_encoders(checkpoint, device, normed=self.normed_text)
         config, compiled = self.unet.config, checkpoint.compiled
         self.traits = self.traits_of(
             1,

@@ -25,7 +25,7 @@ class ZImage(DistilledFlow):
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
         parts = checkpoint.components
-        self._qwen = QwenEncoder(parts["tokenizer"], parts["text_encoder"], TOKENS)
+        self._qwen = QwenEncoder(parts["tokenizer"], parts["text_encoder"], device, TOKENS)
         super().__init__(checkpoint, device, dtype, self._qwen)
 
     # -- text -------------------------------------------------------------------------------

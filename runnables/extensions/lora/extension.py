@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from runnables.checkpoints.library import Library
@@ -61,7 +62,7 @@ class Loras(Extension):
         return self._library.nbytes
 
     def text(self, loaded: Loaded) -> LoraText:
-        return LoraText(loaded.text)
+        return LoraText(loaded.text, self.family.device)
 
     def stack(self, stacked: Stacked, parts: Sequence[Loaded | None]) -> Call | None:
         every, family = [parts[index] for index in stacked.order], self.family
@@ -73,16 +74,21 @@ class Loras(Extension):
 
 @dataclass(frozen=True)
 class LoraText:
-    """This addition puts the LoRAs of a request into its text encoders."""
+    """This addition puts the LoRAs of a request into its text encoders.
+
+    Attributes:
+        device: that the text encoders run on.
+    """
 
     loras: LoraSet
+    device: torch.device
 
     @property
     def key(self) -> Hashable:
         return tuple((lora.number, weight) for lora, weight in self.loras)
 
     def around(self, component: str, model: Any) -> AbstractContextManager[None]:
-        return hooked(adapting(model, component, everywhere(self.loras, model.device)))
+        return hooked(adapting(model, component, everywhere(self.loras, self.device)))
 
     def vocabulary(self, tokenizer: Any, index: int) -> None:
         return None

@@ -61,7 +61,7 @@ def _fitted(name: str, tensor: Tensor, encoder: ClipEncoder) -> Tensor:
     """Return the vectors as (n, hidden), as the encoder's own are."""
     own: Tensor = encoder.model.get_input_embeddings().weight
     with torch.inference_mode():
-        vectors = tensor.to(own.device, own.dtype)
+        vectors = tensor.to(own.dtype)
         vectors = vectors.unsqueeze(0) if vectors.ndim == 1 else vectors
         if vectors.ndim != 2 or vectors.shape[1] != own.shape[1]:
             shape = "x".join(map(str, tensor.shape))
@@ -70,7 +70,7 @@ def _fitted(name: str, tensor: Tensor, encoder: ClipEncoder) -> Tensor:
             raise _refusal(name, f"has {len(vectors)} vectors, not 1 to {encoder.room}")
         if not vectors.isfinite().all():
             raise _refusal(name, "holds values that are not finite")
-    return vectors
+        return vectors.to(encoder.device)
 
 
 def _check_words(name: str, vectors: int, family: UNetFamily) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from runnables.families.text import tokenizing
@@ -20,6 +21,7 @@ class ClipEncoder:
 
     Args:
         component: its name in model_index.json.
+        device: that it runs on; the weights of a streamed model lie elsewhere between calls.
         normed: hidden states go through the final norm (SD 1 and 2); else they are those before
             the last layer (SDXL, SD 3).
         vocabulary: the words it knows beside the tokenizer's.
@@ -30,6 +32,7 @@ class ClipEncoder:
         component: str,
         tokenizer: Any,
         model: Any,
+        device: torch.device,
         *,
         normed: bool,
         vocabulary: Vocabulary | None = None,
@@ -37,6 +40,7 @@ class ClipEncoder:
         self.component = component
         self.tokenizer = vocabulary.tokenizer if vocabulary else tokenizer
         self.model = model
+        self.device = device
         self.vocabulary = vocabulary
         self._normed = normed
 
@@ -48,6 +52,7 @@ class ClipEncoder:
                     self.component,
                     self.tokenizer,
                     self.model,
+                    self.device,
                     normed=self._normed,
                     vocabulary=vocabulary,
                 )
@@ -99,18 +104,24 @@ class ClipEncoder:
 
     def _tokens(self, prompts: Sequence[str]) -> Any:
         length = self.tokenizer.model_max_length
-        return tokenizing.tokens_of(self.tokenizer, prompts, length, self.model.device)
+        return tokenizing.tokens_of(self.tokenizer, prompts, length, self.device)
 
     def _converted(self, prompt: str) -> str:
         return self.vocabulary.convert(prompt) if self.vocabulary else prompt
 
 
-def clip_encoders(checkpoint: Checkpoint, *, normed: bool) -> tuple[ClipEncoder, ...]:
+def clip_encoders(
+    checkpoint: Checkpoint, device: torch.device, *, normed: bool
+) -> tuple[ClipEncoder, ...]:
     """Return a checkpoint's CLIP text encoders, in the order of their numbers."""
     parts = checkpoint.components
     return tuple(
         ClipEncoder(
-            f"text_encoder{n}", parts[f"tokenizer{n}"], parts[f"text_encoder{n}"], normed=normed
+            f"text_encoder{n}",
+            parts[f"tokenizer{n}"],
+            parts[f"text_encoder{n}"],
+            device,
+            normed=normed,
         )
         for n in ("", "_2")
         if f"text_encoder{n}" in parts

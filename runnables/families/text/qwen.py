@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from runnables.families.text import tokenizing
@@ -14,18 +15,20 @@ class QwenEncoder:
     """A Qwen3 model with its tokenizer; the prompt is what a user says in its chat.
 
     Args:
+        device: that the model runs on.
         length: tokens of a prompt at most, with those of the chat around it.
     """
 
-    def __init__(self, tokenizer: Any, model: Any, length: int) -> None:
+    def __init__(self, tokenizer: Any, model: Any, device: torch.device, length: int) -> None:
         self._tokenizer = tokenizer
         self._model = model
+        self._device = device
         self._length = length
 
     def encode(self, prompts: Sequence[str]) -> list[Tensor]:
         """Encode each prompt to (its tokens, features): the states before the last layer."""
         said = [self._said(prompt) for prompt in prompts]
-        tokens = tokenizing.tokens_of(self._tokenizer, said, self._length, self._model.device)
+        tokens = tokenizing.tokens_of(self._tokenizer, said, self._length, self._device)
         mask = tokens.attention_mask.bool()
         output = self._model(
             input_ids=tokens.input_ids, attention_mask=mask, output_hidden_states=True

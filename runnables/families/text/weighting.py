@@ -7,10 +7,12 @@ any length are encoded in chunks of the model's 77 tokens, split at sentence, ph
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import pyparsing
+import torch
 from compel import Compel
 from compel.embeddings_provider import (
     BaseTextualInversionManager,
@@ -60,13 +62,21 @@ class Manager(BaseTextualInversionManager):
         return self._vocabulary.expand(token_ids)
 
 
+@dataclass(frozen=True)
+class _Placed:
+    """compel asks this where encodings belong; a streamed encoder's own weights are elsewhere."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+
 class Provider(EmbeddingsProvider):
     """This is compel's provider, with `clip_skip` counted as diffusers does, at any depth."""
 
     def __init__(self, encoder: ClipEncoder, clip_skip: int) -> None:
         super().__init__(
             encoder.tokenizer,
-            encoder.model,
+            _Placed(encoder.device, encoder.model.dtype),
             Manager(encoder.vocabulary) if encoder.vocabulary else None,
             truncate=False,
             split_long_text_mode=SplitLongTextMode.SENTENCES,  # as Compel itself has it
@@ -87,16 +97,16 @@ def compose(encoder: ClipEncoder, prompt: str, clip_skip: int, syntax: Syntax) -
     Raises:
         InvalidInput: The prompt is not in this syntax.
     """
-    compel = Composer(encoder.tokenizer, encoder.model, truncate_long_prompts=False)
-    provider = compel.conditioning_provider = Provider(encoder, clip_skip)
-    device = encoder.model.device
+    provider = Provider(encoder, clip_skip)
+    compel = Composer(encoder.tokenizer, provider.text_encoder, truncate_long_prompts=False)
+    compel.conditioning_provider = provider
     if syntax != "compel":
         pieces = attention.parse(prompt) if syntax == "webui" else [(prompt, 1.0)]
         texts, weights = zip(
             *[piece for piece in pieces if piece[0].strip()] or [("", 1.0)], strict=True
         )
         embedding: Tensor = provider.get_embeddings_for_weighted_prompt_fragments(
-            [list(texts)], [list(weights)], device=device
+            [list(texts)], [list(weights)], device=encoder.device
         )
         return embedding[0]
     try:

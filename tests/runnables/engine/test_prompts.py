@@ -59,7 +59,7 @@ def test_a_lora_that_was_evicted_is_freed_though_its_prompt_is_kept() -> None:
     lora = Lora("ink", {"unet": {"layer": Factors(torch.zeros(2, 2), torch.zeros(2, 2))}})
     other = Lora("ink", lora.parts)
     texts = [
-        Text("a cat", additions=(LoraText(((one, weight),)),))
+        Text("a cat", additions=(LoraText(((one, weight),), torch.device("cpu")),))
         for one, weight in ((lora, 1.0), (lora, 0.5), (other, 1.0), (lora, 1.0))
     ]
     for text in texts:

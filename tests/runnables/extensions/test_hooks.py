@@ -78,7 +78,7 @@ def test_a_transformer_that_raises_while_layers_are_skipped() -> None:
     transformer = nn.Module()
     transformer.transformer_blocks = nn.ModuleList(nn.Linear(1, 1) for _ in range(3))
     part = SkipLayerGuidance(layers=(1,), scale=1.0)
-    call = SkipCall(transformer, [2], [0], [part])
+    call = SkipCall(transformer, torch.device("cpu"), [2], [0], [part])
 
     def broken(*_: object) -> torch.Tensor:
         assert hooks([transformer]) == 1
