@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from runnables import collector
+from runnables import collector, imports
 from runnables.checkpoints import catalog
 from runnables.errors import DeadlineExceeded, InvalidInput, NotReady
 from runnables.parameters import AnyParameters, ImageToImage, Inpaint, TextToImage, Upscale
@@ -125,12 +125,16 @@ class StableDiffusionRunnable:
                 self._start()
 
     def _start(self) -> None:
-        from runnables.assembly import assemble
         from runnables.images import provenance
-        from runnables.repeats import Repeats
 
         provenance.check(self.settings)
-        engine, self._pool = assemble(self.settings, self._observe)
+        compiles, quantizes = self.settings.compile != "off", bool(self.settings.quantize)
+        with imports.trimmed(compiles=compiles, quantizes=quantizes):
+            from runnables.assembly import assemble
+
+            engine, self._pool = assemble(self.settings, self._observe)
+        from runnables.repeats import Repeats
+
         engine.start()
         if self.settings.repeats_mb:
             self._repeats = Repeats(engine, self.settings)

@@ -73,7 +73,8 @@ ROOMS = {
         HTTP,
     ),
     "runnable": _room(
-        "runnables.runnable runnables.assembly runnables.measured runnables.repeats",
+        "runnables.runnable runnables.assembly runnables.imports runnables.measured "
+        "runnables.repeats",
         f"{VALUES} images {RUNNABLES}",
         HTTP,
     ),

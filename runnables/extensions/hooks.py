@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -24,8 +25,19 @@ def hooked(hooks: Sequence[Hook]) -> Iterator[None]:
         return
     handles = [layer.register_forward_hook(hook, with_kwargs=True) for layer, hook in hooks]
     try:
-        with torch.compiler.set_stance("force_eager"):  # compiled code knows no hooks
+        with _eager():
             yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _eager() -> AbstractContextManager[Any]:
+    """Return a context without compiled code, which knows no hooks.
+
+    Where the compiler was never imported, there is none, and it would be imported for this.
+    """
+    if "torch._dynamo" not in sys.modules:
+        return nullcontext()
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance
