@@ -14,7 +14,7 @@ MORE, LESS = 1.1, 1 / 1.1
 MAX_WEIGHT = 10.0
 #: every token is decided by its first character: the time is in proportion to the length
 _TOKEN = re.compile(r"\\[()\[\]\\]|[^\\()\[\]:]+|.", re.DOTALL)
-_NUMBER = re.compile(r"\s*+[+-]?(?:\d++\.?\d*+|\.\d++)\s*+")
+_NUMBER = re.compile(r"[+-]?(?:\d++\.?\d*+|\.\d++)")
 _BRACKET = re.compile(r"([()\[\]\\])")
 
 Piece = tuple[str, float]
@@ -72,7 +72,7 @@ class _Reader:
     def _weight(self) -> float:
         """Return the weight that stands before a closing bracket, as in `(cat:1.4)`."""
         colon, number = self._before
-        if colon != ":" or not _NUMBER.fullmatch(number):
+        if colon != ":" or not _NUMBER.fullmatch(number.strip()):
             return MORE
         del self._texts[-2:]
         return float(number)

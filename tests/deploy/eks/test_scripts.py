@@ -70,6 +70,7 @@ def desk(tmp_path: Path, tools: Path) -> Desk:
     for name in ("aws", "kubectl", "helm", "terraform"):
         (programs / name).write_text(RECORDER)
         (programs / name).chmod(0o755)
+    (programs / "docker").symlink_to("/bin/true")  # `docker version` needs a daemon
     document = yaml.safe_load((EKS / "gpu-production.yaml").read_text())
     document["spec"]["image_uri"] = "123456789012.dkr.ecr.us-east-1.amazonaws.com/sd:1"
     configuration = tmp_path / "mine.yaml"

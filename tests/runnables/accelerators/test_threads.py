@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -74,7 +75,7 @@ def test_what_another_program_uses_is_counted() -> None:
 
 def test_what_this_program_uses_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """All of the machine's busy time is taken from a fixed count, so that others do not disturb."""
-    monkeypatch.setattr(threads.psutil, "cpu_times", lambda percpu: [])
+    monkeypatch.setattr(psutil, "cpu_times", lambda percpu: [])
     before = others_seconds()
     end = time.process_time() + 0.2
     while time.process_time() < end:
