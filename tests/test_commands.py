@@ -59,7 +59,7 @@ def test_a_target_that_lost_its_rule_is_found() -> None:
 #: its import is most of what they take. Arguments: a folder for what they print, and the modules.
 RUN = """
 import os, runpy, sys
-import runnables.runnable
+import runnables.assembly
 
 folder, *modules = sys.argv[1:]
 for module in modules:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from contextvars import ContextVar
@@ -74,6 +75,8 @@ def configure(
         log.handlers = list(handlers or [stderr])
         log.propagate = False
     if form == "json":
+        # before the libraries are imported: their bars are no lines of JSON
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         logging.captureWarnings(True)
         root = logging.getLogger()
         root.handlers = root.handlers or [stderr]
