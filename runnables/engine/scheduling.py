@@ -38,6 +38,7 @@ LAST = 10.0  # requests that are so many times shorter go before one even in its
 LARGEST_SURPLUS = 3.0  # how wrong one request's estimates may be, as the next ones count it
 MOST_DEBT_STEPS = 10  # steps in which the first in line make up for a delay, at most
 SURPLUS_GAIN = 0.03  # how far one request moves the surplus
+MIXING = 1.05  # how much longer than apart sizes may take in a call that saves another
 FORGET = 1000  # callers that are remembered; then the half that was served least is forgotten
 
 
@@ -213,8 +214,10 @@ class Turns(Generic[R]):
         for key in sorted(free, key=lambda key: key.area, reverse=True):
             for index, (call, members) in enumerate(calls):
                 joint, both = call.joined(key), [*members, key]
-                apart = self._calls_s(call, members, groups) + self._calls_s(key, [key], groups)
-                if call.family == key.family and self._calls_s(joint, both, groups) < apart:
+                first, second = self._calls(call, members, groups), self._calls(key, [key], groups)
+                count, seconds = self._calls(joint, both, groups)
+                saves = count < first[0] + second[0] and seconds < MIXING * (first[1] + second[1])
+                if call.family == key.family and saves:
                     calls[index] = joint, both
                     break
             else:
@@ -224,17 +227,17 @@ class Turns(Generic[R]):
             replace(one, key=changed[one.key]) if one.key in changed else one for one in candidates
         ]
 
-    def _calls_s(
+    def _calls(
         self,
         call: BatchKey,
         members: list[BatchKey],
         groups: Mapping[BatchKey, list[Candidate[R]]],
-    ) -> float:
-        """Return the seconds in which all rows of these keys take a step, in calls of one size."""
+    ) -> tuple[int, float]:
+        """Return in how many calls of one size all rows of these keys take a step, and seconds."""
         one = replace(groups[members[0]][0], key=call)
         load = sum(other.load for key in members for other in groups[key])
         count = math.ceil(load / self._limit(one))
-        return count * self._seconds(one, load / count)
+        return count, count * self._seconds(one, load / count)
 
     def choose(self, candidates: Sequence[Candidate[R]]) -> list[Candidate[R]]:
         """Return the candidates that take the next step together.
