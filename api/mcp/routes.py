@@ -51,10 +51,9 @@ class McpRoutes:
             error = StableDiffusionError("pages of this origin may not call", loc=("origin",))
             await JSONResponse(error_body(error), 403)(scope, receive, send)
             return
-        if request.method == "POST":
-            body = await request.body()
-            forms.json_object(body)  # the SDK would parse any number of values
-            receive = _again(body, receive)
+        body = await request.body()
+        forms.json_object(body)  # the SDK would parse any number of values
+        receive = _again(body, receive)
         await asyncio.to_thread(_load)
         from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 

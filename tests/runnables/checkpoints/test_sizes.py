@@ -11,26 +11,23 @@ import pytest
 import torch
 import transformers
 
+from benchmarks.random_models import TRANSFORMER, UNET, VAE, VAE_16
 from runnables.checkpoints.loading import load
 from runnables.checkpoints.sizes import ARCHITECTURES, of_folder
 
-#: source: transformer/config.json and unet/config.json of the catalog's repositories
+#: what the transformers of SD 3 and 3.5 have in common
 MMDIT = {
-    "sample_size": 128,
-    "in_channels": 16,
-    "out_channels": 16,
-    "attention_head_dim": 64,
-    "joint_attention_dim": 4096,
-    "pooled_projection_dim": 2048,
+    name: TRANSFORMER[name]
+    for name in (
+        "sample_size",
+        "in_channels",
+        "out_channels",
+        "attention_head_dim",
+        "joint_attention_dim",
+        "pooled_projection_dim",
+    )
 }
-VAE = {
-    "block_out_channels": (128, 256, 512, 512),
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "layers_per_block": 2,
-    "latent_channels": 4,
-}
-VAE_16 = {"latent_channels": 16, "use_quant_conv": False, "use_post_quant_conv": False}
+#: source: transformer/config.json and unet/config.json of the catalog's repositories
 CONFIGS: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {
     ("sd-1", "unet"): (
         "UNet2DConditionModel",
@@ -38,18 +35,7 @@ CONFIGS: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {
     ),
     ("sdxl", "unet"): (
         "UNet2DConditionModel",
-        {
-            "block_out_channels": (320, 640, 1280),
-            "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-            "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-            "transformer_layers_per_block": [1, 2, 10],
-            "attention_head_dim": [5, 10, 20],
-            "cross_attention_dim": 2048,
-            "addition_embed_type": "text_time",
-            "addition_time_embed_dim": 256,
-            "projection_class_embeddings_input_dim": 2816,
-            "use_linear_projection": True,
-        },
+        UNET,
     ),
     ("sd-2", "unet"): (
         "UNet2DConditionModel",
