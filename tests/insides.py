@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+import pytest
 
 from runnables.engine.engine import Engine
 from runnables.engine.loaded_model import LoadedModel
+from runnables.engine.scheduling import Turns
 from runnables.runnable import StableDiffusionRunnable
 
 
@@ -29,3 +35,27 @@ def engine_of(runnable: StableDiffusionRunnable) -> Engine:
     """The engine that serves it."""
     assert runnable._engine is not None
     return runnable._engine
+
+
+@contextmanager
+def sharing(monkeypatch: pytest.MonkeyPatch, family: type[Any]) -> Iterator[list[int]]:
+    """Have rows of one batch key share each call; yields the rows of the calls.
+
+    The first call waits until the block is left. How much time a call may take, which is measured,
+    does not bound its rows.
+    """
+    rows: list[int] = []
+    submitted = threading.Event()
+    original = family.denoise
+
+    def denoise(self: Any, sample: Any, *rest: Any, **named: Any) -> Any:
+        submitted.wait(300)
+        rows.append(len(sample))
+        return original(self, sample, *rest, **named)
+
+    monkeypatch.setattr(family, "denoise", denoise)
+    monkeypatch.setattr(Turns, "_fill", lambda _self, _first, alike, *_: alike)
+    try:
+        yield rows
+    finally:
+        submitted.set()

@@ -11,8 +11,10 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import yaml
 
 from runnables.errors import ConfigurationError
@@ -20,6 +22,7 @@ from runnables.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "deploy" / "ray" / "serve.yaml"
+STARTS = 3  # of Ray, at most
 END_S = 30  # beyond SD_DRAIN_S; what has not ended then is lost
 #: before Ray is imported: it reads them then
 DEFAULTS = {
@@ -52,6 +55,22 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _start_ray(chosen: argparse.Namespace) -> None:
+    """Start Ray, again where it was too slow: Ray itself waits 30 s, which no setting changes."""
+    for attempts_left in reversed(range(STARTS)):
+        try:
+            _init_ray(chosen)
+        except Exception as error:  # Ray raises no other class
+            if "timed out during startup" not in str(error) or not attempts_left:
+                raise
+            print("Ray was not up after 30 seconds and is started again", file=sys.stderr)
+            for process in psutil.Process().children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+        else:
+            return
+
+
+def _init_ray(chosen: argparse.Namespace) -> None:
     import ray
 
     ray.init(

@@ -14,6 +14,7 @@ from runnables.errors import InvalidInput
 from runnables.parameters import ImageToImage, Inpaint, TextToImage
 from runnables.runnable import StableDiffusionRunnable
 from runnables.samplers.names import samplers
+from tests.insides import base_of, sharing
 from tests.runnables.engine import reference
 from tests.runnables.engine.test_parity import BOUND, check, requests
 
@@ -70,19 +71,10 @@ def _small(folder: Path) -> Path:
 def test_mixed_guidance_scales_share_calls(
     start: Start, tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from runnables.families.flux import Flux
-
-    rows: list[int] = []
-    original = Flux.denoise
-
-    def denoise(self: Flux, sample: Any, *rest: Any) -> Any:
-        rows.append(len(sample))
-        return original(self, sample, *rest)
-
     runnable = start("flux-dev", model=str(_small(tiny_model("flux-dev"))))
-    monkeypatch.setattr(Flux, "denoise", denoise)
-    every = [wanted(guidance_scale=g, num_inference_steps=30) for g in (1.0, 3.5, 8.0)]
-    tickets = [runnable.submit(one) for one in every]
+    every = [wanted(guidance_scale=g) for g in (1.0, 3.5, 8.0)]
+    with sharing(monkeypatch, type(base_of(runnable))) as rows:
+        tickets = [runnable.submit(one) for one in every]
     images = []
     for one, ticket in zip(every, tickets, strict=True):
         result = ticket.future.result(timeout=300)
