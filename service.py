@@ -18,7 +18,7 @@ import bentoml
 from bentoml.validators import ContentType
 
 from api.configuration import settings_or_exit
-from api.http import log
+from api.http import heads, log
 from api.http.gateway import Gateway
 from api.http.stopping import finish_first
 from runnables.parameters import AnyParameters, ImageToImage, Inpaint, TextToImage, Upscale
@@ -31,6 +31,7 @@ if t.TYPE_CHECKING:
 os.environ["FORWARDED_ALLOW_IPS"] = ""  # uvicorn's own; SD_TRUSTED_PROXIES alone decides
 settings = settings_or_exit()
 log.configure((), settings.log_format)  # BentoML's own lines, in both processes
+heads.limit()
 gateway = Gateway(settings)
 ImageFile = t.Annotated[bytes, ContentType("image/*")]
 

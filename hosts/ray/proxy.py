@@ -1,4 +1,4 @@
-"""Changes to Serve's HTTP proxy: request ids in our form, and no bare 500.
+"""Changes to Serve's HTTP proxy: request ids in our form, no bare 500, a time limit for heads.
 
 Ray imports it by name: RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=hosts.ray.proxy.middlewares.
 """
@@ -13,6 +13,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 
 from api import errors as error_forms
+from api.http import heads
 from api.http.gateway import Asgi
 from api.http.host_errors import errors_as_json
 from api.http.proxies import path_of
@@ -22,7 +23,8 @@ ID = "x-request-id"
 
 
 def middlewares() -> list[Middleware]:
-    """Ray's callback."""
+    """Ray's callback, which it calls before it starts its server."""
+    heads.limit()
     return [Middleware(Around)]
 
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 import base64
 import io
 import json
+import socket
 import subprocess
 import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import psutil
@@ -262,6 +264,9 @@ def test_it_survives_more_than_a_hundred_attacks(
 ) -> None:
     """Twice, as the first round fills caches and pools: the second leaves no more behind."""
     assert len(ATTACKS) > 150
+    address = urlsplit(server.url)
+    silent = socket.create_connection((address.hostname, address.port))
+    silent.sendall(b"GET / HTTP/1.1\r\n")  # and nothing more
     attack_all(server)
     rest(server)
     before = memory(server)
@@ -273,6 +278,8 @@ def test_it_survives_more_than_a_hundred_attacks(
     print(f"\n{len(ATTACKS)} attacks; /livez: {seen}; {before:.0f} MB before, {after:.0f} MB after")
     print("\n".join(f"{refused[name]:.2f} s of CPU time: {name}" for name in dearest))
     assert not wrong
+    silent.settimeout(300)
+    assert silent.recv(1) == b""  # it was closed
     assert seen["statuses"] == [200]
     assert seen["held_s"] < 1
     assert refused[dearest[0]] < MOST_S
