@@ -11,9 +11,9 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 from api import errors, openapi
+from api.cors import Cors
 from api.generation import Generation
 from api.http import tracing
-from api.http.cors import Cors
 from api.http.keys import Keys
 from api.http.links import Links
 from api.jobs.jobs import Jobs

@@ -7,7 +7,7 @@
     |   +-- UnknownName             404   no such model, sampler or job
     |   +-- Conflict                409   the id names a job with another body, or one not finished
     +-- Unauthorized                401   no API key, or a wrong one
-    +-- Forbidden                   403   the API key is not an operator's
+    +-- Forbidden                   403   not for this API key, or not for pages of other sites
     +-- Cancelled                   499   the client went away or asked to stop
     +-- OverCapacity                429   refused at admission; `retry_after` says when to come back
     +-- NotReady                    503   loading, or draining before a stop
@@ -91,7 +91,7 @@ class Unauthorized(StableDiffusionError):
 
 
 class Forbidden(StableDiffusionError):
-    """The API key is known, but this is for operators' keys."""
+    """This is for operators' keys, or not for pages of other sites."""
 
     status = 403
 

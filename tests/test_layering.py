@@ -88,7 +88,7 @@ ROOMS = {
     "mcp": _room("api.mcp", f"{FORM} jobs", TORCH | HOSTS),
     "page": _room("ui ui.static", never=TORCH | HOSTS),
     "api": _room(
-        "api.app api.configuration api.errors api.openapi",
+        "api.app api.configuration api.cors api.errors api.openapi",
         f"{FORM} native openai webui jobs mcp page",
         TORCH | HOSTS,
     ),

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
@@ -18,7 +16,6 @@ from api.generation import Generation
 from api.http import forms
 from api.jobs.jobs import Jobs
 from api.mcp import tools
-from runnables.errors import StableDiffusionError, error_body
 from runnables.version import VERSION
 
 if TYPE_CHECKING:
@@ -33,7 +30,6 @@ class McpRoutes:
     def __init__(self, jobs: Jobs, generation: Generation) -> None:
         self._jobs = jobs
         self._generation = generation
-        self._origins = {one.strip() for one in generation.settings.cors_origins.split(",")}
 
     def routes(self) -> list[Route]:
         """Return the route, which is to be mounted at the root.
@@ -47,10 +43,6 @@ class McpRoutes:
         """Answer a request. Raise Unauthorized without a key where one is needed."""
         request = Request(scope, receive)
         owner = self._generation.keys.check(request.headers)
-        if self._is_foreign(request):
-            error = StableDiffusionError("pages of this origin may not call", loc=("origin",))
-            await JSONResponse(error_body(error), 403)(scope, receive, send)
-            return
         body = await request.body()
         forms.json_object(body)  # the SDK would parse any number of values
         receive = _again(body, receive)
@@ -66,13 +58,6 @@ class McpRoutes:
         )
         async with sessions.run():
             await sessions.handle_request(scope, receive, send)
-
-    def _is_foreign(self, request: Request) -> bool:
-        """Return whether a page of another site calls, as the protocol wants it to be checked."""
-        origin = request.headers.get("origin")
-        if origin is None or self._origins & {origin, "*"}:
-            return False
-        return urlsplit(origin).netloc != request.headers.get("host")
 
 
 def _again(body: bytes, receive: Receive) -> Receive:

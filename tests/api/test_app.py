@@ -124,7 +124,7 @@ def test_other_origins_are_told_nothing_and_the_log_says_so_once(
     for origin in ("https://other.example", "https://other.example", "http://testserver"):
         response = api.get("/livez", headers={"origin": origin})
         assert "access-control-allow-origin" not in response.headers
-    (line,) = [one.getMessage() for one in caplog.records if one.name == "api.http.cors"]
+    (line,) = [one.getMessage() for one in caplog.records if one.name == "api.cors"]
     assert "https://other.example" in line
     assert line.endswith(f"SD_CORS_ORIGINS allows {allowed or 'none'}")
 
@@ -133,7 +133,42 @@ def test_an_origin_that_is_allowed_is_not_logged(caplog: pytest.LogCaptureFixtur
     api = client(StableDiffusionRunnable(Settings(cors_origins="*")))
     response = api.get("/livez", headers={"origin": "https://other.example"})
     assert response.headers["access-control-allow-origin"] == "*"
-    assert not [one for one in caplog.records if one.name == "api.http.cors"]
+    assert not [one for one in caplog.records if one.name == "api.cors"]
+
+
+OTHER, OWN = "https://other.example", "http://testserver"
+
+
+@pytest.mark.parametrize(
+    ("sent", "allowed", "status"),
+    [
+        ({}, "", 503),  # no browser: it is answered that the model loads
+        ({"origin": OWN}, "", 503),
+        ({"sec-fetch-site": "same-origin", "origin": "https://behind-a-proxy.example"}, "", 503),
+        ({"sec-fetch-site": "none"}, "", 503),
+        ({"origin": OTHER}, OTHER, 503),
+        ({"origin": OTHER, "sec-fetch-site": "cross-site"}, "*", 503),
+        ({"origin": OTHER}, "", 403),
+        ({"origin": OTHER}, "https://app.example", 403),
+        ({"origin": "null", "sec-fetch-site": "cross-site"}, "", 403),
+        ({"origin": "http://localhost:8000", "sec-fetch-site": "same-site"}, "", 403),
+        ({"sec-fetch-site": "cross-site"}, "", 403),
+    ],
+)
+@pytest.mark.parametrize(
+    "path", ["/txt2img", "/jobs", "/mcp", "/v1/images/generations", "/sdapi/v1/txt2img"]
+)
+def test_pages_of_other_sites_have_nothing_generated(
+    sent: dict[str, str], allowed: str, status: int, path: str
+) -> None:
+    api = client(StableDiffusionRunnable(Settings(cors_origins=allowed)))
+    response = api.post(path, json=ASK, headers=sent)
+    if status == 403:
+        assert response.status_code == 403
+        assert "SD_CORS_ORIGINS" in response.text
+    else:
+        assert response.status_code != 403
+    assert api.get("/samplers", headers=sent).status_code != 403
 
 
 @pytest.mark.parametrize("paths", [("/", "/docs"), ("/docs.json", "/openapi.json")])
