@@ -105,11 +105,17 @@ tests/ui/node_modules/.tools: tests/ui/package.json tests/ui/package-lock.json
 	cd tests/ui && npm ci --no-audit --no-fund
 	@touch $@
 
-lock: $(VENV)/.test ## write every installed version to requirements/constraints.txt
-	$(BIN)/pip freeze --exclude-editable | sed -E 's/\+cpu$$//' > requirements/constraints.txt
+lock: .venv-lock/.tools ## add to constraints.txt what requirements/ needs on any Python; a line taken out is renewed
+	.venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate \
+	  --no-emit-package setuptools -o requirements/constraints.txt requirements/test.txt
+
+.venv-lock/.tools:
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/pip install --quiet uv==0.13.9
+	@touch $@
 
 clean: ## remove the environments and caches
-	rm -rf $(VENV) $(DEPLOY) .venv-load .venv-audit .venv-neuron tests/ui/node_modules .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(DEPLOY) .venv-load .venv-lock .venv-audit .venv-neuron tests/ui/node_modules .pytest_cache .mypy_cache .ruff_cache
 
 $(VENV)/bin/pip:
 	@[ -n "$(PYTHON)" ] || { echo "Python 3.11, 3.12 or 3.13 is needed and was not found;" \

@@ -7,11 +7,12 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from functools import cache
-from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
+from importlib.metadata import PackageNotFoundError, distribution, packages_distributions, version
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 from hosts.queue.local import stand_in
 
@@ -151,3 +152,38 @@ def test_an_import_that_is_not_declared_is_found() -> None:
 
 def test_the_queue_demo_starts_a_stand_in_that_is_installed_for_it() -> None:
     assert stand_in.KINDS[0] in declared(REQUIREMENTS / "queue-demo.txt")
+
+
+def needed(packages: Iterable[str]) -> set[str]:
+    """These packages and all that they need in this environment."""
+    found: set[str] = set()
+    left = [Requirement(one) for one in packages]
+    while left:
+        one = left.pop()
+        new = {plain(one.name), *(f"{plain(one.name)}[{extra}]" for extra in one.extras)} - found
+        found |= new
+        for requirement in map(Requirement, (new and distribution(one.name).requires) or ()):
+            environments = [{"extra": extra} for extra in ("", *one.extras)]
+            marker = requirement.marker
+            if marker is None or any(marker.evaluate(chosen) for chosen in environments):
+                left.append(requirement)
+    return {name for name in found if "[" not in name}
+
+
+def test_every_version_is_pinned() -> None:
+    """Of the packages that come along, too; else an install of tomorrow differs from today's."""
+    pinned: dict[str, str] = {}
+    for line in (REQUIREMENTS / "constraints.txt").read_text().splitlines():
+        requirement = Requirement(line)
+        pinned[plain(requirement.name)] = str(requirement.specifier)
+    lines = [
+        line
+        for name in ("serve", "ray", "queue-demo", "quantize", "ui", "test")
+        for line in (REQUIREMENTS / f"{name}.txt").read_text().splitlines()
+        if line and not line.startswith(("#", "-r"))
+    ]
+    every = needed(lines) - {"setuptools"}
+    assert len(every) > 200
+    loose = {name: version(name) for name in every}
+    loose = {name: v for name, v in loose.items() if pinned.get(name) != f"=={v.split('+')[0]}"}
+    assert not loose
