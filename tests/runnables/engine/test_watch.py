@@ -39,6 +39,7 @@ from tests.runnables.engine.virtual import VirtualEngine
 
 Start = Callable[..., StableDiffusionRunnable]
 RUNNABLES = str(Path(engines.__file__).parents[1])
+Place = tuple[CodeType, int]  # and the line, of a call of torch
 
 
 def wanted(steps: int = 3, **options: object) -> TextToImage:
@@ -344,24 +345,33 @@ def test_a_callback_that_raises_costs_no_image(start: Start, photo: Image.Image)
 
 
 class Injection:
-    """Raises an error in the next call of a function of ours on the engine's thread.
+    """Raises an error on the engine's thread: in a call of a function of ours, or of one of torch.
 
-    A profile function that raises does so in the frame that is being called, and is removed.
+    A profile function that raises does so in the frame that is being called, or in the one that
+    calls what is written in C, and is removed.
+
+    Args:
+        event: "call", of functions of ours, or "c_call", of torch's in lines of ours: each of them
+            may allocate memory.
     """
 
-    def __init__(self) -> None:
-        self.seen: dict[CodeType, None] = {}
-        self.target: CodeType | None = None
+    def __init__(self, event: str = "call") -> None:
+        self.seen: dict[Place, None] = {}
+        self.target: Place | None = None
         self.error: type[Exception] = RuntimeError
         self.recording = False
+        self._event = event
 
-    def __call__(self, frame: FrameType, event: str, _: Any) -> None:
+    def __call__(self, frame: FrameType, event: str, called: Any) -> None:
         code = frame.f_code
-        if event != "call" or not code.co_filename.startswith(RUNNABLES):
+        if event != self._event or not code.co_filename.startswith(RUNNABLES):
             return
+        if event == "c_call" and not _is_of_torch(called):
+            return
+        place = code, frame.f_lineno if event == "c_call" else 0
         if self.recording:
-            self.seen[code] = None
-        elif code is self.target:
+            self.seen[place] = None
+        elif place == self.target:
             self.target = None
             raise self.error("injected")
 
@@ -372,6 +382,12 @@ class Injection:
             beat(watch, *expected)
 
         return installed
+
+
+def _is_of_torch(called: Any) -> bool:
+    """Return whether it is a function of torch, or a tensor's method."""
+    owner = getattr(called, "__self__", None)
+    return isinstance(owner, torch.Tensor) or "torch" in f"{owner} {called.__module__}"
 
 
 def all_kinds(runnable: StableDiffusionRunnable, photo: Image.Image) -> list[Ticket]:
@@ -409,15 +425,24 @@ def all_end(tickets: Sequence[Ticket], runnable: StableDiffusionRunnable) -> boo
     return until(lambda: ended() or runnable.load()[:2] == (0, 0), 120) and until(ended, 60)
 
 
-@pytest.mark.parametrize("error", [MemoryError, pytest.param(RuntimeError, marks=long)])
-def test_an_error_in_every_method_that_the_engines_thread_calls(
+@pytest.mark.parametrize(
+    ("event", "error", "least"),
+    [
+        pytest.param("call", MemoryError, 150, id="methods"),
+        pytest.param("call", RuntimeError, 150, id="methods, another error", marks=long),
+        pytest.param("c_call", MemoryError, 50, id="calls of torch"),
+    ],
+)
+def test_an_error_in_everything_that_the_engines_thread_calls(
     start: Start,
     photo: Image.Image,
     controlnets: Callable[[str], Path],
     monkeypatch: pytest.MonkeyPatch,
+    event: str,
     error: type[Exception],
+    least: int,
 ) -> None:
-    inject = Injection()
+    inject = Injection(event)
     monkeypatch.setattr(Watch, "beat", inject.around(Watch.beat))
     runnable = start(
         "sd1", max_queue_s=3600, controlnet_dir=str(controlnets("sd1")), prompt_cache=0
@@ -427,13 +452,14 @@ def test_an_error_in_every_method_that_the_engines_thread_calls(
     for ticket in all_kinds(runnable, photo):
         ticket.future.exception(timeout=300)
     inject.recording = False
-    assert len(inject.seen) > 150
+    assert len(inject.seen) > least
     died: list[str] = []
     lost: list[str] = []
-    every = 1 if LONG else 10
-    for code in [*inject.seen][::every]:
-        name = f"{Path(code.co_filename).stem}.{code.co_qualname}"
-        watch._restarts, inject.target = 1, code
+    every = 1 if LONG else 20
+    for place in [*inject.seen][::every]:
+        code, line = place
+        name = f"{Path(code.co_filename).stem}.{code.co_qualname}" + (f":{line}" if line else "")
+        watch._restarts, inject.target = 1, place
         tickets = all_kinds(runnable, photo)
         if not all_end(tickets, runnable):
             lost.append(name)  # the engine has nothing to do, and a request is open
@@ -445,6 +471,6 @@ def test_an_error_in_every_method_that_the_engines_thread_calls(
             died.append(name)
         assert until(lambda: runnable.ready), f"after an error in {name}"
         assert runnable.txt2img(wanted(1)).images, f"after an error in {name}"
-    print(f"{len(inject.seen)} methods; the thread was started again after {died}")
+    print(f"{len(inject.seen)} places; the thread was started again after {died}")
     assert not lost
     assert len(died) < 5
