@@ -10,6 +10,7 @@ or `--random sd-3-medium` compares models of those sizes with random weights, in
 from __future__ import annotations
 
 import argparse
+import json
 import resource
 import tempfile
 import time
@@ -146,7 +147,11 @@ def main() -> None:
     model, precision = chosen.model, chosen.precision or ("bf16" if chosen.random else "fp32")
     if chosen.random:
         folder = chosen.folder or Path(tempfile.gettempdir())
-        model = str(alone(build, chosen.random, folder / f"random-{chosen.random}"))
+        built = alone(build, chosen.random, folder / f"random-{chosen.random}")
+        if chosen.size:  # else the warm-up takes minutes, at the native size
+            profile = {"height": chosen.size, "width": chosen.size}
+            (built / "profile.json").write_text(json.dumps(profile))
+        model = str(built)
     denoiser = "transformer" if chosen.random == "sd-3-medium" else "unet"
     quantize = chosen.quantize or [f"{denoiser}:int8", f"{denoiser}:fp8"]
     compare(

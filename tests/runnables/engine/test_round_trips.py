@@ -49,7 +49,7 @@ from tests.runnables.extensions import test_flux, test_lora, test_stable_diffusi
 Start = Callable[..., StableDiffusionRunnable]
 Tiny = Callable[[str], Path]
 Folders = Callable[[str], dict[str, str]]
-KINDS = ("sd1", "sdxl", "sd3", "flux-dev", "z-image")
+KINDS = ("sd1", "sdxl", "sd3", "flux-dev", "z-image", "flux-2-klein-base")
 LORA, NET = {"loras": (LoraUse(name="ink"),)}, {"controlnets": (ControlNetUse(name="one"),)}
 SKIP = {"skip_layer_guidance": SkipLayerGuidance(layers=(0,), start=0.0, stop=1.0)}
 #: what acts, by kind
