@@ -71,6 +71,7 @@ class Models:
         self._primary = primary
         self._upscalers = Upscalers(settings, accelerator.device)
         self._measured = Kept(settings.measured_dir, accelerator)
+        self._measured.keep_compiled()
 
     def read_first(self) -> LoadedModel:
         """Return the model that SD_MODEL names, with its refiner, in main memory.

@@ -1,13 +1,14 @@
-"""What a warm-up has measured is kept in a file for the next start of the same model and device."""
+"""What a warm-up has measured and compiled is kept for the next start on the same device."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
+import os
 import platform
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -23,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 #: the settings that change how long a step takes, or what it holds
 SETTINGS = {"compile", "cuda_graphs_mb", "max_batch", "quantize", "t5", "threads"}
+
+CACHE = "TORCHINDUCTOR_CACHE_DIR"
 
 
 class Measured(BaseModel):
@@ -93,6 +96,27 @@ class Kept:
         except (OSError, ValidationError) as error:
             logger.warning("what was measured is not kept in %s: %s", path, error)
 
+    def keep_compiled(self) -> None:
+        """Have PyTorch keep in the folder what it compiles, so that another start compiles nothing.
+
+        An operator's own TORCHINDUCTOR_CACHE_DIR comes first. Code for another device or of other
+        versions lies elsewhere, because a CPU's is made of the instructions that it has.
+        """
+        if self._folder is None or self._accelerator.settings.compile == "off":
+            return
+        from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+        if os.environ.get(CACHE, own := default_cache_dir()) != own:  # PyTorch may have set its own
+            return
+        same = {"device": _name(self._accelerator.device), "versions": versions()}
+        folder = self._folder / f"compiled-{_digest(same)}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            logger.warning("what is compiled is not kept in %s: %s", folder, error)
+        else:
+            os.environ[CACHE] = str(folder.resolve())
+
     def _path(self, model: LoadedModel) -> Path | None:
         """Return the file of this model, device, number format, software and settings."""
         if self._folder is None:
@@ -106,8 +130,11 @@ class Kept:
             "models": [[one.traits.family, one.checkpoint.sizes] for one in families],
             "native": model.base.traits.native_size,
         }
-        digest = hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()
-        return self._folder / f"{model.name}-{digest[:16]}.json"
+        return self._folder / f"{model.name}-{_digest(same)}.json"
+
+
+def _digest(same: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _name(device: torch.device) -> str:

@@ -160,9 +160,9 @@ class Settings(EnvironmentSettings):
     drain_s: float = Field(60.0, ge=0, description="How long a stop waits for requests in flight")
     measured_dir: str = Field(
         "",
-        description="A folder that keeps what was measured (seconds and bytes of a step), so that "
-        "the next start with the same model, device, versions and settings is shorter. Empty: each "
-        "start measures",
+        description="A folder that keeps what was measured (seconds and bytes of a step), and with "
+        "SD_COMPILE what was compiled, so that the next start with the same model, device, "
+        "versions and settings is shorter. Empty: each start measures",
     )
     repeats_mb: float = Field(
         0.0,

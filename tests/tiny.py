@@ -43,6 +43,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "flux-dev": {"flux": {"guidance_embeds": True}, "shift": {"use_dynamic_shifting": True}},
     "flux-schnell": {"flux": {"guidance_embeds": False}, "shift": {"shift": 1.0}},
     "z-image": {"z_image": True},
+    "flux-2-klein": {"flux_2": {"is_distilled": True}},
+    "flux-2-klein-base": {"flux_2": {"is_distilled": False}},
     "sd3": {"mmdit": {}},
     "sd3-no-t5": {"mmdit": {}, "t5": False},
     "sd3.5": {
@@ -60,7 +62,7 @@ def build(folder: Path, kind: str) -> Path:
     options = KINDS[kind]
     with torch.random.fork_rng():
         torch.manual_seed(7)
-        kinds = {"flux": _flux, "mmdit": _sd3, "xl": _xl, "z_image": _z_image}
+        kinds = {"flux": _flux, "mmdit": _sd3, "xl": _xl, "z_image": _z_image, "flux_2": _flux_2}
         make = next((make for name, make in kinds.items() if name in options), _sd)
         pipeline = make(options)
     pipeline.save_pretrained(folder)
@@ -209,19 +211,64 @@ def _z_image(options: dict[str, Any]) -> Any:
     )
 
 
-def _qwen() -> Any:
-    from transformers import Qwen3Config, Qwen3Model
+def _flux_2(options: dict[str, Any]) -> Any:
+    from diffusers import (
+        AutoencoderKLFlux2,
+        FlowMatchEulerDiscreteScheduler,
+        Flux2KleinPipeline,
+        Flux2Transformer2DModel,
+    )
+    from transformers import Qwen3ForCausalLM
 
-    config = Qwen3Config(
+    transformer = Flux2Transformer2DModel(
+        in_channels=32,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=3 * T5_WIDTH,
+        axes_dims_rope=(4, 4, 4, 4),
+        guidance_embeds=False,
+    )
+    for name, weights in transformer.named_parameters():
+        if "modulation" in name:  # else the prompt changes the image hardly
+            weights.data *= 10
+    config = {name: value for name, value in _vae().config.items() if not name.startswith("_")}
+    known = inspect.signature(AutoencoderKLFlux2.__init__).parameters
+    vae = AutoencoderKLFlux2(
+        **{name: value for name, value in config.items() if name in known} | {"latent_channels": 8}
+    )
+    torch.nn.init.normal_(vae.bn.running_mean, std=0.1)
+    torch.nn.init.uniform_(vae.bn.running_var, 0.5, 2.0)
+    return Flux2KleinPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+        vae=vae,
+        text_encoder=Qwen3ForCausalLM(_qwen_config(28, initializer_range=0.1)),
+        tokenizer=_qwen_tokenizer(),
+        transformer=transformer,
+        **options["flux_2"],
+    )
+
+
+def _qwen() -> Any:
+    from transformers import Qwen3Model
+
+    return Qwen3Model(_qwen_config(3))
+
+
+def _qwen_config(layers: int, **options: Any) -> Any:
+    from transformers import Qwen3Config
+
+    return Qwen3Config(
         vocab_size=len(_bytes()),
         hidden_size=T5_WIDTH,
         intermediate_size=64,
-        num_hidden_layers=3,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         head_dim=24,
+        **options,
     )
-    return Qwen3Model(config)
 
 
 def _qwen_tokenizer() -> Any:
@@ -231,6 +278,7 @@ def _qwen_tokenizer() -> Any:
     tokenizer.chat_template = (
         "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
         "<|im_start|>assistant\n"
+        "{% if enable_thinking is false %}<think></think>{% endif %}"
     )
     return tokenizer
 

@@ -157,6 +157,20 @@ CATALOG: dict[str, Entry] = {
         "z-image",
         "Apache-2.0",
     ),
+    "flux.2-klein-4b": Entry(
+        "black-forest-labs/FLUX.2-klein-4B",
+        "flux-2-klein",
+        "flux.2-klein-4b",
+        "Apache-2.0",
+        MappingProxyType({"num_inference_steps": 4, "guidance_scale": 1.0}),  # its card
+        "e7b7dc27f91deacad38e78976d1f2b499d76a294",
+    ),
+    "flux.2-klein-base-4b": Entry(
+        "black-forest-labs/FLUX.2-klein-base-4B",
+        "flux-2-klein",
+        "flux.2-klein-4b",
+        "Apache-2.0",
+    ),
     "lcm-dreamshaper-v7": Entry(
         "SimianLuo/LCM_Dreamshaper_v7",
         "stable-diffusion",

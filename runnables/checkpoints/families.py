@@ -45,15 +45,23 @@ COMPONENTS: dict[str, Component] = {
             "SD3Transformer2DModel": "diffusers:SD3Transformer2DModel",
             "FluxTransformer2DModel": "diffusers:FluxTransformer2DModel",
             "ZImageTransformer2DModel": "diffusers:ZImageTransformer2DModel",
+            "Flux2Transformer2DModel": "diffusers:Flux2Transformer2DModel",
         },
         weights=True,
     ),
-    "vae": Component({"AutoencoderKL": "diffusers:AutoencoderKL"}, weights=True),
+    "vae": Component(
+        {
+            "AutoencoderKL": "diffusers:AutoencoderKL",
+            "AutoencoderKLFlux2": "diffusers:AutoencoderKLFlux2",
+        },
+        weights=True,
+    ),
     "text_encoder": Component(
         {
             "CLIPTextModel": "transformers:CLIPTextModel",
             "CLIPTextModelWithProjection": "transformers:CLIPTextModelWithProjection",
             "Qwen3Model": "transformers:Qwen3Model",
+            "Qwen3ForCausalLM": "transformers:Qwen3Model",  # no text is written
         },
         weights=True,
     ),
@@ -196,6 +204,14 @@ FAMILIES: dict[str, FamilyLayout] = {
         lora_loader="ZImageLoraLoaderMixin",
         halves=("bf16",),
         defaults=MappingProxyType({"num_inference_steps": 9, "guidance_scale": 0.0}),
+    ),
+    "flux-2-klein": FamilyLayout(
+        code="runnables.families.flux_2_klein:Flux2Klein",
+        pipelines=("Flux2KleinPipeline",),
+        denoiser="transformer",
+        lora_loader="Flux2LoraLoaderMixin",
+        halves=("bf16", "fp16"),
+        defaults=MappingProxyType({"num_inference_steps": 50, "guidance_scale": 4.0}),
     ),
 }
 #: models distilled to few steps with guidance as an input; source: card of LCM_Dreamshaper_v7

@@ -21,6 +21,7 @@ _CLIP_G = 694_659_840
 _T5_XXL = 4_762_310_656
 _VAE = 83_653_863
 _VAE_16 = 83_819_683  # 16 latent channels
+_QWEN3_4B = 4_022_468_096
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,10 @@ ARCHITECTURES: dict[str, Architecture] = {
     "flux.1-dev": _flux(11_901_408_320),
     "flux.1-schnell": _flux(11_891_178_560),
     "z-image": Architecture(
-        {"transformer": 6_154_908_736, "text_encoder": 4_022_468_096, "vae": _VAE_16}, 1024
+        {"transformer": 6_154_908_736, "text_encoder": _QWEN3_4B, "vae": _VAE_16}, 1024
+    ),
+    "flux.2-klein-4b": Architecture(
+        {"transformer": 3_875_544_576, "text_encoder": _QWEN3_4B, "vae": 84_046_372}, 1024
     ),
 }
 

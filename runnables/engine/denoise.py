@@ -20,6 +20,7 @@ from runnables.families.latents import fitted
 from runnables.families.text.prompts import Text
 from runnables.parameters import (
     FEATURES,
+    ImageToImage,
     Inpaint,
     Resolved,
     ResolvedImageToImage,
@@ -220,6 +221,10 @@ def _check_features(model: LoadedModel, parameters: TextToImage) -> None:
     traits = model.base.traits
     if traits.inpaints_only and not isinstance(parameters, Inpaint):
         raise InvalidInput("this model only inpaints: send image and mask to /inpaint")
+    if traits.text_only and isinstance(parameters, ImageToImage):
+        raise InvalidInput(
+            f"{traits.family} models generate from text alone: {parameters.task} is not offered"
+        )
     first, last = parameters.guidance_interval or (0.0, 1.0)
     if not 0 <= first < last <= 1:
         raise InvalidInput(

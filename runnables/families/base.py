@@ -38,6 +38,8 @@ class Traits:
         prediction: what the denoiser's output is: epsilon, v_prediction, sample or flow.
         features: names of the parameters, beside those that every model takes, which it takes.
         inpaints_only: whether the denoiser needs mask and masked image beside the sample.
+        text_only: whether it starts from no image: neither image to image nor inpainting.
+        noise_patch: noise is drawn for patches of so many latents along a side, as channels.
         distilled_guidance: whether the guidance scale is an input of the denoiser, so that no
             unconditional row is run.
         deepest_clip_skip: the largest `clip_skip` that the text encoders have layers for.
@@ -54,6 +56,8 @@ class Traits:
     prediction: Prediction
     features: frozenset[str]
     inpaints_only: bool = False
+    text_only: bool = False
+    noise_patch: int = 1
     distilled_guidance: bool = False
     deepest_clip_skip: int = 0
     largest_side: int = 0

@@ -1,6 +1,7 @@
 """Families that are distilled to run without an unconditional row share this code.
 
-Their transformer denoises patches of 2x2 latents by flow matching. A negative prompt has no effect.
+Their transformer denoises patches of 2x2 latents by flow matching. A negative prompt has no effect,
+but on a family's model that is not distilled.
 """
 
 from __future__ import annotations
@@ -43,10 +44,11 @@ class DistilledFlow(LatentDiffusion):
 
     def check(self, prompts: dict[str, Text]) -> None:
         """Refuse a prompt that is not read to its end: the rest would be ignored."""
-        if self._encoder.count(prompts["prompt"].prompt) > TOKENS:
-            raise InvalidInput(
-                f"prompt is longer than the {TOKENS} tokens that this model reads", loc=("prompt",)
-            )
+        for name in ("prompt",) if self.traits.distilled_guidance else prompts:
+            if self._encoder.count(prompts[name].prompt) > TOKENS:
+                raise InvalidInput(
+                    f"{name} is longer than the {TOKENS} tokens that this model reads", loc=(name,)
+                )
 
     def levels(self, size: Size, steps: int) -> Levels:
         """Evenly spaced down to one step's share, and shifted by the image's tokens."""

@@ -50,7 +50,7 @@ class Start:
 
 def draw_noise(shape: tuple[int, ...], generator: torch.Generator, family: Family) -> Tensor:
     """Draw unit Gaussian noise in the model's dtype, on the CPU as diffusers does."""
-    return torch.randn(shape, generator=generator, dtype=family.dtype).to(family.device)
+    return _drawn(shape, generator, family).to(family.device)
 
 
 def draw_noises(
@@ -67,7 +67,7 @@ def draw_noises(
     steps = [step for step, draws in enumerate(table.draws_noise) if draws]
     if not steps:
         return {}
-    drawn = [torch.randn(shape, generator=generator, dtype=family.dtype) for _ in steps]
+    drawn = [_drawn(shape, generator, family) for _ in steps]
     return dict(zip(steps, torch.cat(drawn).to(family.device), strict=True))
 
 
@@ -204,6 +204,14 @@ def _control_processor() -> Any:
 
 def _latent_shape(family: Family, size: Size) -> tuple[int, int, int, int]:
     return (1, family.traits.latent_channels, *family.traits.latents_of(size))
+
+
+def _drawn(shape: tuple[int, ...], generator: torch.Generator, family: Family) -> Tensor:
+    images, channels, height, width = shape
+    patch = family.traits.noise_patch
+    patches = (images, channels * patch**2, height // patch, width // patch)
+    noise = torch.randn(patches, generator=generator, dtype=family.dtype)
+    return torch.nn.functional.pixel_shuffle(noise, patch)
 
 
 def _mix(table: SamplerTable, image_latents: Tensor | None, noise: Tensor) -> Tensor:

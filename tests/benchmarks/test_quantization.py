@@ -45,3 +45,4 @@ def test_the_table_of_the_demo_model(capsys: pytest.CaptureFixture[str]) -> None
     *_, plain, quantized = (line.split("|") for line in capsys.readouterr().out.splitlines())
     assert float(quantized[2]) < float(plain[2])
     assert float(quantized[4]) > 20 and plain[4].strip() == "-"
+    assert float(plain[6]) > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -82,3 +83,28 @@ def test_a_folder_that_cannot_be_written_is_no_failure(start: Start, tmp_path: P
     (tmp_path / "file").write_text("")
     runnable = start("sd1", measured_dir=str(tmp_path / "file" / "below"))
     assert runnable.txt2img(WANTED).images
+
+
+@pytest.mark.parametrize("compile", ["off", "regional"])
+def test_compiled_code_is_kept_beside_it(
+    plain: StableDiffusionRunnable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compile: str
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # so that it is put back
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    accelerator = engine_of(plain)._accelerator
+    settings = accelerator.settings.model_copy(update={"compile": compile})
+    monkeypatch.setattr(accelerator, "settings", settings)
+    kept = Kept(str(tmp_path), accelerator)
+    kept.keep_compiled()
+    folders = [str(folder) for folder in tmp_path.iterdir()]
+    if compile == "off":
+        assert not folders and "TORCHINDUCTOR_CACHE_DIR" not in os.environ
+        return
+    assert folders == [os.environ["TORCHINDUCTOR_CACHE_DIR"]]
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/operators")
+    kept.keep_compiled()
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "/operators"
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    (tmp_path / "file").touch()
+    Kept(str(tmp_path / "file"), accelerator).keep_compiled()
+    assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ, "which is the same as none"

@@ -127,6 +127,7 @@ def is_streamed(runnable: StableDiffusionRunnable) -> bool:
         ("sd3", {}),
         ("flux-dev", {}),
         ("z-image", {}),
+        ("flux-2-klein", {}),
         ("sdxl", {"quantize": "unet:int8,text_encoder:int8"}),
         ("sd3", {"quantize": "transformer:int8,text_encoder_3:int8"}),
         ("flux-dev", {"quantize": "transformer:fp8"}),
@@ -139,7 +140,7 @@ def test_streamed_components_generate_the_same_images(
     tiny_model: TinyModel,
     streamed: Callable[[], None],
 ) -> None:
-    if kind in ("flux-dev", "z-image"):
+    if kind in ("flux-dev", "z-image", "flux-2-klein"):
         small(tiny_model(kind))
     expected = image(start(kind, **settings))
     streamed()

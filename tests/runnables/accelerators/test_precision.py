@@ -25,6 +25,7 @@ EVERY = {"fp16", "bf16"}
         ("stable-diffusion-3", torch.float16, torch.float16),
         ("flux", torch.bfloat16, torch.float16),
         ("z-image", torch.bfloat16, torch.bfloat16),
+        ("flux-2-klein", torch.bfloat16, torch.float16),
     ],
 )
 def test_auto_goes_by_family_and_device(

@@ -106,6 +106,17 @@ CONFIGS: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {
     ("flux.1-dev", "transformer"): ("FluxTransformer2DModel", {"guidance_embeds": True}),
     ("flux.1-schnell", "transformer"): ("FluxTransformer2DModel", {"guidance_embeds": False}),
     ("z-image", "transformer"): ("ZImageTransformer2DModel", {}),
+    ("flux.2-klein-4b", "transformer"): (
+        "Flux2Transformer2DModel",
+        {
+            "num_layers": 5,
+            "num_single_layers": 20,
+            "num_attention_heads": 24,
+            "joint_attention_dim": 7680,
+            "guidance_embeds": False,
+        },
+    ),
+    ("flux.2-klein-4b", "vae"): ("AutoencoderKLFlux2", {**VAE, "latent_channels": 32}),
     **{(name, "vae"): ("AutoencoderKL", VAE) for name in ("sd-1", "sd-2", "sdxl", "sdxl-refiner")},
     **{
         (name, "vae"): ("AutoencoderKL", {**VAE, **VAE_16})
@@ -158,6 +169,7 @@ TEXTS: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {
     ("sd-3-medium", "text_encoder_2"): ("CLIPTextModelWithProjection", CLIP_G),
     ("flux.1-dev", "text_encoder"): ("CLIPTextModel", CLIP_L),
     ("z-image", "text_encoder"): ("Qwen3Model", QWEN3_4B),
+    ("flux.2-klein-4b", "text_encoder"): ("Qwen3Model", QWEN3_4B),
 }
 
 

@@ -38,6 +38,8 @@ def generate(
         "generator": torch.Generator("cpu").manual_seed(parameters.seed or 0),
         "output_type": "np",
     }
+    if "negative_prompt" not in inspect.signature(diffuser.__call__).parameters:
+        call |= _negative(diffuser, call.pop("negative_prompt"))
     if image is not None:
         assert isinstance(parameters, ImageToImage)
         call |= {"image": image, "strength": parameters.strength}
@@ -67,6 +69,12 @@ def _pass_generator(diffuser: Any, generator: torch.Generator) -> None:
     step = diffuser.scheduler.step
     if hasattr(diffuser, "transformer") and "generator" in inspect.signature(step).parameters:
         diffuser.scheduler.step = partial(step, generator=generator)
+
+
+def _negative(diffuser: Any, prompt: str | None) -> dict[str, Any]:
+    """FLUX.2 klein's pipeline takes a negative prompt only where it is encoded."""
+    with torch.inference_mode():
+        return {"negative_prompt_embeds": diffuser.encode_prompt(prompt)[0]} if prompt else {}
 
 
 @contextmanager

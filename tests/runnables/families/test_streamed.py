@@ -103,7 +103,7 @@ def test_prompts_of_every_kind(tiny_model: Callable[[str], Path], tmp_path: Path
         torch.testing.assert_close(found[name].pooled, one.pooled, msg=name)
 
 
-@pytest.mark.parametrize("kind", ["flux-dev", "sd3", "z-image"])
+@pytest.mark.parametrize("kind", ["flux-dev", "sd3", "z-image", "flux-2-klein"])
 def test_other_text_encoders(tiny_model: Callable[[str], Path], kind: str) -> None:
     streamed = family(tiny_model(kind))
     for encoder in streamed.checkpoint.text_encoders:
