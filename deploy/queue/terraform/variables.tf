@@ -70,7 +70,7 @@ variable "access_log" {
 }
 
 variable "tracing" {
-  description = "SNS sends its part of traces to X-Ray, by one of the five resource policies that an account's region may have."
+  description = "The front door sends its spans to X-Ray, and SNS its part, by one of the five resource policies that an account's region may have."
   type        = bool
   default     = false
 }

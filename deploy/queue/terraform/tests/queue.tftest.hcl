@@ -165,6 +165,10 @@ run "the_topic_may_trace" {
     condition     = contains(jsondecode(aws_xray_resource_policy.sns[0].policy_document).Statement[0].Action, "xray:PutTraceSegments")
     error_message = "SNS needs a policy of X-Ray's to send its part of a trace"
   }
+  assert {
+    condition     = aws_lambda_function.front.environment[0].variables.FRONT_TRACING == "true"
+    error_message = "the front door exports its spans"
+  }
 }
 
 run "dynamic_models" {

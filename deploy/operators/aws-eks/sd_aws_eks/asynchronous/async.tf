@@ -61,7 +61,7 @@ variable "api_gateway_account" {
 }
 
 variable "queue_tracing" {
-  description = "SNS sends its part of traces to X-Ray."
+  description = "The front door and SNS send their parts of traces to X-Ray."
   type        = bool
   default     = false
 }
