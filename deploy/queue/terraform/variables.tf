@@ -87,6 +87,12 @@ variable "web_acl_arn" {
   default     = null
 }
 
+variable "cloudfront" {
+  description = "CloudFront before the API: the name that it answers to, and that name's ACM certificate in us-east-1; null: none."
+  type        = object({ hostname = string, certificate_arn = string })
+  default     = null
+}
+
 variable "front_package" {
   description = "The front door's zip, made by `python -m hosts.queue.front.package`."
   type        = string

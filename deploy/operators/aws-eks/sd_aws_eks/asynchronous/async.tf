@@ -72,6 +72,12 @@ variable "web_acl_arn" {
   default     = null
 }
 
+variable "cloudfront" {
+  description = "CloudFront before the API: a name, and its certificate in us-east-1."
+  type        = object({ hostname = string, certificate_arn = string })
+  default     = null
+}
+
 variable "clients" {
   description = "API keys: client -> tier, standard or priority."
   type        = map(string)
@@ -106,11 +112,17 @@ module "queue" {
 
   api_gateway_account = var.api_gateway_account
   tracing             = var.queue_tracing
+  cloudfront          = var.cloudfront
 }
 
 output "tasks_url" {
   description = "Where tasks are posted, with the header x-api-key: POST .../v1alpha2"
   value       = module.queue.url
+}
+
+output "cloudfront_domain" {
+  description = "What cloudfront_hostname has to be an alias of, in DNS."
+  value       = module.queue.cloudfront_domain
 }
 
 output "api_keys" {
