@@ -21,9 +21,14 @@ class Collected:
     span: Span
 
     @property
+    def attributes(self) -> dict[str, str]:
+        """The span's attributes that are texts."""
+        return _values(self.span.attributes)
+
+    @property
     def remote(self) -> str | None:
         """The service of AWS that the span is a call of."""
-        return _values(self.span.attributes).get("rpc.service")
+        return self.attributes.get("rpc.service")
 
 
 def read(body: bytes) -> list[Collected]:
