@@ -19,6 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 from api.http import log, request_id, tracing
 from api.http.forms import Form
 from api.http.keys import Keys
+from api.http.server_span import server_span
 from api.progress.requests import Requests
 from runnables.errors import Cancelled, NotReady, StableDiffusionError
 from runnables.metrics import Metrics
@@ -84,7 +85,7 @@ class Generation:
         """
         request.state.outcome = outcome = Outcome(task)
         try:
-            with tracing.server_span(request):
+            with server_span(request):
                 log.key_name.set(self.keys.name(self.keys.check(request.headers)))
                 with self.keys.admitted(request.headers) as owner:
                     self.check_ready()

@@ -85,7 +85,11 @@ class Host:
             logger.info(lines, extra={"several_lines": True})
 
 
-def begin(settings: Settings, handlers: Sequence[logging.Handler] | None = None) -> None:
-    """Set up logging and tracing in a process that is about to serve."""
+def begin(
+    settings: Settings,
+    handlers: Sequence[logging.Handler] | None = None,
+    service: str = tracing.NAME,
+) -> None:
+    """Set up logging and tracing, under the name of a service, in a process about to serve."""
     log.configure(LOGGERS, settings.log_format, handlers)
-    tracing.configure()
+    tracing.configure(service=service)

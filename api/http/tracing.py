@@ -21,10 +21,7 @@ from opentelemetry.context import Context
 from opentelemetry.propagators.aws import AwsXRayPropagator
 from opentelemetry.propagators.aws.aws_xray_propagator import TRACE_HEADER_KEY
 from opentelemetry.trace import Span, SpanKind, StatusCode
-from starlette.requests import Request
 
-from api.http import request_id
-from api.http.proxies import path_of
 from runnables.errors import StableDiffusionError
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
@@ -34,23 +31,33 @@ Attributes = Mapping[str, str | int | float | bool]
 _XRAY = AwsXRayPropagator()
 
 
-def configure(environment: Mapping[str, str] = os.environ) -> bool:
-    """Export spans where the environment says so. Return whether it does."""
+def configure(environment: Mapping[str, str] = os.environ, service: str = NAME) -> bool:
+    """Export spans where the environment says so. Return whether it does.
+
+    Args:
+        service: The name of this process in traces, unless OTEL_SERVICE_NAME has another.
+    """
     off = environment.get("OTEL_SDK_DISABLED", "").lower() == "true"
     if off or environment.get("OTEL_TRACES_EXPORTER", "otlp") == "none":
         return False
     if not any(environment.get(name) for name in ENDPOINTS):
         return False
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+    export_by(OTLPSpanExporter(), service)
+    return True
+
+
+def export_by(exporter: Any, service: str) -> None:
+    """Export spans by an exporter of OpenTelemetry's SDK, under the name of a service."""
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    named = {} if environment.get("OTEL_SERVICE_NAME") else {"service.name": NAME}
+    named = {} if os.environ.get("OTEL_SERVICE_NAME") else {"service.name": service}
     provider = TracerProvider(resource=Resource.create(named))
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    provider.add_span_processor(BatchSpanProcessor(exporter))
     trace.set_tracer_provider(provider)
-    return True
 
 
 def flush() -> None:
@@ -80,19 +87,16 @@ def span(
         context=context_of(carrier),
         kind=kind,
         attributes=dict(attributes),
-        record_exception=False,  # most are mistakes of clients; `server_span` marks ours
+        record_exception=False,  # most are mistakes of clients; `answer` marks ours
         set_status_on_exception=False,
     ) as current:
         yield current
 
 
 @contextmanager
-def server_span(request: Request) -> Iterator[None]:
-    """Trace the answer to a request that generates, or that submits a job."""
-    about = {"http.request.method": request.method, "url.path": request.url.path}
-    about["request.id"] = request_id.of(request)
-    name = f"{request.method} {path_of(request.scope)}"
-    with span(name, request.headers, SpanKind.SERVER, about) as current:
+def answer(name: str, headers: Mapping[str, str], attributes: Attributes) -> Iterator[None]:
+    """Trace the answer to a request, with its status: 200, or that of the error that is raised."""
+    with span(name, headers, SpanKind.SERVER, attributes) as current:
         try:
             yield
         except Exception as error:
@@ -102,6 +106,17 @@ def server_span(request: Request) -> Iterator[None]:
                 current.set_status(StatusCode.ERROR, type(error).__name__)
             raise
         current.set_attribute("http.response.status_code", 200)
+
+
+@contextmanager
+def aws_call(service: str, operation: str, kind: SpanKind = SpanKind.CLIENT) -> Iterator[None]:
+    """Trace a call of AWS inside the current span, by OpenTelemetry's conventions for AWS' SDK."""
+    if not trace.get_current_span().is_recording():
+        yield
+        return
+    about = {"rpc.system": "aws-api", "rpc.service": service, "rpc.method": operation}
+    with _tracer().start_as_current_span(f"{service}/{operation}", kind=kind, attributes=about):
+        yield
 
 
 @contextmanager
@@ -157,6 +172,28 @@ def finished(
     if error is not None:
         whole.set_status(StatusCode.ERROR, error)
     whole.end()
+
+
+def carried() -> dict[str, str]:
+    """Return the header that continues the current span; none where nobody records it."""
+    if not trace.get_current_span().is_recording():
+        return {}
+    return {"traceparent": value} if (value := traceparent()) else {}
+
+
+def local_root(remote: str) -> dict[str, str]:
+    """Attributes by which X-Ray shows this process as a service, where no request began its span.
+
+    OpenTelemetry's exporter for X-Ray, which CloudWatch's agent uses, takes every other span with a
+    parent for a part of the service that the parent belongs to.
+
+    Args:
+        remote: The service that the work came from.
+    """
+    resource = getattr(trace.get_tracer_provider(), "resource", None)
+    service = str(resource.attributes["service.name"]) if resource else NAME
+    names = {"aws.local.service": service, "aws.remote.service": remote}
+    return {"aws.span.kind": "LOCAL_ROOT", **names}
 
 
 def traceparent() -> str | None:

@@ -11,8 +11,9 @@ from starlette.responses import FileResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Route
 
 from api.generation import Generation
-from api.http import request_id, tracing
+from api.http import request_id
 from api.http.responses import as_header
+from api.http.server_span import server_span
 from api.http.signatures import Signatures
 from api.jobs import events, submission
 from api.jobs.document import placed
@@ -55,7 +56,7 @@ class JobRoutes:
         ]
 
     async def _submit(self, request: Request) -> Response:
-        with tracing.server_span(request):
+        with server_span(request):
             return await self._accept(request)
 
     async def _accept(self, request: Request) -> Response:

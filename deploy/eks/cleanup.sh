@@ -15,7 +15,7 @@ usage: deploy/eks/cleanup.sh [options] CONFIGURATION
   --yes             ask nothing
   --help            this text
 
-The bucket with models is yours and stays. Run it again if it was interrupted. Of an existing cluster
+A bucket with models is yours and stays, also one that models_bucket made, unless it is empty. Run it again if it was interrupted. Of an existing cluster
 (`cluster`) only what install.sh made in it goes.
 TEXT
 }
@@ -282,6 +282,26 @@ if $queue; then
   fi
 fi
 
+# leave_models: Terraform forgets the bucket that it made for models, if it holds any or did. It would take
+# the bucket's protection away first, and then fail to delete it.
+leave_models() {
+  local addresses bucket held
+  addresses=$(terraform -chdir="$folder" state list 2>/dev/null \
+    | grep -E '^aws_s3_bucket(_[a-z_]+)?\.models\[') || return 0
+  bucket=$(sed -n 's/^aws_s3_bucket\.models\["\(.*\)"\]$/\1/p' <<<"$addresses")
+  held=$(aws s3api list-object-versions --bucket "$bucket" --max-keys 1 --no-paginate \
+    --query '[Versions, DeleteMarkers][][].Key' --output text)
+  if [ -z "$held" ] || [ "$held" = None ]; then return; fi
+  xargs -d '\n' terraform -chdir="$folder" state rm <<<"$addresses"
+  stays="s3://$bucket stays, with the models in it and their old versions. "
+}
+stays=
+if ! $dry_run; then
+  leave_models
+elif [ -n "$models_bucket" ]; then
+  run terraform -chdir="$folder" state rm EACH-OF-THE-BUCKET-OF-MODELS
+fi
+
 begin "AWS: cluster, network, rights (about 15 minutes)"
 if ! destroy; then
   # in a VPC of somebody else they may be another cluster's
@@ -295,5 +315,5 @@ if $dry_run; then
 else
   # EKS writes its last logs after Terraform has deleted their group, and so makes it again
   $existing || aws logs delete-log-group --log-group-name "/aws/eks/$name/cluster" 2>/dev/null || true
-  say "Gone. $folder holds the generated files and an empty Terraform state."
+  say "Gone. $stays$folder holds the generated files and an empty Terraform state."
 fi

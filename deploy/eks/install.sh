@@ -240,23 +240,57 @@ if $queue_mode; then
   run env "PYTHONPATH=$ROOT" "$ROOT/.venv/bin/python" -m hosts.queue.front.package "$folder/front.zip"
 fi
 
-# adopt_log_group: takes the log group that EKS made again after a former cluster of this name was deleted;
-# Terraform could not create it.
+# adopt ADDRESS ID: hands what is there to Terraform, which could not create it.
+adopt() {
+  if $dry_run || ! terraform -chdir="$folder" state list "$1" 2>/dev/null | grep -q .; then
+    in_folder terraform import -input=false -var-file=bentoctl.tfvars "$1" "$2"
+  fi
+}
+
+# adopt_log_group: the one that EKS made again after a former cluster of this name was deleted.
 adopt_log_group() {
-  local address='aws_cloudwatch_log_group.cluster[0]' group=/aws/eks/$name/cluster
+  local group=/aws/eks/$name/cluster
   $dry_run || [ "$(aws logs describe-log-groups --log-group-name-prefix "$group" --output text \
     --query "logGroups[?logGroupName=='$group'].logGroupName")" = "$group" ] || return 0
-  if $dry_run || ! terraform -chdir="$folder" state list "$address" 2>/dev/null | grep -q .; then
-    in_folder terraform import -input=false -var-file=bentoctl.tfvars "$address" "$group"
+  adopt 'aws_cloudwatch_log_group.cluster[0]' "$group"
+}
+
+# adopt_models: the bucket that cleanup.sh left with its models, and nobody else's.
+adopt_models() {
+  local owner
+  [ -n "$models_bucket" ] || return 0
+  if ! $dry_run; then
+    aws s3api head-bucket --bucket "$models_bucket" >/dev/null 2>&1 || return 0
+    owner=$(aws s3api get-bucket-tagging --bucket "$models_bucket" --output text \
+      --query "TagSet[?Key=='deployment'].Value") || owner=
+    [ "$owner" = "$name" ] || fail "models_bucket: $models_bucket is there, and not of this deployment;" \
+      "leave models_bucket out, model may name it all the same"
   fi
+  adopt "aws_s3_bucket.models[\"$models_bucket\"]" "$models_bucket"
+}
+
+# check_models: ends where a service would start without its model.
+check_models() {
+  local place found missing=false
+  for place in $needed_models; do
+    found=$(aws s3api list-objects-v2 --bucket "$models_bucket" --prefix "${place#s3://*/}/" --max-keys 1 \
+      --no-paginate --query 'Contents[].Key' --output text)
+    if [ -z "$found" ] || [ "$found" = None ]; then
+      say "    $place is empty: .venv/bin/python -m models push ${place##*/} ${place%/*}/"
+      missing=true
+    fi
+  done
+  ! $missing || fail "the bucket is there; put the models into it, then run this again"
 }
 
 begin "AWS: network, cluster, rights (about 15 minutes the first time)"
 in_folder terraform init -input=false
 $existing || adopt_log_group
+adopt_models
 in_folder terraform plan -input=false -out=plan -var-file=bentoctl.tfvars
 confirm "Apply this plan?"
 in_folder terraform apply -input=false plan
+$dry_run || check_models
 
 # snapshot_of IMAGE: a snapshot that is there, or a new one.
 snapshot_of() {
@@ -379,6 +413,9 @@ if $queue_mode; then
     exit
   fi
   say "Tasks: POST $(terraform -chdir="$folder" output -raw tasks_url)/v1alpha2, with the header x-api-key"
+  if [ -n "$cloudfront_hostname" ]; then
+    say "Name:  point $cloudfront_hostname at $(terraform -chdir="$folder" output -raw cloudfront_domain), in DNS"
+  fi
   say "Keys:  terraform -chdir=$folder output -json api_keys"
   say "What tasks look like: docs/queue.md. Remove it all: deploy/eks/cleanup.sh $configuration"
   exit

@@ -8,6 +8,8 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from api.http import tracing
+
 TAKEN = ("PreconditionFailed", "412")
 UNDECIDED = ("ConditionalRequestConflict", "409")
 WAITS_S = (0.05, 0.2, 0.5)  # before each further try
@@ -30,14 +32,15 @@ def put_once(
     """
     for wait_s in (*WAITS_S, None):
         try:
-            s3.put_object(
-                Bucket=bucket,
-                Key=key,
-                Body=data,
-                ContentType=kind,
-                Metadata=dict(metadata or {}),
-                IfNoneMatch="*",
-            )
+            with tracing.aws_call("S3", "PutObject"):
+                s3.put_object(
+                    Bucket=bucket,
+                    Key=key,
+                    Body=data,
+                    ContentType=kind,
+                    Metadata=dict(metadata or {}),
+                    IfNoneMatch="*",
+                )
             return True
         except ClientError as error:
             code = error.response["Error"]["Code"]

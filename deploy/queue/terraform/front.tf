@@ -21,6 +21,8 @@ resource "aws_lambda_function" "front" {
       FRONT_BUCKET          = aws_s3_bucket.results.id
       FRONT_RUNTIMES        = jsonencode(var.runtimes)
       FRONT_DYNAMIC_RUNTIME = var.dynamic ? "dynamic" : ""
+      FRONT_TRACING         = tostring(var.tracing)
+      OTEL_SERVICE_NAME     = "${var.name}-front"
       FRONT_PRIORITY_KEYS = join(",", [
         for client, tier in var.clients : aws_api_gateway_api_key.this[client].id if tier == "priority"
       ])

@@ -1,6 +1,11 @@
 output "url" {
   description = "Where tasks are posted: POST {url}/v1alpha2 with the header x-api-key."
-  value       = aws_api_gateway_stage.this.invoke_url
+  value       = var.cloudfront == null ? aws_api_gateway_stage.this.invoke_url : "https://${var.cloudfront.hostname}"
+}
+
+output "cloudfront_domain" {
+  description = "What the name of cloudfront has to be an alias of, in DNS; null: there is none."
+  value       = one(aws_cloudfront_distribution.this[*].domain_name)
 }
 
 output "api_keys" {

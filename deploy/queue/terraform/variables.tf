@@ -70,7 +70,7 @@ variable "access_log" {
 }
 
 variable "tracing" {
-  description = "SNS sends its part of traces to X-Ray, by one of the five resource policies that an account's region may have."
+  description = "The front door sends its spans to X-Ray, and SNS its part, by one of the five resource policies that an account's region may have."
   type        = bool
   default     = false
 }
@@ -84,6 +84,12 @@ variable "api_gateway_account" {
 variable "web_acl_arn" {
   description = "An AWS WAF web ACL (REGIONAL) before the API; null: none."
   type        = string
+  default     = null
+}
+
+variable "cloudfront" {
+  description = "CloudFront before the API: the name that it answers to, and that name's ACM certificate in us-east-1; null: none."
+  type        = object({ hostname = string, certificate_arn = string })
   default     = null
 }
 

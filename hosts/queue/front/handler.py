@@ -13,27 +13,38 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import os
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from api.http import presigned
+from api.http import presigned, tracing
 from hosts.queue.front import status
-from hosts.queue.front.publish import Front, Refused
+from hosts.queue.front.publish import Front
 from hosts.queue.front.settings import Settings
 from hosts.queue.messages import MAX_BYTES, from_v1alpha1, from_v1alpha2, parse_object
-from runnables.errors import InvalidInput, PayloadTooLarge, StableDiffusionError, error_body
+from runnables.errors import (
+    InvalidInput,
+    PayloadTooLarge,
+    StableDiffusionError,
+    UnknownName,
+    error_body,
+)
 
 logger = logging.getLogger(__name__)
 logger.setLevel(logging.INFO)
 
+SERVICE = "stable_diffusion_front"  # in traces
 FORMS = {"v1alpha1": from_v1alpha1, "v1alpha2": from_v1alpha2}
 Event = Mapping[str, Any]
 
 
 def handler(event: Event, context: object) -> dict[str, Any]:
     """AWS Lambda's entry point."""
-    return answer(front(), event, getattr(context, "aws_request_id", "-"))
+    try:
+        return answer(front(), event, getattr(context, "aws_request_id", "-"))
+    finally:
+        tracing.flush()  # Lambda stops this process until the next request
 
 
 def answer(door: Front, event: Event, number: str = "-") -> dict[str, Any]:
@@ -44,8 +55,6 @@ def answer(door: Front, event: Event, number: str = "-") -> dict[str, Any]:
     """
     try:
         return _answer(200, route(door, event))
-    except Refused as error:
-        return _answer(error.status, _body(str(error), error.loc))
     except StableDiffusionError as error:
         return _answer(error.status, error_body(error))
     except Exception:
@@ -58,27 +67,35 @@ def front() -> Front:
     """Made once an instance."""
     import boto3
 
+    settings = Settings.from_environment()
+    if settings.daemon:
+        from hosts.queue.front.xray import DaemonExporter  # a fifth of a second that few need
+
+        tracing.export_by(DaemonExporter(settings.daemon), SERVICE)
     s3 = boto3.client("s3", config=presigned.CONFIG)
-    return Front(Settings.from_environment(), boto3.client("sns"), s3)
+    return Front(settings, boto3.client("sns"), s3)
 
 
 def route(door: Front, event: Event) -> dict[str, Any]:
     """The answer's body.
 
     Raises:
-        StableDiffusionError, Refused: naming what is wrong.
+        StableDiffusionError: naming what is wrong.
     """
     method, parts = event.get("httpMethod"), str(event.get("path") or "").strip("/").split("/")
     if method == "POST" and len(parts) == 1 and parts[0] in FORMS:
-        task = FORMS[parts[0]](parse_object(_text(event)))
-        return door.accept(task, key=_key(event), trace=_trace(event))
+        about = {"http.request.method": "POST", "url.path": f"/{parts[0]}"}
+        trace = _trace(event)
+        with tracing.answer(f"POST /{parts[0]}", trace, about):
+            task = FORMS[parts[0]](parse_object(_text(event)))
+            return door.accept(task, key=_key(event), trace=tracing.carried() or trace)
     if len(parts) == 3 and parts[0] in FORMS and parts[1] == "tasks":
         prefix = (event.get("queryStringParameters") or {}).get("prefix") or ""
         if method == "GET":
             return status.describe(door, parts[2], prefix)
         if method == "DELETE":
             return status.cancel(door, parts[2], prefix)
-    raise Refused(404, f"there is no {method} {event.get('path')}", ("path",))
+    raise UnknownName(f"there is no {method} {event.get('path')}", loc=("path",))
 
 
 def _text(event: Event) -> str:
@@ -99,10 +116,14 @@ def _key(event: Event) -> str:
 
 
 def _trace(event: Event) -> dict[str, str]:
-    """The caller's trace context, in whichever form it came. SNS refuses empty attributes."""
+    """The caller's trace context, in whichever form it came. SNS refuses empty attributes.
+
+    Lambda tells X-Ray's by a variable, in which the function's own part is the parent.
+    """
     headers = {name.lower(): value for name, value in (event.get("headers") or {}).items()}
-    names = ("traceparent", "x-amzn-trace-id")
-    return {name: value for name in names if (value := headers.get(name))}
+    found = {name: headers.get(name) for name in ("traceparent", tracing.XRAY)}
+    found[tracing.XRAY] = os.environ.get("_X_AMZN_TRACE_ID") or found[tracing.XRAY]
+    return {name: value for name, value in found.items() if value}
 
 
 def _body(message: str, loc: tuple[str, ...]) -> dict[str, Any]:

@@ -1,13 +1,12 @@
 """`python -m hosts.queue.front.package build/front.zip`: the front door's Lambda package.
 
-Our modules, and pydantic built for Lambda's machines (boto3 is part of Lambda).
+Our modules, and pydantic and OpenTelemetry for Lambda's machines (boto3 is part of Lambda).
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
-import re
 import subprocess
 import sys
 import tempfile
@@ -19,11 +18,18 @@ ROOT = Path(__file__).resolve().parents[3]
 HANDLER = "hosts.queue.front.handler"
 PLATFORM = "manylinux2014_aarch64"
 PYTHON = "3.13"  # as front.tf says
+NEEDS = (
+    "pydantic",
+    "opentelemetry-api",
+    "opentelemetry-propagator-aws-xray",
+    "opentelemetry-sdk",
+    "opentelemetry-exporter-otlp-proto-common",  # of what the service's exporter is made of
+)
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the same sources make the same zip
 
 
 def build(target: Path, *, platform: str = PLATFORM) -> None:
-    """Write the zip. pip fetches pydantic for `platform`.
+    """Write the zip. pip fetches what it needs for `platform`.
 
     Raises:
         subprocess.CalledProcessError: pip could not.
@@ -70,11 +76,10 @@ def _imported(tree: ast.AST) -> Iterator[str]:
 
 
 def _install(folder: Path, platform: str) -> None:
-    pinned = re.findall(r"^pydantic==.*$", (ROOT / "requirements/serve.txt").read_text(), re.M)
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(folder)]
     command += ["--platform", platform, "--python-version", PYTHON, "--only-binary", ":all:"]
     constraints = ["-c", str(ROOT / "requirements" / "constraints.txt")]
-    subprocess.run([*command, *constraints, *pinned], check=True)
+    subprocess.run([*command, *constraints, *NEEDS], check=True)
 
 
 def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:

@@ -6,19 +6,14 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from opentelemetry.trace import SpanKind
+
+from api.http import tracing
 from hosts.queue import keys
 from hosts.queue.bucket import put_once
 from hosts.queue.front.settings import Settings
 from hosts.queue.messages import MAX_BYTES, Task
-from runnables.errors import InvalidInput, PayloadTooLarge, UnknownName
-
-
-class Refused(Exception):
-    """An answer that is no 200 and no error of ours."""
-
-    def __init__(self, status: int, message: str, loc: tuple[str, ...]) -> None:
-        super().__init__(message)
-        self.status, self.loc = status, loc
+from runnables.errors import Conflict, InvalidInput, PayloadTooLarge, UnknownName
 
 
 class Front:
@@ -38,20 +33,19 @@ class Front:
         Raises:
             UnknownName: no such runtime or model.
             PayloadTooLarge: over SNS's limit.
-            Refused: the id stands for another task.
+            Conflict: the id stands for another task.
         """
         self._check_route(task)
         message = task.message()
-        attributes = {
-            name: {"DataType": "String", "StringValue": value}
-            for name, value in {**self._attributes(task, key), **trace}.items()
-        }
+        attributes = _strings({**self._attributes(task, key), **trace})
         if _size(message, attributes) > MAX_BYTES:
             raise PayloadTooLarge(f"the task is larger than {MAX_BYTES} bytes", loc=("body",))
         self._claim(task)
-        self.sns.publish(
-            TopicArn=self.settings.topic, Message=message, MessageAttributes=attributes
-        )
+        with tracing.aws_call("SNS", "Publish", SpanKind.PRODUCER):
+            attributes |= _strings(tracing.carried())  # the worker goes on from this span
+            self.sns.publish(
+                TopicArn=self.settings.topic, Message=message, MessageAttributes=attributes
+            )
         return self._reply(task)
 
     def location(self, prefix: str, id: str) -> str:
@@ -82,7 +76,7 @@ class Front:
         stored = self.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
         if json.loads(stored)["digest"] != task.digest:
             message = f"the id {task.metadata.id} was used for another task"
-            raise Refused(409, message, ("id",))
+            raise Conflict(message, loc=("id",))
 
     def _attributes(self, task: Task, key: str) -> dict[str, str]:
         """Return the attributes that the queues' filter policies look at."""
@@ -97,6 +91,11 @@ class Front:
         if task.form == "v1alpha1":
             return {"id_task": one.id, "sd_model_checkpoint": task.model, **output}
         return {"id": one.id, "runtime": one.runtime, **output}
+
+
+def _strings(values: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Return values as attributes of a message."""
+    return {name: {"DataType": "String", "StringValue": value} for name, value in values.items()}
 
 
 def _size(message: str, attributes: Mapping[str, Mapping[str, str]]) -> int:

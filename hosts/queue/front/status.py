@@ -10,9 +10,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from api.http import presigned
 from hosts.queue import completion, keys
-from hosts.queue.front.publish import Front, Refused
+from hosts.queue.front.publish import Front
 from hosts.queue.messages import Name, Prefix
-from runnables.errors import InvalidInput, UnknownName
+from runnables.errors import Conflict, InvalidInput, UnknownName
 
 _NAME, _PREFIX = TypeAdapter[str](Name), TypeAdapter[str](Prefix)
 
@@ -38,11 +38,11 @@ def cancel(door: Front, id: str, prefix: str) -> dict[str, Any]:
 
     Raises:
         UnknownName: no such task.
-        Refused: it is finished.
+        Conflict: it is finished.
     """
     claim = _claim(door, id, prefix)
     if _get(door, claim["manifest"]) is not None:
-        raise Refused(409, f"the task {id} is finished", ("id",))
+        raise Conflict(f"the task {id} is finished", loc=("id",))
     door.s3.put_object(Bucket=door.settings.bucket, Key=keys.cancelled(prefix, id), Body=b"")
     return {"id": id, "status": "cancelling"}
 

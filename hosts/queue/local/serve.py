@@ -2,7 +2,8 @@
 
 As in `make queue-demo`: a stand-in for AWS, the topology of `deploy/queue/terraform`, the front
 door on a port of the loopback interface, workers with the embedded model (`--set SD_MODEL=...`
-takes another). SIGTERM or Ctrl-C ends all of it.
+takes another). SIGTERM or Ctrl-C ends all of it. With OTEL_EXPORTER_OTLP_ENDPOINT the front door
+and the workers export their spans.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import tempfile
 from pathlib import Path
 from types import FrameType
 
+from api.http import tracing
+from hosts.queue.front.handler import SERVICE
 from hosts.queue.local import stand_in
 from hosts.queue.local.system import KEY, RUNTIMES, system
 
@@ -23,6 +26,7 @@ def main() -> None:
     arguments = _arguments()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
+    tracing.configure(service=SERVICE)
     print(f"starting {arguments.aws}, the topology, the front door, workers ...", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         folder = arguments.logs or Path(scratch)

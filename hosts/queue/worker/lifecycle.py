@@ -91,6 +91,7 @@ class Lifecycle:
         started, delivery = time.monotonic(), current.delivery
         try:
             about = {"messaging.system": "aws_sqs", "messaging.message.id": delivery.id}
+            about |= tracing.local_root("SQS")
             with tracing.span("task", delivery.trace, SpanKind.CONSUMER, about):
                 outcome = self._work(current)
         except Exception as error:

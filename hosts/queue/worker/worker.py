@@ -27,6 +27,8 @@ from runnables.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+SERVICE = "stable_diffusion_worker"  # in traces
+
 
 class Worker:
     """Made on the main thread, as it takes SIGTERM and SIGINT."""
@@ -35,7 +37,7 @@ class Worker:
         self.settings = settings
         self._stop = threading.Event()
         self._receiver: Receiver | None = None
-        begin(engine)
+        begin(engine, service=SERVICE)
         self._counts = engine_metrics.Metrics()
         self.runnable = StableDiffusionRunnable(engine, observe=self._counts.observe)
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -21,6 +21,10 @@ ACTIONS = {
     "apigateway get-account": {"apigateway:GET"},
     "eks update-kubeconfig": {"eks:DescribeCluster"},
     "ecr get-login-password": {"ecr:GetAuthorizationToken"},
+    "s3api get-bucket-tagging": {"s3:GetBucketTagging"},
+    "s3api head-bucket": {"s3:ListBucket"},
+    "s3api list-object-versions": {"s3:ListBucketVersions"},
+    "s3api list-objects-v2": {"s3:ListBucket"},
     "s3 rm": {"s3:ListBucket", "s3:DeleteObject"},
     "eks wait": {"eks:DescribeNodegroup"},
     "ec2 wait": {"ec2:DescribeInstances", "ec2:DescribeSnapshots"},
@@ -76,7 +80,7 @@ def called() -> set[str]:
         text = "\n".join(
             line for line in script.read_text().splitlines() if not line.lstrip().startswith("#")
         )
-        for service, operation in re.findall(r"\baws ([a-z0-9-]+) ([a-z-]+)", text):
+        for service, operation in re.findall(r"\baws ([a-z0-9-]+) ([a-z0-9-]+)", text):
             words = "".join(part.capitalize() for part in operation.split("-"))
             plain = {f"{PREFIXES.get(service, service)}:{words}"}
             found |= ACTIONS.get(f"{service} {operation}", plain)

@@ -240,6 +240,15 @@ def test_several_runtimes_of_one_queue() -> None:
     assert subject["namespace"] == "stable-diffusion-sdxl"
 
 
+def test_in_a_trace_each_runtime_has_its_name(tmp_path: Path) -> None:
+    documents = changed("queue-several.yaml", tmp_path, tracing=True)
+    named = {d["metadata"].get("namespace"): d["data"] for d in of(documents, "ConfigMap")}
+    for runtime in ("sd15", "sdxl", "dynamic"):
+        settings = named[f"stable-diffusion-{runtime}"]
+        assert settings["OTEL_SERVICE_NAME"] == f"stable-diffusion-{runtime}"
+        assert settings["OTEL_EXPORTER_OTLP_ENDPOINT"].startswith("http://cloudwatch-agent.")
+
+
 FROM_SNAPSHOT = {"snapshotID": "snap-0123456789abcdef0", "volumeInitializationRate": 300}
 
 

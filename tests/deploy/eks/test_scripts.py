@@ -29,6 +29,10 @@ case "$*" in
   list*--selector*) echo "$RELEASES";;
   "apigateway get-account"*) echo "$GATEWAY_ROLE";;
   "ssm get-parameter"*) echo "$API_KEYS";;
+  *" state list") printf '%s' "$STATE";;
+  "s3api get-bucket-tagging"*) echo "$OWNER";;
+  "s3api list-object-versions"*) echo "$HELD";;
+  "s3api list-objects-v2"*) echo "$FOUND";;
 esac
 echo "$(basename "$0") $*" >>"$CALLS"
 case "$FAIL_ON" in ?*) case "$(basename "$0") $*" in $FAIL_ON*) exit 1;; esac;; esac
@@ -84,6 +88,7 @@ def desk(tmp_path: Path, tools: Path) -> Desk:
         "ADDON": "None",
         "LOG_GROUP": "",
         "KEDA_ENV": "",
+        "STATE": "",
         "API_KEYS": "one,two",
         "CLUSTER": "status ACTIVE\\nvpc vpc-0123456789abcdef0\\nmode API\\n",
         "BENTOCTL_HOME": str(tmp_path / "home"),
@@ -221,6 +226,65 @@ def test_a_log_group_that_eks_made_again_is_taken(desk: Desk) -> None:
     assert taken.endswith(f"aws_cloudwatch_log_group.cluster[0] {group}")
     desk.run("cleanup.sh", "--yes", "--keep-images")
     order(desk.calls(), "terraform destroy", f"aws logs delete-log-group --log-group-name {group}")
+
+
+@pytest.fixture
+def models(desk: Desk) -> Desk:
+    """A configuration whose bucket of models is made."""
+    document = yaml.safe_load(desk.configuration.read_text())
+    document["spec"] |= {"models_bucket": "my-models", "model": "s3://my-models/sd/sdxl"}
+    desk.configuration.write_text(yaml.safe_dump(document))
+    return desk
+
+
+MODELS = 'aws_s3_bucket.models["my-models"]'
+STATE = f'aws_vpc.this\n{MODELS}\naws_s3_bucket_versioning.models["my-models"]\n'
+NOT_THERE = "aws s3api head-bucket"
+
+
+def test_a_model_that_is_not_in_the_new_bucket_is_asked_for(models: Desk) -> None:
+    done = models.run("install.sh", "--yes", FAIL_ON=NOT_THERE, FOUND="None")
+    assert done.returncode == 1 and "run this again" in done.stderr
+    command = (
+        "s3://my-models/sd/sdxl is empty: .venv/bin/python -m models push sdxl s3://my-models/sd/"
+    )
+    assert command in done.stdout
+    calls = models.calls()
+    order(
+        calls, "terraform apply", "aws s3api list-objects-v2 --bucket my-models --prefix sd/sdxl/"
+    )
+    assert not [call for call in calls if call.startswith("helm") or "import" in call]
+    assert models.run("install.sh", "--yes", FAIL_ON=NOT_THERE, FOUND="a").returncode == 0
+
+
+def test_a_bucket_that_was_left_is_taken_again(models: Desk) -> None:
+    done = models.run("install.sh", "--yes", OWNER="sd-production", FOUND="a")
+    assert done.returncode == 0, done.stderr
+    order(calls := models.calls(), "terraform init", "terraform import", "terraform plan")
+    (taken,) = [call for call in calls if "import" in call]
+    assert taken.endswith(f"{MODELS} my-models")
+
+
+@pytest.mark.parametrize("owner", ["None", "sd-another"])
+def test_somebody_elses_bucket_is_not_taken(models: Desk, owner: str) -> None:
+    done = models.run("install.sh", "--yes", OWNER=owner)
+    assert done.returncode == 1 and "my-models is there, and not of this" in done.stderr
+    assert not [call for call in models.calls() if "import" in call or "plan" in call]
+
+
+def test_a_bucket_with_models_stays_as_it_is(models: Desk) -> None:
+    done = models.run("cleanup.sh", "--yes", "--keep-images", STATE=STATE, HELD="sd/sdxl/a")
+    assert done.returncode == 0, done.stderr
+    assert "s3://my-models stays, with the models in it" in done.stdout
+    order(calls := models.calls(), "aws s3api list-object-versions", "terraform destroy")
+    (forgotten,) = [call for call in calls if " state rm " in call]
+    assert forgotten.split(" state rm ")[1].split() == STATE.split()[1:]
+
+
+def test_an_empty_bucket_of_models_goes(models: Desk) -> None:
+    done = models.run("cleanup.sh", "--yes", "--keep-images", STATE=STATE, HELD="None")
+    assert done.returncode == 0 and "stays" not in done.stdout
+    assert not [call for call in models.calls() if " state rm " in call]
 
 
 def test_keda_gets_its_right_to_read_the_queue(desk: Desk) -> None:

@@ -28,6 +28,7 @@ SHARED: dict[str, Any] = {
     "private_subnet_ids": ["subnet-0123456789abcdef0", "subnet-0123456789abcdef1"],
     "internal": True,
 }
+NAME = "tasks.example.com"
 ELSEWHERE = "arn:aws:acm:eu-west-1:123456789012:certificate/0a1b2c3d"
 
 #: (the spec's fields, words of the message: first the field, then the fix)
@@ -105,6 +106,24 @@ WRONG: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"clients": {"me": "standard"}}, ("clients:", "async: true")),
     ({"async": True, "api_gateway_account": True}, ("api_gateway_account:", "access_log: true")),
     ({"async": True, "clients": {"me": "gold"}}, ("clients.me:", "'standard'")),
+    ({"cloudfront": True}, ("cloudfront:", "async: true")),
+    ({"cloudfront_hostname": NAME}, ("cloudfront_hostname:", "cloudfront: true")),
+    ({"async": True, "cloudfront": True}, ("cloudfront_hostname:", "TLS 1.0")),
+    (
+        {"async": True, "cloudfront": True, "cloudfront_hostname": NAME},
+        ("cloudfront_certificate_arn:", "give both"),
+    ),
+    (
+        {
+            "async": True,
+            "cloudfront": True,
+            "cloudfront_hostname": NAME,
+            "cloudfront_certificate_arn": ELSEWHERE,
+        },
+        ("cloudfront_certificate_arn:", "eu-west-1", "us-east-1"),
+    ),
+    ({"models_bucket": "a-b", "state_bucket": "a-b"}, ("models_bucket:", "name two")),
+    ({"models_bucket": "My_Models"}, ("models_bucket:", "my-terraform-state")),
     ({"async": True, "runtime": "legacy"}, ("runtime:", "sdxl")),
     ({"instance_type": "g5.xlarge"}, ("instance_type:", "did you mean instance_types?")),
 ]

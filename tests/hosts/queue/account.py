@@ -86,7 +86,7 @@ def applied(
 ) -> Iterator[Account]:
     """Apply the module with these variables on a stand-in of its own."""
     folder, run = module
-    shutil.copy(folder / "stand_in" / "moto_override.tf", folder)
+    shutil.copytree(folder / "stand_in", folder, dirs_exist_ok=True)
     (folder / "front.zip").write_bytes(b"")
     variables = {**given, "front_package": "front.zip"}
     (folder / "terraform.tfvars.json").write_text(json.dumps(variables))

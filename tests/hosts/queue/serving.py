@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,12 +15,15 @@ from hosts.queue.local.workers import ROOT
 
 
 @contextmanager
-def serving(log: Path, *options: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def serving(
+    log: Path, *options: str, environment: Mapping[str, str] | None = None
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """(the front door's address, the process) on a free port; it is told to stop afterwards."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "hosts.queue.local.serve", "--port", "0", *options],
             cwd=ROOT,
+            env={**os.environ, **(environment or {})},
             stdout=output,
             stderr=subprocess.STDOUT,
         )

@@ -19,6 +19,7 @@ from hosts.queue.messages import MAX_BYTES, read
 from tests.hosts.queue import tasks
 
 BUCKET = "results"
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 @pytest.fixture
@@ -50,9 +51,9 @@ def large(size: int) -> dict[str, Any]:
 def test_a_tasks_attributes_count_as_its_message_does(front: Front) -> None:
     """SNS counts names, types and values; moto does not count them, so the bytes are set here."""
     fitting = MAX_BYTES - len(read(large(0)).message())
-    fitting -= sum(map(len, ("runtime", "String", "sd15", "traceparent", "String", "00-1")))
+    fitting -= sum(map(len, ("runtime", "String", "sd15", "traceparent", "String", TRACEPARENT)))
     for excess, expected in ((1, 413), (0, 200)):
-        assert post(front, large(fitting + excess), traceparent="00-1")[0] == expected
+        assert post(front, large(fitting + excess), traceparent=TRACEPARENT)[0] == expected
         there = front.s3.list_objects_v2(Bucket=BUCKET)["KeyCount"]
         assert there == (expected == 200), "what is refused claims no id"
 

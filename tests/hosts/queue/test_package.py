@@ -20,7 +20,7 @@ SCRIPT = """
 import sys
 allowed = {"pydantic", "pydantic_core", "annotated_types", "typing_extensions", "typing_inspection"}
 allowed |= {"boto3", "botocore", "dateutil", "jmespath", "s3transfer", "six", "urllib3"}
-allowed |= {"hosts", "api", "runnables"}
+allowed |= {"opentelemetry", "google", "hosts", "api", "runnables"}
 
 class OnlyLambdas:
     def find_spec(self, name, path=None, target=None):
@@ -31,7 +31,7 @@ class OnlyLambdas:
 
 sys.meta_path.insert(0, OnlyLambdas())
 sys.path.insert(0, sys.argv[1])
-from hosts.queue.front import handler
+from hosts.queue.front import handler, xray
 assert handler.__file__.startswith(sys.argv[1])
 print(handler.answer(None, {"httpMethod": "GET", "path": "/"})["statusCode"])
 """

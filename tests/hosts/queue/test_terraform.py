@@ -42,7 +42,7 @@ def test_apply_makes_the_topology_that_workers_are_tested_on(
     module: tuple[Path, Callable[..., str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, run = module
-    shutil.copy(folder / "stand_in" / "moto_override.tf", folder)
+    shutil.copytree(folder / "stand_in", folder, dirs_exist_ok=True)
     package.build(tmp_path / "front.zip")
     given = {
         "runtimes": RUNTIMES,

@@ -42,6 +42,8 @@ def describe(path: Path) -> dict[str, str]:
             f"{place.namespace}-{kind}" for place, one in placements(spec) for kind in pools(one)
         ),
         "addons": " ".join(_addons(spec)),
+        "models_bucket": spec.models_bucket or "",
+        "needed_models": " ".join(_needed_models(spec)),
         # an existing cluster is reached as its owner does
         "private": "false" if spec.api_allowed_cidrs or spec.cluster else "true",
         "spot": "true"
@@ -57,6 +59,7 @@ def describe(path: Path) -> dict[str, str]:
         "image_snapshot_id": spec.image_snapshot_id or "",
         "api_keys_parameter": spec.api_keys_parameter or "",
         "queue": "true" if spec.async_ else "false",
+        "cloudfront_hostname": spec.cloudfront_hostname or "",
         "access_log": "true" if spec.async_ and spec.access_log else "false",
         "api_gateway_account": "true" if spec.api_gateway_account else "false",
         "scheme": "https" if spec.certificate_arn else "http",
@@ -71,6 +74,16 @@ def _addons(spec: EksSpec) -> list[str]:
         *(["aws-mountpoint-s3-csi-driver"] if mounts else []),
         *(["amazon-cloudwatch-observability"] if spec.tracing else []),
     ]
+
+
+def _needed_models(spec: EksSpec) -> list[str]:
+    """Return the folders of the bucket made here that services load at their start."""
+    own = [
+        one.model
+        for _, one in spec.placements
+        if one.model and one.model_bucket == spec.models_bucket and not one.dynamic
+    ]
+    return sorted(set(own))
 
 
 def main(arguments: list[str]) -> int:

@@ -26,6 +26,7 @@ _PASSED = {
     "system_instance_type",
     "kms_key_arn",
     "model_kms_key_arn",
+    "models_bucket",
     "log_retention_days",
     "api_keys_parameter",
     "vpc_id",
@@ -92,6 +93,12 @@ def values(name: str, spec: EksSpec, image: str | None = None) -> dict[str, Any]
         },
         "dynamic": any(one.dynamic for one in alone),
         "queue_tracing": spec.tracing,  # also where the cluster's add-on is its owner's
+        "cloudfront": {
+            "hostname": spec.cloudfront_hostname,
+            "certificate_arn": spec.cloudfront_certificate_arn,
+        }
+        if spec.cloudfront
+        else None,
         "worker_namespaces": [place.namespace for place, _ in placements(spec)],
         **spec.model_dump(mode="json", include=_OF_QUEUE),
     }

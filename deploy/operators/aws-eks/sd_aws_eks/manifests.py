@@ -138,6 +138,8 @@ def settings(spec: EksSpec, env: dict[str, str] | None) -> dict[str, str]:
             "SD_MODELS_DIR": MOUNTED,
             "SD_MODELS_MEMORY_GB": f"{spec.models_memory_gb:g}",
         }
+    if spec.tracing:  # in a trace workers are beside the front door
+        implied["OTEL_SERVICE_NAME"] = f"{TREE}-{spec.runtime}" if spec.async_ else TREE
     return {**implied, **(env or {})}
 
 

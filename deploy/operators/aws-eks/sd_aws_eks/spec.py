@@ -159,6 +159,11 @@ class EksSpec(Spec):
         description="the model: s3://bucket/folder (mounted), a Hub id, or nothing for the one in "
         "the Bento",
     )
+    models_bucket: BucketName | None = Field(
+        None,
+        description="an S3 bucket to make for models, which `model` may name; what holds models "
+        "stays when the deployment goes",
+    )
     image_uri: ImageUri | None = Field(
         None, description="an image already pushed; nothing: the one bentoctl build pushes"
     )
@@ -219,6 +224,17 @@ class EksSpec(Spec):
     api_gateway_account: bool = Field(
         False,
         description="with access_log: also makes that role, where the account's region has none",
+    )
+    cloudfront: bool = Field(
+        False,
+        description="async: CloudFront before the API, which caches nothing; with its name and "
+        "certificate",
+    )
+    cloudfront_hostname: HostName | None = Field(
+        None, description="with cloudfront: the name that it answers to"
+    )
+    cloudfront_certificate_arn: CertificateArn | None = Field(
+        None, description="with cloudfront: that name's ACM certificate, in us-east-1"
     )
     max_wait_s: int = Field(
         900, ge=60, description="async: an alarm when the oldest task has waited longer"
@@ -586,6 +602,39 @@ class EksSpec(Spec):
             raise ValueError(
                 "certificate_arn: is required when allowed_cidrs holds the whole world; "
                 "give one, narrow allowed_cidrs, or accept plain http with allow_plain_http: true"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _cloudfront(self) -> EksSpec:
+        parts = ("cloudfront_hostname", "cloudfront_certificate_arn")
+        if not self.cloudfront:
+            for name in parts:
+                if getattr(self, name):
+                    raise ValueError(f"{name}: is of CloudFront; set cloudfront: true")
+            return self
+        if not self.async_:
+            raise ValueError(
+                "cloudfront: is before the tasks' API; set async: true, or leave it out"
+            )
+        for name in parts:
+            if not getattr(self, name):
+                raise ValueError(
+                    f"{name}: is required with cloudfront, as CloudFront's own name takes TLS 1.0; "
+                    "give both"
+                )
+        region = arn_region(self.cloudfront_certificate_arn or "")
+        if region != "us-east-1":
+            raise ValueError(
+                f"cloudfront_certificate_arn: is in {region}; CloudFront takes those of us-east-1"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _buckets(self) -> EksSpec:
+        if self.models_bucket and self.models_bucket == self.state_bucket:
+            raise ValueError(
+                "models_bucket: is Terraform's own state_bucket, which is there already; name two"
             )
         return self
 

@@ -1,13 +1,5 @@
 # What moto's server cannot do or gets wrong, and ministack now and then. Copied beside the module by tests only.
 
-provider "aws" {
-  s3_use_path_style           = true
-  skip_requesting_account_id  = false
-  skip_metadata_api_check     = true
-  skip_credentials_validation = true
-  max_retries                 = 5 # ministack's server may close a connection under an answer
-}
-
 # moto takes no account of conditions: a policy that asks for TLS would deny everything
 resource "aws_s3_bucket_policy" "results" {
   count = 0

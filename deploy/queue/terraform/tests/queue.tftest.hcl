@@ -3,7 +3,7 @@ mock_provider "aws" {
     defaults = { account_id = "123456789012" }
   }
   mock_data "aws_partition" {
-    defaults = { partition = "aws" }
+    defaults = { partition = "aws", dns_suffix = "amazonaws.com" }
   }
   mock_data "aws_iam_policy_document" {
     defaults = { json = "{\"Version\":\"2012-10-17\",\"Statement\":[]}" }
@@ -165,6 +165,10 @@ run "the_topic_may_trace" {
     condition     = contains(jsondecode(aws_xray_resource_policy.sns[0].policy_document).Statement[0].Action, "xray:PutTraceSegments")
     error_message = "SNS needs a policy of X-Ray's to send its part of a trace"
   }
+  assert {
+    condition     = aws_lambda_function.front.environment[0].variables.FRONT_TRACING == "true"
+    error_message = "the front door exports its spans"
+  }
 }
 
 run "dynamic_models" {
@@ -186,6 +190,50 @@ run "an_access_log_and_a_web_acl_are_choices" {
   assert {
     condition     = length(aws_api_gateway_account.this) + length(aws_cloudwatch_log_group.access) + length(aws_wafv2_web_acl_association.this) == 0
     error_message = "nothing of the account's is touched unasked"
+  }
+}
+
+run "no_cloudfront_unasked" {
+  assert {
+    condition     = length(aws_cloudfront_distribution.this) == 0 && output.cloudfront_domain == null
+    error_message = "the API answers by itself"
+  }
+}
+
+run "cloudfront_before_the_api" {
+  variables {
+    cloudfront = {
+      hostname        = "tasks.example.com"
+      certificate_arn = "arn:aws:acm:us-east-1:123456789012:certificate/0"
+    }
+  }
+  assert {
+    condition     = output.url == "https://tasks.example.com" && aws_cloudfront_distribution.this[0].aliases == toset(["tasks.example.com"])
+    error_message = "callers use the name"
+  }
+  assert {
+    condition = alltrue([
+      for origin in aws_cloudfront_distribution.this[0].origin :
+      origin.origin_path == "/prod" && startswith(origin.domain_name, "${aws_api_gateway_rest_api.this.id}.execute-api.us-east-1.") &&
+      one(origin.custom_origin_config).origin_protocol_policy == "https-only" && one(origin.custom_origin_config).origin_ssl_protocols == toset(["TLSv1.2"])
+    ])
+    error_message = "it asks the API's stage, by TLS 1.2"
+  }
+  assert {
+    condition     = one(aws_cloudfront_distribution.this[0].default_cache_behavior).cache_policy_id == "4135ea2d-6df8-44a3-9df3-4b5a84be39ad"
+    error_message = "a status that was kept would be an old one"
+  }
+  assert {
+    condition     = one(aws_cloudfront_distribution.this[0].default_cache_behavior).origin_request_policy_id == "b689b0a8-53d0-40ab-baf2-68738e2966ac"
+    error_message = "x-api-key, authorization and the trace go on; API Gateway refuses another Host"
+  }
+  assert {
+    condition     = contains(one(aws_cloudfront_distribution.this[0].default_cache_behavior).allowed_methods, "DELETE") && one(aws_cloudfront_distribution.this[0].default_cache_behavior).viewer_protocol_policy == "https-only"
+    error_message = "tasks are sent and cancelled through it, and keys never go in the clear"
+  }
+  assert {
+    condition     = one(aws_cloudfront_distribution.this[0].viewer_certificate).minimum_protocol_version == "TLSv1.2_2021"
+    error_message = "TLS 1.2 at least"
   }
 }
 

@@ -61,7 +61,7 @@ variable "api_gateway_account" {
 }
 
 variable "queue_tracing" {
-  description = "SNS sends its part of traces to X-Ray."
+  description = "The front door and SNS send their parts of traces to X-Ray."
   type        = bool
   default     = false
 }
@@ -69,6 +69,12 @@ variable "queue_tracing" {
 variable "web_acl_arn" {
   description = "An AWS WAF web ACL before the API."
   type        = string
+  default     = null
+}
+
+variable "cloudfront" {
+  description = "CloudFront before the API: a name, and its certificate in us-east-1."
+  type        = object({ hostname = string, certificate_arn = string })
   default     = null
 }
 
@@ -106,11 +112,17 @@ module "queue" {
 
   api_gateway_account = var.api_gateway_account
   tracing             = var.queue_tracing
+  cloudfront          = var.cloudfront
 }
 
 output "tasks_url" {
   description = "Where tasks are posted, with the header x-api-key: POST .../v1alpha2"
   value       = module.queue.url
+}
+
+output "cloudfront_domain" {
+  description = "What cloudfront_hostname has to be an alias of, in DNS."
+  value       = module.queue.cloudfront_domain
 }
 
 output "api_keys" {

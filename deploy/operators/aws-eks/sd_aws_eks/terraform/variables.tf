@@ -69,6 +69,12 @@ variable "models" {
   default     = []
 }
 
+variable "models_bucket" {
+  description = "A bucket to make for models; null: none."
+  type        = string
+  default     = null
+}
+
 variable "instance_types" {
   description = "Every instance type that Karpenter may start, of which the zones follow."
   type        = list(string)

@@ -45,6 +45,9 @@ mock_provider "aws" {
   mock_resource "aws_sns_topic" {
     defaults = { arn = "arn:aws:sns:us-east-1:123456789012:mock" }
   }
+  mock_resource "aws_s3_bucket" {
+    defaults = { arn = "arn:aws:s3:::my-models" }
+  }
   mock_resource "aws_launch_template" {
     defaults = { id = "lt-0123456789abcdef0" }
   }
@@ -60,6 +63,8 @@ override_module {
     results_topic = "mock"
     queues        = { sd = "https://sqs/sd", "sd-priority" = "https://sqs/sd-priority" }
     workers       = { sd = { WORKER_BUCKET = "mock" } }
+
+    cloudfront_domain = null
   }
 }
 
@@ -225,6 +230,65 @@ run "model_bucket_with_a_key" {
       if s.Action == "kms:Decrypt"
     ] == [var.model_kms_key_arn]
     error_message = "What is encrypted with a key of one's own is read with it."
+  }
+}
+
+run "no_bucket_unasked" {
+  assert {
+    condition     = length(aws_s3_bucket.models) == 0 && output.models_bucket == null
+    error_message = "A bucket of models is a choice."
+  }
+}
+
+run "models_bucket" {
+  variables {
+    models_bucket = "my-models"
+    models        = [{ bucket = "my-models", prefix = "sdxl/" }]
+  }
+  assert {
+    condition     = output.models_bucket == "my-models" && aws_s3_bucket.models["my-models"].force_destroy != true
+    error_message = "It has the name that models are pushed to, and is not deleted with models in it."
+  }
+  assert {
+    condition = alltrue([
+      for block in values(aws_s3_bucket_public_access_block.models) :
+      block.block_public_acls && block.block_public_policy && block.ignore_public_acls && block.restrict_public_buckets
+    ])
+    error_message = "Nothing in it can be made public."
+  }
+  assert {
+    condition     = one(one(aws_s3_bucket_server_side_encryption_configuration.models["my-models"].rule).apply_server_side_encryption_by_default).sse_algorithm == "AES256"
+    error_message = "It is encrypted."
+  }
+  assert {
+    condition     = one(aws_s3_bucket_versioning.models["my-models"].versioning_configuration).status == "Enabled"
+    error_message = "A model that was deleted can be had back."
+  }
+  assert {
+    condition     = one(one(aws_s3_bucket_lifecycle_configuration.models["my-models"].rule).abort_incomplete_multipart_upload).days_after_initiation == 7
+    error_message = "Uploads that were cut off do not stay for ever."
+  }
+  assert {
+    condition     = jsondecode(aws_s3_bucket_policy.models["my-models"].policy).Statement[0].Condition.Bool["aws:SecureTransport"] == "false"
+    error_message = "Nobody reads it without TLS."
+  }
+  assert {
+    condition = [
+      for s in jsondecode(aws_iam_role_policy.pod["models"].policy).Statement : s.Resource
+      if s.Action == "s3:GetObject"
+    ] == ["arn:aws:s3:::my-models/sdxl/*"]
+    error_message = "Services read it as they do a bucket that was there."
+  }
+}
+
+run "models_bucket_with_a_key" {
+  variables {
+    models_bucket     = "my-models"
+    model_kms_key_arn = "arn:aws:kms:us-east-1:123456789012:key/2"
+  }
+  assert {
+    condition     = one(one(aws_s3_bucket_server_side_encryption_configuration.models["my-models"].rule).apply_server_side_encryption_by_default).kms_master_key_id == var.model_kms_key_arn
+    error_message = "The key that the services may decrypt with."
   }
 }
 
