@@ -129,8 +129,9 @@ class Cuda(Accelerator):
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def free_bytes(self) -> float:
-        unused = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
-        return float(torch.cuda.mem_get_info(self.device)[0] + unused)
+        graphs = 0 if self._graphs is None else self._graphs.nbytes  # no other call can use it
+        unused = torch.cuda.memory_reserved() - torch.cuda.memory_allocated() - graphs
+        return float(torch.cuda.mem_get_info(self.device)[0] + max(0, unused))
 
     def measure(self, call: Callable[[], T]) -> tuple[T, float]:
         torch.cuda.reset_peak_memory_stats(self.device)

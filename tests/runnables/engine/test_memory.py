@@ -78,6 +78,18 @@ def test_warm_up_measures_the_device(start: Start, monkeypatch: pytest.MonkeyPat
     assert memory.budget == assembly.SPARE * 1e9
 
 
+def test_a_replayed_graph_does_not_hide_what_its_call_takes(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A graph's memory is taken when it is captured, at the first call of a size."""
+    held = iter([512.0, 0.0, 1024.0, 0.0, 2048.0])  # the last is a decode
+    monkeypatch.setattr(assembly, "WARM_UP_S", math.inf)
+    monkeypatch.setattr(Cpu, "buckets", (1, 2, 4, 8))
+    monkeypatch.setattr(Cpu, "measure", lambda device, call: (call(), next(held)))
+    memory = model_of(start("sd1")).memory
+    assert (memory.row_rate, memory.decode_rate) == (1024 / (8 * 64), 2048 / 64)
+
+
 class Failing:
     """A call that fails for several rows, and holds a tensor until its frame is gone."""
 
