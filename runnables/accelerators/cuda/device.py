@@ -16,7 +16,6 @@ from runnables.accelerators.graphs import Graphs
 from runnables.accelerators.placement import place, working_bytes
 from runnables.accelerators.precision import dtype_of
 from runnables.accelerators.streaming import move
-from runnables.checkpoints.quantization import is_quantized
 from runnables.errors import ConfigurationError
 from runnables.families.base import Conditioning, Family
 
@@ -90,12 +89,11 @@ class Cuda(Accelerator):
             return
         if family.denoiser_name == "unet":  # a transformer has no convolutions to speak of
             family.denoiser.to(memory_format=torch.channels_last)
-            if not is_quantized(family.denoiser):
-                family.denoiser.fuse_qkv_projections()
         family.vae.to(memory_format=torch.channels_last)
         if self.settings.compile == "regional":
             self.compile_blocks(family)
         elif self.settings.compile == "full":
+            torch._dynamo.config.recompile_limit = 256  # each size has a call per bucket of rows
             family.denoiser.compile(mode="max-autotune-no-cudagraphs", dynamic=False)
 
     def place(self, family: Family) -> tuple[str, ...]:

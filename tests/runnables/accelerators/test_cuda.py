@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
+from runnables.accelerators.base import Accelerator
 from runnables.accelerators.cuda.device import Cuda
 from runnables.accelerators.cuda.graph import CudaGraph
+from runnables.assembly import family_of
+from runnables.checkpoints.loading import load
+from runnables.settings import Settings
+
+TinyModel = Callable[[str], Path]
 
 
 class Memory:
@@ -74,3 +82,40 @@ def test_what_graphs_keep_is_not_free(memory: Memory) -> None:
     assert cuda.free_bytes() == 800
     cuda._graphs = SimpleNamespace(nbytes=120)  # type: ignore[assignment]
     assert cuda.free_bytes() == 680
+
+
+def prepared(folder: Path, **settings: object) -> tuple[Any, int]:
+    """Return a model that the GPU's accelerator has prepared on the CPU, and its bytes before."""
+    cuda = object.__new__(Cuda)
+    Accelerator.__init__(cuda, torch.device("cpu"), torch.float32, Settings(**settings))  # type: ignore[arg-type]
+    cuda._graphs, cuda._moving = None, set()
+    model = family_of(load(str(folder), dtype=torch.float32), cuda)
+    before = model.checkpoint.nbytes
+    cuda.prepare(model)
+    return model, before
+
+
+@pytest.fixture
+def roomy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Cuda, "place", lambda cuda, family: ())
+    monkeypatch.setattr(Cuda, "dtype_of", lambda cuda, family: torch.float32)
+
+
+def test_a_model_takes_on_the_device_what_the_planner_counted(
+    tiny_model: TinyModel, roomy: None
+) -> None:
+    model, before = prepared(tiny_model("sd1"))
+    assert model.checkpoint.nbytes == before
+
+
+@pytest.mark.parametrize("compile", ["regional", "full"])
+def test_every_shape_is_compiled(
+    tiny_model: TinyModel, roomy: None, monkeypatch: pytest.MonkeyPatch, compile: str
+) -> None:
+    """PyTorch compiles eight shapes of one function by default, and then runs it as it is."""
+    import torch._dynamo
+
+    monkeypatch.setattr(nn.Module, "compile", lambda module, **options: None)
+    with torch._dynamo.config.patch(recompile_limit=8):
+        prepared(tiny_model("sd1"), compile=compile)
+        assert torch._dynamo.config.recompile_limit >= 64
