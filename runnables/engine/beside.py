@@ -33,7 +33,7 @@ class Beside:
     """This class owns the thread that decodes.
 
     Attributes:
-        vae: held for a decode: a VAE in half precision may be in fp32 for one.
+        vae: held for a decode: memory is planned for one at a time.
 
     Args:
         wake: called when something is decoded.
