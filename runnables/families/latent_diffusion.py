@@ -25,7 +25,7 @@ class LatentDiffusion:
     def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
         self.checkpoint = checkpoint
         self.device = device
-        self.dtype = dtype
+        self.dtype = self.noise_dtype = dtype
         self.number = next(self._numbers)
         self.denoiser_name = FAMILIES[checkpoint.family].denoiser
         self.denoiser: Any = checkpoint.denoiser

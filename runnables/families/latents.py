@@ -48,9 +48,14 @@ class Start:
         return self.mask is not None or self.channels is not None
 
 
-def draw_noise(shape: tuple[int, ...], generator: torch.Generator, family: Family) -> Tensor:
-    """Draw unit Gaussian noise in the model's dtype, on the CPU as diffusers does."""
-    return torch.randn(shape, generator=generator, dtype=family.dtype).to(family.device)
+def draw_noise(
+    shape: tuple[int, ...],
+    generator: torch.Generator,
+    family: Family,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """Draw unit Gaussian noise on the CPU, as diffusers does; by default in the model's dtype."""
+    return torch.randn(shape, generator=generator, dtype=dtype or family.dtype).to(family.device)
 
 
 def draw_noises(
@@ -67,7 +72,7 @@ def draw_noises(
     steps = [step for step, draws in enumerate(table.draws_noise) if draws]
     if not steps:
         return {}
-    drawn = [torch.randn(shape, generator=generator, dtype=family.dtype) for _ in steps]
+    drawn = [torch.randn(shape, generator=generator, dtype=family.noise_dtype) for _ in steps]
     return dict(zip(steps, torch.cat(drawn).to(family.device), strict=True))
 
 
@@ -75,7 +80,7 @@ def from_noise(
     family: Family, size: Size, table: SamplerTable, generator: torch.Generator
 ) -> Start:
     """Start text to image, from pure noise."""
-    noise = draw_noise(_latent_shape(family, size), generator, family)
+    noise = draw_noise(_latent_shape(family, size), generator, family, family.noise_dtype)
     return Start(_mix(table, None, noise)[0], generator)
 
 
