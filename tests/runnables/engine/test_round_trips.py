@@ -307,4 +307,6 @@ def test_noise_is_that_of_draws_at_every_step(start: Start) -> None:
     torch.randn((1, 4, 8, 8), generator=generator)  # the first latents
     for step in range(5):
         expected = torch.randn((1, 4, 8, 8), generator=generator)[0]
-        assert np.array_equal(row.noise[step].numpy(), expected.numpy())
+        row.step = step
+        noise = row.next_noise()
+        assert noise is not None and np.array_equal(noise.numpy(), expected.numpy())
