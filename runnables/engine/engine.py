@@ -85,6 +85,7 @@ class Engine:
             self._active,
             accelerator,
             self._beside,
+            turns,
             forecast,
             settings.safety,
             self._images,

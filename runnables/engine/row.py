@@ -77,6 +77,7 @@ class Row:
         self.step = 0
         self.done = 0
         self.kept: dict[str, Any] = {}
+        self.noise: dict[int, Tensor] = {}
         self._enter(start.sample)
 
     @property
@@ -199,4 +200,4 @@ class Row:
         """Begin the current stage."""
         self.denoised = False
         self.state = sample[None]
-        self.noise: dict[int, Tensor] = {}
+        self.noise = {}
