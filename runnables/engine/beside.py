@@ -1,4 +1,4 @@
-"""Images are decoded beside the steps, by another thread, where the device does both at once.
+"""Images are decoded and previewed beside the steps, by another thread, where the device can.
 
 On a GPU this thread has a stream of its own, so a step never waits for the VAE. It has two calls at
 a time, so that the engine's thread decides late which images are next. Whatever fails here is
@@ -11,13 +11,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
-from runnables.accelerators.base import Accelerator, Mark
+from runnables.accelerators.base import Accelerator, Mark, T
 from runnables.engine.decode import Pixels, decode_call
 from runnables.engine.row import Row
+from runnables.families.base import Family
 
 logger = logging.getLogger(__name__)
 
@@ -77,11 +78,23 @@ class Beside:
             self._begun.remove(decoded.rows)
             yield decoded
 
+    def make(self, family: Family, call: Callable[[], T]) -> Future[T]:
+        """Have something made of what the device has now; at once where the steps wait anyway."""
+        if self._accelerator.decodes_beside(family):
+            return self._thread.submit(self._make, call, self._accelerator.mark())
+        made: Future[T] = Future()
+        made.set_result(call())
+        return made
+
     # -- other threads ----------------------------------------------------------------------
 
     def close(self) -> None:
         """End the thread after its call."""
         self._thread.shutdown(cancel_futures=True)
+
+    def _make(self, call: Callable[[], T], mark: Mark) -> T:
+        with self._accelerator.beside(mark):
+            return call()
 
     def _decode(self, rows: list[Row], mark: Mark) -> None:
         pixels, started = None, time.perf_counter()

@@ -100,6 +100,7 @@ class Engine:
             forecast,
             self.headroom,
             self._finish,
+            self._beside,
             beat=self._watch.beat,
             observe=self._measured,
             clock=clock,

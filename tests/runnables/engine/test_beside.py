@@ -20,11 +20,12 @@ from runnables.engine.beside import AT_ONCE
 from runnables.engine.scheduling import AHEAD
 from runnables.errors import Cancelled
 from runnables.extensions.controlnet.unet import UNetControlNet
+from runnables.extensions.previews import LinearMap
 from runnables.families.base import Size
 from runnables.families.unet import UNetFamily
 from runnables.parameters import ControlNetUse, Hires, ImageToImage, TextToImage
 from runnables.runnable import StableDiffusionRunnable
-from runnables.ticket import NOTHING, Caller, Inputs, Load, Ticket
+from runnables.ticket import NOTHING, Caller, Inputs, Load, Progress, Ticket
 from tests.insides import engine_of
 from tests.runnables.engine.virtual import IMAGE_S, LIMIT, Device, VirtualEngine
 
@@ -283,3 +284,40 @@ def test_a_request_that_ends_while_it_is_decoded_beside_the_steps(
     go.set()
     assert beside.txt2img(wanted()).images
     assert engine_of(beside)._active.aside == []
+
+
+def test_previews_are_made_beside_the_steps(
+    beside: StableDiffusionRunnable, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They show the step that was requested, and come with a later one."""
+    go, made, threads = threading.Event(), LinearMap.__call__, set[str]()
+
+    def wait(self: LinearMap, latents: Tensor) -> Tensor:
+        threads.add(threading.current_thread().name.partition("_")[0])
+        go.wait(300)
+        return made(self, latents)
+
+    def seen(runnable: StableDiffusionRunnable) -> list[Progress]:
+        every = list[Progress]()
+
+        def on_step(progress: Progress) -> None:
+            every.append(progress)
+            if progress.step == 5:
+                go.set()
+                preview = runnable._engine._active.works[0].preview  # type: ignore[union-attr]
+                if preview is not None:
+                    preview[0].result(300)
+
+        ticket = runnable.submit(wanted(12, scheduler="euler"), on_step=on_step, preview_every=2)
+        ticket.future.result(300)
+        return [one for one in every if one.preview]
+
+    expected = {one.previewed: one for one in seen(start("sd1"))}
+    assert [*expected] == [one.step for one in expected.values()] == [2, 4, 6, 8, 10]
+    go.clear()
+    monkeypatch.setattr(LinearMap, "__call__", wait)
+    first, *others = seen(beside)
+    assert threads == {"decode"}
+    assert (first.step, first.previewed) == (6, 2)
+    for one in (first, *others):
+        assert (np.asarray(one.preview) == np.asarray(expected[one.previewed].preview)).all()
