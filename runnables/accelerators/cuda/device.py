@@ -99,7 +99,7 @@ class Cuda(Accelerator):
     def place(self, family: Family) -> tuple[str, ...]:
         placement = place(
             family.checkpoint.sizes,
-            working_bytes(*family.traits.native_size, self.dtype.itemsize),
+            working_bytes(*family.traits.native_size, family.vae.dtype.itemsize),
             self.free_bytes(),
         )
         logger.info("%s: %s", family.checkpoint.name, placement)

@@ -13,8 +13,10 @@ import torch
 from torch import nn
 
 from runnables.accelerators.base import Accelerator
+from runnables.accelerators.cuda import device
 from runnables.accelerators.cuda.device import Cuda
 from runnables.accelerators.cuda.graph import CudaGraph
+from runnables.accelerators.placement import Placement
 from runnables.assembly import family_of
 from runnables.checkpoints.loading import load
 from runnables.settings import Settings
@@ -119,3 +121,20 @@ def test_every_shape_is_compiled(
     with torch._dynamo.config.patch(recompile_limit=8):
         prepared(tiny_model("sd1"), compile=compile)
         assert torch._dynamo.config.recompile_limit >= 64
+
+
+def test_a_decode_is_planned_in_the_vaes_number_format(
+    tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cuda = object.__new__(Cuda)
+    Accelerator.__init__(cuda, torch.device("cpu"), torch.float16, Settings())
+    planned: list[float] = []
+    monkeypatch.setattr(device, "working_bytes", lambda *given: planned.append(given[2]))
+    monkeypatch.setattr(device, "place", lambda *given: Placement((), 0, 0, 0))
+    monkeypatch.setattr(Cuda, "free_bytes", lambda cuda: 1e9)
+    monkeypatch.setattr(Cuda, "dtype_of", lambda cuda, family: torch.float16)
+    model = family_of(load(str(tiny_model("sdxl")), dtype=torch.float16), cuda)
+    cuda.place(model)
+    model.vae.to(torch.float32)
+    cuda.place(model)
+    assert planned == [2, 4]
