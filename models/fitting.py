@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from runnables.accelerators.placement import BYTES, place, working_bytes
@@ -28,14 +28,18 @@ def fit(name: str, gpu: float, precision: str, quantize: str = "") -> Iterator[s
     Raises:
         DoesNotFit: nothing fits, or there is no such model or component.
     """
-    weights, side = _known(name)
+    known, side = _known(name)
+    weights = known.weights
     kinds = Settings(quantize=quantize).quantized
     if unknown := sorted(kinds.keys() - weights.keys()):
         raise DoesNotFit(f"{name} has no {', '.join(unknown)}; it has {', '.join(weights)}")
-    parts = {part: count * BYTES[kinds.get(part, precision)] for part, count in weights.items()}
+    formats = dict.fromkeys(weights, precision) | kinds
+    if known.wide_vae and precision == "fp16":
+        formats["vae"] = "fp32"
+    parts = {part: count * BYTES[formats[part]] for part, count in weights.items()}
     for part, size in parts.items():
         yield f"{part:16} {weights[part] / 1e9:6.2f} billion weights, {size / 1e9:5.1f} GB"
-    working = working_bytes(side, side, BYTES[precision])
+    working = working_bytes(side, side, BYTES[formats["vae"]])
     yield f"{'at work':16} {working / 1e9:31.1f} GB at {side}x{side}, an estimate"
     try:
         yield str(place(parts, working, 1e9 * gpu - CONTEXT))
@@ -43,12 +47,13 @@ def fit(name: str, gpu: float, precision: str, quantize: str = "") -> Iterator[s
         raise DoesNotFit(error.message) from error
 
 
-def _known(name: str) -> tuple[Mapping[str, int], int]:
+def _known(name: str) -> tuple[sizes.Architecture, int]:
+    """Return a model's components, and the side in pixels that it is asked for by default."""
     if entry := catalog.entry_of(name):
-        side = int(entry.defaults.get("height", sizes.ARCHITECTURES[entry.architecture].side))
-        return entry.weights, side
-    folder = catalog.folder_of(name) or Path(name)
-    if weights := sizes.of_folder(folder):
-        return weights, 1024
-    known = ", ".join(catalog.CATALOG)
-    raise DoesNotFit(f"there is no model {name}; the catalog has {known}")
+        known = sizes.ARCHITECTURES[entry.architecture]
+        return known, int(entry.defaults.get("height", known.side))
+    known = sizes.of_folder(catalog.folder_of(name) or Path(name))
+    if known.weights:
+        return known, known.side
+    names = ", ".join(catalog.CATALOG)
+    raise DoesNotFit(f"there is no model {name}; the catalog has {names}")

@@ -79,8 +79,8 @@ class Progress:
         step, steps: denoiser calls done, of how many.
         position: requests before this one in the queue.
         eta_s: estimated seconds until it is generated.
-        preview: its first image as it looks now (RGB, about as many pixels as latents), where the
-            ticket requested it at this step.
+        preview: its first image as it looks after `previewed` steps (RGB, about as many pixels as
+            latents), where the ticket requested it then; a GPU makes it beside the next steps.
     """
 
     state: State
@@ -89,6 +89,7 @@ class Progress:
     position: int = 0
     eta_s: float | None = None
     preview: Image | None = None
+    previewed: int = 0
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ class Listener:
     def notify(self, progress: Progress | None) -> None:
         """Wake the subscriber. It may be called from any thread."""
         wanted = progress is not None and progress.preview is not None and self.every
-        if wanted and progress and progress.step % self.every == 0:
+        if wanted and progress and progress.previewed % self.every == 0:
             self.preview = progress
         try:
             self._loop.call_soon_threadsafe(self._changed.set)

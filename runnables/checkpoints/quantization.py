@@ -61,11 +61,6 @@ def has_linear_layers(name: str, part: Any) -> bool:
     return isinstance(part, nn.Module) and name not in ("vae", "safety_checker")
 
 
-def is_quantized(module: nn.Module) -> bool:
-    """Return whether a module has quantised weights."""
-    return any(hasattr(weight, "__tensor_flatten__") for weight in module.parameters())
-
-
 def bytes_of(tensor: Tensor) -> int:
     """Return the bytes that a tensor takes; a quantised one is made of others."""
     if not hasattr(tensor, "__tensor_flatten__"):

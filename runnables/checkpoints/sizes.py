@@ -31,10 +31,12 @@ class Architecture:
     Attributes:
         weights: component -> how many.
         side: pixels along a side of the native size.
+        wide_vae: whether its VAE overflows in fp16, and is kept in fp32 there.
     """
 
     weights: Mapping[str, int]
     side: int
+    wide_vae: bool = False
 
 
 def _sd3(transformer: int) -> Architecture:
@@ -67,9 +69,12 @@ ARCHITECTURES: dict[str, Architecture] = {
             "vae": _VAE,
         },
         1024,
+        wide_vae=True,
     ),
     "sdxl-refiner": Architecture(
-        {"unet": 2_259_526_660, "text_encoder_2": _CLIP_G, "vae": _VAE}, 1024
+        {"unet": 2_259_526_660, "text_encoder_2": _CLIP_G, "vae": _VAE},
+        1024,
+        wide_vae=True,
     ),
     "sd-3-medium": _sd3(2_028_328_000 + 192**2 * 1536),
     "sd-3.5-medium": _sd3(2_243_171_520 + 384**2 * 1536),
@@ -85,8 +90,8 @@ ARCHITECTURES: dict[str, Architecture] = {
 }
 
 
-def of_folder(folder: Path) -> dict[str, int]:
-    """Return how many weights each component of a diffusers folder has, by its files' headers.
+def of_folder(folder: Path) -> Architecture:
+    """Return what a diffusers folder has, by its configs and its files' headers.
 
     Weights that lie there in several forms (variants) count once.
     """
@@ -95,7 +100,17 @@ def of_folder(folder: Path) -> dict[str, int]:
         form = PurePosixPath(path.name).name.split("-0")[0]
         for name, count in _header(path):
             found.setdefault(path.parent.name, {})[form, name] = count
-    return {component: _largest(counts) for component, counts in found.items()}
+    weights = {component: _largest(counts) for component, counts in found.items()}
+    return Architecture(weights, 1024, _has_wide_vae(folder))
+
+
+def _has_wide_vae(folder: Path) -> bool:
+    """Return whether this is an SDXL model whose VAE was not mended for fp16."""
+    index, config = folder / "model_index.json", folder / "vae" / "config.json"
+    if not index.is_file() or not config.is_file():
+        return False
+    xl = "XL" in json.loads(index.read_text())["_class_name"]
+    return xl and bool(json.loads(config.read_text()).get("force_upcast", True))
 
 
 def _largest(counts: Mapping[tuple[str, str], int]) -> int:

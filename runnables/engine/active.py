@@ -18,7 +18,7 @@ class Active:
 
     Attributes:
         rows: the images that take steps, or are decoded in turns with those.
-        aside: the images that are decoded by another thread meanwhile.
+        aside: the images that another thread decodes meanwhile, and those that wait for it.
         tasks: they take turns with the steps.
         blamed: the requests whose work is under way: they end with what it raises.
         suspect: whether an error was no refusal, so that the device has to be checked.
@@ -49,6 +49,11 @@ class Active:
     @property
     def candidates(self) -> list[Candidate[Row]]:
         return [_candidate(row) for row in self.rows]
+
+    @property
+    def finished(self) -> list[Candidate[Row]]:
+        """Return the images of `aside`."""
+        return [_candidate(row) for row in self.aside]
 
     @property
     def works(self) -> list[Work]:

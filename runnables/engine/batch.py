@@ -62,7 +62,7 @@ class Batch:
     def step(self) -> list[Row]:
         """Advance every row by one denoiser call, and return the rows whose image is denoised.
 
-        Nothing is changed when the denoiser fails, so the rows can be retried in other batches.
+        Nothing is changed when a part of it fails, so the rows can be retried in other batches.
         """
         now = self._tables.current()
         sample = (self.buffer[:, 0] * now.input_scale.view(-1, 1, 1, 1))[self._order]
@@ -71,9 +71,9 @@ class Batch:
         output = self._denoise(sample, now.timesteps[self._order]).float()
         self.buffer[:, self._depth] = self._inside(self._guide(output))
         self._place_noise()
-        self.buffer[:, : self._depth] = advance(self.buffer, now.matrix)
-        self._keep_unmasked(now.renoise)
+        state = self._keep_unmasked(advance(self.buffer, now.matrix), now.renoise)
         self._tables.advance()
+        self.buffer[:, : self._depth] = state
         return self._count_step()
 
     def output(self, row: Row) -> Tensor:
@@ -115,17 +115,18 @@ class Batch:
     def _place_noise(self) -> None:
         """Bring in the noise of this step, for the rows whose sampler needs it."""
         for i, row in enumerate(self.rows):
-            if (noise := row.noise.get(row.step)) is not None:
+            if (noise := row.next_noise()) is not None:
                 _part(self.buffer[i, -1], row.size).copy_(noise)
 
-    def _keep_unmasked(self, renoise: Tensor) -> None:
+    def _keep_unmasked(self, state: Tensor, renoise: Tensor) -> Tensor:
         """Put the input at the next noise level outside the mask, where rows need it."""
         if self._blend is None:
-            return
+            return state
         rows, mask, image_latents, noise = self._blend
         weights = renoise[rows].view(-1, 2, 1, 1, 1)
         kept = weights[:, 0] * image_latents + weights[:, 1] * noise
-        self.buffer[rows, 0] = (1 - mask) * kept + mask * self.buffer[rows, 0]
+        state[rows, 0] = (1 - mask) * kept + mask * state[rows, 0]
+        return state
 
     def _count_step(self) -> list[Row]:
         done = []

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from PIL import Image
-from torch import Tensor, isfinite, stack, uint8
+from torch import Tensor, bfloat16, dtype, float16, isfinite, stack, uint8
 
 from runnables.accelerators.base import Accelerator
 from runnables.engine.row import Row
@@ -49,7 +49,7 @@ def decode_call(rows: Sequence[Row], *, again: bool = True) -> list[Pixels]:
         if not again:
             raise OverflowError("the VAE overflows in half precision")
         pixels = family.to_pixels(latents, fp32=True)
-    return [_checked(picture) for picture in pixels]
+    return [_checked(picture, family.dtype) for picture in pixels]
 
 
 def _decode_chunk(rows: list[Row], accelerator: Accelerator) -> Iterator[tuple[Row, Pixels]]:
@@ -67,12 +67,16 @@ def _decode_chunk(rows: list[Row], accelerator: Accelerator) -> Iterator[tuple[R
     yield from zip(rows, pixels, strict=True)
 
 
-def _checked(pixels: Tensor) -> Pixels:
-    """Turn (3, H, W) in 0..1 into (H, W, 3) uint8 on the CPU."""
+#: the settings of SD_PRECISION that may help where a number format overflows
+WIDER = {float16: ", or SD_PRECISION=bf16 or fp32", bfloat16: ", or SD_PRECISION=fp32"}
+
+
+def _checked(pixels: Tensor, dtype: dtype) -> Pixels:
+    """Turn (3, H, W) in 0..1 into (H, W, 3) uint8 on the CPU; `dtype` is the model's."""
     if not isfinite(pixels).all():
         return GenerationFailed(
-            "the model produced values that are not numbers; try another seed, a lower "
-            "guidance_scale, or SD_PRECISION=fp32"
+            "the model produced values that are not numbers; try another seed or a lower "
+            f"guidance_scale{WIDER.get(dtype, '')}"
         )
     return (pixels * 255).round().to(uint8).permute(1, 2, 0).contiguous().cpu()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,8 @@ from runnables.samplers.table import SamplerTable
 from runnables.ticket import Inputs, Ticket
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from runnables.upscalers.upscaler import Upscaler
 
 COST_UNIT = 64 * 64  # latent positions of 512x512 pixels
@@ -51,6 +54,7 @@ class Denoise:
         second_pass: the stage after them, at a larger size.
         loaded: what the extensions that it asks for have loaded for it.
         finished: (H, W, 3) uint8 pixels of its images that are decoded, by seed.
+        preview: one that is being made, with the number of steps that it shows.
     """
 
     ticket: Ticket
@@ -67,6 +71,7 @@ class Denoise:
     loaded: dict[Extension, Any] = field(default_factory=dict)
     finished: dict[int, Tensor] = field(default_factory=dict)
     clock: dict[str, float] = field(default_factory=dict)
+    preview: tuple[Future[Image | None], int] | None = None
 
     @property
     def extensions(self) -> list[Extension]:
@@ -154,7 +159,7 @@ class Denoise:
     def release(self) -> None:
         self.finished, self.loaded = {}, {}
         self.inputs = Inputs()
-        self.second_pass = None
+        self.second_pass = self.preview = None
 
 
 def plan(model: LoadedModel, ticket: Ticket, inputs: Inputs) -> Denoise:

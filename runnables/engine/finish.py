@@ -12,12 +12,12 @@ from torch import Tensor
 from runnables.accelerators.base import Accelerator
 from runnables.engine.active import Active, share_of
 from runnables.engine.beside import Beside
-from runnables.engine.decode import Pixels, decode, to_image
+from runnables.engine.decode import Pixels, chunk_size, decode, to_image
 from runnables.engine.denoise import Denoise
 from runnables.engine.hires import SecondPass
 from runnables.engine.outcome import settle
 from runnables.engine.row import Row
-from runnables.engine.scheduling import Forecast, Task
+from runnables.engine.scheduling import Forecast, Task, Turns
 from runnables.engine.watch import Observe, spared
 from runnables.errors import GenerationFailed
 from runnables.extensions.base import Extension
@@ -42,6 +42,7 @@ class Finish:
         active: Active,
         accelerator: Accelerator,
         beside: Beside,
+        turns: Turns[Row],
         forecast: Forecast[Row],
         policy: Policy,
         images: Executor,
@@ -53,6 +54,7 @@ class Finish:
         self._active = active
         self._accelerator = accelerator
         self._beside = beside
+        self._turns = turns
         self._forecast = forecast
         self._policy = policy
         self._images = images
@@ -62,7 +64,7 @@ class Finish:
 
     def denoised(self, done: list[Row]) -> None:
         """Take rows that are denoised: they are decoded soon, or begin a second pass now."""
-        active, beside = self._active, list[Row]()
+        active = self._active
         for row in done:
             if row not in active.rows:  # its request has failed with another row
                 continue
@@ -72,10 +74,8 @@ class Finish:
                 self._take(row, None)
             elif self._accelerator.decodes_beside(row.stage.family):
                 active.rows.remove(row)
-                beside.append(row)
-        if beside:
-            active.aside += beside
-            self._beside.begin(beside)
+                active.aside.append(row)
+        self._begin_beside()
 
     def collect(self) -> None:
         """Take what was decoded beside the steps; what failed there is decoded here."""
@@ -88,9 +88,24 @@ class Finish:
                 active.rows += [row for row, open in zip(rows, mine, strict=True) if open]
                 continue
             self._decoded(rows, seconds)
+            for row in rows:
+                self._turns.charge(row.work.ticket.caller, seconds / len(rows))
             for row, picture, open in zip(rows, pixels, mine, strict=True):
                 if open:
                     self._take(row, picture)
+        self._begin_beside()
+
+    def _begin_beside(self) -> None:
+        """Have the images whose turn it is decoded beside the steps."""
+        while self._beside.has_room:
+            begun = self._beside.rows
+            waiting = [one for one in self._active.finished if one.row not in begun]
+            if not waiting:
+                return
+            ordered = self._turns.ordered(waiting)
+            first, key = ordered[0].row, ordered[0].key
+            size = chunk_size(first, key.area, self._accelerator)
+            self._beside.begin([one.row for one in ordered if one.key == key][:size])
 
     def decode(self, rows: list[Row]) -> None:
         """Decode rows of one size and model together, and end the requests that are complete."""

@@ -222,7 +222,8 @@ class Loop:
 
     def _has_room(self) -> bool:
         active, row_limit = self._active, self._accelerator.row_limit
-        return has_room(active.candidates, active.tasks, self._queue.first, row_limit)
+        rows = [*active.candidates, *active.finished]
+        return has_room(rows, active.tasks, self._queue.first, row_limit)
 
     # -- turns ------------------------------------------------------------------------------
 

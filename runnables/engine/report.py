@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
+from runnables.accelerators.base import T
 from runnables.engine.batch import Batch
+from runnables.engine.beside import Beside
 from runnables.engine.denoise import Denoise
 from runnables.engine.row import Row
 from runnables.engine.scheduling import Candidate, Forecast
@@ -19,32 +22,49 @@ logger = logging.getLogger(__name__)
 
 
 def report(
-    work: Denoise, batch: Batch, candidates: Sequence[Candidate[Row]], forecast: Forecast[Row]
+    work: Denoise,
+    batch: Batch,
+    candidates: Sequence[Candidate[Row]],
+    forecast: Forecast[Row],
+    beside: Beside,
 ) -> None:
     """Report a request's progress.
 
     Args:
         batch: that has just made a step, with rows of this request.
         candidates: all rows that take steps.
+        beside: makes previews.
     """
     own = [one for one in candidates if one.work is work]
     step = min(one.row.done for one in own)
     eta = forecast.seconds(max(own, key=lambda one: one.calls), candidates)
     ticket = work.ticket
     every = ticket.preview_every  # read once: others may change it
-    preview = _preview(own[0].row, batch, every) if every else None
-    ticket.progress = Progress("drawing", step, work.steps, 0, eta, preview)
+    if every and work.preview is None and (make := _preview(own[0].row, batch, every)):
+        work.preview = beside.make(own[0].row.stage.family, make), step
+    preview, previewed = None, 0
+    if work.preview and work.preview[0].done():
+        (made, previewed), work.preview = work.preview, None
+        preview = made.result()
+    ticket.progress = Progress("drawing", step, work.steps, 0, eta, preview, previewed)
     if ticket.on_step is not None:
         ticket.on_step(ticket.progress)
 
 
-def _preview(row: Row, batch: Batch, every: int) -> Image | None:
-    """Return a preview at every n-th step, except after the last step of a stage."""
+def _preview(row: Row, batch: Batch, every: int) -> Callable[[], Image | None] | None:
+    """Return what makes a preview at every n-th step, except after the last step of a stage."""
     if row.step in (0, row.steps) or row.done % every or row not in batch.rows:
         return None
+    output = batch.output(row)
+    makes = (_spared(partial(one.preview, row, output)) for one in row.work.model.extensions)
+    make = next((make for make in makes if make is not None), None)
+    return make and partial(_spared, make)
+
+
+def _spared(call: Callable[[], T]) -> T | None:
+    """Return what a call returns, or None where it fails: a preview must never cost the image."""
     try:
-        previews = (one.preview(row, batch.output(row)) for one in row.work.model.extensions)
-        return next((preview for preview in previews if preview is not None), None)
-    except Exception:  # a preview must never cost the image
+        return call()
+    except Exception:
         logger.exception("a preview could not be made")
         return None

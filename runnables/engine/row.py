@@ -6,7 +6,6 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from runnables.engine.denoise import Denoise
@@ -62,11 +61,12 @@ class Row:
     """A row is one image of a request.
 
     Attributes:
-        state: (depth, C, h, w) float32, the sampler's state; slot 0 is the current sample.
+        state: (depth, C, h, w) float32, the sampler's state; slot 0 is the current sample, and
+            slots that are missing are zero.
         step: denoiser calls done in the current stage; `done` counts those of all stages.
         denoised: whether the current stage is over, and the latents wait to be decoded.
         kept: what extensions remember from call to call.
-        noise: (C, h, w) of the current stage's steps whose sampler needs some, on the device.
+        noise: (C, h, w) of the next steps whose sampler needs some, by step, on the device.
     """
 
     def __init__(self, work: Denoise, seed: int, stages: Sequence[Stage], start: Start) -> None:
@@ -77,6 +77,7 @@ class Row:
         self.step = 0
         self.done = 0
         self.kept: dict[str, Any] = {}
+        self.noise: dict[int, Tensor] = {}
         self._enter(start.sample)
 
     @property
@@ -186,16 +187,17 @@ class Row:
         self.kept.clear()
         self._enter(sample)
 
+    def next_noise(self) -> Tensor | None:
+        """Return the noise (C, h, w) of the next step, where its sampler needs some."""
+        table = self.stage.table
+        if table.draws_noise[self.step] and self.step not in self.noise:
+            shape = (1, *self.latents.shape)
+            generator, family = self.start.generator, self.stage.family
+            self.noise = draw_noises(table, self.step, shape, generator, family)
+        return self.noise.get(self.step)
+
     def _enter(self, sample: Tensor) -> None:
-        """Begin the current stage: its noise comes from the generator before any later one."""
-        stage = self.stage
+        """Begin the current stage."""
         self.denoised = False
-        self.state = _first_state(sample, stage.table)
-        shape = (1, *sample.shape)
-        self.noise = draw_noises(stage.table, shape, self.start.generator, stage.family)
-
-
-def _first_state(sample: Tensor, table: SamplerTable) -> Tensor:
-    state = torch.zeros(table.depth, *sample.shape, dtype=sample.dtype, device=sample.device)
-    state[0] = sample
-    return state
+        self.state = sample[None]
+        self.noise = {}

@@ -19,7 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from operator import itemgetter
 from typing import Any, Generic, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
@@ -245,18 +245,9 @@ class Turns(Generic[R]):
         Args:
             candidates: all of them, at least one. A single one is always taken.
         """
-        least = min(self.served(one.caller) for one in candidates)
-        self._raise_floor(least)
-        # callers of equal load differ by parts of a step, which must not limit what they share
-        by_key = {one.key: one for one in candidates}.values()
-        level = least + max(self._seconds(one, self._limit(one)) for one in by_key) / 2
-        now = self._clock()
-
-        def rank(one: Candidate[R]) -> tuple[bool, bool, float]:
-            overdue = one.due < now
-            place = one.due if overdue else one.pending_s
-            return self.served(one.caller) > level, not overdue, place
-
+        self._raise_floor(min(self.served(one.caller) for one in candidates))
+        level = self._level(candidates)
+        rank = partial(self._rank, level, self._clock())
         steps = [one for one in candidates if not one.key.decoding]
         first = min(steps or candidates, key=rank)
         if first.key != self._led:
@@ -270,6 +261,24 @@ class Turns(Generic[R]):
             most_s = self._spare if key.decoding else most_s
         alike = [one for one in candidates if one.key == first.key]
         return self._fill(first, alike, level, most_s)
+
+    def ordered(self, candidates: Sequence[Candidate[R]]) -> list[Candidate[R]]:
+        """Return the candidates with those in front that go first, whatever may share a call."""
+        return sorted(candidates, key=partial(self._rank, self._level(candidates), self._clock()))
+
+    def _level(self, candidates: Sequence[Candidate[R]]) -> float:
+        """Return the virtual time of callers who have not been served more than others.
+
+        Callers of equal load differ by parts of a step, which must not limit what they share.
+        """
+        least = min(self.served(one.caller) for one in candidates)
+        by_key = {one.key: one for one in candidates}.values()
+        return least + max(self._seconds(one, self._limit(one)) for one in by_key) / 2
+
+    def _rank(self, level: float, now: float, one: Candidate[R]) -> tuple[bool, bool, float]:
+        overdue = one.due < now
+        place = one.due if overdue else one.pending_s
+        return self.served(one.caller) > level, not overdue, place
 
     def _due(
         self, candidates: Sequence[Candidate[R]], led: BatchKey, level: float
@@ -489,7 +498,7 @@ class Queue:
                 )
             self._waiting.append(work)
             self._number()
-            self._changed.notify_all()
+            self._wake()
 
     def take(self) -> Work | None:
         """Remove and return the request that goes first."""
@@ -521,15 +530,21 @@ class Queue:
     def wake(self) -> None:
         """End a `wait`, this one or the next, because there is something else to do."""
         with self._changed:
-            self._woken = True
-            self._changed.notify_all()
+            self._wake()
 
     def wait(self, timeout: float) -> None:
-        """Sleep until something is admitted, or the queue is being closed, or the timeout."""
+        """Sleep until something is admitted, or the queue is being closed, or the timeout.
+
+        What was admitted before and found no room ends no wait.
+        """
         with self._changed:
-            if not self._waiting and not self._woken:
+            if not self._woken:
                 self._changed.wait(timeout)
             self._woken = False
+
+    def _wake(self) -> None:
+        self._woken = True
+        self._changed.notify_all()
 
     def _wait(self, work: Work) -> float:
         """Estimate the seconds for which others hold a request up.
@@ -588,7 +603,7 @@ def has_room(
     is room for that one.
 
     Args:
-        active: the rows that take steps.
+        active: the rows that take steps, and those that wait to be decoded.
         tasks: some hold rows that wait for them, or are about to make some.
         following: the next request in the queue.
         row_limit: denoiser rows of a call, by latent area.

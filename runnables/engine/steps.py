@@ -10,6 +10,7 @@ from functools import partial
 from runnables.accelerators.base import Accelerator
 from runnables.engine.active import Active
 from runnables.engine.batch import Batch, area_of, signature
+from runnables.engine.beside import Beside
 from runnables.engine.finish import Finish
 from runnables.engine.memory import Headroom
 from runnables.engine.pace import Launch, Pace
@@ -27,6 +28,7 @@ class Steps:
     Args:
         headroom: told of every call that ran out of memory, or did not.
         finish: takes the rows that a step has denoised, and decodes them.
+        beside: makes previews.
         beat: called with the seconds that a step should take, before it.
         clock: in seconds.
     """
@@ -39,6 +41,7 @@ class Steps:
         forecast: Forecast[Row],
         headroom: Headroom,
         finish: Finish,
+        beside: Beside,
         *,
         beat: Callable[[float], None],
         observe: Observe,
@@ -50,6 +53,7 @@ class Steps:
         self._forecast = forecast
         self._headroom = headroom
         self._finish = finish
+        self._beside = beside
         self._beat = beat
         self._clock = clock
         self._pace = Pace(partial(observe, "denoise"))
@@ -91,7 +95,7 @@ class Steps:
         candidates = self._turns.mixed(self._active.candidates)
         for work in works:
             with spared("reporting progress"):
-                report(work, batch, candidates, self._forecast)
+                report(work, batch, candidates, self._forecast, self._beside)
         if done:
             self._finish.denoised(done)
 

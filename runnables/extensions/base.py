@@ -206,8 +206,11 @@ class Extension:
         """Return which finished pictures it objects to, where it `reviews` them."""
         return [False for _ in pictures]
 
-    def preview(self, row: RowState, output: Tensor) -> Image | None:
-        """Return the row's picture as it looks now, of the guided model output (C, h, w)."""
+    def preview(self, row: RowState, output: Tensor) -> Callable[[], Image] | None:
+        """Return what makes the row's picture as it looks now, of the guided output (C, h, w).
+
+        It may be called in another thread, while the row goes on.
+        """
         return None
 
 

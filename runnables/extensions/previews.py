@@ -7,7 +7,9 @@ kin, diffusers' AutoencoderTiny) shows them sharp where the operator has one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -49,10 +51,12 @@ class Previews(Extension):
         """Return False: previews are no part of a row, but may be requested at any time."""
         return False
 
-    def preview(self, row: RowState, output: Tensor) -> Image.Image:
-        """Return an RGB preview, of the latents' size, or of the image's with a tiny VAE."""
+    def preview(self, row: RowState, output: Tensor) -> Callable[[], Image.Image]:
+        """Return what makes an RGB preview, of the latents' size, or the image's by a tiny VAE."""
         prediction = self.family.traits.prediction
-        latents = estimate(row.latents, output, row.level, prediction)
+        return partial(self._made, estimate(row.latents, output, row.level, prediction))
+
+    def _made(self, latents: Tensor) -> Image.Image:
         if self._picture is None:
             self._picture = LinearMap(self.family)
         return Image.fromarray(self._picture(latents).numpy())
@@ -73,7 +77,7 @@ def _tiny_vae(folder: str, family: Family) -> Any:
 def estimate(
     sample: Tensor, output: Tensor, weights: tuple[float, float], prediction: str
 ) -> Tensor:
-    """Return the finished latents, as the model predicts them now.
+    """Return the finished latents, as the model predicts them now, in memory of their own.
 
     Args:
         sample: of any shape, at a noise level where it is weights[0] x image + weights[1] x noise.
@@ -82,10 +86,10 @@ def estimate(
             (noise less image, arXiv:2403.03206).
     """
     if prediction == "sample":
-        return output
+        return output.clone()
     if prediction == "flow":
         return (sample - weights[1] * output) / (weights[0] + weights[1])
-    size = float(torch.tensor(weights, dtype=torch.float32).norm())
+    size = math.hypot(*weights)
     of_image, of_noise = weights[0] / size, weights[1] / size
     if prediction == "v_prediction":
         return of_image * sample / size - of_noise * output

@@ -160,6 +160,8 @@ class Family(Protocol):
         traits: what does not change.
         checkpoint: what the model was loaded from.
         number: unlike that of any other model of this process, also of one that is gone.
+        noise_dtype: of the noise that text to image begins with, and of the samplers' own; the
+            noise that is added to pictures has the model's `dtype`.
         denoiser, vae: the modules; `denoiser_name` is the former's name in model_index.json.
     """
 
@@ -168,6 +170,7 @@ class Family(Protocol):
     number: int
     device: torch.device
     dtype: torch.dtype
+    noise_dtype: torch.dtype
     denoiser: Any
     denoiser_name: str
     vae: Any

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from runnables.checkpoints.checkpoint import Checkpoint
 from runnables.checkpoints.families import FAMILIES
@@ -25,7 +25,7 @@ class LatentDiffusion:
     def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
         self.checkpoint = checkpoint
         self.device = device
-        self.dtype = dtype
+        self.dtype = self.noise_dtype = dtype
         self.number = next(self._numbers)
         self.denoiser_name = FAMILIES[checkpoint.family].denoiser
         self.denoiser: Any = checkpoint.denoiser
@@ -79,21 +79,15 @@ class LatentDiffusion:
         )
 
     def to_latents(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
-        posterior = self.vae.encode(pixels.to(self.device, self._vae_dtype())).latent_dist
+        posterior = self.vae.encode(pixels.to(self.device, self.vae.dtype)).latent_dist
         latents: Tensor = posterior.sample(generator)
         return self._scale(latents.to(self.dtype))
 
     def to_pixels(self, latents: Tensor, *, fp32: bool = False) -> Tensor:
-        before = self._vae_dtype()
-        if fp32:
-            self.vae.to(torch.float32)
-        try:
-            latents = self._unscale(latents.to(self._vae_dtype()))
-            pixels: Tensor = self.vae.decode(latents, return_dict=False)[0].float()
-            return (pixels / 2 + 0.5).clamp(0, 1)
-        finally:
-            if fp32:
-                self.vae.to(before)
+        vae = _in_fp32(self.vae, self.device) if fp32 else self.vae
+        latents = self._unscale(latents.to(vae.dtype))
+        pixels: Tensor = vae.decode(latents, return_dict=False)[0].float()
+        return (pixels / 2 + 0.5).clamp(0, 1)
 
     @property
     def _scaling_factor(self) -> float:
@@ -102,10 +96,6 @@ class LatentDiffusion:
     @property
     def _shift_factor(self) -> float:
         return float(getattr(self.vae.config, "shift_factor", None) or 0.0)
-
-    def _vae_dtype(self) -> torch.dtype:
-        dtype: torch.dtype = self.vae.dtype
-        return dtype
 
     def _scale(self, latents: Tensor) -> Tensor:
         mean, std = self._statistics(latents)
@@ -135,6 +125,18 @@ def shift_of(tokens: int, config: Mapping[str, Any], most: float = 1.16) -> floa
     low, high = config.get("base_shift", 0.5), config.get("max_shift", most)
     slope = (high - low) / (many - few)
     return float(tokens * slope + low - slope * few)
+
+
+def _in_fp32(vae: Any, device: torch.device) -> Any:
+    """Return a copy of a VAE for one call; streamed weights come in their own format every time."""
+    with torch.device("meta"):
+        copy = type(vae).from_config(vae.config)
+    for own, new in zip(vae.modules(), copy.modules(), strict=True):
+        for name, weight in own.named_parameters(recurse=False):
+            weight = weight.to_dense().to(device, torch.float32)
+            # not by attribute: while another thread loads a model, Accelerate moves such to "meta"
+            new._parameters[name] = nn.Parameter(weight, requires_grad=False)
+    return copy.eval()
 
 
 def _as_channels(values: Sequence[float], like: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ posterior of the masked image; the sampler's own noise follows.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
     from runnables.samplers.table import SamplerTable
     from runnables.ticket import Inputs
+
+
+AHEAD_BYTES = 2**24  # most noise that a row has on the device: few samplers and sizes need more
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,34 +52,46 @@ class Start:
         return self.mask is not None or self.channels is not None
 
 
-def draw_noise(shape: tuple[int, ...], generator: torch.Generator, family: Family) -> Tensor:
-    """Draw unit Gaussian noise in the model's dtype, on the CPU as diffusers does."""
-    return _drawn(shape, generator, family).to(family.device)
+def draw_noise(
+    shape: tuple[int, ...],
+    generator: torch.Generator,
+    family: Family,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """Draw unit Gaussian noise on the CPU, as diffusers does; by default in the model's dtype."""
+    return _drawn(shape, generator, family, dtype or family.dtype).to(family.device)
 
 
 def draw_noises(
-    table: SamplerTable, shape: tuple[int, ...], generator: torch.Generator, family: Family
+    table: SamplerTable,
+    first: int,
+    shape: tuple[int, ...],
+    generator: torch.Generator,
+    family: Family,
 ) -> dict[int, Tensor]:
-    """Draw the noise of all steps of a sampler, each (C, h, w), and bring it to the device at once.
+    """Draw the noise of a sampler's next steps, each (C, h, w), and bring it to the device at once.
 
     Args:
+        first: the step to begin with.
         shape: (1, C, h, w).
 
     Returns:
-        the noise of the steps that draw some, by step.
+        the noise of those steps that draw some, by step: of all, or as many as AHEAD_BYTES hold.
     """
-    steps = [step for step, draws in enumerate(table.draws_noise) if draws]
-    if not steps:
-        return {}
-    drawn = [_drawn(shape, generator, family) for _ in steps]
-    return dict(zip(steps, torch.cat(drawn).to(family.device), strict=True))
+    dtype = family.noise_dtype
+    most = max(1, AHEAD_BYTES // (math.prod(shape) * dtype.itemsize))
+    steps = [step for step in range(first, len(table)) if table.draws_noise[step]][:most]
+    # before the generator moves on: where memory is full, the step is tried again
+    ahead = torch.empty((len(steps), *shape[1:]), dtype=dtype, device=family.device)
+    drawn = [_drawn(shape, generator, family, dtype) for _ in steps]
+    return dict(zip(steps, ahead.copy_(torch.cat(drawn)), strict=True))
 
 
 def from_noise(
     family: Family, size: Size, table: SamplerTable, generator: torch.Generator
 ) -> Start:
     """Start text to image, from pure noise."""
-    noise = draw_noise(_latent_shape(family, size), generator, family)
+    noise = draw_noise(_latent_shape(family, size), generator, family, family.noise_dtype)
     return Start(_mix(table, None, noise)[0], generator)
 
 
@@ -206,11 +222,13 @@ def _latent_shape(family: Family, size: Size) -> tuple[int, int, int, int]:
     return (1, family.traits.latent_channels, *family.traits.latents_of(size))
 
 
-def _drawn(shape: tuple[int, ...], generator: torch.Generator, family: Family) -> Tensor:
+def _drawn(
+    shape: tuple[int, ...], generator: torch.Generator, family: Family, dtype: torch.dtype
+) -> Tensor:
     images, channels, height, width = shape
     patch = family.traits.noise_patch
     patches = (images, channels * patch**2, height // patch, width // patch)
-    noise = torch.randn(patches, generator=generator, dtype=family.dtype)
+    noise = torch.randn(patches, generator=generator, dtype=dtype)
     return torch.nn.functional.pixel_shuffle(noise, patch)
 
 

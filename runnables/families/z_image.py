@@ -27,6 +27,7 @@ class ZImage(DistilledFlow):
         parts = checkpoint.components
         self._qwen = QwenEncoder(parts["tokenizer"], parts["text_encoder"], device, TOKENS)
         super().__init__(checkpoint, device, dtype, self._qwen)
+        self.noise_dtype = torch.float32  # as diffusers' pipeline, which keeps the latents in it
 
     # -- text -------------------------------------------------------------------------------
 
@@ -50,7 +51,7 @@ class ZImage(DistilledFlow):
         texts = zip(conditioning.hidden_states, conditioning.tokens, strict=True)
         output = self.denoiser(
             [row.unsqueeze(1) for row in sample.to(self.dtype)],
-            (1000 - timesteps.to(self.dtype)) / 1000,
+            (1000 - timesteps) / 1000,
             [row[:tokens] for row, tokens in texts],
             return_dict=False,
         )[0]

@@ -35,6 +35,9 @@ class SamplerTable:
     start: tuple[float, float]
     renoise: Tensor
 
+    def __post_init__(self) -> None:
+        _ = self.levels  # while the table is made, because no step reads a tensor
+
     def __len__(self) -> int:
         return len(self.draws_noise)
 

@@ -16,7 +16,6 @@ from runnables.accelerators.graphs import Graphs
 from runnables.accelerators.placement import place, working_bytes
 from runnables.accelerators.precision import dtype_of
 from runnables.accelerators.streaming import move
-from runnables.checkpoints.quantization import is_quantized
 from runnables.errors import ConfigurationError
 from runnables.families.base import Conditioning, Family
 
@@ -90,18 +89,17 @@ class Cuda(Accelerator):
             return
         if family.denoiser_name == "unet":  # a transformer has no convolutions to speak of
             family.denoiser.to(memory_format=torch.channels_last)
-            if not is_quantized(family.denoiser):
-                family.denoiser.fuse_qkv_projections()
         family.vae.to(memory_format=torch.channels_last)
         if self.settings.compile == "regional":
             self.compile_blocks(family)
         elif self.settings.compile == "full":
+            torch._dynamo.config.recompile_limit = 256  # each size has a call per bucket of rows
             family.denoiser.compile(mode="max-autotune-no-cudagraphs", dynamic=False)
 
     def place(self, family: Family) -> tuple[str, ...]:
         placement = place(
             family.checkpoint.sizes,
-            working_bytes(*family.traits.native_size, self.dtype.itemsize),
+            working_bytes(*family.traits.native_size, family.vae.dtype.itemsize),
             self.free_bytes(),
         )
         logger.info("%s: %s", family.checkpoint.name, placement)
@@ -129,8 +127,9 @@ class Cuda(Accelerator):
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def free_bytes(self) -> float:
-        unused = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
-        return float(torch.cuda.mem_get_info(self.device)[0] + unused)
+        graphs = 0 if self._graphs is None else self._graphs.nbytes  # no other call can use it
+        unused = torch.cuda.memory_reserved() - torch.cuda.memory_allocated() - graphs
+        return float(torch.cuda.mem_get_info(self.device)[0] + max(0, unused))
 
     def measure(self, call: Callable[[], T]) -> tuple[T, float]:
         torch.cuda.reset_peak_memory_stats(self.device)

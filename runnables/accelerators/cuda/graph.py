@@ -22,10 +22,10 @@ class CudaGraph:
                 call(self._inputs)
         current.wait_stream(side)
         torch.cuda.synchronize()
-        before = torch.cuda.memory_reserved()
         self._graph = torch.cuda.CUDAGraph()
         # only this thread's calls are part of it: another one decodes meanwhile
         with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+            before = torch.cuda.memory_reserved()  # a capture begins with an empty cache
             self._output = call(self._inputs)
         self.nbytes = max(0, torch.cuda.memory_reserved() - before)
 

@@ -107,43 +107,22 @@ def adapting(module: nn.Module, component: str, active: Sequence[Use]) -> list[H
     layers = dict(module.named_modules()) if work else {}
     hooks: list[Hook] = []
     for path, parts in work.items():
-        layer, columns = _site(layers, path)
-        hooks.append((layer, partial(_add, layers[path], columns, parts)))
+        hooks.append((layers[path], partial(_add, parts)))
     return hooks
 
 
 def _add(
-    layer: nn.Module,
-    columns: slice | None,
     parts: Sequence[tuple[Use, Factors]],
-    _called: nn.Module,
+    layer: nn.Module,
     inputs: tuple[Tensor, ...],
     _named: dict[str, Any],
     output: Tensor,
 ) -> None:
     """Add the products to the layer's output, in place, as a forward hook."""
-    target = output if columns is None else output[..., columns]
     for use, factors in parts:
         product = factors(layer, inputs[0] if use.rows is None else inputs[0][use.rows])
-        weighted = (product * use.weights.view(-1, *[1] * (product.ndim - 1))).to(target.dtype)
+        weighted = (product * use.weights.view(-1, *[1] * (product.ndim - 1))).to(output.dtype)
         if use.rows is None:
-            target.add_(weighted)
+            output.add_(weighted)
         else:
-            target.index_add_(0, use.rows, weighted)
-
-
-def _site(layers: Mapping[str, nn.Module], path: str) -> tuple[nn.Module, slice | None]:
-    """Return the layer that is called for this path, and the path's columns where it is fused."""
-    parent, _, leaf = path.rpartition(".")
-    attention: Any = layers.get(parent)
-    names: tuple[str, ...] = ("to_q", "to_k", "to_v")
-    if leaf not in names or not getattr(attention, "fused_projections", False):
-        return layers[path], None
-    fused = getattr(attention, "to_qkv", None)
-    if fused is None:  # cross attention: queries come from elsewhere
-        names, fused = names[1:], attention.to_kv
-        if leaf == "to_q":
-            return layers[path], None
-    widths = [getattr(attention, name).out_features for name in names]
-    first = sum(widths[: names.index(leaf)])
-    return fused, slice(first, first + widths[names.index(leaf)])
+            output.index_add_(0, use.rows, weighted)

@@ -70,6 +70,13 @@ def test_known_models_on_known_cards(name: str, streamed: dict[int, str]) -> Non
         assert decision.startswith(begin or "all on the device"), (gpu, decision)
 
 
+def test_a_vae_that_is_kept_in_fp32_is_counted_so() -> None:
+    """SDXL's published one is, where the model is in fp16."""
+    for precision, vae, working in (("fp16", "0.3 GB", "5.4 GB"), ("bf16", "0.2 GB", "2.7 GB")):
+        lines = {line.split()[0]: line for line in fit("sdxl", 24, precision)}
+        assert lines["vae"].endswith(vae) and working in lines["at"]
+
+
 def test_8_bits_keep_flux_off_the_last_resort() -> None:
     *_, decision = fit("flux.1-dev", 24, "fp16", "transformer:int8")
     assert decision.startswith("text_encoder, text_encoder_2 in main memory")

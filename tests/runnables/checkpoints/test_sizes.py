@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,11 @@ import torch
 import transformers
 
 from benchmarks.random_models import TRANSFORMER, UNET, VAE, VAE_16
+from runnables.accelerators.base import Accelerator
+from runnables.assembly import family_of
 from runnables.checkpoints.loading import load
 from runnables.checkpoints.sizes import ARCHITECTURES, of_folder
+from runnables.settings import Settings
 
 #: what the transformers of SD 3 and 3.5 have in common
 MMDIT = {
@@ -220,6 +225,22 @@ def test_t5_xxl() -> None:
 def test_a_folder_is_measured_by_its_headers(tiny_model: Callable[[str], Path]) -> None:
     folder = tiny_model("flux-dev")
     sizes = load(str(folder), dtype=torch.float32).sizes
-    measured = of_folder(folder)
+    measured = of_folder(folder).weights
     assert measured.keys() == sizes.keys()
     assert all(4 * measured[name] == pytest.approx(sizes[name], rel=0.02) for name in sizes)
+
+
+@pytest.mark.parametrize(
+    ("kind", "force_upcast", "wide"),
+    [("sdxl", True, True), ("sdxl", False, False), ("sd1", True, False)],
+)
+def test_a_folder_says_whether_its_vae_is_kept_in_fp32(
+    tiny_model: Callable[[str], Path], tmp_path: Path, kind: str, force_upcast: bool, wide: bool
+) -> None:
+    shutil.copytree(tiny_model(kind), tmp_path, dirs_exist_ok=True)
+    config = tmp_path / "vae" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"force_upcast": force_upcast}))
+    assert of_folder(tmp_path).wide_vae == wide
+    half = Accelerator(torch.device("cpu"), torch.float16, Settings())
+    vae = family_of(load(str(tmp_path), dtype=torch.float16), half).vae
+    assert (vae.dtype == torch.float32) == wide, "as the service does"

@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from torch import Tensor
 
+from runnables.engine.beside import AT_ONCE
+from runnables.engine.scheduling import AHEAD
 from runnables.errors import Cancelled
 from runnables.extensions.controlnet.unet import UNetControlNet
+from runnables.extensions.previews import LinearMap
 from runnables.families.base import Size
 from runnables.families.unet import UNetFamily
 from runnables.parameters import ControlNetUse, Hires, ImageToImage, TextToImage
 from runnables.runnable import StableDiffusionRunnable
-from runnables.ticket import NOTHING, Inputs, Load, Ticket
+from runnables.ticket import NOTHING, Caller, Inputs, Load, Progress, Ticket
 from tests.insides import engine_of
-from tests.runnables.engine.virtual import IMAGE_S, VirtualEngine
+from tests.runnables.engine.virtual import IMAGE_S, LIMIT, Device, VirtualEngine
 
 Start = Callable[..., StableDiffusionRunnable]
 Tiny = Callable[[str], Path]
+FLOODER, SMALL = Caller("flooder"), Caller("small")
 
 
 def wanted(steps: int = 4, **options: Any) -> TextToImage:
@@ -112,6 +119,104 @@ def test_images_are_decoded_together_where_no_step_waits(
     assert calls == [8]
 
 
+# -- by a thread of its own, on a virtual clock ---------------------------------------------------
+
+
+class Later(Executor):
+    """Its calls wait until a test runs them."""
+
+    def __init__(self) -> None:
+        self.calls: list[Callable[[], Any]] = []
+
+    def submit(self, call: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.calls.append(partial(call, *args, **kwargs))
+        return Future()
+
+
+class Decoding:
+    """A virtual engine whose other thread decodes image by image, when it is told to."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Device, "decodes_beside", lambda device, family: True)
+        monkeypatch.setattr(Device, "decode_limit", lambda device, area: 1)
+        self.virtual, self.later = VirtualEngine(folder), Later()
+        self.engine = self.virtual.engine
+        monkeypatch.setattr(self.engine._queue, "wait", lambda timeout: None)
+        self.engine._beside._thread = self.later  # type: ignore[assignment]
+        self.ended: list[str] = []
+
+    @property
+    def aside(self) -> int:
+        return len(self.engine._active.aside)
+
+    def submit(self, caller: Caller, **options: Any) -> Ticket:
+        ticket = self.virtual.submit(wanted(1, **options), caller=caller)
+        ticket.future.add_done_callback(lambda _: self.ended.append(ticket.id))
+        return ticket
+
+    def turns(self, count: int = 20) -> None:
+        with torch.inference_mode():
+            for _ in range(count):
+                self.engine._loop.turn()
+
+    def decode(self) -> None:
+        """Have all images decoded."""
+        while self.later.calls:
+            self.later.calls.pop(0)()
+            self.turns(1)
+
+
+@pytest.fixture
+def decoding(tiny_model: Tiny, monkeypatch: pytest.MonkeyPatch) -> Decoding:
+    return Decoding(tiny_model("sd1"), monkeypatch)
+
+
+@pytest.mark.parametrize("urgent", [{"priority": "high"}, {}])
+def test_who_goes_first_is_decoded_next(decoding: Decoding, urgent: dict[str, Any]) -> None:
+    """One caller's backlog does not hold up a more urgent image, or another caller's."""
+    for seed in range(8):
+        decoding.submit(FLOODER, seed=seed)
+    decoding.turns()
+    ticket = decoding.submit(FLOODER if urgent else SMALL, seed=9, **urgent)
+    decoding.turns()
+    assert decoding.aside == 9
+    decoding.decode()
+    assert decoding.ended.index(ticket.id) == AT_ONCE, "behind the calls that the thread had"
+
+
+def test_images_that_wait_to_be_decoded_take_room(decoding: Decoding) -> None:
+    for seed in range(80):
+        decoding.submit(FLOODER, seed=seed)
+    decoding.turns(100)
+    assert 0 < decoding.aside <= AHEAD * LIMIT
+    decoding.submit(SMALL)
+    before = decoding.aside
+    decoding.turns()
+    assert decoding.aside == before + 1, "there is room for another caller"
+    decoding.decode()
+    assert len(decoding.ended) == 81
+
+
+def test_decoding_beside_the_steps_is_paid_for(decoding: Decoding) -> None:
+    decoding.submit(FLOODER)
+    decoding.turns()
+    before = decoding.engine.served(FLOODER)
+    decoding.decode()
+    assert decoding.engine.served(FLOODER) > before
+
+
+def test_cancelled_images_are_not_decoded(decoding: Decoding) -> None:
+    calls, family = list[int](), cast(Any, decoding.virtual.model.base)
+    family.to_pixels = lambda latents: calls.append(len(latents)) or latents.new_zeros(1, 3, 8, 8)
+    tickets = [decoding.submit(FLOODER, seed=seed) for seed in range(9)]
+    decoding.turns()
+    for ticket in tickets:
+        ticket.cancel()
+    decoding.turns(1)
+    decoding.decode()
+    assert sum(calls) <= AT_ONCE
+
+
 # -- by a thread of its own ---------------------------------------------------------------------
 
 
@@ -179,3 +284,40 @@ def test_a_request_that_ends_while_it_is_decoded_beside_the_steps(
     go.set()
     assert beside.txt2img(wanted()).images
     assert engine_of(beside)._active.aside == []
+
+
+def test_previews_are_made_beside_the_steps(
+    beside: StableDiffusionRunnable, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They show the step that was requested, and come with a later one."""
+    go, made, threads = threading.Event(), LinearMap.__call__, set[str]()
+
+    def wait(self: LinearMap, latents: Tensor) -> Tensor:
+        threads.add(threading.current_thread().name.partition("_")[0])
+        go.wait(300)
+        return made(self, latents)
+
+    def seen(runnable: StableDiffusionRunnable) -> list[Progress]:
+        every = list[Progress]()
+
+        def on_step(progress: Progress) -> None:
+            every.append(progress)
+            if progress.step == 5:
+                go.set()
+                preview = runnable._engine._active.works[0].preview  # type: ignore[union-attr]
+                if preview is not None:
+                    preview[0].result(300)
+
+        ticket = runnable.submit(wanted(12, scheduler="euler"), on_step=on_step, preview_every=2)
+        ticket.future.result(300)
+        return [one for one in every if one.preview]
+
+    expected = {one.previewed: one for one in seen(start("sd1"))}
+    assert [*expected] == [one.step for one in expected.values()] == [2, 4, 6, 8, 10]
+    go.clear()
+    monkeypatch.setattr(LinearMap, "__call__", wait)
+    first, *others = seen(beside)
+    assert threads == {"decode"}
+    assert (first.step, first.previewed) == (6, 2)
+    for one in (first, *others):
+        assert (np.asarray(one.preview) == np.asarray(expected[one.previewed].preview)).all()

@@ -8,18 +8,23 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import psutil
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from runnables import assembly
 from runnables.accelerators.cpu.device import Cpu
 from runnables.engine import decode
+from runnables.engine.batch import Batch
 from runnables.engine.memory import MemoryModel
+from runnables.engine.row import Row
 from runnables.engine.steps import Steps
 from runnables.errors import PayloadTooLarge
-from runnables.parameters import TextToImage
+from runnables.families import latents
+from runnables.parameters import Hires, Inpaint, TextToImage
 from runnables.runnable import StableDiffusionRunnable
 from tests.insides import model_of
 
@@ -78,6 +83,18 @@ def test_warm_up_measures_the_device(start: Start, monkeypatch: pytest.MonkeyPat
     assert memory.budget == assembly.SPARE * 1e9
 
 
+def test_a_replayed_graph_does_not_hide_what_its_call_takes(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A graph's memory is taken when it is captured, at the first call of a size."""
+    held = iter([512.0, 0.0, 1024.0, 0.0, 2048.0])  # the last is a decode
+    monkeypatch.setattr(assembly, "WARM_UP_S", math.inf)
+    monkeypatch.setattr(Cpu, "buckets", (1, 2, 4, 8))
+    monkeypatch.setattr(Cpu, "measure", lambda device, call: (call(), next(held)))
+    memory = model_of(start("sd1")).memory
+    assert (memory.row_rate, memory.decode_rate) == (1024 / (8 * 64), 2048 / 64)
+
+
 class Failing:
     """A call that fails for several rows, and holds a tensor until its frame is gone."""
 
@@ -116,3 +133,51 @@ def test_steps_are_tried_again_when_the_failed_call_is_gone(
         call(rows)
     except torch.OutOfMemoryError as error:
         steps._recover(error, cast(Any, rows))
+
+
+def test_noise_is_drawn_ahead_for_some_steps(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """150 steps of ten large images would take gigabytes."""
+    runnable, kept = start("sd1"), list[int]()
+    request = TextToImage(
+        prompt="x", num_inference_steps=8, seed=1, scheduler="euler_a", hires=Hires(strength=0.9)
+    )
+    expected = np.asarray(runnable.txt2img(request).images[0].image)
+    monkeypatch.setattr(latents, "AHEAD_BYTES", 3 * 4 * 64 * 4, raising=False)
+    step = Batch.step
+
+    def counted(batch: Batch) -> list[Row]:
+        done = step(batch)
+        kept.append(max(len(row.noise) for row in batch.rows))
+        return done
+
+    monkeypatch.setattr(Batch, "step", counted)
+    found = np.asarray(runnable.txt2img(request).images[0].image)
+    assert max(kept) == 3
+    assert (found == expected).all()
+
+
+def test_a_step_that_fails_at_its_end_is_taken_once(
+    start: Start, photo: Image.Image, mask: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runnable, calls = start("sd1"), list[int]()
+    request = Inpaint(
+        prompt="x", num_inference_steps=6, seed=1, num_images_per_prompt=2, scheduler="dpmpp_2m"
+    )
+
+    def pixels() -> Any:
+        images = runnable.inpaint(request, photo, mask).images
+        return np.stack([np.asarray(one.image).astype(int) for one in images])
+
+    expected = pixels()
+    blend = Batch._keep_unmasked
+
+    def failing(*given: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise torch.OutOfMemoryError("full")
+        return blend(*given)
+
+    monkeypatch.setattr(Batch, "_keep_unmasked", failing)
+    found = pixels()
+    assert len(calls) > 3
+    assert np.abs(found - expected).max() <= 2

@@ -163,8 +163,8 @@ def test_random_joins_cancels_failures_and_evictions(
             rng.choice(tickets)[1].cancel()
         if rng.random() < 0.1:
             time.sleep(0.01)
+        works += [weakref.ref(work) for work in engine_of(runnable)._active.works]
         if number % 20 == 10:  # it goes once its requests are finished, and later ones load it
-            works += [weakref.ref(work) for work in engine_of(runnable)._active.works]
             engine_of(runnable)._pool.order("other", load=False)
     for index, ticket in tickets:
         check(ticket, alone[index] if index >= 0 else None)

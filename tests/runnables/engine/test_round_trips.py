@@ -163,9 +163,11 @@ def test_fifty_steps_read_nothing(
     acting: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The engine's own thread reads no tensor from the first step to the last but one."""
+    """The engine's own thread reads no tensor, previews and all."""
     runnable = start(kind, **(folders(kind) if acting else {}))
     counts: list[int] = []
+    accelerator, previews = engine_of(runnable)._accelerator, list[int]()
+    monkeypatch.setattr(accelerator, "decodes_beside", lambda family: True)  # as on a GPU
     steps = engine_of(runnable)._steps
     original = steps.step
 
@@ -177,8 +179,15 @@ def test_fifty_steps_read_nothing(
     monkeypatch.setattr(steps, "step", step)
     parameters = TextToImage(num_inference_steps=50, **common(kind), **acting)
     controls = (photo,) * len(parameters.controlnets)
-    runnable.submit(parameters, Inputs(controls=controls)).future.result(600)
-    assert counts[:49] == [0] * 49, "the last one decodes the image"
+    ticket = runnable.submit(
+        parameters,
+        Inputs(controls=controls),
+        on_step=lambda progress: previews.append(progress.previewed) if progress.preview else None,
+        preview_every=2,
+    )
+    ticket.future.result(600)
+    assert counts == [0] * 50
+    assert previews and all(step % 2 == 0 for step in previews)
 
 
 class NoNumbers(TorchFunctionMode):
@@ -284,6 +293,9 @@ def test_steps_copy_nothing_to_the_device(
         with NoNumbers(), OneDevice():
             for _ in range(4):
                 batch.step()
+                for row in batch.rows:
+                    for extension in model.extensions:
+                        extension.preview(row, batch.output(row))
     assert all(row.step == 6 for row in rows)
 
 
@@ -308,4 +320,6 @@ def test_noise_is_that_of_draws_at_every_step(start: Start) -> None:
     torch.randn((1, 4, 8, 8), generator=generator)  # the first latents
     for step in range(5):
         expected = torch.randn((1, 4, 8, 8), generator=generator)[0]
-        assert np.array_equal(row.noise[step].numpy(), expected.numpy())
+        row.step = step
+        noise = row.next_noise()
+        assert noise is not None and np.array_equal(noise.numpy(), expected.numpy())

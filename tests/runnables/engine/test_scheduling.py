@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runnables.engine.scheduling import BatchKey, Candidate, Task, Tasks, Turns, has_room
+from runnables.engine.scheduling import BatchKey, Candidate, Queue, Task, Tasks, Turns, has_room
 from runnables.ticket import ANYBODY, Caller
 from tests.runnables.engine.simulated import SIZES, Request, Work
 
@@ -242,3 +242,16 @@ def test_prompt_lengths_share_a_call() -> None:
     long = replace(long, key=replace(long.key, tokens=154))
     mixed = mixing(overhead=0.01).mixed([sized(16, 16), long])
     assert {one.key.tokens for one in mixed} == {154}
+
+
+def test_an_idle_engine_waits_where_requests_found_no_room() -> None:
+    """It would take turns without work as fast as it can."""
+    queue, waits = Queue(60.0, lambda: []), list[float]()
+    queue._changed.wait = waits.append  # type: ignore[assignment]
+    queue.admit(cast(Any, Work(Request(0.0, 4, deadline=1e9))))
+    queue.wait(1.0)
+    assert not waits, "what was just admitted may have room"
+    queue.wait(2.0)
+    queue.wake()
+    queue.wait(3.0)
+    assert waits == [2.0]

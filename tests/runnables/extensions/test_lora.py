@@ -148,17 +148,6 @@ def test_layers_are_looked_up_once_for_a_batch(
     assert len(walks) == 1
 
 
-def test_fused_attention_is_adapted_the_same(
-    start: Start, tiny_model: TinyModel, tmp_path: Path
-) -> None:
-    write(tmp_path, "one", tiny_model("sd1"))
-    runnable = start("sd1", lora_dir=str(tmp_path))
-    before = runnable.txt2img(wanted(("one", 1.0))).images[0].image
-    base_of(runnable).unet.fuse_qkv_projections()
-    after = runnable.txt2img(wanted(("one", 1.0))).images[0].image
-    assert difference(before, np.asarray(after).astype(int)) <= 2
-
-
 def test_alphas_of_single_layers_are_found_as_peft_finds_them(
     tiny_model: TinyModel, tmp_path: Path
 ) -> None:

@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from runnables.accelerators.base import Accelerator
+from runnables.accelerators.cpu.device import Cpu
+from runnables.accelerators.cpu.packed import pack
 from runnables.assembly import family_of
 from runnables.checkpoints.loading import load
 from runnables.settings import Settings
@@ -50,3 +53,39 @@ def test_others_stay_in_half_precision(tiny_model: TinyModel, kind: str) -> None
 def test_the_config_counts_for_sdxl_alone(tiny_model: TinyModel) -> None:
     """It is true by default, and diffusers' other pipelines do not look at it."""
     assert half(tiny_model("sd1"), overflows=True).vae.dtype == HALF
+
+
+def test_a_streamed_vae_decodes_in_fp32(tiny_model: TinyModel) -> None:
+    """Its layers' weights are brought from copies in half precision at every call."""
+    family, whole = half(tiny_model("sd1"), overflows=True), half(tiny_model("sd1"), overflows=True)
+    for layer in family.vae.modules():
+        kept = {name: weight.data for name, weight in layer.named_parameters(recurse=False)}
+
+        def bring(layer: nn.Module, _: Any, kept: dict[str, torch.Tensor] = kept) -> None:
+            for name, weight in layer.named_parameters(recurse=False):
+                weight.data = kept[name]
+
+        layer.register_forward_pre_hook(bring)
+    latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        assert not family.to_pixels(latents).isfinite().all()
+        decoded = family.to_pixels(latents, fp32=True)
+        assert decoded.isfinite().all()
+        torch.testing.assert_close(decoded, _reference(whole, latents))
+    assert family.vae.dtype == HALF, "as it was"
+
+
+def _reference(family: Any, latents: torch.Tensor) -> torch.Tensor:
+    """Return what the same VAE decodes, all of it in fp32."""
+    family.vae.to(torch.float32)
+    return family.to_pixels(latents)
+
+
+def test_a_packed_vae_decodes_in_fp32(tiny_model: TinyModel) -> None:
+    family = family_of(load(str(tiny_model("sd1")), dtype=torch.float32), Cpu(Settings()))
+    pack(family.vae)
+    latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        expected = family.to_pixels(latents)
+        assert any(weight.is_mkldnn for weight in family.vae.parameters())
+        torch.testing.assert_close(family.to_pixels(latents, fp32=True), expected)
