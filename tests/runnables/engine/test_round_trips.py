@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -293,9 +294,8 @@ def test_steps_copy_nothing_to_the_device(
         with NoNumbers(), OneDevice():
             for _ in range(4):
                 batch.step()
-                for row in batch.rows:
-                    for extension in model.extensions:
-                        extension.preview(row, batch.output(row))
+                for row, extension in product(batch.rows, model.extensions):
+                    extension.preview(row, batch.output(row))
     assert all(row.step == 6 for row in rows)
 
 
