@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -25,6 +26,8 @@ from hosts.queue.worker.settings import WorkerSettings
 from hosts.queue.worker.worker import Worker
 from runnables.errors import ConfigurationError
 from tests.hosts.queue import tasks
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -121,6 +124,18 @@ def test_settings_name_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORKER_QUEUE_URL", "x")
     with pytest.raises(ConfigurationError, match="did you mean WORKER_QUEUE_URLS"):
         WorkerSettings.from_environment()
+
+
+def test_defaults_are_those_that_the_documents_name() -> None:
+    kubernetes = ROOT / "deploy" / "kubernetes" / "components" / "queue" / "worker.yaml"
+    text = (ROOT / "docs" / "queue.md").read_text() + kubernetes.read_text()
+    named = re.findall(r"WORKER_([A-Z_]+)`? \((\d+)", text)
+    fields = WorkerSettings.model_fields
+    told = {(name.lower(), float(value)) for name, value in named}
+    assert told == {(name, float(fields[name].default)) for name, _ in told}
+    assert {"attempts", "visibility_s", "grace_s"} <= {name for name, _ in told}
+    ports = {int(port) for port in re.findall(r"containerPort: (\d+)", kubernetes.read_text())}
+    assert ports == {fields["port"].default}
 
 
 @pytest.mark.parametrize(
