@@ -258,8 +258,9 @@ def test_what_is_not_there_or_does_not_fit_is_refused(
     (tmp_path / "broken.safetensors").write_bytes(b"nothing")
     runnable = start("sd1", lora_dir=str(tmp_path))
     assert [each["name"] for each in runnable.loras()] == ["broken", "large", "one"]
-    with pytest.raises(UnknownName, match="did you mean 'one'"):
-        runnable.submit(wanted(("oen", 1.0)))
+    for begin in (runnable.submit, runnable.plan):  # a plan looks for the file and reads none
+        with pytest.raises(UnknownName, match="did you mean 'one'"):
+            begin(wanted(("oen", 1.0)))
     for name in ("../one", str(tmp_path / "one")):
         with pytest.raises(UnknownName):
             runnable.submit(wanted((name, 1.0)))
