@@ -23,8 +23,9 @@ OURS = {"api", "benchmarks", "deploy", "hosts", "models", "runnables", "service"
 OURS |= {"operator_config", "sd_aws_ec2", "sd_aws_eks", "sd_bentoctl"}
 #: modules of packages that this environment does not have
 ELSEWHERE = {"bentoctl": "bentoctl", "gevent": "gevent", "locust": "locust"}
-ELSEWHERE |= {"optimum": "optimum-neuron"}
+ELSEWHERE |= {"optimum": "optimum-neuron", "cosmic_ray": "cosmic-ray"}
 LOAD = ("benchmarks/locustfile.py", "benchmarks/locust_images.py", "tests/benchmarks/end_after.py")
+MUTANTS = "tests/mutants.py"
 QUANTIZE = "runnables/checkpoints/quantization.py"
 NEURON = ("runnables/accelerators/neuron", "tests/neuron")
 SERVE = (
@@ -49,7 +50,11 @@ CODE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "ui": (("ui",), ()),
     "load": (LOAD, ()),
     "queue-demo": (("hosts/queue/local",), ()),
-    "test": (("tests", "benchmarks", "deploy/check"), (*LOAD, *NEURON, "tests/clients/generated")),
+    "test": (
+        ("tests", "benchmarks", "deploy/check"),
+        (*LOAD, *NEURON, MUTANTS, "tests/clients/generated"),
+    ),
+    "mutants": ((MUTANTS,), ()),
     "deploy": (("deploy/tools", "deploy/operators"), ()),
     "deploy-check": (APPLYING, ()),
 }

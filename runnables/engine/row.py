@@ -37,10 +37,10 @@ class Stage:
     negative: Conditioning | None
     guidance_scale: float
     guidance_rescale: float
-    guidance_interval: tuple[float, float] = (0.0, 1.0)
-    active: tuple[Active, ...] = ()
-    weight: float = 0.0
-    extra_rows: float = 0.0
+    guidance_interval: tuple[float, float]
+    active: tuple[Active, ...]
+    weight: float
+    extra_rows: float
     earlier: int = 0
     calls: int = 0
     second_pass: SecondPass | None = None

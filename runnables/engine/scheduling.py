@@ -160,7 +160,7 @@ class Turns(Generic[R]):
         clock: Callable[[], float] = time.monotonic,
         serving: Callable[[], Iterable[Caller]] = lambda: (),
         *,
-        mixes_sizes: bool = False,
+        mixes_sizes: bool,
     ) -> None:
         self._mixes_sizes = mixes_sizes
         self._limit = limit

@@ -136,14 +136,15 @@ class Receiver:
 
     def _beat(self) -> None:
         """A third of the visibility time between beats: two may fail before a task is lost."""
-        while not self._stopped.wait(self._settings.visibility_s / 3) or self._in_flight:
+        every_s = self._settings.visibility_s / 3
+        while not self._stopped.wait(every_s) or self._in_flight:
             for current in self.in_flight:
                 try:
                     self._keep(current)
                 except (BotoCoreError, ClientError) as error:
                     logger.warning("heartbeat of %s: %s", current.delivery.id, error)
             if self._stopped.is_set():
-                time.sleep(self._settings.visibility_s / 3)
+                time.sleep(every_s)
 
     def _keep(self, current: InFlight) -> None:
         current.delivery.extend(self._settings.visibility_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
@@ -9,8 +10,11 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
 from PIL import Image
 
+from api.jobs import events as module
+from api.progress.live import Hub
 from tests.api.jobs.conftest import ASK, LONG, Client
 
 Event = tuple[str, dict[str, Any]]
@@ -38,6 +42,19 @@ def test_progress_then_the_document(client: Client) -> None:
     assert Image.open(io.BytesIO(base64.b64decode(previews[0]))).format == "JPEG"
     assert last == final["state"] == "succeeded"
     assert final == client.get(id)
+
+
+def test_what_has_not_changed_is_not_told_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOOK_S", 0.0)
+    running = {"state": "running", "step": 1, "steps": 4, "position": None, "eta_s": 3.0}
+    seen = [running, running, running | {"eta_s": 2.0}, running | {"step": 2}]
+    found = iter([*seen, running | {"state": "succeeded"}])
+
+    async def told() -> list[str]:
+        stream = module.stream(lambda: next(found), Hub(), ("", "x"), 0)
+        return [one.split("\n")[0] async for one in stream]
+
+    assert asyncio.run(told()) == ["event: progress", "event: progress", "event: succeeded"]
 
 
 def test_late_subscribers_get_the_end(client: Client) -> None:

@@ -190,6 +190,10 @@ def test_leases_tell_the_living_from_the_dead(tmp_path: Path) -> None:
     other.release()
     assert not mine.alive(other.id)
     assert not mine.alive("never-lived")
+    killed = Lease(tmp_path)
+    os.close(killed._file)  # as the kernel does, which leaves the file
+    assert not mine.alive(killed.id)
+    assert [file.stem for file in tmp_path.iterdir()] == [mine.id]
 
 
 def test_retention_removes_jobs_and_files(make: Make, tmp_path: Path) -> None:

@@ -130,6 +130,7 @@ def test_higher_priority_goes_first(make: Make) -> None:
     for priority in (0, 9, 5):
         client.post(id=f"p{priority}", priority=priority)
     assert [client.get(f"p{p}")["position"] for p in (9, 5, 0)] == [0, 1, 2]
+    assert client.api.jobs.counts() == {"queued": 3, "running": 1}
     client.http.delete("/jobs/first")
     for priority in (0, 9, 5):
         client.until(f"p{priority}", "succeeded")

@@ -13,6 +13,7 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 from prometheus_client import CollectorRegistry
 
+from hosts.queue import keys
 from hosts.queue.front.publish import Front
 from hosts.queue.local.topology import Topology
 from hosts.queue.messages import read
@@ -51,6 +52,7 @@ class Desk:
             QueueUrl=url,
             WaitTimeSeconds=1,
             AttributeNames=["All"],
+            MessageAttributeNames=["All"],
             MaxNumberOfMessages=10,
         )
         return list(got.get("Messages", []))
@@ -142,6 +144,7 @@ def test_an_announcement_that_fails_is_made_again(desk: Desk) -> None:
     assert desk.left() == 0
     manifest = desk.lifecycle.store.manifest(read(tasks.newer("told")))
     assert manifest is not None and manifest.attempt == 1, "the end of the first try"
+    assert manifest.seeds == [manifest.parameters["seed"]]
 
 
 @pytest.mark.parametrize(
@@ -160,8 +163,43 @@ def test_a_task_that_came_too_often_is_given_up(
     desk.lifecycle.run(InFlight(delivery))
     (told,) = desk.announced()
     assert told["status"] == status
-    assert len(desk.receive(desk.topology.dead_letters)) == (status == "failed")
+    dead = desk.receive(desk.topology.dead_letters)
+    reasons = [one["MessageAttributes"]["reason"]["StringValue"] for one in dead]
+    given_up = [f"given up after {received - 1} deliveries"]
+    assert reasons == (given_up if status == "failed" else [])
     assert desk.left() == 0
+
+
+def test_a_cancelled_task_is_not_generated(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.send("unwanted")
+    key = keys.cancelled("output", "unwanted")
+    desk.aws.client("s3").put_object(Bucket=desk.settings.bucket, Key=key)
+    monkeypatch.setattr(desk.lifecycle.runnable, "submit", None)
+    desk.lifecycle.run(InFlight(desk.delivered()))
+    (told,) = desk.announced()
+    assert told["status"] == "cancelled"
+    assert desk.left() == 0
+
+
+def test_a_task_that_was_handed_back_has_not_ended(desk: Desk) -> None:
+    desk.send("back")
+    current = InFlight(desk.delivered())
+    current.hand_back()
+    desk.lifecycle.run(current)
+    assert desk.announced() == [] and desk.left() == 1
+    assert desk.lifecycle.store.manifest(read(tasks.newer("back"))) is None
+    assert desk.lifecycle.store.excuses(current.delivery.id) == 1
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_the_model_that_a_task_names_is_taken_where_that_is_asked_for(
+    desk: Desk, dynamic: bool
+) -> None:
+    lifecycle, task = desk.lifecycle, read(tasks.older("named"))
+    desk.send("named")
+    lifecycle.settings = desk.settings.model_copy(update={"dynamic": dynamic})
+    parameters = lifecycle._parameters(task, desk.delivered())
+    assert parameters.model == (tasks.MODEL if dynamic else None)
 
 
 def test_heartbeats_go_on_through_a_long_stop(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

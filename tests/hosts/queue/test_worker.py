@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from opentelemetry.trace import get_current_span
 
 from api.http import tracing
+from hosts.queue.completion import Manifest
+from hosts.queue.messages import read
 from hosts.queue.worker import spot
+from hosts.queue.worker.announce import Announcer
+from hosts.queue.worker.delivery import Delivery
 from hosts.queue.worker.pod import Pod
 from hosts.queue.worker.settings import WorkerSettings
+from hosts.queue.worker.worker import Worker
 from runnables.errors import ConfigurationError
+from tests.hosts.queue import tasks
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -97,7 +107,11 @@ def test_a_busy_pod_says_so(http: Any, tmp_path: Path) -> None:
     pod.busy(2)  # no news
     pod.busy(0)
     until(lambda: len(seen) == 2)
-    busy, idle = (json.loads(body)["metadata"]["annotations"] for _, _, body in seen)
+    pod.busy(3)
+    until(lambda: len(seen) == 3)
+    annotations = [json.loads(body)["metadata"]["annotations"] for _, _, body in seen]
+    busy, idle, again = annotations
+    assert again == busy
     assert busy["karpenter.sh/do-not-disrupt"] == "true"
     assert idle["karpenter.sh/do-not-disrupt"] is None
     cost = "controller.kubernetes.io/pod-deletion-cost"
@@ -110,3 +124,62 @@ def test_settings_name_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORKER_QUEUE_URL", "x")
     with pytest.raises(ConfigurationError, match="did you mean WORKER_QUEUE_URLS"):
         WorkerSettings.from_environment()
+
+
+def test_defaults_are_those_that_the_documents_name() -> None:
+    kubernetes = ROOT / "deploy" / "kubernetes" / "components" / "queue" / "worker.yaml"
+    text = (ROOT / "docs" / "queue.md").read_text() + kubernetes.read_text()
+    named = re.findall(r"WORKER_([A-Z_]+)`? \((\d+)", text)
+    fields = WorkerSettings.model_fields
+    told = {(name.lower(), float(value)) for name, value in named}
+    assert told == {(name, float(fields[name].default)) for name, _ in told}
+    assert {"attempts", "visibility_s", "grace_s"} <= {name for name, _ in told}
+    ports = {int(port) for port in re.findall(r"containerPort: (\d+)", kubernetes.read_text())}
+    assert ports == {fields["port"].default}
+
+
+@pytest.mark.parametrize(
+    ("engine", "polling", "stopping", "alive"),
+    [
+        (True, None, False, True),  # it loads
+        (False, None, False, False),
+        (True, True, False, True),
+        (True, False, False, False),
+        (True, False, True, True),  # it finishes what it has
+        (False, True, False, False),
+    ],
+)
+def test_a_worker_lives_while_its_engine_and_its_polls_do(
+    engine: bool, polling: bool | None, stopping: bool, alive: bool
+) -> None:
+    worker = Worker.__new__(Worker)  # without the process's signals and metrics
+    worker.runnable = SimpleNamespace(alive=engine)  # type: ignore[assignment]
+    known = None if polling is None else SimpleNamespace(polling=polling)
+    worker._receiver = known  # type: ignore[assignment]
+    worker._stop = threading.Event()
+    if stopping:
+        worker.stop()
+    assert worker._alive() == alive
+
+
+@pytest.mark.parametrize("traceparent", [None, W3C])
+def test_an_end_is_announced_in_both_forms(traceparent: str | None) -> None:
+    told: list[dict[str, Any]] = []
+    sns = SimpleNamespace(publish=lambda **given: told.append(given))
+    task = read(tasks.newer("told"))
+    manifest = Manifest(
+        id="told",
+        runtime="sd15",
+        status="completed",
+        output_url="s3://b/o",
+        traceparent=traceparent,
+    )
+    delivery = Delivery(None, "queue", "1", receipt="1", body="", trace={"traceparent": "sender's"})
+    topic = "arn:aws:sns:eu-west-1:123456789012:results"
+    Announcer(sns, topic, sagemaker=True).announce(task, manifest, delivery)
+    newer, sagemaker = (json.loads(one["Message"]) for one in told)
+    assert (newer["id"], sagemaker["inferenceId"]) == ("told", "told")
+    assert sagemaker["awsRegion"] == "eu-west-1"
+    for one in told:
+        trace = one["MessageAttributes"]["traceparent"]["StringValue"]
+        assert trace == (traceparent or "sender's")

@@ -319,6 +319,7 @@ def test_guidance_interval_is_of_all_steps_with_a_refiner(
     parameters = wanted(10, guidance_interval=(0.2, 0.5))
     with torch.inference_mode():
         (row,) = Preparer(0).at_once(plan(model, Ticket(parameters), Inputs()))
+    assert [stage.load for stage in row._stages] == [2.0, 2.0]
     guided = []
     while not row.denoised:
         guided.append(row.guided)

@@ -70,6 +70,10 @@ def test_the_engine_keeps_to_it(start: Start) -> None:
     with pytest.raises(PayloadTooLarge, match="smaller") as refused:
         runnable.txt2img(large)
     assert refused.value.loc == ("height",)
+    memory.budget = 1.5 * memory.row_rate * 32 * 32  # one row of it, and not two
+    with pytest.raises(PayloadTooLarge, match="smaller"):
+        runnable.txt2img(large)
+    runnable.txt2img(large.model_copy(update={"guidance_scale": 1.0}))
 
 
 def test_warm_up_measures_the_device(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:

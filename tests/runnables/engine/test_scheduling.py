@@ -8,7 +8,16 @@ from typing import Any, cast
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runnables.engine.scheduling import BatchKey, Candidate, Queue, Task, Tasks, Turns, has_room
+from runnables.engine.scheduling import (
+    BatchKey,
+    Candidate,
+    Forecast,
+    Queue,
+    Task,
+    Tasks,
+    Turns,
+    has_room,
+)
 from runnables.ticket import ANYBODY, Caller
 from tests.runnables.engine.simulated import SIZES, Request, Work
 
@@ -28,8 +37,12 @@ def candidate(request: Request, load: float = 2.0) -> Candidate[Any]:
     return Candidate(request, work, key, load, calls, work.seconds, work.seconds / 2)
 
 
+def call_s(one: Candidate[Any], load: float) -> float:
+    return 1.0 + load
+
+
 def turns(limit: float, now: float = 0.0) -> Turns[Any]:
-    return Turns(lambda one: limit, lambda one, load: 1.0 + load, lambda: now)
+    return Turns(lambda one: limit, call_s, lambda: now, mixes_sizes=False)
 
 
 @settings(deadline=None)
@@ -160,7 +173,7 @@ def test_new_callers_begin_where_the_least_served_one_is() -> None:
     """It has a task, while another has steps: those do not take away what it may still have."""
     least, most, new = Caller("least"), Caller("most"), Caller("new")
     policy: Turns[Any] = Turns(
-        lambda one: 2, lambda one, load: 1.0, lambda: 0.0, lambda: [least, most]
+        lambda one: 2, call_s, lambda: 0.0, lambda: [least, most], mixes_sizes=False
     )
     policy.charge(most, 100.0)
     policy.choose([candidate(Request(0.0, 4, caller=most))])
@@ -169,6 +182,22 @@ def test_new_callers_begin_where_the_least_served_one_is() -> None:
     assert policy.served(least) == policy.served(new) == 60.0
     policy.took_beside(least, 60.0)
     assert policy.served(new) == 100.0
+
+
+# -- estimates ----------------------------------------------------------------------------------
+
+
+def test_others_delay_a_row_by_what_they_add_and_by_no_more_than_a_doubling() -> None:
+    one, shorter = candidate(Request(0.0, 20)), candidate(Request(0.0, 4))
+    longer = [candidate(Request(0.0, 400)) for _ in range(30)]
+
+    def seconds(*others: Candidate[Any]) -> float:
+        return Forecast[Any](lambda: 0.0).seconds(one, [one, *others])
+
+    assert seconds() == one.left_s
+    assert seconds(shorter) == one.left_s + shorter.added_s
+    assert one.left_s < seconds(longer[0]) < one.left_s + longer[0].added_s
+    assert seconds(*longer) == 2 * one.left_s
 
 
 # -- calls of several sizes ---------------------------------------------------------------------
@@ -225,7 +254,7 @@ def test_what_cannot_share_a_call_keeps_its_key() -> None:
         assert policy.mixed(rows) == rows
     same_size = [sized(16, 16), sized(12, 16), sized(12, 16, mixes=False)]
     assert policy.mixed(same_size) == same_size, "rows of one size stay together"
-    one_size = Turns(lambda one: 16, lambda one, load: 2.0 + load)
+    one_size = Turns(lambda one: 16, call_s, mixes_sizes=False)
     rows = [sized(16, 16), sized(12, 16)]
     assert one_size.mixed(rows) == rows, "the device takes one size only"
 

@@ -51,3 +51,8 @@ def test_a_line_is_all_that_a_new_extension_needs(
     plain = start("sd1").txt2img(request).images[0].image
     monkeypatch.setattr(extensions, "EXTENSIONS", [*extensions.EXTENSIONS, f"{__name__}:Stub"])
     assert start("sd1").txt2img(request).images[0].image.tobytes() != plain.tobytes()
+
+
+def test_by_default_it_adds_nothing() -> None:
+    one, request = Stub.__new__(Stub), TextToImage(prompt="x")
+    assert one.cost(request) == one.beside(request) == one.extra_rows(request) == one.nbytes == 0

@@ -16,7 +16,9 @@ from runnables.accelerators.cpu.device import Cpu
 from runnables.assembly import family_of
 from runnables.checkpoints.loading import load
 from runnables.errors import InvalidInput, UnknownName
+from runnables.extensions.lora import file as lora_file
 from runnables.extensions.lora.file import read
+from runnables.extensions.lora.layers import Factors, Lora
 from runnables.parameters import LoraUse, TextToImage
 from runnables.runnable import StableDiffusionRunnable
 from runnables.settings import Settings
@@ -224,6 +226,19 @@ def test_damaged_files_are_refused_by_name(
     assert runnable.txt2img(wanted(("good", 1.0))).images
 
 
+def test_weights_of_eight_bits_are_read_in_thirty_two() -> None:
+    """PyTorch multiplies none of eight bits on the CPU."""
+    eight = torch.full((2, 3), 0.5).to(torch.float8_e4m3fn)
+    assert torch.equal(lora_file._checked("x", eight), torch.full((2, 3), 0.5))
+    assert lora_file._checked("x", torch.ones(2, 3).half()).dtype == torch.float16
+
+
+def test_its_bytes_are_those_of_its_factors() -> None:
+    small, large = (Factors(torch.ones(4, n), torch.ones(n, 4).half()) for n in (2, 8))
+    lora = Lora("x", {"unet": {"a": small}, "text_encoder": {"a": large}})
+    assert lora.nbytes == 2 * 4 * (4 + 2) + 8 * 4 * (4 + 2)
+
+
 def test_what_is_not_there_or_does_not_fit_is_refused(
     start: Start, tiny_model: TinyModel, tmp_path: Path
 ) -> None:
@@ -232,8 +247,9 @@ def test_what_is_not_there_or_does_not_fit_is_refused(
     (tmp_path / "broken.safetensors").write_bytes(b"nothing")
     runnable = start("sd1", lora_dir=str(tmp_path))
     assert [each["name"] for each in runnable.loras()] == ["broken", "large", "one"]
-    with pytest.raises(UnknownName, match="did you mean 'one'"):
-        runnable.submit(wanted(("oen", 1.0)))
+    for begin in (runnable.submit, runnable.plan):  # a plan looks for the file and reads none
+        with pytest.raises(UnknownName, match="did you mean 'one'"):
+            begin(wanted(("oen", 1.0)))
     for name in ("../one", str(tmp_path / "one")):
         with pytest.raises(UnknownName):
             runnable.submit(wanted((name, 1.0)))

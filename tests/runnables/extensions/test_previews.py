@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from runnables.errors import ConfigurationError
-from runnables.extensions.previews import estimate
+from runnables.extensions.previews import _bytes, estimate
 from runnables.parameters import TextToImage
 from runnables.runnable import StableDiffusionRunnable
 from runnables.settings import EMBEDDED_MODEL
@@ -20,20 +20,25 @@ from runnables.ticket import Progress, Result
 Start = Callable[..., StableDiffusionRunnable]
 
 
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample", "flow"])
 @pytest.mark.parametrize(("of_image", "of_noise"), [(0.8, 0.6), (1.0, 3.0)])
 def test_a_perfect_model_shows_the_image_itself(
     prediction: str, of_image: float, of_noise: float
 ) -> None:
-    """This holds for variance-preserving and for sigma-scaled samplers."""
+    """This holds for variance-preserving and for sigma-scaled samplers, and for flows."""
     image, noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     size = (of_image**2 + of_noise**2) ** 0.5
     velocity = (of_image * noise - of_noise * image) / size
-    outputs = {"epsilon": noise, "v_prediction": velocity, "sample": image}
+    outputs = {"epsilon": noise, "v_prediction": velocity, "sample": image, "flow": noise - image}
     seen = estimate(
         of_image * image + of_noise * noise, outputs[prediction], (of_image, of_noise), prediction
     )
     assert torch.allclose(seen, image, atol=1e-5)
+
+
+def test_no_colour_is_outside_of_a_byte() -> None:
+    colours = torch.tensor([-9.0, -1.0, 0.5, 1.0, 9.0, float("nan")])
+    assert _bytes(colours).tolist() == [0, 0, 191, 255, 255, 0]
 
 
 def generated(runnable: StableDiffusionRunnable, every: int) -> tuple[Result, list[Progress]]:

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from runnables.engine.loaded_model import LoadedModel
 from runnables.errors import ConfigurationError, InvalidInput, UnknownName
 from runnables.extensions import extensions_of
 from runnables.extensions.base import Context
-from runnables.extensions.textual_inversion.extension import TextualInversions
+from runnables.extensions.textual_inversion.extension import ConceptText, TextualInversions
 from runnables.extensions.textual_inversion.vocabulary import (
     MAX_VECTORS,
     Concept,
@@ -307,6 +308,13 @@ def test_a_name_may_begin_another_and_have_any_letter_case(start: Start, tmp_pat
         )
         == 0
     )
+
+
+def test_prompts_with_the_same_embeddings_are_kept_under_the_same_key() -> None:
+    one, two = (SimpleNamespace(number=number) for number in (1, 2))
+    kept: Any = ConceptText((one, two))  # type: ignore[arg-type]
+    assert kept.key == ConceptText((one, two)).key  # type: ignore[arg-type]
+    assert kept.key != ConceptText((one,)).key  # type: ignore[arg-type]
 
 
 def test_nothing_is_left_behind(start: Start, tmp_path: Path) -> None:

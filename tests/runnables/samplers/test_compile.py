@@ -115,6 +115,12 @@ def test_depths_are_minimal() -> None:
     assert max(depths.values()) <= 5
 
 
+def test_the_list_says_which_samplers_add_noise() -> None:
+    tables = {name: compile_table(resolve(name), CONFIG, 20) for name in samplers()}
+    adding = {name for name, table in tables.items() if table.coefficients[..., -1].any()}
+    assert adding == {name for name, one in samplers().items() if one.stochastic}
+
+
 @pytest.mark.parametrize("strength", [0.7, 1.0])
 @pytest.mark.parametrize("name", samplers())
 def test_inpainting_renoises_as_add_noise_does(name: str, strength: float) -> None:
