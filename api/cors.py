@@ -24,6 +24,12 @@ MOST = 20  # refused origins that are logged, each once
 
 
 SAFE = {"GET", "HEAD", "OPTIONS"}
+IMAGINE = "/imagine"  # generates by GET
+UNNAMED = "other sites"  # a page that the browser does not name
+REFUSED = (
+    "SD_CORS_ORIGINS does not name the origin of the page, {}. If it is the service's own page, "
+    "the proxy before the service has to pass the Host header on"
+)
 
 
 class Cors:
@@ -51,27 +57,39 @@ class Cors:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
-        refused = scope["type"] == "http" and self._is_refused(Headers(scope=scope))
-        if refused and scope["method"] not in SAFE:
-            error = Forbidden("SD_CORS_ORIGINS does not name the page's origin", loc=("origin",))
-            await errors.response(path_of(scope), error)(scope, receive, send)
-        else:
-            await self._answer(scope, receive, send)
+        if scope["type"] == "http" and (origin := self._foreign(Headers(scope=scope))):
+            generates = scope["method"] not in SAFE or path_of(scope) == IMAGINE
+            if generates or origin != UNNAMED:
+                self._log(origin)
+            if generates:
+                error = Forbidden(REFUSED.format(origin), loc=("origin",))
+                await errors.response(path_of(scope), error)(scope, receive, send)
+                return
+        await self._answer(scope, receive, send)
 
-    def _is_refused(self, headers: Headers) -> bool:
-        """Return whether a page calls whose origin is not allowed, and log it the first time."""
-        origin = headers.get("origin", "")[:200]
+    def _foreign(self, headers: Headers) -> str | None:
+        """Return the origin of the page that calls, where it is another one and not allowed."""
+        origin = headers.get("origin", "") or _origin_of(headers.get("referer", ""))
         site = headers.get("sec-fetch-site")
         own = origin.partition("://")[2] == headers.get("host")
-        foreign = site not in ("same-origin", "none") if site else bool(origin) and not own
+        foreign = site not in ("same-origin", "none") if site else "origin" in headers and not own
         if not foreign or self._cors.is_allowed_origin(origin):
-            return False
+            return None
+        return origin[:200] or UNNAMED
+
+    def _log(self, origin: str) -> None:
+        """Log an origin that is not allowed, the first time."""
         if origin not in self._refused and len(self._refused) < MOST:
             self._refused.add(origin)
             logger.warning(
-                "browsers do not let pages of %s call or read our answers: "
+                "pages of %s may not call, and browsers do not let them read our answers: "
                 "SD_CORS_ORIGINS allows %s",
-                origin or "other sites",
+                origin,
                 self._allowed,
             )
-        return True
+
+
+def _origin_of(url: str) -> str:
+    """Return the origin of an address; browsers send no more of a page's address to other sites."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.partition('/')[0]}" if rest else ""

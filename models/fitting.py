@@ -34,12 +34,12 @@ def fit(name: str, gpu: float, precision: str, quantize: str = "") -> Iterator[s
     if unknown := sorted(kinds.keys() - weights.keys()):
         raise DoesNotFit(f"{name} has no {', '.join(unknown)}; it has {', '.join(weights)}")
     formats = dict.fromkeys(weights, precision) | kinds
-    if known.wide_vae and precision == "fp16":
+    if known.wide_vae and precision == "fp16" and "vae" in formats:
         formats["vae"] = "fp32"
     parts = {part: count * BYTES[formats[part]] for part, count in weights.items()}
     for part, size in parts.items():
         yield f"{part:16} {weights[part] / 1e9:6.2f} billion weights, {size / 1e9:5.1f} GB"
-    working = working_bytes(side, side, BYTES[formats["vae"]])
+    working = working_bytes(side, side, BYTES[formats.get("vae", precision)])
     yield f"{'at work':16} {working / 1e9:31.1f} GB at {side}x{side}, an estimate"
     try:
         yield str(place(parts, working, 1e9 * gpu - CONTEXT))

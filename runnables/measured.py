@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import platform
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,6 +113,8 @@ class Kept:
         folder = self._folder / f"compiled-{_digest(same)}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):  # PyTorch writes its locks where it reads
+                pass
         except OSError as error:
             logger.warning("what is compiled is not kept in %s: %s", folder, error)
         else:

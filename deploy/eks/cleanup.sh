@@ -282,22 +282,9 @@ if $queue; then
   fi
 fi
 
-# leave_models: Terraform forgets the bucket that it made for models, if it holds any or did. It would take
-# the bucket's protection away first, and then fail to delete it.
-leave_models() {
-  local addresses bucket held
-  addresses=$(terraform -chdir="$folder" state list 2>/dev/null \
-    | grep -E '^aws_s3_bucket(_[a-z_]+)?\.models\[') || return 0
-  bucket=$(sed -n 's/^aws_s3_bucket\.models\["\(.*\)"\]$/\1/p' <<<"$addresses")
-  held=$(aws s3api list-object-versions --bucket "$bucket" --max-keys 1 --no-paginate \
-    --query '[Versions, DeleteMarkers][][].Key' --output text)
-  if [ -z "$held" ] || [ "$held" = None ]; then return; fi
-  xargs -d '\n' terraform -chdir="$folder" state rm <<<"$addresses"
-  stays="s3://$bucket stays, with the models in it and their old versions. "
-}
 stays=
 if ! $dry_run; then
-  leave_models
+  leave_models && stays="s3://$left stays, with the models in it and their old versions. "
 elif [ -n "$models_bucket" ]; then
   run terraform -chdir="$folder" state rm EACH-OF-THE-BUCKET-OF-MODELS
 fi

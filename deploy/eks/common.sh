@@ -153,3 +153,23 @@ tools=$ROOT/.venv-deploy/bin
 if [ ! -x "$tools/bentoctl" ]; then
   fail "run \`make deploy-tools\` first"
 fi
+
+# leave_models [BUCKET]: Terraform forgets the bucket that it made for models, if it holds any or did, and is not the
+# one that is named here. It would take the bucket's protection away first, and then fail to delete it. Sets left
+# to its name, or fails where nothing was left.
+leave_models() {
+  local addresses held
+  left=
+  addresses=$(terraform -chdir="$folder" state list 2>/dev/null \
+    | grep -E '^aws_s3_bucket(_[a-z_]+)?\.models\[') || return 1
+  left=$(sed -n 's/^aws_s3_bucket\.models\["\(.*\)"\]$/\1/p' <<<"$addresses")
+  [ "$left" != "${1-}" ] || return 1
+  if ! held=$(aws s3api list-object-versions --bucket "$left" --max-keys 1 --no-paginate \
+    --query '[Versions, DeleteMarkers][][].Key' --output text 2>&1); then
+    [[ $held != *NoSuchBucket* ]] || return 1
+    fail "it is not known whether models are in s3://$left: $held"
+  fi
+  if [ -z "$held" ] || [ "$held" = None ]; then return 1; fi
+  tr '\n' '\0' <<<"$addresses" | xargs -0 terraform -chdir="$folder" state rm \
+    || fail "Terraform does not forget s3://$left"
+}

@@ -286,6 +286,9 @@ check_models() {
 begin "AWS: network, cluster, rights (about 15 minutes the first time)"
 in_folder terraform init -input=false
 $existing || adopt_log_group
+if ! $dry_run && leave_models "$models_bucket"; then
+  say "    s3://$left stays, with the models in it: models_bucket does not name it any more"
+fi
 adopt_models
 in_folder terraform plan -input=false -out=plan -var-file=bentoctl.tfvars
 confirm "Apply this plan?"

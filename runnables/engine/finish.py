@@ -93,6 +93,7 @@ class Finish:
             for row, picture, open in zip(rows, pixels, mine, strict=True):
                 if open:
                     self._take(row, picture)
+        active.blamed = []  # they have what they came for
         self._begin_beside()
 
     def _begin_beside(self) -> None:

@@ -40,15 +40,22 @@ def report(
     eta = forecast.seconds(max(own, key=lambda one: one.calls), candidates)
     ticket = work.ticket
     every = ticket.preview_every  # read once: others may change it
+    made = _taken(work)
     if every and work.preview is None and (make := _preview(own[0].row, batch, every)):
         work.preview = beside.make(own[0].row.stage.family, make), step
-    preview, previewed = None, 0
-    if work.preview and work.preview[0].done():
-        (made, previewed), work.preview = work.preview, None
-        preview = made.result()
+        made = _taken(work) or made  # on a CPU it is there already
+    preview, previewed = made or (None, 0)
     ticket.progress = Progress("drawing", step, work.steps, 0, eta, preview, previewed)
     if ticket.on_step is not None:
         ticket.on_step(ticket.progress)
+
+
+def _taken(work: Denoise) -> tuple[Image | None, int] | None:
+    """Return a preview that is finished, each one once, with its step."""
+    if work.preview is None or not work.preview[0].done():
+        return None
+    (made, step), work.preview = work.preview, None
+    return made.result(), step
 
 
 def _preview(row: Row, batch: Batch, every: int) -> Callable[[], Image | None] | None:

@@ -169,6 +169,25 @@ def test_pages_of_other_sites_have_nothing_generated(
     else:
         assert response.status_code != 403
     assert api.get("/samplers", headers=sent).status_code != 403
+    drawn = api.get("/imagine", params={"prompt": "x"}, headers=sent)
+    assert (drawn.status_code == 403) == (status == 403)
+
+
+def test_an_image_in_a_page_of_another_site_names_the_page_by_its_referrer() -> None:
+    api = client(StableDiffusionRunnable(Settings(cors_origins=OTHER)))
+    image = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"}
+    for page, status in ((f"{OTHER}/", 503), ("https://third.example/", 403)):
+        sent = {**image, "referer": page}
+        assert api.get("/imagine", params={"prompt": "x"}, headers=sent).status_code == status
+
+
+def test_a_link_from_another_site_is_followed_without_a_word(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    api = client(StableDiffusionRunnable(Settings()))
+    followed = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
+    assert api.get("/livez", headers=followed).is_success
+    assert not [one for one in caplog.records if one.name == "api.cors"]
 
 
 @pytest.mark.parametrize("paths", [("/", "/docs"), ("/docs.json", "/openapi.json")])

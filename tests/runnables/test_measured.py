@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -108,3 +109,10 @@ def test_compiled_code_is_kept_beside_it(
     (tmp_path / "file").touch()
     Kept(str(tmp_path / "file"), accelerator).keep_compiled()
     assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ, "which is the same as none"
+
+    def refused(**_: object) -> None:
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refused)  # root may write everywhere
+    kept.keep_compiled()
+    assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ, "PyTorch could not lock its files there"

@@ -287,6 +287,39 @@ def test_an_empty_bucket_of_models_goes(models: Desk) -> None:
     assert not [call for call in models.calls() if " state rm " in call]
 
 
+LOOKED = "aws s3api list-object-versions"
+
+
+def test_a_bucket_of_models_that_somebody_deleted_holds_nothing_up(models: Desk) -> None:
+    gone = "An error occurred (NoSuchBucket) when calling the ListObjectVersions operation"
+    done = models.run(
+        "cleanup.sh", "--yes", "--keep-images", STATE=STATE, HELD=gone, FAIL_ON=LOOKED
+    )
+    assert done.returncode == 0, done.stderr
+    order(models.calls(), LOOKED, "terraform destroy")
+
+
+def test_a_bucket_of_models_that_cannot_be_looked_into_is_not_destroyed(models: Desk) -> None:
+    done = models.run(
+        "cleanup.sh", "--yes", "--keep-images", STATE=STATE, HELD="AccessDenied", FAIL_ON=LOOKED
+    )
+    assert done.returncode == 1 and "AccessDenied" in done.stderr
+    assert not [call for call in models.calls() if "destroy" in call]
+
+
+def test_a_bucket_with_models_that_is_named_no_more_stays_as_it_is(models: Desk) -> None:
+    document = yaml.safe_load(models.configuration.read_text())
+    document["spec"] |= {"models_bucket": "new-models", "model": "s3://new-models/sd/sdxl"}
+    models.configuration.write_text(yaml.safe_dump(document))
+    given = {"STATE": STATE, "HELD": "sd/sdxl/a", "FOUND": "a", "OWNER": "sd-production"}
+    done = models.run("install.sh", "--yes", **given)
+    assert done.returncode == 0, done.stderr
+    assert "s3://my-models stays, with the models in it" in done.stdout
+    order(calls := models.calls(), LOOKED, "terraform plan")
+    (forgotten,) = [call for call in calls if " state rm " in call]
+    assert "my-models" in forgotten
+
+
 def test_keda_gets_its_right_to_read_the_queue(desk: Desk) -> None:
     """Pod Identity gives a pod its credentials when the pod is made."""
     queue = yaml.safe_load((EKS / "queue.yaml").read_text())

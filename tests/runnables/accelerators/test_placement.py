@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import shutil
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ from runnables.accelerators.placement import place
 from runnables.errors import ConfigurationError
 from runnables.parameters import ControlNetUse, LoraUse, TextToImage
 from runnables.runnable import StableDiffusionRunnable
+from runnables.settings import EMBEDDED_MODEL
 from runnables.ticket import NOTHING, Inputs
 from tests.insides import base_of
 from tests.runnables.checkpoints.test_flux_files import write_gguf
@@ -93,6 +95,13 @@ def test_the_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None
     assert "there is no model flux.9" in capsys.readouterr().err
     assert main(["fit", "sdxl", "--gpu", "24", "--quantize", "transformer:int8"]) == 1
     assert "sdxl has no transformer; it has unet" in capsys.readouterr().err
+
+
+def test_a_folder_whose_vae_has_no_weights_that_are_known(tmp_path: Path) -> None:
+    weights = shutil.ignore_patterns("diffusion_pytorch_model.safetensors")
+    shutil.copytree(Path(EMBEDDED_MODEL) / "vae", tmp_path / "m/vae", ignore=weights)
+    shutil.copytree(Path(EMBEDDED_MODEL) / "unet", tmp_path / "m/unet")
+    assert main(["fit", str(tmp_path / "m"), "--gpu", "48"]) == 0
 
 
 @pytest.fixture

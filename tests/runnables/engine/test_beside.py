@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from runnables.engine.beside import AT_ONCE
+from runnables.engine.denoise import Denoise
 from runnables.engine.scheduling import AHEAD
 from runnables.errors import Cancelled
 from runnables.extensions.controlnet.unet import UNetControlNet
@@ -321,3 +322,17 @@ def test_previews_are_made_beside_the_steps(
     assert (first.step, first.previewed) == (6, 2)
     for one in (first, *others):
         assert (np.asarray(one.preview) == np.asarray(expected[one.previewed].preview)).all()
+
+
+def test_every_step_has_a_preview_where_they_are_fast(beside: StableDiffusionRunnable) -> None:
+    every = list[Progress]()
+
+    def on_step(progress: Progress) -> None:
+        every.append(progress)
+        for work in engine_of(beside)._active.works:
+            if isinstance(work, Denoise) and work.preview is not None:
+                work.preview[0].result(300)
+
+    beside.submit(wanted(12), on_step=on_step, preview_every=1).future.result(300)
+    shown = [one.previewed for one in every if one.preview]
+    assert shown[:10] == [*range(1, 11)]
