@@ -21,8 +21,6 @@ from runnables.errors import Forbidden
 logger = logging.getLogger(__name__)
 
 MOST = 20  # refused origins that are logged, each once
-
-
 SAFE = {"GET", "HEAD", "OPTIONS"}
 IMAGINE = "/imagine"  # generates by GET
 UNNAMED = "other sites"  # a page that the browser does not name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from runnables.accelerators.placement import BYTES, place, working_bytes
@@ -28,8 +29,8 @@ def fit(name: str, gpu: float, precision: str, quantize: str = "") -> Iterator[s
     Raises:
         DoesNotFit: nothing fits, or there is no such model or component.
     """
-    known, side = _known(name)
-    weights = known.weights
+    known = _known(name)
+    weights, side = known.weights, known.side
     kinds = Settings(quantize=quantize).quantized
     if unknown := sorted(kinds.keys() - weights.keys()):
         raise DoesNotFit(f"{name} has no {', '.join(unknown)}; it has {', '.join(weights)}")
@@ -47,13 +48,13 @@ def fit(name: str, gpu: float, precision: str, quantize: str = "") -> Iterator[s
         raise DoesNotFit(error.message) from error
 
 
-def _known(name: str) -> tuple[sizes.Architecture, int]:
-    """Return a model's components, and the side in pixels that it is asked for by default."""
+def _known(name: str) -> sizes.Architecture:
+    """Return a model's components, with the side in pixels that it is asked for by default."""
     if entry := catalog.entry_of(name):
         known = sizes.ARCHITECTURES[entry.architecture]
-        return known, int(entry.defaults.get("height", known.side))
+        return replace(known, side=int(entry.defaults.get("height", known.side)))
     known = sizes.of_folder(catalog.folder_of(name) or Path(name))
     if known.weights:
-        return known, known.side
+        return known
     names = ", ".join(catalog.CATALOG)
     raise DoesNotFit(f"there is no model {name}; the catalog has {names}")

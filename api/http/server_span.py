@@ -1,4 +1,7 @@
-"""The span of a request to the HTTP service."""
+"""The span of a request to the HTTP service.
+
+The queue's front door uses `tracing` without it, because Lambda's package has no Starlette.
+"""
 
 from __future__ import annotations
 

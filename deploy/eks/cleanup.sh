@@ -15,8 +15,8 @@ usage: deploy/eks/cleanup.sh [options] CONFIGURATION
   --yes             ask nothing
   --help            this text
 
-A bucket with models is yours and stays, also one that models_bucket made, unless it is empty. Run it again if it was interrupted. Of an existing cluster
-(`cluster`) only what install.sh made in it goes.
+A bucket with models is yours and stays, also one that models_bucket made, unless it is empty. Run this again if
+it was interrupted. Of an existing cluster (`cluster`) only what install.sh made in it goes.
 TEXT
 }
 

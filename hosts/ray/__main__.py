@@ -57,18 +57,17 @@ def main(arguments: list[str] | None = None) -> int:
 def _start_ray(chosen: argparse.Namespace) -> None:
     """Start Ray, again where it was too slow: Ray itself waits 30 s, which no setting changes."""
     before = set(psutil.Process().children(recursive=True))
-    for attempts_left in reversed(range(STARTS)):
+    for attempt in range(1, STARTS + 1):
         try:
             _init_ray(chosen)
-        except Exception as error:  # Ray raises no other class
-            if "timed out during startup" not in str(error) or not attempts_left:
-                raise
-            print("Ray was not up after 30 seconds and is started again", file=sys.stderr)
-            for process in set(psutil.Process().children(recursive=True)) - before:
-                with suppress(psutil.NoSuchProcess):
-                    process.kill()
-        else:
             return
+        except Exception as error:  # Ray raises no other class
+            if "timed out during startup" not in str(error) or attempt == STARTS:
+                raise
+        print("Ray was not up after 30 seconds and is started again", file=sys.stderr)
+        for process in set(psutil.Process().children(recursive=True)) - before:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 def _init_ray(chosen: argparse.Namespace) -> None:
