@@ -18,13 +18,14 @@ from runnables.engine.admission import Admission
 from runnables.engine.beside import Beside
 from runnables.engine.decode import chunk_size
 from runnables.engine.finish import Finish
+from runnables.engine.forecast import Forecast
 from runnables.engine.loaded_model import LoadedModel
 from runnables.engine.loop import STOPPED, Loop
 from runnables.engine.memory import Headroom
 from runnables.engine.model_pool import ModelPool
 from runnables.engine.outcome import over
 from runnables.engine.row import Row
-from runnables.engine.scheduling import AHEAD, Candidate, Forecast, Queue, Turns
+from runnables.engine.scheduling import AHEAD, Candidate, Queue, Turns
 from runnables.engine.steps import Steps
 from runnables.engine.watch import Watch, spared
 from runnables.errors import EngineFailed, NotReady, StableDiffusionError
@@ -65,7 +66,7 @@ class Engine:
             mixes_sizes=accelerator.mixes_sizes,
         )
         self._turns = turns
-        forecast: Forecast[Row] = Forecast(clock)
+        forecast: Forecast[Row] = Forecast(turns, seconds_of, clock)
         self._active = Active(accelerator, turns.served)
         self._queue = Queue(settings.max_queue_s, self._active.busy, turns.served, clock)
         pool.wake = self._queue.wake

@@ -14,10 +14,11 @@ from runnables.engine.active import Active, share_of
 from runnables.engine.beside import Beside
 from runnables.engine.decode import Pixels, chunk_size, decode, to_image
 from runnables.engine.denoise import Denoise
+from runnables.engine.forecast import Forecast
 from runnables.engine.hires import SecondPass
 from runnables.engine.outcome import settle
 from runnables.engine.row import Row
-from runnables.engine.scheduling import Forecast, Task, Turns
+from runnables.engine.scheduling import Task, Turns
 from runnables.engine.watch import Observe, spared
 from runnables.errors import GenerationFailed
 from runnables.extensions.base import Extension

@@ -11,8 +11,9 @@ from runnables.accelerators.base import T
 from runnables.engine.batch import Batch
 from runnables.engine.beside import Beside
 from runnables.engine.denoise import Denoise
+from runnables.engine.forecast import Forecast
 from runnables.engine.row import Row
-from runnables.engine.scheduling import Candidate, Forecast
+from runnables.engine.scheduling import Candidate
 from runnables.ticket import Progress
 
 if TYPE_CHECKING:
@@ -32,12 +33,12 @@ def report(
 
     Args:
         batch: that has just made a step, with rows of this request.
-        candidates: all rows that take steps.
+        candidates: all rows that take steps or wait to be decoded.
         beside: makes previews.
     """
     own = [one for one in candidates if one.work is work]
     step = min(one.row.done for one in own)
-    eta = forecast.seconds(max(own, key=lambda one: one.calls), candidates)
+    eta = forecast.seconds(work, candidates)
     ticket = work.ticket
     every = ticket.preview_every  # read once: others may change it
     made = _taken(work)

@@ -13,18 +13,16 @@ Three rules hold everywhere, and `tests/runnables/engine/test_fairness.py` prove
 from __future__ import annotations
 
 import math
-import statistics
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from operator import itemgetter
 from typing import Any, Generic, NamedTuple, TypeVar
-from weakref import WeakKeyDictionary
 
-from runnables.engine.cost import SHARING
 from runnables.engine.work import Work
 from runnables.errors import DeadlineExceeded, NotReady, OverCapacity
 from runnables.parameters import Priority
@@ -35,9 +33,7 @@ PATIENCE: Mapping[Priority, float] = {"high": 1.0, "normal": 4.0, "low": 16.0}
 AHEAD = 2  # how many full batches of rows are prepared and kept in memory
 STRETCH = 2.0  # how many times longer a step may become by those that are not first in line
 LAST = 10.0  # requests that are so many times shorter go before one even in its last steps
-LARGEST_SURPLUS = 3.0  # how wrong one request's estimates may be, as the next ones count it
 MOST_DEBT_STEPS = 10  # steps in which the first in line make up for a delay, at most
-SURPLUS_GAIN = 0.03  # how far one request moves the surplus
 MIXING = 1.05  # how much longer than apart sizes may take in a call that saves another
 FORGET = 1000  # callers that are remembered; then the half that was served least is forgotten
 
@@ -177,6 +173,13 @@ class Turns(Generic[R]):
         self._decoded = False  # whether the last call was one of the VAE
         self._peers_s = 0.0  # estimated, of the chosen step without those that fill it
         self._debt = 0.0  # seconds by which others than the first were served too much
+
+    def copied(self, clock: Callable[[], float]) -> Turns[R]:
+        """Return turns that go on from here by another clock, and change nothing of these."""
+        other = copy(self)
+        other._clock, other._serving = clock, tuple
+        other._served, other._taken = dict(self._served), dict(self._taken)
+        return other
 
     def served(self, caller: Caller) -> float:
         """Return the caller's virtual time: the seconds that it was served, divided by weight."""
@@ -366,48 +369,6 @@ class Turns(Generic[R]):
             self._spare -= seconds
             self._taken[key] = self._taken.get(key, 0.0) + seconds
         self._taken = {other: self._taken.get(other, 0.0) for other in others}
-
-
-# -- estimates --------------------------------------------------------------------------------
-
-
-class Forecast(Generic[R]):
-    """The forecast estimates when rows end, and learns what newcomers add to that.
-
-    Args:
-        clock: in seconds.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._surplus = 1.0  # the true seconds, as a multiple of those without newcomers
-        self._made: WeakKeyDictionary[Work, list[tuple[float, float]]] = WeakKeyDictionary()
-
-    def seconds(self, one: Candidate[R], candidates: Sequence[Candidate[R]]) -> float:
-        """Estimate the seconds until a row ends. Among the candidates are all that take steps."""
-        shorter = longer = elsewhere = 0.0
-        for other in candidates:
-            if other.key.decoding:
-                shorter += other.added_s
-            elif other.key != one.key:
-                elsewhere += other.added_s + (other.left_s - other.added_s) / SHARING
-            elif other.calls > one.calls:
-                longer += other.added_s * one.calls / other.calls
-            elif other.row is not one.row:
-                shorter += other.added_s
-        together = one.left_s + shorter
-        together += min(longer, (STRETCH - 1) * together)
-        together += min(elsewhere, (STRETCH - 1) * together)
-        self._made.setdefault(one.work, []).append((self._clock(), together))
-        return together * self._surplus
-
-    def ended(self, work: Work) -> None:
-        """Compare a request's estimates with its end, which is now."""
-        now = self._clock()
-        ratios = [(now - at) / estimate for at, estimate in self._made.pop(work, []) if estimate]
-        if ratios:
-            ratio = min(max(statistics.median(ratios), 1 / LARGEST_SURPLUS), LARGEST_SURPLUS)
-            self._surplus += SURPLUS_GAIN * (ratio - self._surplus)
 
 
 # -- admission --------------------------------------------------------------------------------

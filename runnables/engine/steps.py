@@ -12,11 +12,12 @@ from runnables.engine.active import Active
 from runnables.engine.batch import Batch, area_of, signature
 from runnables.engine.beside import Beside
 from runnables.engine.finish import Finish
+from runnables.engine.forecast import Forecast
 from runnables.engine.memory import Headroom
 from runnables.engine.pace import Launch, Pace
 from runnables.engine.report import report
 from runnables.engine.row import Row
-from runnables.engine.scheduling import Forecast, Turns
+from runnables.engine.scheduling import Turns
 from runnables.engine.watch import Observe, spared
 
 logger = logging.getLogger(__name__)
@@ -92,7 +93,7 @@ class Steps:
         ended = self._accelerator.mark()
         self._pace.launched(Launch(begun, ended, model.cost, calls, load, area))
         self._headroom.succeeded()
-        candidates = self._turns.mixed(self._active.candidates)
+        candidates = self._active.candidates
         for work in works:
             with spared("reporting progress"):
                 report(work, batch, candidates, self._forecast, self._beside)

@@ -8,11 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 from runnables.engine.cost import CostModel
+from runnables.engine.forecast import Forecast
 from runnables.engine.scheduling import (
     BatchKey,
     Busy,
     Candidate,
-    Forecast,
     Queue,
     Turns,
     has_room,
@@ -40,6 +40,7 @@ class Request:
 
     Attributes:
         etas: from the fifth step on, when each estimate was made, and what it was.
+        then: the same client's next request, which arrives when this one ends.
     """
 
     at: float
@@ -53,6 +54,7 @@ class Request:
     ended: float | None = None
     refused: StableDiffusionError | None = None
     etas: list[tuple[float, float]] = field(default_factory=list)
+    then: Request | None = None
 
     @property
     def latency(self) -> float:
@@ -129,7 +131,7 @@ class Machine:
         self.turns: Turns[Row] = Turns(
             self._limit, _seconds, lambda: self.now, mixes_sizes=mixes_sizes
         )
-        self.forecast: Forecast[Row] = Forecast(lambda: self.now)
+        self.forecast: Forecast[Row] = Forecast(self.turns, _seconds, lambda: self.now)
         self.queue = Queue(max_wait, self._busy, self.turns.served, lambda: self.now)
 
     def run(self, requests: Sequence[Request]) -> Machine:
@@ -171,12 +173,13 @@ class Machine:
         self._estimate({row.work for row in self.rows if row in [one.row for one in chosen]})
 
     def _estimate(self, works: set[Work]) -> None:
-        candidates = self._candidates()
+        candidates = [row.candidate for row in self.rows]
         for work in works:
             last = max((c for c in candidates if c.work is work), key=lambda c: c.calls)
             if not last.calls:
                 continue
-            eta = self.forecast.seconds(last, candidates)
+            asked: Any = work
+            eta = self.forecast.seconds(asked, candidates)
             if last.calls <= work.steps - 5:
                 work.request.etas.append((self.now, eta))
 
@@ -192,6 +195,9 @@ class Machine:
                 work.request.ended = self.now
                 ended: Any = work
                 self.forecast.ended(ended)
+                if following := work.request.then:
+                    following.at = self.now
+                    self._arrive(following)
 
     def _limit(self, one: Candidate[Row]) -> float:
         if not one.key.decoding:

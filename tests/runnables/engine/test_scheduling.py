@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from runnables.engine.scheduling import (
     BatchKey,
     Candidate,
-    Forecast,
     Queue,
     Task,
     Tasks,
@@ -182,22 +181,6 @@ def test_new_callers_begin_where_the_least_served_one_is() -> None:
     assert policy.served(least) == policy.served(new) == 60.0
     policy.took_beside(least, 60.0)
     assert policy.served(new) == 100.0
-
-
-# -- estimates ----------------------------------------------------------------------------------
-
-
-def test_others_delay_a_row_by_what_they_add_and_by_no_more_than_a_doubling() -> None:
-    one, shorter = candidate(Request(0.0, 20)), candidate(Request(0.0, 4))
-    longer = [candidate(Request(0.0, 400)) for _ in range(30)]
-
-    def seconds(*others: Candidate[Any]) -> float:
-        return Forecast[Any](lambda: 0.0).seconds(one, [one, *others])
-
-    assert seconds() == one.left_s
-    assert seconds(shorter) == one.left_s + shorter.added_s
-    assert one.left_s < seconds(longer[0]) < one.left_s + longer[0].added_s
-    assert seconds(*longer) == 2 * one.left_s
 
 
 # -- calls of several sizes ---------------------------------------------------------------------

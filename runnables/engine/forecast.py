@@ -1,0 +1,124 @@
+"""The ends of requests are estimated by running the policy of `scheduling.py` ahead."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Generic, TypeVar
+from weakref import WeakKeyDictionary
+
+from runnables.engine.scheduling import Candidate, Turns
+from runnables.engine.work import Work
+
+R = TypeVar("R")
+
+EVERY_S = 1.0  # so often it looks ahead, and when somebody has come; in between it counts down
+SHARE = 0.02  # of the time may be spent with looking ahead
+NEWCOMERS = 1.15  # how many times longer requests take than without those that come later, at first
+LONGEST = 2.0  # how many times longer one request may have taken, as the next ones count it
+GAIN = 0.03  # how far one request moves what the next ones count
+
+
+class Forecast(Generic[R]):
+    """The forecast runs the turns ahead as if nobody else came, and learns what newcomers add.
+
+    Args:
+        turns: of the engine; they are not changed.
+        seconds: estimated, of a call with this candidate that holds so much load.
+        clock: in seconds.
+    """
+
+    def __init__(
+        self,
+        turns: Turns[R],
+        seconds: Callable[[Candidate[R], float], float],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._turns = turns
+        self._seconds = seconds
+        self._clock = clock
+        self._newcomers = NEWCOMERS
+        self._looked = self._allowed = -math.inf  # when it did, and may again
+        self._ends: WeakKeyDictionary[Work, float] = WeakKeyDictionary()
+        self._stretch = 1.0  # how many times longer than alone requests take now
+        self._made: WeakKeyDictionary[Work, list[tuple[float, float]]] = WeakKeyDictionary()
+
+    def seconds(self, work: Work, candidates: Sequence[Candidate[R]]) -> float:
+        """Estimate the seconds until a request ends.
+
+        Args:
+            candidates: all rows that take steps or wait to be decoded, those of the request too.
+        """
+        now = self._clock()
+        wanted = work not in self._ends or now >= self._looked + EVERY_S
+        if wanted and now >= self._allowed:
+            self._look_ahead(now, candidates)
+        alone_s = _alone_s(work, candidates)
+        end = self._ends.get(work)
+        left_s = alone_s * self._stretch if end is None else max(end - now, alone_s)
+        self._made.setdefault(work, []).append((now, left_s))
+        return left_s * self._newcomers
+
+    def ended(self, work: Work) -> None:
+        """Compare a request's estimates with its end, which is now."""
+        now = self._clock()
+        if made := [(at, left_s) for at, left_s in self._made.pop(work, []) if left_s]:
+            ratio = statistics.fmean((now - at) / left_s for at, left_s in made)
+            self._newcomers += GAIN * (min(ratio, LONGEST) - self._newcomers)
+
+    def _look_ahead(self, now: float, candidates: Sequence[Candidate[R]]) -> None:
+        self._ends = WeakKeyDictionary()
+        for work, seconds in self._run_ahead(now, candidates):
+            self._ends[work] = now + seconds  # of its last row
+        alone_s = sum(_alone_s(work, candidates) for work in self._ends)
+        self._stretch = sum(end - now for end in self._ends.values()) / alone_s
+        self._looked, self._allowed = now, now + (self._clock() - now) / SHARE
+
+    def _run_ahead(
+        self, now: float, candidates: Iterable[Candidate[R]]
+    ) -> Iterable[tuple[Work, float]]:
+        """Yield each row's request and the seconds until the row is decoded."""
+        seconds = 0.0
+        turns = self._turns.copied(lambda: now + seconds)
+        rows: dict[int, Candidate[R]] = {}
+        for one in candidates:
+            if one.key.decoding:
+                seconds += one.left_s
+                yield one.work, seconds
+            else:
+                rows[id(one.row)] = one
+        while rows:
+            mixed = turns.mixed([*rows.values()])
+            chosen = turns.choose(mixed)
+            call_s = self._seconds(chosen[0], sum(one.load for one in chosen))
+            seconds += call_s
+            turns.took(chosen, mixed, call_s)
+            for one in (rows[id(one.row)] for one in chosen):
+                if one.calls > 1:
+                    rows[id(one.row)] = self._after_a_call(one)
+                    continue
+                del rows[id(one.row)]
+                seconds += self._decode_s(one)
+                yield one.work, seconds
+
+    def _after_a_call(self, one: Candidate[R]) -> Candidate[R]:
+        added_s = (one.added_s - self._decode_s(one)) / one.calls
+        return replace(
+            one,
+            calls=one.calls - 1,
+            left_s=one.left_s - self._seconds(one, one.load),
+            added_s=one.added_s - added_s,
+            fresh=False,
+        )
+
+    def _decode_s(self, one: Candidate[R]) -> float:
+        """Return what is left of a row's seconds without its calls of the denoiser."""
+        return max(one.left_s - one.calls * self._seconds(one, one.load), 0.0)
+
+
+def _alone_s(work: Work, candidates: Iterable[Candidate[R]]) -> float:
+    """Return the seconds that are left of a request's last row, alone on the machine."""
+    return max(one.left_s for one in candidates if one.work is work)
