@@ -7,6 +7,7 @@ the seconds of a start. What is left out here is imported by whoever asks for it
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator
@@ -17,8 +18,16 @@ from typing import Any
 COMPILER = "torch._dynamo"
 #: the compiler's decorators that mean nothing where nothing is compiled
 MARKS = ("allow_in_graph", "assume_constant_result", "disable")
-#: only some samplers use the first two; the third imports the transformers of all families
-LATE = ("scipy.stats", "scipy.integrate", "diffusers.models.transformers")
+#: only some samplers use the first two, and only several processes the third; the others import
+#: the models of all families
+LATE = (
+    "scipy.stats",
+    "scipy.integrate",
+    "torch.distributed._functional_collectives",
+    "diffusers.models.autoencoders",
+    "diffusers.models.transformers",
+    "diffusers.models.unets",
+)
 
 
 @contextmanager
@@ -36,15 +45,42 @@ def trimmed(*, compiles: bool, quantizes: bool) -> Iterator[None]:
     if {"transformers", "diffusers"} & sys.modules.keys():
         yield
         return
-    torchao = () if quantizes else ("torchao",)
+    unused = ("peft",) if quantizes else ("peft", "torchao")
     with unmarked(compiles or quantizes):  # torchao imports the compiler
-        with hidden(*torchao):
+        with hidden(*unused):
             with hidden("scipy"):  # transformers has losses that use it
-                importlib.import_module("transformers.modeling_utils")
-            for name in LATE:
-                postpone(name)
-            importlib.import_module("diffusers.hooks")
+                _import_transformers()
+            _import_diffusers()
         yield
+
+
+def _import_transformers() -> None:
+    asked = importlib.import_module("transformers.utils.import_utils")
+    distributed = importlib.import_module("torch.distributed")
+    with replaced(distributed, "is_available", lambda: False):
+        asked.is_torch_distributed_available()  # it keeps the answer: no model is sharded here
+    postpone("transformers.models")  # its own code reads the source of every model
+    importlib.import_module("transformers.modeling_utils")
+
+
+def _import_diffusers() -> None:
+    # it reads the list of every installed file, for quantisers that are not used here
+    with replaced(importlib.metadata, "packages_distributions", dict):
+        importlib.import_module("diffusers.utils.import_utils")
+    for name in LATE:
+        postpone(name)
+    importlib.import_module("diffusers.hooks")
+
+
+@contextmanager
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Give an attribute another value for a while."""
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
 
 
 @contextmanager
@@ -96,7 +132,7 @@ def postpone(name: str) -> None:
         vars(module).pop("__getattr__", None)
         assert module.__spec__ is not None and module.__spec__.loader is not None
         module.__spec__.loader.exec_module(module)
-        return getattr(module, attribute)
+        return getattr(sys.modules[name], attribute)  # it may have put another in its place
 
     module = _put(name, load)
 

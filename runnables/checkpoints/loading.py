@@ -81,16 +81,14 @@ def _load_folder(
     scheduler_config = _scheduler_config(folder, index)
     absent = {"scheduler", *left_out, *loaded}
     names = [name for name in layout.components(index) if name not in absent]
+    parts = {  # the quantised ones first: unquantised, they take the most memory
+        part: load_component(folder, index, part, dtype, quantized.get(part))
+        for part in sorted(names, key=lambda part: part not in quantized)
+    }
     return Checkpoint(
         name=name,
         family=family,
-        components={
-            **{
-                part: load_component(folder, index, part, dtype, quantized.get(part))
-                for part in names
-            },
-            **loaded,
-        },
+        components={**{part: parts[part] for part in names}, **loaded},
         scheduler_config=scheduler_config,
         profile=profile_of(family, scheduler_config, _own_profile(folder) or defaults or {}),
         config=index,

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from runnables.checkpoints import mapped
 from runnables.errors import ConfigurationError
 
 #: what SD_QUANTIZE calls it -> the name of torchao's configuration
@@ -21,6 +22,8 @@ CONFIGS = {"int8": "Int8WeightOnlyConfig", "fp8": "Float8WeightOnlyConfig"}
 
 def quantize(module: nn.Module, kind: str) -> None:
     """Quantise a module's linear layers in place, on the device that it is on.
+
+    The memory of a layer's unquantised weights is given back before the next layer.
 
     Raises:
         ConfigurationError: torchao is not installed.
@@ -32,7 +35,12 @@ def quantize(module: nn.Module, kind: str) -> None:
             f"SD_QUANTIZE needs torchao: {error}", loc=("SD_QUANTIZE",)
         ) from error
     config = getattr(quantization, CONFIGS[kind])(set_inductor_config=False)
-    quantization.quantize_(module, config)
+    files = mapped.files()
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            before = layer.weight
+            quantization.quantize_(layer, config)
+            mapped.give_back(before, files)
 
 
 def gguf_shapes(path: Path) -> dict[str, list[int]]:

@@ -22,10 +22,14 @@ PARAMETERS = {"prompt": "a castle", "num_inference_steps": 2, "seed": 3, "height
 UNUSED = {
     "torch._dynamo",
     "torch._inductor",
+    "torch.distributed.tensor",
     "torchao",
+    "peft",
     "scipy.stats._stats_py",
     "scipy.integrate._ode",
+    "diffusers.models.autoencoders.autoencoder_kl_wan",
     "diffusers.models.transformers.transformer_wan",
+    "diffusers.models.unets.unet_1d",
 }
 
 START = f"""
@@ -81,9 +85,12 @@ def test_what_was_left_out_is_imported_when_it_is_asked_for(
 generate(sys.argv[1])
 assert generate(sys.argv[1], scheduler="lms").any()  # scipy.integrate
 import torch, scipy.stats, torchao
+import transformers.models
 from diffusers.models.transformers import WanTransformer3DModel
+from diffusers.models.unets import UNet1DModel
 assert scipy.stats.beta.ppf(0.5, 1, 1) == 0.5
-assert WanTransformer3DModel.__module__ in sys.modules
+assert {WanTransformer3DModel.__module__, UNet1DModel.__module__} <= sys.modules.keys()
+assert transformers.models.bert.BertModel is transformers.BertModel
 assert torch.compile(lambda x: x + 1, backend="eager")(torch.ones(1)).item() == 2
 """
     run(code, str(tiny_model("sd1")))

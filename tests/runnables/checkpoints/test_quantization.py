@@ -10,9 +10,13 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DiffusionPipeline, TorchAoConfig
-from torchao.quantization import Int8WeightOnlyConfig
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torchao import quantization
+from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
-from runnables.checkpoints.quantization import bytes_of, quantize
+from runnables.checkpoints import components, loading, mapped
+from runnables.checkpoints.quantization import CONFIGS, bytes_of, quantize
 from runnables.errors import ConfigurationError
 from runnables.parameters import TextToImage
 from runnables.runnable import StableDiffusionRunnable
@@ -74,6 +78,67 @@ def test_a_quarter_of_the_memory(kind: str) -> None:
     quantize(layer, kind)
     assert 256 * 128 < bytes_of(layer.weight) < 0.26 * before, "8 bits, and scales"
     assert (layer(inputs) - expected).abs().max() < 0.1 * expected.abs().max()
+
+
+def resident(path: Path) -> int:
+    """Return the bytes of a file that are in this process's memory."""
+    found, inside = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        name, *rest = line.split()
+        if "-" in name:
+            inside = line.endswith(str(path))
+        elif inside and name == "Rss:":
+            found += 1024 * int(rest[0])
+    return found
+
+
+@pytest.mark.parametrize("kind", QUANTIZED)
+def test_the_unquantised_weights_do_not_stay_in_memory(kind: str, tmp_path: Path) -> None:
+    file, names = tmp_path / "weights.safetensors", ("a", "b", "c")
+    save_file({name: torch.randn(1024, 1024) for name in names}, file)
+    weights = load_file(file)
+    module, whole = nn.ModuleDict(), nn.ModuleDict()
+    for name in names[:2]:  # the third keeps the file mapped, as a convolution does
+        for one in (module, whole):
+            one[name] = nn.Linear(1024, 1024, bias=False)
+            one[name].weight = nn.Parameter(weights[name], requires_grad=False)
+    quantize_(whole, getattr(quantization, CONFIGS[kind])(set_inductor_config=False))
+    assert resident(file) > 2 * 4 * 2**20
+    expected = weights["a"].clone()
+
+    quantize(module, kind)
+
+    assert resident(file) < 2**20
+    assert torch.equal(weights["a"], expected), "it is read again"
+    for name in names[:2]:
+        got, wanted = module[name].weight, whole[name].weight
+        assert type(got) is type(wanted)
+        assert torch.equal(got.dequantize(), wanted.dequantize())
+
+
+def test_quantised_components_are_read_first(
+    tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def load_component(folder: Path, index: Any, name: str, *options: Any) -> Any:
+        read.append(name)
+        return components.load_component(folder, index, name, *options)
+
+    monkeypatch.setattr(loading, "load_component", load_component)
+    source = str(tiny_model("sd1"))
+    plain = loading.load(source, dtype=torch.float32)
+    assert read == list(plain.components)
+    read.clear()
+    quantised = loading.load(source, dtype=torch.float32, quantized={"vae": "int8"})
+    assert read[0] == "vae" != next(iter(plain.components))
+    assert list(quantised.components) == list(plain.components)
+
+
+def test_memory_that_no_file_is_mapped_to_stays_as_it_is() -> None:
+    weight = torch.ones(1024, 1024)
+    mapped.give_back(weight, mapped.files())
+    assert weight.all()
 
 
 @pytest.mark.parametrize(
