@@ -27,7 +27,8 @@ def printed(command: str) -> list[str]:
 
 
 TARGETS = printed(r"make (?:[A-Z_]+=\S+ )*([a-z-]+)")
-MODULES = printed(r"(?:\S*/)?python3? -m ([\w.]+)")
+FOREIGN = {"pytest", "venv"}
+MODULES = sorted({*printed(r"(?:\S*/)?python3? -m ([\w.]+)")} - FOREIGN)
 
 
 def test_the_documents_are_read() -> None:
