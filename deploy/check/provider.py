@@ -32,7 +32,7 @@ def attached(folder: Path, env: Mapping[str, str]) -> Iterator[dict[str, str]]:
     (program,) = installed.glob("*/*/terraform-provider-aws*")  # version and architecture
     # memory is there, and collecting it four times less often takes less time
     env = {**env, "GOGC": "400"}
-    own = {**os.environ, **env}
+    own = {**os.environ, **env, "TF_LOG_SDK": "off"}  # else each call is written down
     own.pop("AWS_CA_BUNDLE", None)  # with it, configuring a second time is an error
     process = subprocess.Popen(
         [str(program), "-debug"],
