@@ -40,7 +40,7 @@ ray: $(VENV)/.ray ## the same on Ray Serve: deploy/ray/serve.yaml
 
 test: $(VENV)/.test ## lint, types and every test
 	# lint computes while the others download
-	$(MAKE) --no-print-directory -j 4 --output-sync lint deploy-tools optional-tools
+	$(MAKE) --no-print-directory -j 4 lint deploy-tools optional-tools
 	# much of it waits for others; the order is that of tests/order.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
