@@ -17,11 +17,15 @@ INSTALL := $(if $(shell command -v uv),uv pip install --python $(BIN)/python,$(B
 CPU_ONLY := $(shell [ "$$(uname)" = Linux ] && ! command -v nvidia-smi >/dev/null && echo yes)
 TORCH_INDEX ?= $(if $(CPU_ONLY),https://download.pytorch.org/whl/cpu)
 
+# Compiled Python is kept, also where the environment says otherwise, as images of containers do:
+# without it every process compiles PyTorch and diffusers anew, 9 s of processor time.
+unexport PYTHONDONTWRITEBYTECODE
+
 # BentoML reports its use unless this is exactly "True" (in any letter case).
 export BENTOML_DO_NOT_TRACK ?= True
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve ray neuron-tools neuron-check test lint format bento bench queue-demo queue-serve load-tools page-tools deploy-tools deploy-check deploy-pages audit lock clean
+.PHONY: help setup serve ray neuron-tools neuron-check test lint format bento bench queue-demo queue-serve load-tools page-tools optional-tools deploy-tools deploy-check deploy-pages audit lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,9 +38,9 @@ serve: $(VENV)/.serve ## serve on port 3000 of this machine (HOST=, PORT=)
 ray: $(VENV)/.ray ## the same on Ray Serve: deploy/ray/serve.yaml
 	$(BIN)/python -m hosts.ray --host $(HOST) --port $(PORT)
 
-test: lint deploy-tools ## lint, types and every test
-	-@$(MAKE) --no-print-directory load-tools  # without locust its tests are skipped, by name
-	-@$(MAKE) --no-print-directory page-tools  # without npm so are those that need it
+test: $(VENV)/.test ## lint, types and every test
+	# lint computes while the others download
+	$(MAKE) --no-print-directory -j 4 lint deploy-tools optional-tools
 	# much of it waits for others; the order is that of tests/order.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
@@ -67,6 +71,10 @@ queue-serve: $(VENV)/.queue ## the same, kept running for curl or a load test
 load-tools: .venv-load/.tools ## locust in an environment of its own, for benchmarks/locust*.py
 
 page-tools: tests/ui/node_modules/.tools ## axe-core and TypeScript, which check the page in tests
+
+optional-tools: # without locust or npm the tests that need them are skipped, by name
+	-@$(MAKE) --no-print-directory load-tools
+	-@$(MAKE) --no-print-directory page-tools
 
 deploy-tools: $(DEPLOY)/.tools ## create .venv-deploy with bentoctl, adapted by deploy/tools
 

@@ -114,17 +114,17 @@ class Bare:
         return images / (time.perf_counter() - started)
 
     @torch.inference_mode()
-    def image(self, seed: int, steps: int = STEPS, output: str = "np") -> Any:
+    def image(self, seed: int, steps: int | None = None) -> Any:
         """Return the image of this seed, (H, W, 3) in 0..1."""
         asked = request(self.name, seed)
         return self._pipeline(
             prompt=asked.prompt,
-            num_inference_steps=steps,
+            num_inference_steps=steps or STEPS,
             guidance_scale=7.5,
             height=asked.height,
             width=asked.width,
             generator=torch.Generator("cpu").manual_seed(seed),
-            output_type=output,
+            output_type="np",
         ).images[0]
 
     def flop(self) -> float:

@@ -12,25 +12,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 THRESHOLDS = gc.get_threshold()
+#: Whether a start has frozen its objects. `gc.get_freeze_count()` would walk along all of them.
+_frozen = False
 RARELY = (100_000, 50, 100)  # young objects often enough to free what imports throw away
 
 
 def collect() -> None:
     """Collect everything that is garbage now, also what the start has made."""
-    frozen = gc.get_freeze_count()
     gc.unfreeze()
     gc.collect()
-    if frozen:
+    if _frozen:
         gc.freeze()
 
 
 @contextmanager
 def lasting() -> Iterator[None]:
     """Collect rarely inside; objects made inside the first one are never examined again."""
+    global _frozen
     gc.set_threshold(*RARELY)
     try:
         yield
     finally:
         gc.set_threshold(*THRESHOLDS)
-        if not gc.get_freeze_count():  # later ones would freeze the garbage of earlier ones, too
+        if not _frozen:  # later ones would freeze the garbage of earlier ones, too
+            _frozen = True
             gc.freeze()

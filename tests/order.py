@@ -69,6 +69,15 @@ FIRST = (
     "tests/hosts/ray/test_models.py",
     "tests/runnables/engine/test_parity.py",
     "tests/deploy/eks/test_scripts.py",
+    "tests/api/test_schemathesis.py",
+    "tests/benchmarks/test_quantization.py",
+    "tests/runnables/families/test_stable_diffusion_3.py",
+    "tests/runnables/test_imports.py",
+    "tests/runnables/accelerators/test_placement.py",
+    "tests/runnables/engine/test_hires.py",
+    "tests/models/training/test_evaluate.py",
+    "tests/runnables/checkpoints/test_hub.py",
+    "tests/runnables/extensions/test_textual_inversion.py",
     "tests/deploy/test_adaptations.py",
 )
 

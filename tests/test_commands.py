@@ -27,7 +27,8 @@ def printed(command: str) -> list[str]:
 
 
 TARGETS = printed(r"make (?:[A-Z_]+=\S+ )*([a-z-]+)")
-MODULES = printed(r"(?:\S*/)?python3? -m ([\w.]+)")
+FOREIGN = {"pytest", "venv"}
+MODULES = sorted({*printed(r"(?:\S*/)?python3? -m ([\w.]+)")} - FOREIGN)
 
 
 def test_the_documents_are_read() -> None:
@@ -56,7 +57,8 @@ def test_a_target_that_lost_its_rule_is_found() -> None:
 
 
 #: Runs each module with --help in a process of its own, forked from one that has imported torch:
-#: its import is most of what they take. Arguments: a folder for what they print, and the modules.
+#: its import is most of what they take, and to take all of it down again is most of the rest.
+#: Arguments: a folder for what they print, and the modules.
 RUN = """
 import os, runpy, sys
 import runnables.assembly
@@ -68,7 +70,12 @@ for module in modules:
             os.dup2(printed.fileno(), 1)
             os.dup2(printed.fileno(), 2)
         sys.argv[1:] = ["--help"]
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        try:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        except SystemExit as end:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(end.code or 0)
         sys.exit()
     print(module, os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
 """

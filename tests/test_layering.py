@@ -8,6 +8,7 @@ type checking and imports inside functions count like all others.
 from __future__ import annotations
 
 import ast
+import functools
 import shutil
 import subprocess
 import sys
@@ -121,24 +122,20 @@ class Graph:
         files = dict(_files(root))
         self.modules = {name: Module() for name in files}
         for name, path in files.items():
-            self._read(self.modules[name], ast.parse(path.read_text()), loads=True)
+            self._read(self.modules[name], path.read_text())
             self.modules[name].imports.discard(name)
 
-    def _read(self, module: Module, node: ast.AST, *, loads: bool) -> None:
-        for child in ast.iter_child_nodes(node):
-            late = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) or (
-                isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)
-            )
-            for name in self._names(child):
+    def _read(self, module: Module, source: str) -> None:
+        for node, loads in _imports(source):
+            for name in self._names(node):
                 module.imports.add(name)
                 if loads:
                     module.loads |= {name, *_parents(name)}
-            self._read(module, child, loads=loads and not late)
 
-    def _names(self, node: ast.AST) -> Iterator[str]:
+    def _names(self, node: ast.Import | ast.ImportFrom) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
+        elif node.module:
             for alias in node.names:
                 inner = f"{node.module}.{alias.name}"
                 yield inner if inner in self.modules else node.module
@@ -171,6 +168,24 @@ class Graph:
                 if inner in self.modules:
                     unseen.append(inner)
         return found
+
+
+@functools.cache  # of ten graphs, nearly all sources are equal
+def _imports(source: str) -> list[tuple[ast.Import | ast.ImportFrom, bool]]:
+    """Return every import in a source, and whether it is one that loading the source makes."""
+    found: list[tuple[ast.Import | ast.ImportFrom, bool]] = []
+
+    def read(node: ast.AST, loads: bool) -> None:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Import | ast.ImportFrom):
+                found.append((child, loads))
+            late = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) or (
+                isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)
+            )
+            read(child, loads and not late)
+
+    read(ast.parse(source), True)
+    return found
 
 
 def _turned(circle: list[str]) -> list[str]:

@@ -39,7 +39,7 @@ SERVE = (
     "models",
 )
 #: what `python -m deploy.check` is made of; the checks of manifests run beside the tests
-STEPS = ("__main__", "inventory", "ready", "stand_in", "steps", "terraform")
+STEPS = ("__main__", "inventory", "provider", "ready", "stand_in", "steps", "terraform")
 APPLYING = tuple(f"deploy/check/{name}.py" for name in STEPS)
 #: what is installed together -> (its code, what of that is installed elsewhere)
 CODE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import json
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import yaml
 
+from deploy.check import provider
 from deploy.check.inventory import inventory
 from deploy.check.ready import Ready
 from deploy.check.stand_in import Overrides, StandIn
@@ -55,6 +57,7 @@ class Deployment:
     def __init__(self, one: Ready, folder: Path, aws: StandIn | None) -> None:
         self.one, self.folder, self.aws = one, folder, aws
         self.report = Report(one.label)
+        self._open = contextlib.ExitStack()
         self.overrides = Overrides(one)
         self.env = {
             **configuration(folder),
@@ -71,9 +74,10 @@ class Deployment:
         Raises:
             Failed: the first step that went wrong.
         """
-        for step in STEPS[: STEPS.index(until) + 1]:
-            if tests or step != "test":
-                getattr(self, step)()
+        with self._open:
+            for step in STEPS[: STEPS.index(until) + 1]:
+                if tests or step != "test":
+                    getattr(self, step)()
         return self.report
 
     def run(self, *command: str) -> str:
@@ -148,6 +152,7 @@ class Deployment:
     def _init(self) -> None:
         if not (self.folder / ".terraform").exists():
             self.run("terraform", "init", "-input=false")
+            self.env = self._open.enter_context(provider.attached(self.folder, self.env))
 
     def _digest(self) -> str:
         """Two configurations have the same one if all that `terraform validate` reads is equal."""

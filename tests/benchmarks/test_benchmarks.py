@@ -22,6 +22,13 @@ from runnables.settings import EMBEDDED_MODEL
 from tests.test_requirements import plain
 
 
+@pytest.fixture
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images of 4 steps, not 20: what is measured is not looked at."""
+    monkeypatch.setattr(gpu, "STEPS", 4)
+
+
+@pytest.mark.usefixtures("few_steps")
 @pytest.mark.parametrize("name", ["tiny", "tiny-sd3"])
 def test_gpu_benchmark_on_the_cpu_with_a_tiny_model(name: str) -> None:
     report = gpu.Report(name, "cpu", "fp32", images=2, until=math.inf)
@@ -139,6 +146,7 @@ ALONE = """
 import argparse, json, sys
 sys.modules.update(dict.fromkeys(json.loads(sys.argv[1])))
 from benchmarks import gpu
+gpu.STEPS = 4
 chosen = argparse.Namespace(
     device="cpu", precision="fp32", images=1, engines=list(gpu.ENGINES), clients=[1]
 )

@@ -206,7 +206,7 @@ class Terminal:
         """The question that is on the screen now; None once the program has ended."""
         screen, end = "", time.monotonic() + PATIENCE_S
         while time.monotonic() < end:
-            ready, _, _ = select.select([self._main], [], [], 0.2)
+            ready, _, _ = select.select([self._main], [], [], 0.05)
             if ready:
                 try:
                     screen += CONTROL.sub("", os.read(self._main, 65536).decode())

@@ -17,7 +17,8 @@ def test_it_runs_rarely_inside_and_as_before_afterwards() -> None:
     assert gc.get_threshold() == before and gc.isenabled()
 
 
-def test_only_the_first_start_is_frozen() -> None:
+def test_only_the_first_start_is_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collector, "_frozen", False)
     gc.unfreeze()
     with collector.lasting():
         first: list[list[int]] = [[] for _ in range(10_000)]

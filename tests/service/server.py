@@ -17,9 +17,12 @@ import httpx
 import psutil
 from httpx._config import DEFAULT_TIMEOUT_CONFIG
 
+from tests import contexts
+
 ROOT = Path(__file__).resolve().parents[2]
 #: Seconds that an answer may take where a test says nothing: httpx's 5 are few on a busy machine.
 DEFAULT_TIMEOUT_CONFIG.read = 300
+contexts.share()
 
 
 @dataclass

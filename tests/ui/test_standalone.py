@@ -16,7 +16,6 @@ from starlette.testclient import TestClient
 from tests.service.browser import hosts, needs_chromium, resize
 from tests.service.server import Server, run
 from tests.ui.browsing import Page
-from ui.__main__ import address, application
 from ui.client import Service, ServiceError, problem
 from ui.generation import line
 
@@ -31,6 +30,8 @@ from ui.generation import line
     ],
 )
 def test_where_the_service_is(environment: dict[str, str], expected: str) -> None:
+    from ui.__main__ import address  # with Gradio, which takes 5 s: not while tests are collected
+
     assert address(environment) == expected
 
 
@@ -57,6 +58,8 @@ def test_progress_in_words() -> None:
 
 
 def test_it_answers_probes_and_takes_no_files() -> None:
+    from ui.__main__ import application
+
     with TestClient(application("http://127.0.0.1:9")) as client:
         assert client.get("/healthz").status_code == 200
         assert client.get("/config").json()["title"] == "Stable Diffusion"

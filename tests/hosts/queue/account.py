@@ -17,6 +17,7 @@ from typing import Any
 
 import boto3
 
+from deploy.check import provider
 from hosts.queue.front.publish import Front
 from hosts.queue.front.settings import Settings
 from hosts.queue.local import stand_in
@@ -93,7 +94,8 @@ def applied(
     with stand_in.serve(kind, folder / "log") as endpoint:
         aws = stand_in.environment(endpoint)
         targets = [f"-target={one}" for one in TARGETS]
-        run("apply", "-auto-approve", "-input=false", "-no-color", *targets, **aws)
+        with provider.attached(folder, aws) as attached:
+            run("apply", "-auto-approve", "-input=false", "-no-color", *targets, **attached)
         outputs = {k: v["value"] for k, v in json.loads(run("output", "-json", **aws)).items()}
         account = _account(endpoint, outputs, given["runtimes"])
         if kind == "moto":  # from here on every call needs the right of whoever makes it

@@ -11,6 +11,7 @@ from typing import Any
 import boto3
 import pytest
 
+from deploy.check import provider
 from hosts.queue.front import package
 from hosts.queue.local import stand_in, topology
 from sd_aws_eks import files
@@ -23,10 +24,11 @@ pytestmark = pytest.mark.skipif(
 
 
 def test_module(module: tuple[Path, Callable[..., str]]) -> None:
-    _, run = module
+    folder, run = module
     run("fmt", "-check", "-recursive")
-    run("validate")
-    assert "0 failed" in run("test", "-no-color")
+    with provider.attached(folder, {}) as attached:
+        run("validate", **attached)
+        assert "0 failed" in run("test", "-no-color", **attached)
 
 
 def test_as_a_module_it_has_no_provider_of_its_own(tmp_path: Path) -> None:
