@@ -82,8 +82,8 @@ class Settings(EnvironmentSettings):
     )
     precision: Precision = Field(
         "auto",
-        description="auto is fp32; on CUDA fp16, or bf16 for Z-Image, and for FLUX where the GPU "
-        "computes in it",
+        description="auto is fp32; on CUDA fp16, or bf16 for models that overflow in fp16, and for "
+        "those published in bf16 where the GPU computes in it",
     )
     quantize: str = Field(
         "",

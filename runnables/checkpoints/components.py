@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -89,5 +89,4 @@ def class_of(component: str, name: str) -> Any:
     known = COMPONENTS[component].classes
     if name not in known:
         raise refusal(f"{component} is a {name}; supported are {', '.join(known)}")
-    module, _, attribute = known[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    return pkgutil.resolve_name(known[name])

@@ -4,8 +4,9 @@ Such a file has weights only. Configurations and tokenizers come from a diffuser
 architecture; in this order: the one that is named (SD_CHECKPOINT_CONFIG), one beside the file with
 the file's name, the catalog's model of that kind where it is imported, and else the Hub.
 
-Of FLUX's files, and of every GGUF file, only the transformer is read; all else comes from that
-folder. GGUF weights stay as they are, and are brought to the model's number format in each call.
+Of kinds without a pipeline class in `FAMILIES`, and of every GGUF file, only the transformer is
+read; all else comes from that folder. GGUF weights stay as they are, and are brought to the model's
+number format in each call.
 """
 
 from __future__ import annotations

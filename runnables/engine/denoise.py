@@ -18,7 +18,7 @@ from runnables.errors import InvalidInput
 from runnables.extensions.base import Extension
 from runnables.families.base import Family, Size
 from runnables.families.latents import fitted
-from runnables.families.text.prompts import Text
+from runnables.families.text.prompts import texts_of
 from runnables.parameters import (
     FEATURES,
     ImageToImage,
@@ -250,12 +250,7 @@ def _check_text(family: Family, parameters: TextToImage) -> None:
             f"clip_skip is {parameters.clip_skip}, but this model has layers for {deepest}",
             loc=("clip_skip",),
         )
-    family.check(
-        {
-            "prompt": Text(parameters.prompt, parameters.prompt_syntax),
-            "negative_prompt": Text(parameters.negative_prompt, parameters.prompt_syntax),
-        }
-    )
+    family.check(texts_of(parameters))
 
 
 # -- stages -----------------------------------------------------------------------------------

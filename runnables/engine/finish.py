@@ -22,6 +22,7 @@ from runnables.engine.watch import Observe, spared
 from runnables.errors import GenerationFailed
 from runnables.extensions.base import Extension
 from runnables.extensions.safety import Policy, filtered
+from runnables.families.text.prompts import hint_of
 from runnables.ticket import GeneratedImage, Progress, Result
 
 logger = logging.getLogger(__name__)
@@ -200,7 +201,7 @@ def _deliver(work: Denoise, timings: dict[str, float], flagged: set[int], policy
     """Turn pixels into images and end the future, in an image thread."""
     try:
         images = []
-        hint = work.model.base.checkpoint.hint(work.parameters.prompt)
+        hint = hint_of(work.parameters, work.model.base.checkpoint)
         for seed, pixels in sorted(work.finished.items()):
             image = to_image(pixels)
             if seed in flagged:

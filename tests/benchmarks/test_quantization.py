@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks import quantization, random_models
-from runnables.checkpoints.sizes import ARCHITECTURES
+from runnables.checkpoints.catalog import ARCHITECTURES
 from runnables.settings import EMBEDDED_MODEL
 
 

@@ -12,6 +12,7 @@ from runnables.extensions.base import Context, Extension
 from runnables.extensions.textual_inversion import file, vocabulary
 from runnables.extensions.textual_inversion.vocabulary import Concept, Concepts, Vocabulary
 from runnables.families.base import Family
+from runnables.families.text.prompts import texts_of
 from runnables.families.unet import UNetFamily
 from runnables.parameters import Parameters
 
@@ -40,8 +41,7 @@ class TextualInversions(Extension):
 
     def load(self, parameters: Parameters) -> Concepts:
         concepts = tuple(self._library.get(name) for name in dict.fromkeys(parameters.embeddings))
-        prompts = {name: getattr(parameters, name) for name in ("prompt", "negative_prompt")}
-        vocabulary.check(concepts, **prompts)
+        vocabulary.check(concepts, texts_of(parameters))
         return concepts
 
     @property

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from runnables.parameters import Syntax
+from runnables.checkpoints.checkpoint import Checkpoint
+from runnables.parameters import Parameters, Syntax
 
 
 class Vocabulary(Protocol):
@@ -68,9 +69,32 @@ class Text:
         """Return what tells it from others and holds nothing that the additions have loaded."""
         return self.prompt, self.syntax, self.clip_skip, tuple(one.key for one in self.additions)
 
+    @property
+    def is_empty(self) -> bool:
+        return not self.prompt
+
+    def count(self, word: str) -> int:
+        """Return how often a word stands in it, in lower or upper case."""
+        return self.prompt.lower().count(word.lower())
+
     def emptied(self) -> Text:
         """Return the text that lengthens this one's encoding: "", encoded in the same way."""
         return replace(self, prompt="", syntax="plain")
+
+
+def texts_of(parameters: Parameters, additions: tuple[TextAddition, ...] = ()) -> dict[str, Text]:
+    """Return a request's prompt and its negative prompt, which skips no layers, by field."""
+    syntax = parameters.prompt_syntax
+    return {
+        "prompt": Text(parameters.prompt, syntax, parameters.clip_skip, additions),
+        "negative_prompt": Text(parameters.negative_prompt, syntax, 0, additions),
+    }
+
+
+def hint_of(parameters: Parameters, checkpoint: Checkpoint) -> str | None:
+    """Return what a caller should know about an image of this request's prompt, if anything."""
+    known = checkpoint.vocabulary
+    return known.hint(parameters.prompt) if known else None
 
 
 @dataclass(frozen=True, eq=False)

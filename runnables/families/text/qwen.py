@@ -1,4 +1,4 @@
-"""Qwen3 (arXiv:2505.09388), a language model, encodes prompts for Z-Image and FLUX.2 klein."""
+"""Qwen3 (arXiv:2505.09388), a language model, encodes prompts."""
 
 from __future__ import annotations
 
