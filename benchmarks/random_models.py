@@ -53,7 +53,6 @@ VAE = {
     "up_block_types": ("UpDecoderBlock2D",) * 4,
     "layers_per_block": 2,
     "sample_size": 1024,
-    "force_upcast": False,
 }
 VAE_16 = {
     "latent_channels": 16,
@@ -204,7 +203,7 @@ def parts_of(kind: str) -> dict[str, nn.Module]:
     denoiser, vae, text = KINDS[kind]
     flow = "joint_attention_dim" in denoiser
     parts: dict[str, nn.Module] = {
-        "vae": diffusers.AutoencoderKL(**vae),
+        "vae": diffusers.AutoencoderKL(**vae, force_upcast=False),
         "text_encoder": _clip(text[0], projected=flow),
     }
     if flow:

@@ -14,7 +14,7 @@ from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from api.generation import Generation
-from api.http import forms
+from api.http.validation import json_object
 from api.jobs.jobs import Jobs
 from api.mcp import tools
 from runnables.version import VERSION
@@ -45,7 +45,7 @@ class McpRoutes:
         request = Request(scope, receive)
         owner = self.generation.keys.check(request.headers)
         body = await request.body()
-        forms.json_object(body)  # the SDK would parse any number of values
+        json_object(body)  # the SDK would parse any number of values
         receive = _again(body, receive)
         await asyncio.to_thread(_load)
         from mcp.server.streamable_http_manager import StreamableHTTPSessionManager

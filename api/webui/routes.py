@@ -18,7 +18,7 @@ from api.http import forms, uploads
 from api.http.decoding import decoded
 from api.http.forms import Form
 from api.http.responses import cache_header, in_thread
-from api.http.validation import validated
+from api.http.validation import json_object, validated
 from api.progress.live import Hub
 from api.webui import (
     answers,
@@ -108,7 +108,7 @@ class WebUIRoutes:
 
     async def _generate(self, request: Request, owner: str, image: bool) -> Response:
         generation = self._generation
-        sent = forms.json_object(await request.body())
+        sent = json_object(await request.body())
         body = validated(GenerationBody, sent)
         form = await self._form(_chooser(request, owner), body, image)
         ticket = await generation.submit(request, owner, form)
@@ -207,7 +207,7 @@ class WebUIRoutes:
 
     async def _set_options(self, request: Request) -> Response:
         owner = _chooser(request, self._generation.keys.check(request.headers))
-        options = forms.json_object(await request.body())
+        options = json_object(await request.body())
         known = await asyncio.to_thread(self._generation.models)
         model = catalog.model_of(options, known, "body")
         if model is not None:

@@ -44,6 +44,7 @@ from runnables.ticket import (
     Progress,
     Result,
     Ticket,
+    settle,
 )
 
 T = TypeVar("T")
@@ -194,11 +195,11 @@ class RemoteRunnable:
     def _end(self, ticket: RemoteTicket, task: Following) -> None:
         """The one place that ends a ticket's future."""
         if not task.cancelled():
-            _settle(ticket, task.exception() or task.result())
+            settle(ticket, task.exception() or task.result())
         elif ticket.cancelled:
-            _settle(ticket, Cancelled("the request was cancelled"))
+            settle(ticket, Cancelled("the request was cancelled"))
         else:
-            _settle(ticket, NotReady("the service has stopped"))
+            settle(ticket, NotReady("the service has stopped"))
         self._tickets.discard(ticket)
 
     async def _in_time(self, ticket: RemoteTicket, order: Order) -> Result | StableDiffusionError:
@@ -364,14 +365,3 @@ def _report(ticket: RemoteTicket, progress: Progress) -> None:
     ticket.progress = progress
     if ticket.on_step is not None and progress.step:
         ticket.on_step(progress)
-
-
-def _settle(ticket: RemoteTicket, ended: Result | BaseException) -> None:
-    steps = ticket.progress.steps
-    if isinstance(ended, Result):
-        ticket.progress = Progress("done", steps, steps)
-        ticket.future.set_result(ended)
-    else:
-        state = "cancelled" if isinstance(ended, Cancelled) else "failed"
-        ticket.progress = Progress(state, ticket.progress.step, steps)  # type: ignore[arg-type]
-        ticket.future.set_exception(ended)

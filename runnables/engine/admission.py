@@ -10,12 +10,12 @@ from runnables.accelerators.base import Accelerator
 from runnables.engine import denoise, enlarge
 from runnables.engine.loaded_model import LoadedModel
 from runnables.engine.model_pool import ModelPool, Waiting
-from runnables.engine.outcome import readable, settle
+from runnables.engine.outcome import readable
 from runnables.engine.scheduling import Queue
 from runnables.engine.work import Work
 from runnables.errors import NotReady
 from runnables.parameters import Upscale
-from runnables.ticket import Inputs, Plan, Ticket
+from runnables.ticket import Inputs, Plan, Ticket, settle
 
 
 @dataclass(eq=False)

@@ -36,8 +36,6 @@ from runnables.ticket import Inputs, Ticket
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from runnables.upscalers.upscaler import Upscaler
-
 COST_UNIT = 64 * 64  # latent positions of 512x512 pixels
 REFINER_SHARE = 0.2  # the refiner runs the last fifth of the noise levels (arXiv:2307.01952, 2.5)
 
@@ -277,12 +275,10 @@ def _second_pass(model: LoadedModel, parameters: Resolved, size: Size) -> Second
         table = table_of(base, parameters.scheduler, steps, larger, strength=wanted.strength)
     except InvalidInput as error:
         raise InvalidInput(f"hires: {error.message}", loc=("hires", *error.loc)) from error
-    return SecondPass(base, table, larger, _upscaler(model, wanted.upscaler))
-
-
-def _upscaler(model: LoadedModel, name: str) -> Upscaler | None:
-    """Return the upscaler of a second pass; None where it enlarges the latents."""
-    return None if name == LATENT else model.upscalers.get(name, ("hires", "upscaler"))
+    named, upscaler = wanted.upscaler, None
+    if named != LATENT:
+        upscaler = model.upscalers.get(named, ("hires", "upscaler"))
+    return SecondPass(base, table, larger, upscaler)
 
 
 def _table(family: Family, parameters: Resolved, **cut: float) -> SamplerTable:

@@ -16,7 +16,6 @@ from runnables.engine.beside import Beside
 from runnables.engine.decode import Pixels, chunk_size, decode, to_image
 from runnables.engine.denoise import Denoise
 from runnables.engine.hires import SecondPass
-from runnables.engine.outcome import settle
 from runnables.engine.row import Row
 from runnables.engine.scheduling import Forecast, Task, Turns
 from runnables.engine.watch import Observe, spared
@@ -24,7 +23,7 @@ from runnables.errors import GenerationFailed
 from runnables.extensions.base import Extension
 from runnables.extensions.safety import Policy, filtered
 from runnables.families.text.prompts import hint_of
-from runnables.ticket import GeneratedImage, Progress, Result
+from runnables.ticket import GeneratedImage, Progress, Result, settle
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,6 @@ from runnables.engine.denoise import Denoise
 from runnables.engine.finish import Finish
 from runnables.engine.loaded_model import LoadedModel
 from runnables.engine.model_pool import ModelPool
-from runnables.engine.outcome import settle
 from runnables.engine.prepare import Preparer
 from runnables.engine.row import Row
 from runnables.engine.scheduling import Queue, Task, Turns, has_room
@@ -27,7 +26,7 @@ from runnables.engine.steps import Steps
 from runnables.engine.watch import DIED, Observe, computes, spared
 from runnables.engine.work import Work
 from runnables.errors import Cancelled, EngineFailed, NotReady, StableDiffusionError
-from runnables.ticket import Ticket
+from runnables.ticket import Ticket, settle
 
 logger = logging.getLogger(__name__)
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from torch import Tensor
 
 from runnables.checkpoints.checkpoint import Checkpoint
 from runnables.parameters import Parameters, Syntax
+
+K = TypeVar("K")
 
 
 class Vocabulary(Protocol):
@@ -89,6 +91,19 @@ def texts_of(parameters: Parameters, additions: tuple[TextAddition, ...] = ()) -
         "prompt": Text(parameters.prompt, syntax, parameters.clip_skip, additions),
         "negative_prompt": Text(parameters.negative_prompt, syntax, 0, additions),
     }
+
+
+def grouped(
+    texts: Sequence[Text],
+    key: Callable[[Text], K],
+    encode: Callable[[K, list[Text]], Iterable[Embedding]],
+) -> list[Embedding]:
+    """Return the encoding of each text, where one call encodes all texts of a key."""
+    done: dict[Text, Embedding] = {}
+    for one in dict.fromkeys(map(key, texts)):
+        alike = [text for text in texts if key(text) == one]
+        done |= zip(alike, encode(one, alike), strict=True)
+    return [done[text] for text in texts]
 
 
 def hint_of(parameters: Parameters, checkpoint: Checkpoint) -> str | None:
