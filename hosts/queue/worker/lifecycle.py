@@ -152,7 +152,7 @@ class Lifecycle:
         return self._stored(task, current.delivery, result)
 
     def _parameters(self, task: Task, delivery: Delivery) -> AnyParameters:
-        words = [one["name"] for one in self.runnable.embeddings()]
+        words = [one["name"] for one in self.runnable.listed("embeddings")]
         model = task.model if self.settings.dynamic else None
         native = catalog.described(self.runnable.models(), model)
         parameters = task.parameters(words, prediction=native.get("prediction", "epsilon"))
