@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.figures import psnr, seconds_of
 from runnables.parameters import TextToImage
 from runnables.runnable import StableDiffusionRunnable
 from runnables.settings import EMBEDDED_MODEL, Settings
@@ -75,9 +75,7 @@ def run(model: Path, *, steps: int, rounds: int) -> list[str]:
         seconds: dict[str, list[float]] = {name: [] for name in variants}
         for _ in range(rounds):
             for name, variant in variants.items():
-                started = time.perf_counter()
-                variant()
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(seconds_of(variant))
     finally:
         for runnable in (plain, half):
             runnable.close()
@@ -93,11 +91,10 @@ def _line(name: str, seconds: dict[str, list[float]], images: dict[str, Pixels])
     pairs = zip(seconds["plain"], seconds[name], strict=True)
     gain = statistics.median(plain / variant for plain, variant in pairs)
     change = images[name] - images["plain"]
-    mean_square = float(np.mean(change**2))
-    psnr = f"{10 * np.log10(255**2 / mean_square):.1f}" if mean_square else "same"
+    near = f"{psnr(change):.1f}" if change.any() else "same"
     return (
         f"| {name} | {statistics.median(seconds[name]):.2f} | {gain:.2f} "
-        f"| {np.abs(change).mean():.2f} | {psnr} |"
+        f"| {np.abs(change).mean():.2f} | {near} |"
     )
 
 

@@ -8,15 +8,14 @@ median seconds of an image, and the ratio to the best arm of the same round with
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import time
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
-from benchmarks.host import served
+from benchmarks.figures import seconds_of, spread
+from benchmarks.host import post, served
 from runnables.settings import EMBEDDED_MODEL
 
 CORES = str(os.cpu_count() or 1)
@@ -27,7 +26,7 @@ ARMS: dict[str, dict[str, str]] = {
     "passive wait": {"SD_THREADS": CORES, "OMP_WAIT_POLICY": "passive"},
     "short spin": {"SD_THREADS": CORES, "GOMP_SPINCOUNT": "1000"},
 }
-IMAGE = json.dumps({"prompt": "a red circle", "num_inference_steps": 20, "seed": 1}).encode()
+IMAGE = {"prompt": "a red circle", "num_inference_steps": 20, "seed": 1}
 
 
 def images(url: str, seconds: float) -> list[float]:
@@ -35,13 +34,7 @@ def images(url: str, seconds: float) -> list[float]:
     figures: list[float] = []
     end = time.monotonic() + seconds
     while time.monotonic() < end or not figures:
-        started = time.perf_counter()
-        headers = {"Content-Type": "application/json"}
-        with urllib.request.urlopen(
-            urllib.request.Request(f"{url}/txt2img", IMAGE, headers)
-        ) as got:
-            got.read()
-        figures.append(time.perf_counter() - started)
+        figures.append(seconds_of(lambda: post(url, IMAGE)))
     return figures
 
 
@@ -72,12 +65,8 @@ def main() -> None:
         best = [min(figures) for figures in zip(*found.values(), strict=True)]
         print(f"{services} at the same time: seconds per image, ratio to the best arm")
         for arm, figures in found.items():
-            ratios = sorted(figure / least for figure, least in zip(figures, best, strict=True))
-            print(
-                f"  {arm:14} {statistics.median(figures):7.2f} s  "
-                f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})",
-                flush=True,
-            )
+            ratios = [figure / least for figure, least in zip(figures, best, strict=True)]
+            print(f"  {arm:14} {statistics.median(figures):7.2f} s  {spread(ratios)}", flush=True)
 
 
 if __name__ == "__main__":

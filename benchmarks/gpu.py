@@ -14,12 +14,10 @@ from __future__ import annotations
 
 import argparse
 import gc
-import math
 import multiprocessing
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -27,7 +25,8 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import architectures
+from benchmarks import random_models
+from benchmarks.figures import closed, psnr, seconds_of
 from runnables.accelerators import choose
 from runnables.accelerators.base import Accelerator
 from runnables.assembly import Models, family_of, warm_up
@@ -98,20 +97,18 @@ class Bare:
         accelerator = choose(settings(device, precision))
         self.name = name
         self.device, self.dtype = accelerator.device, accelerator.dtype
-        self._checkpoint = architectures.build(name, self.device, self.dtype)
-        self._pipeline = architectures.bare_pipeline(self._checkpoint)
+        self._pipeline = random_models.bare_pipeline(name, self.device, self.dtype)
 
     def compile(self) -> None:
         """Compile the denoiser's repeated blocks, as diffusers recommends."""
-        self._checkpoint.denoiser.compile_repeated_blocks(fullgraph=True)
+        flow = "transformer" in self._pipeline.components
+        denoiser = self._pipeline.transformer if flow else self._pipeline.unet
+        denoiser.compile_repeated_blocks(fullgraph=True)
 
     def rate(self, images: int) -> float:
         """Return the images per second, after one that is not counted."""
         self.image(0)
-        started = time.perf_counter()
-        for seed in range(images):
-            self.image(seed)
-        return images / (time.perf_counter() - started)
+        return images / sum(seconds_of(partial(self.image, seed)) for seed in range(images))
 
     @torch.inference_mode()
     def image(self, seed: int, steps: int | None = None) -> Any:
@@ -152,7 +149,7 @@ class Served:
         wanted = settings(device, precision, **options)
         self.name = name
         accelerator: Accelerator = choose(wanted)
-        checkpoint = architectures.build(name, accelerator.device, accelerator.dtype)
+        checkpoint = random_models.checkpoint(name, accelerator.device, accelerator.dtype)
         started = time.perf_counter()
         family: Family = family_of(checkpoint, accelerator)
         accelerator.prepare(family)
@@ -170,16 +167,10 @@ class Served:
 
     def latencies(self, clients: int, images: int) -> tuple[float, list[float]]:
         """Return images per second, and every image's seconds, with so many clients."""
-
-        def seconds(seed: int) -> float:
-            started = time.perf_counter()
-            self._submit(seed).future.result()
-            return time.perf_counter() - started
-
-        started = time.perf_counter()
-        with ThreadPoolExecutor(clients) as pool:
-            every = list(pool.map(seconds, range(images)))
-        return images / (time.perf_counter() - started), every
+        every, seconds = closed(
+            lambda seed: seconds_of(self._submit(seed).future.result), range(images), clients
+        )
+        return images / seconds, every
 
     def newcomers(self, count: int) -> list[float]:
         """Return the seconds until the first step of images that arrive beside four others."""
@@ -209,9 +200,8 @@ def difference(images: Sequence[Any], expected: Sequence[Any]) -> str:
     """Return the largest and the mean difference of a value, of 255, and the PSNR in dB."""
     pairs = zip(images, expected, strict=True)
     apart = np.stack([image.astype(float) - (one * 255).round() for image, one in pairs])
-    square = float(np.mean(apart**2))
-    psnr = 10 * math.log10(255**2 / square) if square else math.inf
-    return f"largest {np.abs(apart).max():.0f}, mean {np.abs(apart).mean():.3f}, {psnr:.1f} dB"
+    far = np.abs(apart)
+    return f"largest {far.max():.0f}, mean {far.mean():.3f}, {psnr(apart):.1f} dB"
 
 
 class Report:

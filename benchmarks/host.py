@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -48,10 +49,7 @@ def served(model: str, **environment: str) -> Iterator[tuple[str, psutil.Process
     )
     url = f"http://127.0.0.1:{port}"
     try:
-        while not _ready(f"{url}/readyz"):
-            if process.poll() is not None:
-                raise RuntimeError("the service ended before it was ready")
-            time.sleep(0.05)
+        wait_ready(url, process)
         yield url, process
     finally:
         workers = process.children(recursive=True)  # they outlive a killed parent
@@ -61,9 +59,19 @@ def served(model: str, **environment: str) -> Iterator[tuple[str, psutil.Process
         jobs.cleanup()
 
 
-def _ready(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as response:
-            return bool(response.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
+def wait_ready(url: str, process: subprocess.Popen[bytes] | psutil.Popen) -> None:
+    """Wait until a service is ready. Raise RuntimeError where its process ends before that."""
+    while process.poll() is None:
+        with suppress(OSError), urllib.request.urlopen(f"{url}/readyz", timeout=5) as response:
+            if response.status == 200:
+                return
+        time.sleep(0.05)
+    raise RuntimeError("the service ended before it was ready")
+
+
+def post(url: str, body: dict[str, Any]) -> None:
+    """Request an image of a service, and read it to the end."""
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"{url}/txt2img", json.dumps(body).encode(), headers)
+    with urllib.request.urlopen(request, timeout=600) as response:
+        response.read()

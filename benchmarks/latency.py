@@ -7,15 +7,14 @@ of the pairs. A second table has the share of a step that is not the denoiser, b
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
-import urllib.request
 from typing import Any
 
 import torch
 
-from benchmarks.host import served
+from benchmarks.figures import seconds_of
+from benchmarks.host import post, served
 from runnables import accelerators
 from runnables.assembly import Models
 from runnables.engine import denoise
@@ -25,7 +24,12 @@ from runnables.parameters import TextToImage
 from runnables.settings import EMBEDDED_MODEL, Settings
 from runnables.ticket import Inputs, Ticket
 
-REQUEST = {"prompt": "View of a cyberpunk city", "seed": 1, "num_inference_steps": 20}
+REQUEST = {
+    "prompt": "View of a cyberpunk city",
+    "seed": 1,
+    "num_inference_steps": 20,
+    "guidance_scale": 4.0,
+}
 STEPS = 15
 
 
@@ -38,7 +42,10 @@ def one_client(model: str, pairs: int) -> str:
     bare, http = [], []
     with served(model) as (url, _):
         for pair in range(pairs + 1):
-            seconds = _seconds(lambda: _draw(pipeline)), _seconds(lambda: _post(f"{url}/txt2img"))
+            seconds = (
+                seconds_of(lambda: _draw(pipeline)),
+                seconds_of(lambda: post(url, REQUEST)),
+            )
             if pair:  # the first warms up
                 bare.append(seconds[0])
                 http.append(seconds[1])
@@ -73,7 +80,7 @@ def own_share(model: str) -> str:
                 return output
 
             family.denoise = timed
-            whole = [_seconds(batch.step) for _ in range(STEPS)]
+            whole = [seconds_of(batch.step) for _ in range(STEPS)]
             family.denoise = call
         share = statistics.median(1 - a / b for a, b in zip(inside, whole, strict=True))
         lines.append(f"| {images} | {1000 * statistics.median(whole):.1f} | {share:.1%} |")
@@ -81,22 +88,8 @@ def own_share(model: str) -> str:
 
 
 def _draw(pipeline: Any) -> None:
-    profile = {"guidance_scale": 4.0}
     generator = torch.Generator().manual_seed(1)
-    pipeline(REQUEST["prompt"], num_inference_steps=20, generator=generator, **profile)
-
-
-def _post(url: str) -> None:
-    body = json.dumps({**REQUEST, "guidance_scale": 4.0}).encode()
-    requested = urllib.request.Request(url, body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(requested, timeout=600) as response:
-        response.read()
-
-
-def _seconds(call: Any) -> float:
-    started = time.perf_counter()
-    call()
-    return time.perf_counter() - started
+    pipeline(REQUEST["prompt"], num_inference_steps=20, guidance_scale=4.0, generator=generator)
 
 
 def main() -> None:

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from benchmarks.figures import closed
 from benchmarks.serving import equal, mixed
-from runnables.parameters import TextToImage
 from runnables.runnable import StableDiffusionRunnable
 from runnables.settings import EMBEDDED_MODEL, Settings
-from runnables.ticket import Result
 
 
 class Rows:
@@ -53,29 +50,19 @@ def run(model: Path, requests: int, clients: int, rounds: int) -> Iterator[str]:
         rates: dict[str, list[float]] = {"equal": [], "mixed": []}
         for _ in range(rounds):
             rows.calls.clear()
-            seconds, units = _closed(runnable, equal(requests), clients)
-            unit_s = rows.best * sum(number for _, number in rows.calls) / units
-            shares["equal"].append(unit_s * units / seconds)
-            rates["equal"].append(requests / seconds)
-            seconds, units = _closed(runnable, mixed(requests), clients)
-            shares["mixed"].append(unit_s * units / seconds)
-            rates["mixed"].append(requests / seconds)
+            unit_s = 0.0
+            for name, made in (("equal", equal), ("mixed", mixed)):
+                results, seconds = closed(runnable.txt2img, made(requests), clients)
+                units = sum(one.cost_units for one in results)
+                unit_s = unit_s or rows.best * sum(number for _, number in rows.calls) / units
+                shares[name].append(unit_s * units / seconds)
+                rates[name].append(requests / seconds)
         for name, found in shares.items():
             spread = f"{min(found):.0%} to {max(found):.0%}"
             rate = statistics.median(rates[name])
             yield f"| {name} | {rate:.2f} | {statistics.median(found):.0%} | {spread} |"
     finally:
         runnable.close()
-
-
-def _closed(
-    runnable: StableDiffusionRunnable, requests: list[TextToImage], clients: int
-) -> tuple[float, float]:
-    """Return the seconds that all requests took together, and their cost units."""
-    started = time.perf_counter()
-    with ThreadPoolExecutor(clients) as pool:
-        results: list[Result] = list(pool.map(runnable.txt2img, requests))
-    return time.perf_counter() - started, sum(one.cost_units for one in results)
 
 
 def main() -> None:

@@ -24,13 +24,15 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.random_models import KINDS, build
+from benchmarks.figures import psnr
+from benchmarks.random_models import build
 from runnables.parameters import TextToImage
 from runnables.runnable import StableDiffusionRunnable
 from runnables.settings import EMBEDDED_MODEL, Settings
 
 P = ParamSpec("P")
 T = TypeVar("T")
+KINDS = ("sdxl", "sd-3-medium")
 PROMPTS = ("a red circle", "two blue squares", "a green triangle on a yellow background")
 COLUMNS = (
     "SD_QUANTIZE",
@@ -67,10 +69,9 @@ class Arm:
     def line(self, plain: Arm) -> str:
         """Return the arm's line of the table."""
         difference = np.abs(self.pixels - plain.pixels)
-        mean = float((difference**2).mean())
-        psnr = f"{10 * np.log10(255**2 / mean):.1f}" if mean else "-"
+        near = f"{psnr(difference):.1f}" if difference.any() else "-"
         return (
-            f"| `{self.name}` | {self.megabytes:.1f} | {self.peak:.0f} | {psnr} "
+            f"| `{self.name}` | {self.megabytes:.1f} | {self.peak:.0f} | {near} "
             f"| {difference.max():.0f} | {self.step_s:.3f} |"
         )
 

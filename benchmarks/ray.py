@@ -20,11 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import httpx
 import psutil
 import yaml
 
-from benchmarks.host import ROOT, free_port, served
+from benchmarks.host import ROOT, free_port, served, wait_ready
 from benchmarks.load import load
 from runnables.settings import EMBEDDED_MODEL
 
@@ -47,7 +46,7 @@ def on_ray(replicas: int) -> Iterator[tuple[str, psutil.Process]]:
             stderr=subprocess.DEVNULL,
         )
         try:
-            _wait(f"http://127.0.0.1:{port}", process)
+            wait_ready(f"http://127.0.0.1:{port}", process)
             yield f"http://127.0.0.1:{port}", psutil.Process(process.pid)
         finally:
             children = psutil.Process(process.pid).children(recursive=True)
@@ -65,17 +64,6 @@ def _config(folder: Path, replicas: int) -> str:
     path = folder / "serve.yaml"
     path.write_text(yaml.safe_dump(content))
     return str(path)
-
-
-def _wait(url: str, process: subprocess.Popen[bytes]) -> None:
-    while process.poll() is None:
-        try:
-            if httpx.get(f"{url}/readyz", timeout=5).status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.2)
-    raise RuntimeError("Ray ended before it was ready")
 
 
 @dataclass

@@ -9,15 +9,13 @@ from __future__ import annotations
 import argparse
 import random
 import statistics
-import time
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 
+from benchmarks.figures import closed, spread
 from benchmarks.serving import equal
-from runnables.parameters import TextToImage
 from runnables.runnable import StableDiffusionRunnable
 from runnables.settings import EMBEDDED_MODEL, Settings
 
@@ -45,10 +43,10 @@ def run(model: Path, share: float, requests: int, clients: int, rounds: int) -> 
             chosen = [rng.randrange(POPULAR) if rng.random() < share else seed for seed in new]
             sent = [template.model_copy(update={"seed": seed}) for seed in chosen]
             for kept, runnable in arms.items():
-                found, seconds = _closed(runnable, sent, clients)
+                found, seconds = closed(runnable.txt2img, sent, clients)
                 rates[kept].append(requests / seconds)
                 if kept:
-                    answers.update(found)
+                    answers.update(result.cache or "generated" for result in found)
     finally:
         for runnable in arms.values():
             runnable.close()
@@ -59,26 +57,13 @@ def run(model: Path, share: float, requests: int, clients: int, rounds: int) -> 
     yield from (f"| {how} | {number} |" for how, number in answers.most_common())
     yield (
         f"requests/s: {statistics.median(rates[0.0]):.2f} without, "
-        f"{statistics.median(rates[KEPT_MB]):.2f} with SD_REPEATS_MB; ratio of a round "
-        f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        f"{statistics.median(rates[KEPT_MB]):.2f} with SD_REPEATS_MB; "
+        f"ratio of a round {spread(ratios)}"
     )
 
 
 def _settings(model: Path, kept: float) -> Settings:
     return Settings(model=str(model), repeats_mb=kept, max_queue_s=1e5, request_timeout_s=1e5)
-
-
-def _closed(
-    runnable: StableDiffusionRunnable, requests: list[TextToImage], clients: int
-) -> tuple[list[str], float]:
-    """Return how each request was answered, and the seconds of all."""
-
-    def answer(request: TextToImage) -> str:
-        return runnable.txt2img(request).cache or "generated"
-
-    started = time.perf_counter()
-    with ThreadPoolExecutor(clients) as pool:
-        return list(pool.map(answer, requests)), time.perf_counter() - started
 
 
 def main() -> None:

@@ -6,13 +6,14 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks import figures
 from benchmarks.arms import ARMS, Arm
+from benchmarks.figures import seconds_of, spread
 from runnables.parameters import TextToImage
 
 PROMPT = "View of a cyberpunk city"
@@ -86,16 +87,10 @@ def _request(
 
 def closed(arm: Arm, requests: list[TextToImage], clients: int) -> Outcome:
     """Run clients that each send their next request when they have the image of the last."""
-
-    def seconds(request: TextToImage) -> float:
-        started = time.perf_counter()
-        arm.submit(request).result()
-        return time.perf_counter() - started
-
-    started = time.perf_counter()
-    with ThreadPoolExecutor(clients) as pool:
-        latencies = tuple(pool.map(seconds, requests))
-    return Outcome(time.perf_counter() - started, latencies)
+    latencies, seconds = figures.closed(
+        lambda request: seconds_of(arm.submit(request).result), requests, clients
+    )
+    return Outcome(seconds, tuple(latencies))
 
 
 def poisson(arm: Arm, requests: list[TextToImage], rate: float, seed: int = 1) -> Outcome:
@@ -188,15 +183,8 @@ def _report(workload: str, outcomes: dict[str, list[Outcome]], deadline: float) 
         rates = [mine.rate / base.rate for mine, base in pairs]
         p95s = [mine.percentile(95) / base.percentile(95) for mine, base in pairs]
         lines.append(
-            f"| {workload} | {name} | {one.rate:.2f} | {_spread(rates)} "
+            f"| {workload} | {name} | {one.rate:.2f} | {spread(rates)} "
             f"| {one.percentile(50):.2f} | {one.percentile(95):.2f} | {one.percentile(99):.2f} "
-            f"| {_spread(p95s)} | {one.within(deadline):.0%} |"
+            f"| {spread(p95s)} | {one.within(deadline):.0%} |"
         )
     return lines
-
-
-def _spread(ratios: Sequence[float]) -> str:
-    median = f"{statistics.median(ratios):.2f}"
-    if len(ratios) == 1:
-        return median
-    return f"{median} ({min(ratios):.2f} to {max(ratios):.2f})"

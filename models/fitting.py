@@ -51,7 +51,7 @@ def fit(name: str, gpu: float, precision: str, quantize: str = "") -> Iterator[s
 def _known(name: str) -> sizes.Architecture:
     """Return a model's components, with the side in pixels that it is asked for by default."""
     if entry := catalog.entry_of(name):
-        known = sizes.ARCHITECTURES[entry.architecture]
+        known = catalog.ARCHITECTURES[entry.architecture]
         return replace(known, side=int(entry.defaults.get("height", known.side)))
     known = sizes.of_folder(catalog.folder_of(name) or Path(name))
     if known.weights:

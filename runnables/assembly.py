@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import math
+import pkgutil
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -156,8 +156,7 @@ class Models:
 
 def family_of(checkpoint: Checkpoint, accelerator: Accelerator) -> Family:
     """Return a checkpoint with its family's code around it."""
-    module, _, name = FAMILIES[checkpoint.family].code.partition(":")
-    code = getattr(importlib.import_module(module), name)
+    code = pkgutil.resolve_name(FAMILIES[checkpoint.family].code)
     dtype = accelerator.dtype_of(checkpoint.family)
     return cast(Family, code(checkpoint, accelerator.device, dtype))
 

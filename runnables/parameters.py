@@ -27,7 +27,7 @@ from runnables.samplers.names import DEFAULT, Sampler, resolve
 MAX_SEED = 2**53 - 1  # the largest integer that JavaScript holds exactly
 RANDOM_SEED = -1  # what the WebUI and other programs send for "any seed"
 SIZE_MULTIPLE = 8  # the VAE halves the image three times
-MULTIPLES = "a multiple of 8 (of 16 for Stable Diffusion 3, FLUX and Z-Image)"
+MULTIPLES = "a multiple of 8 (of 16 for models with a transformer)"
 MAX_SIZE = 4096
 MAX_CONTROLNETS = 3
 MAX_IMAGES = 10  # of one request, as at OpenAI

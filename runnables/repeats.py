@@ -21,11 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runnables.checkpoints.library import identity
-from runnables.engine.outcome import settle
 from runnables.errors import Cancelled
 from runnables.parameters import AnyParameters, Priority, TextToImage, Upscale
 from runnables.settings import Settings
-from runnables.ticket import Cache, Caller, Inputs, Plan, Progress, Result, Ticket
+from runnables.ticket import Cache, Caller, Inputs, Plan, Progress, Result, Ticket, settle
 
 if TYPE_CHECKING:
     from concurrent.futures import Future

@@ -12,7 +12,7 @@ import threading
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from runnables import collector, imports
 from runnables.checkpoints import catalog
@@ -34,6 +34,9 @@ logger = logging.getLogger(__name__)
 
 Observe = Callable[[str, float, int], None]
 Descriptions = list[dict[str, Any]]
+#: the kinds of what requests may name, beside models
+Listed = Literal["samplers", "loras", "embeddings", "controlnets", "upscalers"]
+LISTED: tuple[Listed, ...] = get_args(Listed)
 
 
 class Runnable(Protocol):
@@ -75,15 +78,7 @@ class Runnable(Protocol):
 
     def describe(self) -> dict[str, Any]: ...
 
-    def samplers(self) -> Descriptions: ...
-
-    def loras(self) -> Descriptions: ...
-
-    def embeddings(self) -> Descriptions: ...
-
-    def controlnets(self) -> Descriptions: ...
-
-    def upscalers(self) -> Descriptions: ...
+    def listed(self, kind: Listed) -> Descriptions: ...
 
     @property
     def capacity(self) -> int: ...
@@ -230,29 +225,25 @@ class StableDiffusionRunnable:
 
     # -- what there is ----------------------------------------------------------------------
 
-    def loras(self) -> list[dict[str, Any]]:
-        """Return every LoRA a request may name; some may be for other models."""
-        return _names(self.settings.lora_dir)
+    def listed(self, kind: Listed) -> Descriptions:
+        """Return what requests may name of a kind; some files may be for other models.
 
-    def embeddings(self) -> list[dict[str, Any]]:
-        """Return every textual inversion a request may name; some may be for other models."""
-        return _names(self.settings.embeddings_dir)
+        Samplers have the kinds of models that they fit, and upscalers how many times they enlarge.
+        """
+        settings = self.settings
+        if kind == "samplers":
+            return names.describe()
+        if kind == "upscalers":
+            from runnables.upscalers.library import describe
 
-    def controlnets(self) -> list[dict[str, Any]]:
-        """Return every ControlNet a request may name; some may be for other models."""
-        folder = self.settings.controlnet_dir
-        found = sorted(Path(folder).expanduser().glob("*/config.json")) if folder else []
-        return [{"name": path.parent.name} for path in found]
-
-    def upscalers(self) -> list[dict[str, Any]]:
-        """Return every upscaler a request may name, and how many times it enlarges by itself."""
-        from runnables.upscalers.library import describe
-
-        return describe(self.settings.upscaler_dir)
-
-    def samplers(self) -> list[dict[str, Any]]:
-        """Return every sampler a request may name, and the kinds of models that it fits."""
-        return names.describe()
+            return describe(settings.upscaler_dir)
+        if kind == "controlnets":
+            return [
+                {"name": path.parent.name}
+                for path in _inside(settings.controlnet_dir, "*/config.json")
+            ]
+        folder = settings.lora_dir if kind == "loras" else settings.embeddings_dir
+        return [{"name": path.stem} for path in _inside(folder, "*.safetensors")]
 
     def describe(self) -> dict[str, Any]:
         """Return the default model: its name, family, native size and defaults."""
@@ -320,9 +311,9 @@ def check_models(settings: Settings) -> None:
         catalog.check_source("SD_MODELS", source)
 
 
-def _names(folder: str | None) -> list[dict[str, Any]]:
-    found = sorted(Path(folder).expanduser().glob("*.safetensors")) if folder else []
-    return [{"name": path.stem} for path in found if path.is_file()]
+def _inside(folder: str | None, pattern: str) -> list[Path]:
+    found = sorted(Path(folder).expanduser().glob(pattern)) if folder else []
+    return [path for path in found if path.is_file()]
 
 
 def _described(model: LoadedModel) -> dict[str, Any]:

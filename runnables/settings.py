@@ -82,8 +82,8 @@ class Settings(EnvironmentSettings):
     )
     precision: Precision = Field(
         "auto",
-        description="auto is fp32; on CUDA fp16, or bf16 for Z-Image, and for FLUX where the GPU "
-        "computes in it",
+        description="auto is fp32; on CUDA fp16, or bf16 for models that overflow in fp16, and for "
+        "those published in bf16 where the GPU computes in it",
     )
     quantize: str = Field(
         "",
@@ -298,20 +298,18 @@ class Settings(EnvironmentSettings):
     @field_validator("models")
     @classmethod
     def _check_models(cls, models: str) -> str:
-        named = [entry.partition("=") for entry in models.split(",") if entry.strip()]
-        names = [name.strip() for name, _, _ in named]
-        for name, (_, _, source) in zip(names, named, strict=True):
-            if not MODEL_NAME.fullmatch(name) or not source.strip():
+        named = _pairs(models, "=")
+        for name, source in named:
+            if not MODEL_NAME.fullmatch(name) or not source:
                 raise ValueError(f"{name!r}: each must be name=source, the name of A-Za-z0-9._-")
-        if len(set(names)) < len(names):
+        if len(dict(named)) < len(named):
             raise ValueError("a name stands twice")
         return models
 
     @property
     def further_models(self) -> dict[str, str]:
         """Return name -> source of SD_MODELS."""
-        named = (entry.partition("=") for entry in self.models.split(",") if entry.strip())
-        return {name.strip(): source.strip() for name, _, source in named}
+        return dict(_pairs(self.models, "="))
 
     @property
     def jobs_folder(self) -> Path:
@@ -324,18 +322,19 @@ class Settings(EnvironmentSettings):
     @field_validator("quantize")
     @classmethod
     def _check_quantize(cls, quantize: str) -> str:
-        for component, kind in _quantized(quantize):
+        named = _pairs(quantize, ":")
+        for component, kind in named:
             if not component or kind not in QUANTIZED:
                 known = ", ".join(QUANTIZED)
                 raise ValueError(f"{component}:{kind} is not component:kind; kinds are {known}")
-        if len(dict(_quantized(quantize))) < len(_quantized(quantize)):
+        if len(dict(named)) < len(named):
             raise ValueError("a component stands twice")
         return quantize
 
     @property
     def quantized(self) -> dict[str, str]:
         """Return component -> kind of SD_QUANTIZE."""
-        return dict(_quantized(self.quantize))
+        return dict(_pairs(self.quantize, ":"))
 
     @classmethod
     def page(cls) -> str:
@@ -344,6 +343,7 @@ class Settings(EnvironmentSettings):
         return "\n".join([PAGE, *rows])
 
 
-def _quantized(text: str) -> list[tuple[str, str]]:
-    parts = [part.strip().partition(":") for part in text.split(",") if part.strip()]
-    return [(component, kind) for component, _, kind in parts]
+def _pairs(text: str, between: str) -> list[tuple[str, str]]:
+    """Return the names and values of a list that is separated by commas."""
+    parts = [part.partition(between) for part in text.split(",") if part.strip()]
+    return [(name.strip(), value.strip()) for name, _, value in parts]

@@ -5,9 +5,12 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from runnables.errors import Cancelled
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -168,3 +171,18 @@ class Ticket:
     def cancel(self) -> None:
         """Ask to stop: the rows are freed before the next step. Further calls do nothing."""
         self.cancelled = True
+
+
+def settle(ticket: Ticket, outcome: Result | BaseException) -> None:
+    """End the ticket's future, once; of two threads that do, one succeeds."""
+    steps = ticket.progress.steps
+    if ticket.future.done():
+        return
+    with suppress(InvalidStateError):
+        if isinstance(outcome, Result):
+            ticket.progress = Progress("done", steps, steps)
+            ticket.future.set_result(outcome)
+        else:
+            state: State = "cancelled" if isinstance(outcome, Cancelled) else "failed"
+            ticket.progress = Progress(state, ticket.progress.step, steps)
+            ticket.future.set_exception(outcome)

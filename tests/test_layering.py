@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import re
 import shutil
 import subprocess
 import sys
@@ -328,3 +329,26 @@ def test_a_host_starts_without_torch_and_aws() -> None:
     late = {"torch", "gradio", "api.app", "boto3"}
     code = f"import sys, service; sys.exit(bool({late} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def _naming(pattern: str, *folders: str) -> set[str]:
+    """The files below these folders of `runnables` whose text has the pattern."""
+    root = ROOT / "runnables"
+    paths = [path for folder in folders for path in (root / folder).rglob("*.py")]
+    return {str(p.relative_to(root)) for p in paths if re.search(pattern, p.read_text(), re.I)}
+
+
+def test_a_family_is_known_in_few_files() -> None:
+    """FLUX.2 klein has a file of its own, which shares FLUX.1's patches."""
+    found = _naming("flux", ".") - {"checkpoints/catalog.py", "families/flux_2_klein.py"}
+    assert found == {
+        "checkpoints/families.py",
+        "extensions/controlnet/flux.py",
+        "families/flux.py",
+    }
+
+
+def test_only_families_read_a_requests_prompt() -> None:
+    assert "text/prompts.py" in str(_naming(r"parameters\.prompt\b", "families"))
+    rooms = ("accelerators", "checkpoints", "engine", "extensions", "samplers")
+    assert _naming(r"parameters\.(negative_)?prompt\b|[\"']prompt[\"']", *rooms) == set()

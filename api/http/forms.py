@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from email.message import Message
-from typing import Any
 
 from PIL.Image import Image
 from starlette.datastructures import FormData, UploadFile
@@ -16,7 +14,7 @@ from starlette.requests import Request
 
 from api.http.decoding import decoded
 from api.http.fetch import Fetcher
-from api.http.validation import M, validated
+from api.http.validation import M, json_object, validated
 from runnables.errors import InvalidInput, PayloadTooLarge
 from runnables.images import codec
 from runnables.parameters import AnyParameters, Inpaint, TextToImage
@@ -26,10 +24,6 @@ from runnables.ticket import NOTHING, Inputs
 #: bytes of the `data` part; both prompts may have 32,000 characters, of up to 12 bytes each (an
 #: escaped pair of surrogates)
 MAX_DATA = 1024 * 1024
-#: commas in JSON, so values and those in texts: more take too long to parse. With so many, 25 MB
-#: take 0.2 s at most, on the event loop: in a thread they would hold it as long, because
-#: `json.loads` and pydantic keep Python's lock
-MAX_COMMAS = 100_000
 CONTROL = "control"  # the part of a control image, once for each of `controlnets`
 MULTIPART = "multipart/form-data"
 
@@ -88,20 +82,6 @@ def files_of(model: type[AnyParameters]) -> tuple[str, ...]:
 def parse(model: type[M], body: bytes, field: str | None = None) -> M:
     """Return JSON as parameters. NaN and Infinity are refused: they are no JSON."""
     return validated(model, json_object(body, field), (field,) if field else ())
-
-
-def json_object(body: bytes, field: str | None = None) -> dict[str, Any]:
-    """Return a JSON object. Raise InvalidInput that names `field`, or the body."""
-    loc = (field or "body",)
-    if body.count(b",") > MAX_COMMAS:
-        raise InvalidInput(f"{loc[0]} has too many values", loc=loc)
-    try:
-        content = json.loads(body, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise InvalidInput(f"{loc[0]} is not JSON: {error}", loc=loc) from error
-    if not isinstance(content, dict):
-        raise InvalidInput(f"{loc[0]} must be a JSON object", loc=loc)
-    return content
 
 
 async def _read_parts(request: Request, model: type[AnyParameters], settings: Settings) -> Form:
@@ -181,7 +161,3 @@ async def file_bytes(part: UploadFile | str | None, field: str, settings: Settin
     raise InvalidInput(
         f"{field} must be a file part, as curl -F {field}=@image.png sends it", loc=(field,)
     )
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a number")

@@ -24,9 +24,9 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from api.http.limits import Limit
 from api.http.usage import Usage
@@ -39,6 +39,15 @@ SETTING = "SD_API_KEYS"
 #: what the name of a file begins with, where it is not in the folder of the service
 PATHS = ("/", "./", "../", "~")
 WANTED = "an API key is needed: Authorization: Bearer KEY, or x-api-key: KEY"
+
+
+def _word(text: str) -> str:
+    if not re.fullmatch(r"[^\s#]{0,100}", text):
+        raise ValueError("no spaces, no #, at most 100 characters")
+    return text
+
+
+Word = Annotated[str, AfterValidator(_word)]  # it can stand in a line of the file
 
 
 class Key(BaseModel):
@@ -56,12 +65,12 @@ class Key(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     hash: str = Field(pattern="^[0-9a-f]{64}$")
-    name: str = Field("", max_length=100)
+    name: Word = ""
     rate: int | None = Field(None, ge=1)
     concurrency: int | None = Field(None, ge=1)
     weight: float = Field(1.0, gt=0, le=1000, allow_inf_nan=False)
     quota: float | None = Field(None, gt=0, allow_inf_nan=False)
-    models: tuple[str, ...] = ()
+    models: tuple[Word, ...] = ()
     operator: bool = False
 
     @field_validator("models", mode="before")
@@ -281,7 +290,7 @@ def _hash(key: str) -> str:
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def new(name: str = "", **limits: Any) -> tuple[str, Key]:
+def new(name: Word = "", **limits: Any) -> tuple[str, Key]:
     """Return a random key, and what the file keeps of it.
 
     Args:
@@ -295,38 +304,21 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command, which makes a key."""
     parser = argparse.ArgumentParser(prog="python -m api.http.keys", description="API keys")
     making = parser.add_subparsers(required=True).add_parser("new", help="make a key")
-    making.add_argument("--name", default="", type=_word, help="whose it is, without spaces")
-    making.add_argument("--rate", type=_positive, help="requests per minute; default: no limit")
-    making.add_argument("--concurrency", type=_positive, help="at a time; default: no limit")
-    making.add_argument("--weight", type=_amount, default=1.0, help="share while others wait")
-    making.add_argument("--quota", type=_amount, help="cost units per month; default: no limit")
-    making.add_argument("--models", default="", type=_word, help="comma-separated; default: all")
+    making.add_argument("--name", help="whose it is, without spaces")
+    making.add_argument("--rate", help="requests per minute; default: no limit")
+    making.add_argument("--concurrency", help="at a time; default: no limit")
+    making.add_argument("--weight", help="share while others wait; default: 1")
+    making.add_argument("--quota", help="cost units per month; default: no limit")
+    making.add_argument("--models", help="comma-separated; default: all")
     making.add_argument("--operator", action="store_true", help="may load and unload models")
-    secret, key = new(**vars(parser.parse_args(arguments)))
+    named = vars(parser.parse_args(arguments)).items()
+    try:
+        secret, key = new(**{name: value for name, value in named if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        making.error(f"argument --{first['loc'][0]}: {first['msg']}")
     print(f"key (shown once, for the client): {secret}")
     print(f"line (for the file {SETTING} names): {key.line()}")
-
-
-def _word(text: str) -> str:
-    if not re.fullmatch(r"[^\s#]{0,100}", text):
-        raise argparse.ArgumentTypeError("no spaces, no #, at most 100 characters")
-    return text
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError("a whole number from 1")
-    return int(text)
-
-
-def _amount(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 1e12:
-        raise argparse.ArgumentTypeError("a number over 0")
-    return value
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -39,6 +40,7 @@ SECURITY_SCHEMES: Schema = {
 REFERENCE = "#/components/schemas/{model}"
 HINT = "What to know about an image of a small demo model; it may know none of the words"
 BINARY: Schema = {"type": "string", "format": "binary"}
+IMAGE_KINDS = ("image/jpeg", "image/png", "image/webp")
 
 
 def controls(text: str) -> Schema:
@@ -48,49 +50,71 @@ def controls(text: str) -> Schema:
 
 def operation(
     id: str,
-    tag: str,
     summary: str,
-    answers: Schema,
+    answer: Schema | str | None,
     *,
+    tag: str,
+    further: Mapping[int, Schema] = MappingProxyType({}),
     errors: Iterable[int] = LOOKING,
     error: str = "Error",
-    body: Schema | None = None,
-    parameters: list[Schema] | None = None,
+    body: Schema | str | None = None,
+    parameters: Sequence[Schema] = (),
     open: bool = False,
 ) -> Schema:
     """Return one method of one path.
 
     Args:
         id: The name that generated clients give to its function.
+        answer: The response with status 200, if any; a name or a schema: JSON of it.
         tag: The group that it is shown in, one of `TAGS` in `api.openapi`.
-        answers: Status -> response, of what goes well.
+        further: Status -> response, of what else goes well.
         errors: The statuses of what does not, in the form of the schema named `error`.
-        body: Media type -> schema and encoding.
+        body: Media type -> schema and encoding; a name: JSON of it.
         open: Whether no key is needed.
     """
-    described = {str(code): json(reference(error), ERRORS[code]) for code in errors}
+    if answer is not None and "description" not in answer:
+        answer = json(answer)
+    good = further if answer is None else {200: answer, **further}
+    bad = {code: json(error, ERRORS[code]) for code in errors}
     whole: Schema = {
         "operationId": id,
         "tags": [tag],
         "summary": summary,
         "security": [] if open else SECURITY,
-        "responses": {**answers, **described},
+        "responses": {str(code): response for code, response in {**good, **bad}.items()},
     }
     if body is not None:
-        whole["requestBody"] = {"required": True, "content": body}
+        content = json(body)["content"] if isinstance(body, str) else body
+        whole["requestBody"] = {"required": True, "content": content}
     if parameters:
-        whole["parameters"] = parameters
+        whole["parameters"] = [*parameters]
     return whole
 
 
-def json(schema: Schema, text: str = "Done") -> Schema:
-    """Return a response in JSON."""
-    return {"description": text, "content": {"application/json": {"schema": schema}}}
+def json(schema: Schema | str, text: str = "Done") -> Schema:
+    """Return a response in JSON, of a schema or of the one that the document has by this name."""
+    described = reference(schema) if isinstance(schema, str) else schema
+    return {"description": text, "content": {"application/json": {"schema": described}}}
+
+
+def file(text: str, *kinds: str) -> Schema:
+    """Return a response that is a file of one of these media types."""
+    return {"description": text, "content": {kind: {"schema": BINARY} for kind in kinds}}
+
+
+def events(text: str) -> Schema:
+    """Return a response of server-sent events."""
+    return {"description": text, "content": {"text/event-stream": {"schema": {"type": "string"}}}}
 
 
 def reference(name: str) -> Schema:
     """Return a reference to a schema of the document."""
     return {"$ref": REFERENCE.format(model=name)}
+
+
+def list_of(model: type[BaseModel]) -> Schema:
+    """Return a list of a model of the document."""
+    return {"type": "array", "items": reference(model.__name__)}
 
 
 def components(

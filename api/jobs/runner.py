@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -52,6 +52,7 @@ BUSY_S = 0.05  # and one that waits for room in the engine
 PAUSE_S = 0.5  # how long a caller's jobs rest after the engine has refused one
 
 
+@dataclass(eq=False)
 class Runner:
     """One thread that claims jobs, and a pool of threads that writes down how they ended.
 
@@ -61,25 +62,16 @@ class Runner:
         keys: The owners' keys, for their shares and quotas.
     """
 
-    def __init__(
-        self,
-        runnable: Runnable,
-        store: Store,
-        files: Files,
-        lease: Lease,
-        hub: Hub,
-        limit: int,
-        watch: Watch,
-        keys: Keys,
-    ) -> None:
-        self._runnable = runnable
-        self._store = store
-        self._files = files
-        self._lease = lease
-        self._hub = hub
-        self._limit = limit
-        self._watch = watch
-        self._keys = keys
+    runnable: Runnable
+    store: Store
+    files: Files
+    lease: Lease
+    hub: Hub
+    limit: int
+    watch: Watch
+    keys: Keys
+
+    def __post_init__(self) -> None:
         self._active: dict[int, tuple[Job, Live]] = {}
         self._resting: dict[str, float] = {}  # caller -> until when (time.monotonic)
         self._wake = threading.Event()
@@ -149,10 +141,10 @@ class Runner:
 
     def _feed(self) -> bool:
         """Submit jobs while there is room. Return True where some are left."""
-        while not self._stopped and not stopping() and self._runnable.ready:
+        while not self._stopped and not stopping() and self.runnable.ready:
             if not self._has_room():
                 return True
-            job = self._store.claim(self._lease.id, self._callers_at_rest())
+            job = self.store.claim(self.lease.id, self._callers_at_rest())
             if job is None:
                 return bool(self._resting)
             self._submit(job)
@@ -170,31 +162,31 @@ class Runner:
 
         One job at least is always in the engine, or synchronous requests could starve all jobs.
         """
-        waiting = self._runnable.load().waiting
-        return not self._active or (waiting < WAITING and len(self._active) < self._limit)
+        waiting = self.runnable.load().waiting
+        return not self._active or (waiting < WAITING and len(self._active) < self.limit)
 
     def _submit(self, job: Job) -> None:
         """Submit a job; where the engine takes none of its caller now, the job waits on."""
         assert job.number is not None
         try:
-            self._keys.check_quota(job.owner)
+            self.keys.check_quota(job.owner)
         except OverCapacity as error:
             self._end(job, "failed", error=_reason(error))
             return
-        live = Live(self._hub, (job.owner, job.id))
+        live = Live(self.hub, (job.owner, job.id))
         try:
             parameters = _parameters(job)
             inputs = Inputs(
-                self._files.input(job.folder, "img"),
-                self._files.input(job.folder, "mask"),
+                self.files.input(job.folder, "img"),
+                self.files.input(job.folder, "mask"),
                 tuple(self._controls(job, len(parameters.controlnets))),
             )
-            live.ticket = self._runnable.submit(
+            live.ticket = self.runnable.submit(
                 parameters,
                 inputs,
                 on_step=live.on_step,
-                preview_every=self._hub.every(live.key),
-                caller=self._keys.caller(job.owner, job.caller),
+                preview_every=self.hub.every(live.key),
+                caller=self.keys.caller(job.owner, job.caller),
             )
         except (OverCapacity, NotReady):
             self._hand_back(job)
@@ -204,10 +196,10 @@ class Runner:
             return
         self._active[job.number] = (job, live)
         live.ticket.future.add_done_callback(partial(self._ended, job, live))
-        self._hub.changed(live.key)
+        self.hub.changed(live.key)
 
     def _controls(self, job: Job, count: int) -> list[Image]:
-        found = [self._files.input(job.folder, name) for name in control_names(count)]
+        found = [self.files.input(job.folder, name) for name in control_names(count)]
         return [image for image in found if image is not None]
 
     # -- how jobs end -----------------------------------------------------------------------
@@ -225,7 +217,7 @@ class Runner:
         finally:
             if self.live(job.number) is live:  # or it was claimed again already
                 del self._active[job.number]
-            self._hub.changed((job.owner, job.id))
+            self.hub.changed((job.owner, job.id))
             self._wake.set()
 
     def _persist(self, job: Job, ticket: Ticket) -> None:
@@ -245,7 +237,7 @@ class Runner:
         """Return the result with its files, or the error: also where no file can be made of it."""
         try:
             result = ticket.future.result()
-            kind, settings = image_format(result.parameters.output_format), self._runnable.settings
+            kind, settings = image_format(result.parameters.output_format), self.runnable.settings
             made = [files.image_file(result, image, kind, settings) for image in result.images]
         except Exception as error:
             return error
@@ -257,7 +249,7 @@ class Runner:
             complete = result.parameters.model_dump(mode="json", exclude_none=True)
             done = replace(job, parameters=complete)
             if self._end(done, "succeeded", images=self._keep(job, *ended), result=result):
-                self._keys.used(job.owner, result.cost_units)
+                self.keys.used(job.owner, result.cost_units)
         elif isinstance(ended, EngineFailed):  # perhaps because of this job
             self._recover(job)
         elif isinstance(ended, (OverCapacity, NotReady)):  # the service stops, or a replica is busy
@@ -270,8 +262,8 @@ class Runner:
     def _hand_back(self, job: Job) -> None:
         """Queue a job again that was refused; other callers' jobs go first for a moment."""
         self._resting[job.caller] = time.monotonic() + PAUSE_S
-        self._store.release(job, begun=False)
-        self._hub.changed((job.owner, job.id))
+        self.store.release(job, begun=False)
+        self.hub.changed((job.owner, job.id))
 
     def _end(
         self,
@@ -283,10 +275,10 @@ class Runner:
         result: Result | None = None,
     ) -> bool:
         """End a job, unless it has ended already. Return whether this call has ended it."""
-        ended = self._store.end(job, state, images=images, error=error)
+        ended = self.store.end(job, state, images=images, error=error)
         if ended:
-            self._watch.ended(job, state, result, error)
-        self._hub.changed((job.owner, job.id))
+            self.watch.ended(job, state, result, error)
+        self.hub.changed((job.owner, job.id))
         return ended
 
     def _keep(self, job: Job, result: Result, made: Sequence[bytes]) -> list[dict[str, Any]]:
@@ -295,7 +287,7 @@ class Runner:
         kept = []
         for i, (image, data) in enumerate(zip(result.images, made, strict=True)):
             name = f"{job.attempts}-{i}.{kind}"
-            self._files.write(job.folder, name, data)
+            self.files.write(job.folder, name, data)
             kept.append(
                 {
                     "seed": image.seed,
@@ -314,15 +306,15 @@ class Runner:
     def _tidy(self) -> None:
         """End jobs that are expired or cancelled elsewhere, and recover those of dead processes."""
         self._report()
-        for job in self._store.expired():
+        for job in self.store.expired():
             late = DeadlineExceeded("not finished by its deadline", loc=("deadline_s",))
             self._end(job, "failed", error=_reason(late))
-        for job in self._store.running():
+        for job in self.store.running():
             live = self.live(job.number)
             if live is not None:
                 if job.cancel:
                     live.cancel()
-            elif job.runner == self._lease.id or not self._lease.alive(job.runner or ""):
+            elif job.runner == self.lease.id or not self.lease.alive(job.runner or ""):
                 self._recover(job)
 
     def _report(self) -> None:
@@ -330,7 +322,7 @@ class Runner:
         lives = [(number, live.progress) for number, (_, live) in list(self._active.items())]
         steps = {number: progress.step for number, progress in lives if progress}
         if steps != self._reported:
-            self._store.report(steps)
+            self.store.report(steps)
             self._reported = steps
 
     def _recover(self, job: Job) -> None:
@@ -342,8 +334,8 @@ class Runner:
             why = f"the service stopped {job.attempts} times while it was worked on"
             self._end(job, "failed", error=_reason(GenerationFailed(why)))
         else:
-            self._store.release(job, begun=True)
-            self._hub.changed((job.owner, job.id))
+            self.store.release(job, begun=True)
+            self.hub.changed((job.owner, job.id))
 
 
 def image_format(wanted: OutputFormat | None) -> Format:

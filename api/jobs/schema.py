@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,10 +13,13 @@ from api.http.operations import (
     BINARY,
     GENERATING,
     HINT,
+    IMAGE_KINDS,
     LOOKING,
     Schema,
     components,
     controls,
+    events,
+    file,
     json,
     operation,
     path_field,
@@ -29,6 +33,7 @@ from api.progress.record import State
 from runnables.parameters import MODELS, Task
 from runnables.ticket import FinishReason
 
+_operation = partial(operation, tag="jobs")
 PREFIX: Schema = {"type": "string", "pattern": f"^{request_id.ID.pattern}$"}
 DELIVERY: Schema = {"type": "string", "enum": list(get_args(Delivery))}
 STATE: Schema = {"type": "string", "enum": list(get_args(State))}
@@ -113,8 +118,25 @@ def paths() -> Schema:
                 "cancelJob", "Cancel it at its next step; what has ended stays as it is"
             ),
         },
-        "/jobs/{id}/webhook": {"post": _deliver_again()},
-        "/jobs/{id}/links": {"get": _links()},
+        "/jobs/{id}/webhook": {
+            "post": _operation(
+                "deliverJobWebhook",
+                "Send the webhook of a job that has ended again, delivered or dead",
+                None,
+                further={202: json("Job", "It is due now")},
+                errors=(*FINDING, 409),
+                parameters=[ID],
+            )
+        },
+        "/jobs/{id}/links": {
+            "get": _operation(
+                "getJobLinks",
+                "Addresses of its events and images that browsers open without a key, for a while",
+                "JobLinks",
+                errors=FINDING,
+                parameters=[ID],
+            )
+        },
         "/jobs/{id}/events": {"get": _events()},
         "/jobs/{id}/images/{index}": {"get": _image()},
     }
@@ -148,20 +170,19 @@ def _submit() -> Schema:
             "encoding": {"data": {"contentType": "application/json"}},
         },
     }
-    answers = {
-        "202": json(reference("Job"), "Accepted: it will end, whatever happens to the service"),
-        "200": json(reference("Job"), "The job of this id that is there"),
-    }
-    return operation("createJob", "jobs", "Generate later", answers, errors=SUBMITTING, body=body)
+    there = json("Job", "The job of this id that is there")
+    new = json("Job", "Accepted: it will end, whatever happens to the service")
+    return _operation(
+        "createJob", "Generate later", there, further={202: new}, errors=SUBMITTING, body=body
+    )
 
 
 def _list() -> Schema:
     limit = {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": 50}
-    return operation(
+    return _operation(
         "listJobs",
-        "jobs",
         "Your jobs, newest first",
-        {"200": json(reference("Jobs"))},
+        "Jobs",
         errors=(*LOOKING, 400),
         parameters=[
             query("state", STATE, "Only these"),
@@ -174,41 +195,16 @@ def _list() -> Schema:
 
 
 def _one(id: str, summary: str) -> Schema:
-    found = {"200": json(reference("Job"))}
-    return operation(id, "jobs", summary, found, errors=FINDING, parameters=[ID])
-
-
-def _deliver_again() -> Schema:
-    return operation(
-        "deliverJobWebhook",
-        "jobs",
-        "Send the webhook of a job that has ended again, delivered or dead",
-        {"202": json(reference("Job"), "It is due now")},
-        errors=(*FINDING, 409),
-        parameters=[ID],
-    )
-
-
-def _links() -> Schema:
-    return operation(
-        "getJobLinks",
-        "jobs",
-        "Addresses of its events and images that browsers open without a key, for a while",
-        {"200": json(reference("JobLinks"))},
-        errors=FINDING,
-        parameters=[ID],
-    )
+    return _operation(id, summary, "Job", errors=FINDING, parameters=[ID])
 
 
 def _events() -> Schema:
     text = "`progress` events, and one last named by the final state, with the job"
-    stream = {"description": text, "content": {"text/event-stream": {"schema": {"type": "string"}}}}
     every = {"type": "integer", "minimum": 0, "maximum": MAX_STEPS, "default": 0}
-    return operation(
+    return _operation(
         "streamJobEvents",
-        "jobs",
         "Progress as server-sent events",
-        {"200": stream},
+        events(text),
         errors=(*FINDING, 400),
         parameters=[
             ID,
@@ -219,13 +215,10 @@ def _events() -> Schema:
 
 
 def _image() -> Schema:
-    kinds = ("image/jpeg", "image/png", "image/webp")
-    image = {"description": "The image", "content": {kind: {"schema": BINARY} for kind in kinds}}
-    return operation(
+    return _operation(
         "getJobImage",
-        "jobs",
         "An image of a job that has succeeded",
-        {"200": image},
+        file("The image", *IMAGE_KINDS),
         errors=(*FINDING, 409),
         parameters=[ID, path_field("index", "From 0"), *SIGNED],
     )

@@ -19,6 +19,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
@@ -85,6 +86,7 @@ def delay(tries: int) -> float:
     return min(2.0 ** (tries - 1), LONGEST_S) * random.uniform(0.75, 1.25)
 
 
+@dataclass(eq=False)
 class Webhooks:
     """One thread that delivers what is due. Without a secret all of it waits, as none is signed.
 
@@ -95,22 +97,19 @@ class Webhooks:
         observe: It is called with "delivered", "retried" or "given_up".
     """
 
-    def __init__(
-        self,
-        store: Store,
-        document: Callable[[Job], dict[str, Any]],
-        secrets: str,
-        insecure: bool = False,
-        observe: Observe = lambda outcome: None,
-    ) -> None:
-        self._store = store
-        self._document = document
-        self._keys = keys(secrets)
-        self._insecure = insecure
-        self._observe = observe
+    store: Store
+    document: Callable[[Job], dict[str, Any]]
+    secrets: str
+    insecure: bool = False
+    observe: Observe = lambda outcome: None
+
+    def __post_init__(self) -> None:
+        self._keys = keys(self.secrets)
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="webhooks", daemon=True)
-        waiting = 0 if self._keys else store.webhooks_to_come()
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(self._serve()), name="webhooks", daemon=True
+        )
+        waiting = 0 if self._keys else self.store.webhooks_to_come()
         if waiting:
             logger.warning("%d webhooks wait for SD_WEBHOOK_SECRET, which is not set", waiting)
 
@@ -125,12 +124,9 @@ class Webhooks:
         if self._thread.is_alive():
             self._thread.join()
 
-    def _run(self) -> None:
-        asyncio.run(self._serve())
-
     async def _serve(self) -> None:
         under_way: dict[asyncio.Task[None], Job] = {}
-        async with fetch.session(self._insecure) as session:
+        async with fetch.session(self.insecure) as session:
             while not self._stopped.is_set():
                 job = await self._next([*under_way.values()]) if len(under_way) < AT_ONCE else None
                 if job is None:
@@ -146,7 +142,7 @@ class Webhooks:
         owners = Counter(job.owner for job in under_way if job.owner)
         busy_hosts = [name for name, count in hosts.items() if count >= PER_HOST]
         busy_owners = [name for name, count in owners.items() if count >= PER_OWNER]
-        claim = self._store.claim_webhook
+        claim = self.store.claim_webhook
         try:
             return await asyncio.to_thread(claim, LEASE_S, busy_hosts, busy_owners)
         except Exception:
@@ -158,10 +154,8 @@ class Webhooks:
             failure, final = await self._post(session, job)
             final = final or job.webhook_tries >= TRIES
             at = None if final else time.time() + delay(job.webhook_tries)
-            await asyncio.to_thread(self._store.webhook_next, job, at, failure)
-            self._observe(
-                "given_up" if final and failure else "retried" if failure else "delivered"
-            )
+            await asyncio.to_thread(self.store.webhook_next, job, at, failure)
+            self.observe("given_up" if final and failure else "retried" if failure else "delivered")
         except Exception:  # its lease runs out, and it is tried again
             logger.exception("webhook of job %s", job.id)
 
@@ -177,7 +171,7 @@ class Webhooks:
             **({"traceparent": job.trace} if job.trace else {}),
         }
         try:
-            url = fetch.check_url(job.webhook or "", "webhook", insecure=self._insecure)
+            url = fetch.check_url(job.webhook or "", "webhook", insecure=self.insecure)
             async with session.post(
                 url, data=body, headers=headers, allow_redirects=False
             ) as answer:
@@ -192,7 +186,7 @@ class Webhooks:
 
     def _message(self, job: Job) -> dict[str, Any]:
         """Return the body in the form that the standard recommends."""
-        document = self._document(job)
+        document = self.document(job)
         return {
             "type": f"job.{job.state}",
             "timestamp": document["finished_at"],

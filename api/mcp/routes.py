@@ -6,6 +6,7 @@ No session is kept: every request stands alone, so any process of a service can 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
@@ -13,7 +14,7 @@ from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from api.generation import Generation
-from api.http import forms
+from api.http.validation import json_object
 from api.jobs.jobs import Jobs
 from api.mcp import tools
 from runnables.version import VERSION
@@ -24,12 +25,12 @@ if TYPE_CHECKING:
     from api.mcp.calls import Calls
 
 
+@dataclass(eq=False)
 class McpRoutes:
     """The endpoint."""
 
-    def __init__(self, jobs: Jobs, generation: Generation) -> None:
-        self._jobs = jobs
-        self._generation = generation
+    jobs: Jobs
+    generation: Generation
 
     def routes(self) -> list[Route]:
         """Return the route, which is to be mounted at the root.
@@ -42,17 +43,17 @@ class McpRoutes:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request. Raise Unauthorized without a key where one is needed."""
         request = Request(scope, receive)
-        owner = self._generation.keys.check(request.headers)
+        owner = self.generation.keys.check(request.headers)
         body = await request.body()
-        forms.json_object(body)  # the SDK would parse any number of values
+        json_object(body)  # the SDK would parse any number of values
         receive = _again(body, receive)
         await asyncio.to_thread(_load)
         from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 
         from api.mcp.calls import Calls
 
-        calls = Calls(self._jobs, self._generation, request, owner)
-        limit = round(self._generation.settings.max_body_mb * 1e6)
+        calls = Calls(self.jobs, self.generation, request, owner)
+        limit = round(self.generation.settings.max_body_mb * 1e6)
         sessions = StreamableHTTPSessionManager(
             _server(calls), stateless=True, max_request_body_size=limit
         )

@@ -18,12 +18,11 @@ from api.native import imagine
 from runnables.errors import ConfigurationError, EngineFailed, NotReady, OverCapacity, UnknownName
 from runnables.images import verify
 from runnables.parameters import MODELS, AnyParameters
+from runnables.runnable import LISTED, Listed
 from runnables.version import versions
 
 CHANGES = 2  # models that may be loaded or unloaded at a time, each in a thread that all share
 READY = ("readyz", "health", "v1/health")  # others' names of the same probe
-#: what the runnable lists under the same name: names that requests may use
-LISTS = ("samplers", "loras", "embeddings", "controlnets", "upscalers")
 
 
 class NativeRoutes:
@@ -41,7 +40,7 @@ class NativeRoutes:
                 for task, model in MODELS.items()
             ),
             Route("/imagine", self._imagine, methods=["GET"]),
-            *(Route(f"/{name}", self._list(name)) for name in LISTS),
+            *(Route(f"/{name}", self._list(name)) for name in LISTED),
             Route("/models", self._models),
             Route("/verify", self._verify, methods=["POST"]),
             Route("/models/{name}/load", self._change_model(load=True), methods=["POST"]),
@@ -89,13 +88,12 @@ class NativeRoutes:
             data = await forms.file_bytes(form.get("img"), "img", settings)
         return JSONResponse(await decoded(verify.inspect, data, settings, "img"))
 
-    def _list(self, name: str) -> Any:
+    def _list(self, kind: Listed) -> Any:
         """Return the handler of one list of names."""
 
         async def names(request: Request) -> Response:
             self._generation.keys.check(request.headers)
-            found = getattr(self._generation.runnable, name)
-            return JSONResponse(await asyncio.to_thread(found))
+            return JSONResponse(await asyncio.to_thread(self._generation.runnable.listed, kind))
 
         return names
 

@@ -15,8 +15,10 @@ from api.http.operations import (
     components,
     controls,
     fields_of,
+    file,
     is_plain,
     json,
+    list_of,
     operation,
     path_field,
     query,
@@ -202,8 +204,8 @@ def schemas() -> Schema:
 def _task(task: Task) -> Schema:
     model = MODELS[task]
     summary = (model.__doc__ or "").partition(": ")[2].strip().capitalize()
-    answers = {"200": _image_response(ENLARGED if model is Upscale else HEADERS)}
-    return operation(task, "images", summary, answers, errors=GENERATING, body=_body(model))
+    answer = _image_response(ENLARGED if model is Upscale else HEADERS)
+    return operation(task, summary, answer, tag="images", errors=GENERATING, body=_body(model))
 
 
 def _body(model: type[AnyParameters]) -> Schema:
@@ -243,12 +245,11 @@ def _imagine() -> Schema:
         query(name, field, field.get("description", ""), name == "prompt")
         for name, field in {**kept, "img_size": size}.items()
     ]
-    image = {"description": "The image", "content": {"image/png": {"schema": BINARY}}}
     return operation(
         "imagine",
-        "images",
         "Generate a PNG",
-        {"200": image},
+        file("The image", "image/png"),
+        tag="images",
         errors=GENERATING,
         parameters=parameters,
     )
@@ -258,32 +259,31 @@ def _verify() -> Schema:
     image = {"type": "object", "properties": {"img": BINARY}, "required": ["img"]}
     return operation(
         "verifyImage",
-        "images",
         "What an image's file says about its origin",
-        {"200": json(reference("Origin"))},
+        "Origin",
+        tag="images",
         errors=(400, 401, 408, 413, 415, 429, 503),
         body={"multipart/form-data": {"schema": image}},
     )
 
 
 def _list(id: str, model: type[BaseModel], summary: str) -> Schema:
-    listed = {"type": "array", "items": reference(model.__name__)}
-    return operation(id, "names", summary, {"200": json(listed, summary)})
+    return operation(id, summary, json(list_of(model), summary), tag="names")
 
 
 def _change(id: str, summary: str) -> Schema:
-    described = json(reference("ModelInfo"), "The model, as `GET /models` describes it")
+    described = json("ModelInfo", "The model, as `GET /models` describes it")
     errors = (401, 403, 404, 429, 503, 504)
     name = path_field("name", "A name from `GET /models`")
-    return operation(id, "names", summary, {"200": described}, errors=errors, parameters=[name])
+    return operation(id, summary, described, tag="names", errors=errors, parameters=[name])
 
 
 def _text(id: str, summary: str) -> Schema:
     text = {"description": summary, "content": {"text/plain": {"schema": {"type": "string"}}}}
-    return operation(id, "probes", summary, {"200": text}, errors=(503,), open=True)
+    return operation(id, summary, text, tag="probes", errors=(503,), open=True)
 
 
 def _version() -> Schema:
     named = {"type": "object", "additionalProperties": {"type": "string"}}
     summary = "The version of this service, and of the packages that its images depend on"
-    return operation("getVersion", "probes", summary, {"200": json(named, summary)}, open=True)
+    return operation("getVersion", summary, json(named, summary), tag="probes", open=True)

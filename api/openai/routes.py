@@ -6,6 +6,8 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -22,11 +24,27 @@ from api.openai.translate import ImagesBody
 from api.progress.live import Hub
 from runnables.errors import UnknownName
 from runnables.parameters import TextToImage
+from runnables.settings import Settings
 
 FILES = "/v1/images/files/"
-Read = Callable[[Request], Awaitable[tuple[ImagesBody, Form]]]
+Read = Callable[[Request, Settings], Awaitable[tuple[ImagesBody, Form]]]
 
 
+async def _read(request: Request, settings: Settings) -> tuple[ImagesBody, Form]:
+    forms.expect_json(request)
+    body = forms.parse(ImagesBody, await request.body())
+    return body, Form(translate.parameters(body, TextToImage))
+
+
+#: endpoint below `/v1/images` -> what its streams are called, and what reads its requests
+IMAGES: dict[str, tuple[stream.Kind, Read]] = {
+    "generations": (stream.GENERATION, _read),
+    "edits": (stream.EDIT, edits.read),
+    "variations": (stream.EDIT, edits.read_variation),
+}
+
+
+@dataclass(eq=False)
 class OpenAIRoutes:
     """The handlers.
 
@@ -36,56 +54,35 @@ class OpenAIRoutes:
         elsewhere: It keeps them in place of `links`, and returns whole addresses.
     """
 
-    def __init__(
-        self, generation: Generation, hub: Hub, links: Links, elsewhere: answers.Keep | None = None
-    ) -> None:
-        self._generation = generation
-        self._hub = hub
-        self._links = links
-        self._elsewhere = elsewhere
+    generation: Generation
+    hub: Hub
+    links: Links
+    elsewhere: answers.Keep | None = None
 
     def routes(self) -> list[Route]:
         """Return the routes, which are to be mounted at the root."""
         return [
-            Route("/v1/images/generations", self._generations, methods=["POST"]),
-            Route("/v1/images/edits", self._edits, methods=["POST"]),
-            Route("/v1/images/variations", self._variations, methods=["POST"]),
+            *(
+                Route(f"/v1/images/{name}", partial(self._serve, kind, read), methods=["POST"])
+                for name, (kind, read) in IMAGES.items()
+            ),
             Route(FILES + "{name}", self._file, methods=["GET"]),
             Route("/v1/models", self._models, methods=["GET"]),
             Route("/v1/models/{id:path}", self._model, methods=["GET"]),
         ]
 
-    async def _generations(self, request: Request) -> Response:
-        return await self._serve(request, stream.GENERATION, self._read_generation)
-
-    async def _edits(self, request: Request) -> Response:
-        return await self._serve(request, stream.EDIT, self._read_edit)
-
-    async def _variations(self, request: Request) -> Response:
-        return await self._serve(request, stream.EDIT, self._read_variation)
-
-    async def _read_generation(self, request: Request) -> tuple[ImagesBody, Form]:
-        forms.expect_json(request)
-        body = forms.parse(ImagesBody, await request.body())
-        return body, Form(translate.parameters(body, TextToImage))
-
-    async def _read_edit(self, request: Request) -> tuple[ImagesBody, Form]:
-        return await edits.read(request, self._generation.settings)
-
-    async def _read_variation(self, request: Request) -> tuple[ImagesBody, Form]:
-        return await edits.read_variation(request, self._generation.settings)
-
-    async def _serve(self, request: Request, kind: stream.Kind, read: Read) -> Response:
-        generation = self._generation
+    async def _serve(self, kind: stream.Kind, read: Read, request: Request) -> Response:
+        generation = self.generation
         with ExitStack() as stack:
             owner = stack.enter_context(generation.admitted(request, kind.task))
             started = time.monotonic()
-            body, form = await read(request)
-            headers = _ignored(body.ignored(generation.settings))
+            body, form = await read(request, generation.settings)
+            ignored = body.ignored(generation.settings)
+            headers = {"x-ignored": ", ".join(ignored)} if ignored else {}
             if body.stream:
                 ticket = await generation.submit(request, owner, form)
                 stack.callback(generation.release, ticket)
-                listener = stack.enter_context(self._hub.listening((owner, ticket.id), 0))
+                listener = stack.enter_context(self.hub.listening((owner, ticket.id), 0))
                 outcome = generation.outcome(request)
                 events = stream.events(generation, outcome, ticket, listener, body, kind)
                 return stream.Events(events, stack.pop_all(), headers)
@@ -99,41 +96,36 @@ class OpenAIRoutes:
 
     def _keep_for(self, request: Request) -> answers.Keep:
         """Return what keeps an image and returns its address, as this caller reaches us."""
-        if self._elsewhere:
-            return self._elsewhere
+        if self.elsewhere:
+            return self.elsewhere
         base = str(request.base_url).rstrip("/")
-        return lambda data, kind: f"{base}{FILES}{self._links.keep(data, kind)}"
+        return lambda data, kind: f"{base}{FILES}{self.links.keep(data, kind)}"
 
     async def _file(self, request: Request) -> Response:
         """Answer an address: whoever has it needs no key."""
         name = request.path_params["name"]
-        path = await run_in_threadpool(self._links.find, name, request.query_params)
+        path = await run_in_threadpool(self.links.find, name, request.query_params)
         kind = f"image/{path.suffix.removeprefix('.')}"
         return FileResponse(path, media_type=kind, headers={"Cache-Control": "private"})
 
     # -- models -----------------------------------------------------------------------------
 
     async def _models(self, request: Request) -> Response:
-        self._generation.keys.check(request.headers)
-        self._generation.check_ready()
-        names = await asyncio.to_thread(self._generation.models)
-        data = [_described(name) for name in names]
+        data = [_described(name) for name in await self._names(request)]
         return JSONResponse({"object": "list", "data": data})
 
+    async def _names(self, request: Request) -> list[str]:
+        self.generation.keys.check(request.headers)
+        self.generation.check_ready()
+        return await asyncio.to_thread(self.generation.models)
+
     async def _model(self, request: Request) -> Response:
-        self._generation.keys.check(request.headers)
-        self._generation.check_ready()
-        name, known = request.path_params["id"], await asyncio.to_thread(self._generation.models)
+        name, known = request.path_params["id"], await self._names(request)
         if name not in known:
             raise UnknownName(
                 f"there is no model {name!r}; known: {', '.join(known)}", loc=("model",)
             )
         return JSONResponse(_described(name))
-
-
-def _ignored(names: list[str]) -> dict[str, str]:
-    """Return the header that says which fields of the request did nothing."""
-    return {"x-ignored": ", ".join(names)} if names else {}
 
 
 def _described(name: str) -> dict[str, object]:

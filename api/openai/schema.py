@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 from pydantic import BaseModel, Field
@@ -9,11 +10,12 @@ from pydantic import BaseModel, Field
 from api.http.operations import (
     BINARY,
     GENERATING,
+    IMAGE_KINDS,
     LOOKING,
     Schema,
     components,
     fields_of,
-    json,
+    file,
     operation,
     path_field,
     query,
@@ -23,10 +25,8 @@ from api.openai.translate import ImagesBody
 from runnables.parameters import ImageToImage, Inpaint, Parameters, TextToImage
 from runnables.ticket import FinishReason
 
-FORM = "OpenAIError"
-TAG = "openai"
+_operation = partial(operation, tag="openai", error="OpenAIError")
 MASK = "PNG; what is transparent is repainted. Without it the image's transparency is the mask."
-KINDS = ("image/jpeg", "image/png", "image/webp")
 #: schema of a request's body -> the task whose parameters may stand in it, its files, and what it
 #: must have
 BODIES: dict[str, tuple[type[Parameters], dict[str, Schema], list[str]]] = {
@@ -103,24 +103,13 @@ def paths() -> Schema:
             "post": _images("createImageVariation", "Vary an image", "OpenAIImageVariationRequest")
         },
         "/v1/images/files/{name}": {"get": _file()},
-        "/v1/models": {
-            "get": operation(
-                "listOpenAIModels",
-                TAG,
-                "Models",
-                {"200": json(reference("OpenAIModels"))},
-                errors=LOOKING,
-                error=FORM,
-            )
-        },
+        "/v1/models": {"get": _operation("listOpenAIModels", "Models", "OpenAIModels")},
         "/v1/models/{id}": {
-            "get": operation(
+            "get": _operation(
                 "getOpenAIModel",
-                TAG,
                 "A model",
-                {"200": json(reference("OpenAIModel"))},
+                "OpenAIModel",
                 errors=(404, *LOOKING),
-                error=FORM,
                 parameters=[path_field("id", "Its name")],
             )
         },
@@ -149,19 +138,16 @@ def _images(id: str, summary: str, body: str, media: str = "multipart/form-data"
         },
     }
     content = {media: {"schema": reference(body)}}
-    return operation(id, TAG, summary, {"200": images}, errors=GENERATING, error=FORM, body=content)
+    return _operation(id, summary, images, errors=GENERATING, body=content)
 
 
 def _file() -> Schema:
     text = {"type": "string"}
-    image = {"description": "The image", "content": {kind: {"schema": BINARY} for kind in KINDS}}
-    return operation(
+    return _operation(
         "getImageFile",
-        TAG,
         "An image that an answer has the address of",
-        {"200": image},
+        file("The image", *IMAGE_KINDS),
         errors=(404,),
-        error=FORM,
         parameters=[
             path_field("name", "A random one"),
             query("expires", text, "Seconds since 1970"),

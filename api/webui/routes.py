@@ -18,7 +18,7 @@ from api.http import forms, uploads
 from api.http.decoding import decoded
 from api.http.forms import Form
 from api.http.responses import cache_header, in_thread
-from api.http.validation import validated
+from api.http.validation import json_object, validated
 from api.progress.live import Hub
 from api.webui import (
     answers,
@@ -66,9 +66,9 @@ class WebUIRoutes:
         reads: dict[str, Callable[[], Any]] = {
             "samplers": samplers.sampler_list,
             "schedulers": samplers.schedule_list,
-            "loras": lambda: catalog.lora_list(runnable.loras()),
-            "embeddings": lambda: catalog.embedding_list(runnable.embeddings()),
-            "upscalers": lambda: enlarge.lists(runnable.upscalers()),
+            "loras": lambda: catalog.lora_list(runnable.listed("loras")),
+            "embeddings": lambda: catalog.embedding_list(runnable.listed("embeddings")),
+            "upscalers": lambda: enlarge.lists(runnable.listed("upscalers")),
             "latent-upscale-modes": enlarge.latent_modes,
             "sd-models": lambda: catalog.model_list(self._generation.models()),
             **{name: partial(dict.get, catalog.EMPTY, name) for name in catalog.EMPTY},
@@ -85,7 +85,7 @@ class WebUIRoutes:
             "png-info": self._png_info,
         }
         extension: dict[str, Callable[[], Any]] = {
-            "model_list": lambda: controlnet.model_list(runnable.controlnets()),
+            "model_list": lambda: controlnet.model_list(runnable.listed("controlnets")),
             "module_list": lambda: controlnet.MODULES,
         }
         return [
@@ -108,7 +108,7 @@ class WebUIRoutes:
 
     async def _generate(self, request: Request, owner: str, image: bool) -> Response:
         generation = self._generation
-        sent = forms.json_object(await request.body())
+        sent = json_object(await request.body())
         body = validated(GenerationBody, sent)
         form = await self._form(_chooser(request, owner), body, image)
         ticket = await generation.submit(request, owner, form)
@@ -143,7 +143,7 @@ class WebUIRoutes:
 
     def _parameters(self, owner: str, body: GenerationBody, model: type[Parameters]) -> Parameters:
         runnable = self._generation.runnable
-        words = [one["name"] for one in runnable.embeddings()]
+        words = [one["name"] for one in runnable.listed("embeddings")]
         options, known = body.override_settings, self._generation.models()
         named = catalog.model_of(options, known, "override_settings")
         chosen = named or self._chosen.of(owner, known)
@@ -207,7 +207,7 @@ class WebUIRoutes:
 
     async def _set_options(self, request: Request) -> Response:
         owner = _chooser(request, self._generation.keys.check(request.headers))
-        options = forms.json_object(await request.body())
+        options = json_object(await request.body())
         known = await asyncio.to_thread(self._generation.models)
         model = catalog.model_of(options, known, "body")
         if model is not None:

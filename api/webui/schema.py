@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.http.operations import (
     GENERATING,
-    LOOKING,
     Schema,
     components,
-    json,
+    list_of,
     operation,
     query,
-    reference,
 )
 from api.webui import catalog, enlarge
 from api.webui.body import GenerationBody
 
 ROOT = "/sdapi/v1"
 EXTENSION = "/controlnet"
-FORM = "WebUIError"
-TAG = "webui"
+OBJECT: Schema = {"type": "object"}
+NULL: Schema = {"type": "null"}
+_operation = partial(operation, tag="webui", error="WebUIError")
 
 
 class Open(BaseModel):
@@ -152,9 +152,11 @@ ANSWERS: tuple[type[BaseModel], ...] = (
 def paths() -> Schema:
     """Return path -> method -> operation."""
     extension = {
-        f"{EXTENSION}/model_list": {"get": _look("webuiControlNetModels", "ControlNets", OBJECT)},
+        f"{EXTENSION}/model_list": {
+            "get": _operation("webuiControlNetModels", "ControlNets", OBJECT)
+        },
         f"{EXTENSION}/module_list": {
-            "get": _look("webuiControlNetModules", "No preprocessors", OBJECT)
+            "get": _operation("webuiControlNetModules", "No preprocessors", OBJECT)
         },
     }
     named = {f"{ROOT}/{name}": methods for name, methods in {**_reads(), **_writes()}.items()}
@@ -185,31 +187,26 @@ def _reads() -> Schema:
     skip = query("skip_current_image", {"type": "boolean"}, "Without the preview")
     return {
         **{
-            name: {"get": _look(id, text, _list(model))}
+            name: {"get": _operation(id, text, list_of(model))}
             for name, (id, model, text) in LISTS.items()
         },
-        **{
-            name: {"get": _look(_id_of(name), f"Nothing: {name}", _like(empty))}
-            for name, empty in catalog.EMPTY.items()
-        },
-        "embeddings": {"get": _look("webuiEmbeddings", "Textual inversions", OBJECT)},
+        **{name: {"get": _nothing(name, empty)} for name, empty in catalog.EMPTY.items()},
+        "embeddings": {"get": _operation("webuiEmbeddings", "Textual inversions", OBJECT)},
         "options": {
-            "get": _look("webuiOptions", "Options", reference("WebUIOptions")),
-            "post": _write(
+            "get": _operation("webuiOptions", "Options", "WebUIOptions"),
+            "post": _operation(
                 "webuiSetOptions",
                 "Choose the model of your requests; other options change nothing",
-                {"type": "null"},
-                OBJECT,
+                NULL,
                 errors=(400, 401, 404, 413, 503),
+                body={"application/json": {"schema": OBJECT}},
             ),
         },
         "progress": {
-            "get": operation(
+            "get": _operation(
                 "webuiProgress",
-                TAG,
                 "How far your oldest request is",
-                {"200": json(reference("WebUIProgress"))},
-                error=FORM,
+                "WebUIProgress",
                 parameters=[skip],
             )
         },
@@ -217,56 +214,41 @@ def _reads() -> Schema:
 
 
 def _writes() -> Schema:
-    body, images = reference("WebUIGeneration"), reference("WebUIImages")
-    single, several = reference("WebUISingle"), reference("WebUISeveral")
-    picture, found = reference("WebUIPicture"), reference("WebUIParameters")
     looking = (400, 401, 413, 415, 503)
     return {
-        "txt2img": {"post": _write("webuiTxt2img", "Generate", images, body)},
-        "img2img": {"post": _write("webuiImg2img", "Change an image", images, body)},
+        "txt2img": {"post": _write("webuiTxt2img", "Generate")},
+        "img2img": {"post": _write("webuiImg2img", "Change an image")},
         "extra-single-image": {
-            "post": _write("webuiEnlarge", "Enlarge an image", reference("WebUIImage"), single)
+            "post": _write("webuiEnlarge", "Enlarge an image", "WebUIImage", "WebUISingle")
         },
         "extra-batch-images": {
-            "post": _write("webuiEnlargeAll", "Enlarge images", reference("WebUIEnlarged"), several)
+            "post": _write("webuiEnlargeAll", "Enlarge images", "WebUIEnlarged", "WebUISeveral")
         },
-        "interrupt": {"post": _empty("webuiInterrupt", "Stop your requests", OBJECT)},
-        "skip": {"post": _empty("webuiSkip", "Stop your requests", OBJECT)},
+        "interrupt": {"post": _operation("webuiInterrupt", "Stop your requests", OBJECT)},
+        "skip": {"post": _operation("webuiSkip", "Stop your requests", OBJECT)},
         "refresh-checkpoints": {
-            "post": _empty("webuiRefreshCheckpoints", "Nothing to do", {"type": "null"})
+            "post": _operation("webuiRefreshCheckpoints", "Nothing to do", NULL)
         },
         "png-info": {
-            "post": _write("webuiPngInfo", "Parameters inside an image", found, picture, looking)
+            "post": _operation(
+                "webuiPngInfo",
+                "Parameters inside an image",
+                "WebUIParameters",
+                errors=looking,
+                body="WebUIPicture",
+            )
         },
     }
 
 
-OBJECT: Schema = {"type": "object"}
-
-
-def _look(id: str, text: str, schema: Schema) -> Schema:
-    return operation(id, TAG, text, {"200": json(schema)}, errors=LOOKING, error=FORM)
-
-
-def _empty(id: str, text: str, schema: Schema) -> Schema:
-    return operation(id, TAG, text, {"200": json(schema)}, error=FORM)
-
-
 def _write(
-    id: str, text: str, answer: Schema, body: Schema, errors: tuple[int, ...] = GENERATING
+    id: str, text: str, answer: str = "WebUIImages", body: str = "WebUIGeneration"
 ) -> Schema:
-    content = {"application/json": {"schema": body}}
-    return operation(id, TAG, text, {"200": json(answer)}, errors=errors, error=FORM, body=content)
+    return _operation(id, text, answer, errors=GENERATING, body=body)
 
 
-def _id_of(name: str) -> str:
-    """Return an operation's id for a path such as `sd-vae`."""
-    return "webui" + "".join(word.capitalize() for word in name.split("-"))
-
-
-def _like(value: Any) -> Schema:
-    return {"type": "array", "items": OBJECT} if isinstance(value, list) else OBJECT
-
-
-def _list(model: type[BaseModel]) -> Schema:
-    return {"type": "array", "items": reference(model.__name__)}
+def _nothing(name: str, empty: Any) -> Schema:
+    """Return what looks up something that is not here, at a path such as `sd-vae`."""
+    id = "webui" + "".join(word.capitalize() for word in name.split("-"))
+    answer = {"type": "array", "items": OBJECT} if isinstance(empty, list) else OBJECT
+    return _operation(id, f"Nothing: {name}", answer)

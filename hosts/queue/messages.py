@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from api.http.validation import check_values, validated
+from api.http.validation import check_values, json_object, validated
 from api.webui import controlnet
 from hosts.queue.webui import Content, Enlarged, Generated
 from runnables.errors import InvalidInput, Loc
@@ -285,18 +285,9 @@ def parse_object(text: str) -> dict[str, Any]:
     Raises:
         InvalidInput: it is not.
     """
-    try:
-        value = json.loads(text, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise InvalidInput(f"the body is not JSON: {error}", loc=("body",)) from error
-    if not isinstance(value, dict):
-        raise InvalidInput("the body must be a JSON object", loc=("body",))
+    value = json_object(text.encode("utf-8", "surrogatepass"))
     check_values(value)
     return value
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _refuse_unknown(value: Mapping[str, Any], known: set[str], loc: tuple[str, ...]) -> None:

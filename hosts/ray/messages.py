@@ -13,8 +13,6 @@ from runnables.ticket import Inputs, Progress, Result
 Description = dict[str, Any]
 #: (stage, seconds, rows) of one piece of work, as the runnable's `observe` hook gets it
 Observation = tuple[str, float, int]
-#: what a replica lists by the runnable's methods of these names
-LISTS = ("samplers", "loras", "embeddings", "controlnets", "upscalers")
 
 
 @dataclass(frozen=True)

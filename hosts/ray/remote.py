@@ -31,7 +31,7 @@ from runnables.errors import (
     StableDiffusionError,
 )
 from runnables.parameters import AnyParameters
-from runnables.runnable import Observe
+from runnables.runnable import Listed, Observe
 from runnables.settings import Settings
 from runnables.ticket import (
     ANYBODY,
@@ -44,6 +44,7 @@ from runnables.ticket import (
     Progress,
     Result,
     Ticket,
+    settle,
 )
 
 T = TypeVar("T")
@@ -194,11 +195,11 @@ class RemoteRunnable:
     def _end(self, ticket: RemoteTicket, task: Following) -> None:
         """The one place that ends a ticket's future."""
         if not task.cancelled():
-            _settle(ticket, task.exception() or task.result())
+            settle(ticket, task.exception() or task.result())
         elif ticket.cancelled:
-            _settle(ticket, Cancelled("the request was cancelled"))
+            settle(ticket, Cancelled("the request was cancelled"))
         else:
-            _settle(ticket, NotReady("the service has stopped"))
+            settle(ticket, NotReady("the service has stopped"))
         self._tickets.discard(ticket)
 
     async def _in_time(self, ticket: RemoteTicket, order: Order) -> Result | StableDiffusionError:
@@ -277,21 +278,6 @@ class RemoteRunnable:
 
     # -- what there is ----------------------------------------------------------------------
 
-    def samplers(self) -> list[Description]:
-        return self._list("samplers")
-
-    def loras(self) -> list[Description]:
-        return self._list("loras")
-
-    def embeddings(self) -> list[Description]:
-        return self._list("embeddings")
-
-    def controlnets(self) -> list[Description]:
-        return self._list("controlnets")
-
-    def upscalers(self) -> list[Description]:
-        return self._list("upscalers")
-
     def describe(self) -> Description:
         return dict(self._about("models")[0])
 
@@ -326,21 +312,21 @@ class RemoteRunnable:
         """That of one replica: Ray decides how many there are."""
         return int(self._about("capacity"))
 
-    def _list(self, what: str) -> list[Description]:
+    def listed(self, kind: Listed) -> list[Description]:
         """A replica's list: its disk counts, not the one here.
 
-        Where no replica answers in time, as with none running, it is what one reported last.
+        Where no replica answers in time, as with none running, it is kind one reported last.
         """
-        known: list[Description] = self._about(what)
+        known: list[Description] = self._about(kind)
         assert self._known is not None
         now = time.monotonic()
-        if now - self._listed.get(what, -FRESH_S) < FRESH_S:
+        if now - self._listed.get(kind, -FRESH_S) < FRESH_S:
             return known
-        self._listed[what] = now
+        self._listed[kind] = now
         try:
-            known = self._known[what] = self._replicas.list.remote(what).result(timeout_s=LIST_S)
+            known = self._known[kind] = self._replicas.list.remote(kind).result(timeout_s=LIST_S)
         except (TimeoutError, RayError, RayServeException) as error:
-            logger.warning("no replica lists its %s: %s", what, error)
+            logger.warning("no replica lists its %s: %s", kind, error)
         return known
 
     def _about(self, what: str) -> Any:
@@ -364,14 +350,3 @@ def _report(ticket: RemoteTicket, progress: Progress) -> None:
     ticket.progress = progress
     if ticket.on_step is not None and progress.step:
         ticket.on_step(progress)
-
-
-def _settle(ticket: RemoteTicket, ended: Result | BaseException) -> None:
-    steps = ticket.progress.steps
-    if isinstance(ended, Result):
-        ticket.progress = Progress("done", steps, steps)
-        ticket.future.set_result(ended)
-    else:
-        state = "cancelled" if isinstance(ended, Cancelled) else "failed"
-        ticket.progress = Progress(state, ticket.progress.step, steps)  # type: ignore[arg-type]
-        ticket.future.set_exception(ended)

@@ -15,10 +15,10 @@ import ray
 from ray import serve
 
 from hosts.host import begin
-from hosts.ray.messages import LISTS, Description, Message, Observation, Order, Outcome
+from hosts.ray.messages import Description, Message, Observation, Order, Outcome
 from runnables.errors import DeadlineExceeded, StableDiffusionError
 from runnables.parameters import AnyParameters
-from runnables.runnable import StableDiffusionRunnable
+from runnables.runnable import LISTED, Listed, StableDiffusionRunnable
 from runnables.settings import Settings
 from runnables.ticket import Plan, Progress, Result, Ticket
 
@@ -89,13 +89,12 @@ class Replica:
             "replica": self._id,
             "models": self._runnable.models(),
             "capacity": self._runnable.capacity,
-            **{name: await self.list(name) for name in LISTS},
+            **{name: await self.list(name) for name in LISTED},
         }
 
-    async def list(self, name: str) -> list[Description]:
-        """One of LISTS, as it is now."""
-        found: list[Description] = await asyncio.to_thread(getattr(self._runnable, name))
-        return found
+    async def list(self, kind: Listed) -> list[Description]:
+        """Return what requests may name of a kind, as it is now."""
+        return await asyncio.to_thread(self._runnable.listed, kind)
 
     async def check_health(self) -> None:
         """Ray calls it every few seconds, and replaces a replica that raises."""

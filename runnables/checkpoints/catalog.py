@@ -2,6 +2,9 @@
 
 Where a revision is left open, the newest is taken: `python -m models import NAME` writes the commit
 that it fetched into the manifest, and `--revision COMMIT` pins one.
+
+The numbers of weights are those of the published configs, buffers that are stored included;
+tests/runnables/checkpoints/test_sizes.py builds the large components without memory and counts.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from runnables.checkpoints.families import LATENT_CONSISTENCY, Defaults
-from runnables.checkpoints.sizes import ARCHITECTURES
+from runnables.checkpoints.sizes import Architecture
 from runnables.errors import ConfigurationError
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -53,6 +56,67 @@ class Entry:
         """Return the size of all weights in fp32."""
         return 4 * sum(self.weights.values()) / 1e9
 
+
+#: of each component that several architectures share
+_CLIP_L = 123_060_480
+_CLIP_L_PROJECTED = 123_650_304
+_CLIP_H = 340_387_840  # 23 of its layers, as Stable Diffusion 2 has it
+_CLIP_G = 694_659_840
+_T5_XXL = 4_762_310_656
+_VAE = 83_653_863
+_VAE_16 = 83_819_683  # 16 latent channels
+_QWEN3_4B = 4_022_468_096
+
+
+def _sd3(transformer: int) -> Architecture:
+    clip = {"text_encoder": _CLIP_L_PROJECTED, "text_encoder_2": _CLIP_G}
+    others = {**clip, "text_encoder_3": _T5_XXL, "vae": _VAE_16}
+    return Architecture({"transformer": transformer, **others}, 1024)
+
+
+def _flux(transformer: int) -> Architecture:
+    others = {"text_encoder": _CLIP_L, "text_encoder_2": _T5_XXL, "vae": _VAE_16}
+    return Architecture({"transformer": transformer, **others}, 1024)
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "sd-1": Architecture(
+        {
+            "unet": 859_520_964,
+            "text_encoder": _CLIP_L,
+            "vae": _VAE,
+            "safety_checker": 303_981_588,
+        },
+        512,
+    ),
+    "sd-2": Architecture({"unet": 865_910_724, "text_encoder": _CLIP_H, "vae": _VAE}, 768),
+    "sdxl": Architecture(
+        {
+            "unet": 2_567_463_684,
+            "text_encoder": _CLIP_L,
+            "text_encoder_2": _CLIP_G,
+            "vae": _VAE,
+        },
+        1024,
+        wide_vae=True,
+    ),
+    "sdxl-refiner": Architecture(
+        {"unet": 2_259_526_660, "text_encoder_2": _CLIP_G, "vae": _VAE},
+        1024,
+        wide_vae=True,
+    ),
+    "sd-3-medium": _sd3(2_028_328_000 + 192**2 * 1536),
+    "sd-3.5-medium": _sd3(2_243_171_520 + 384**2 * 1536),
+    "sd-3.5-large": _sd3(8_056_627_520 + 192**2 * 2432),
+    "flux.1-dev": _flux(11_901_408_320),
+    "flux.1-schnell": _flux(11_891_178_560),
+    "z-image": Architecture(
+        {"transformer": 6_154_908_736, "text_encoder": _QWEN3_4B, "vae": _VAE_16}, 1024
+    ),
+    "flux.2-klein-4b": Architecture(
+        {"transformer": 3_875_544_576, "text_encoder": _QWEN3_4B, "vae": 84_046_372}, 1024
+    ),
+}
 
 CATALOG: dict[str, Entry] = {
     "sd-1.5": Entry(

@@ -63,10 +63,6 @@ class Checkpoint:
     compiled: Compiled | None = None
     vocabulary: Vocabulary | None = None
 
-    def hint(self, prompt: str) -> str | None:
-        """Return what a caller should know about an image of this prompt, if anything."""
-        return self.vocabulary.hint(prompt) if self.vocabulary else None
-
     def __getattr__(self, name: str) -> Any:
         """Return a component by its name."""
         try:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Mapping
+import pkgutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,17 +38,24 @@ def load_component(
     if class_name is None:
         return None
     kind = class_of(name, class_name)
-    try:
+    with foreign(f"{folder / name} cannot be loaded"):
         if not COMPONENTS[name].weights:
             return kind.from_pretrained(folder / name)
         module = load_module(kind, folder / name, dtype)
         if quantized:
             quantize(module, quantized)
         return module
+
+
+@contextmanager
+def foreign(what: str, remedy: str = "") -> Iterator[None]:
+    """Turn whatever foreign files make the libraries raise into a refusal that says what failed."""
+    try:
+        yield
     except ConfigurationError:
         raise
-    except Exception as error:  # whatever foreign files make the libraries raise
-        raise refusal(f"{folder / name} cannot be loaded: {error}") from error
+    except Exception as error:
+        raise refusal(f"{what}: {error}{remedy}") from error
 
 
 def refusal(message: str) -> ConfigurationError:
@@ -89,5 +97,4 @@ def class_of(component: str, name: str) -> Any:
     known = COMPONENTS[component].classes
     if name not in known:
         raise refusal(f"{component} is a {name}; supported are {', '.join(known)}")
-    module, _, attribute = known[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    return pkgutil.resolve_name(known[name])

@@ -104,6 +104,7 @@ class FamilyLayout:
         denoiser_prefix: what names of the denoiser's tensors have in a single file.
         text_prefixes: what the tensors of text encoders begin with that a single file may lack.
         lora_loader: diffusers' mixin that reads LoRA files of the family.
+        controlnet: import path of the class that runs its ControlNets, if it takes any.
         defaults: where the family departs from `Profile`.
         halves: 16-bit number formats that its models run in, first the one that diffusers' example
             of the family uses; in others they overflow.
@@ -117,6 +118,7 @@ class FamilyLayout:
     denoiser_prefix: str = "model.diffusion_model."
     text_prefixes: Mapping[str, str] = field(default_factory=dict)
     lora_loader: str = "StableDiffusionLoraLoaderMixin"
+    controlnet: str = "runnables.extensions.controlnet.unet:UNetControlNet"
     defaults: Defaults = field(default_factory=lambda: MappingProxyType({}))
     halves: tuple[str, ...] = ("fp16", "bf16")
     flag: str = ""
@@ -185,6 +187,7 @@ FAMILIES: dict[str, FamilyLayout] = {
             "text_encoder_3": "text_encoders.t5xxl.",
         },
         lora_loader="SD3LoraLoaderMixin",
+        controlnet="runnables.extensions.controlnet.stable_diffusion_3:StableDiffusion3ControlNet",
         defaults=MappingProxyType({"num_inference_steps": 28, "guidance_scale": 7.0}),
     ),
     "flux": FamilyLayout(
@@ -194,6 +197,7 @@ FAMILIES: dict[str, FamilyLayout] = {
         denoiser="transformer",
         denoiser_prefix="double_blocks.0.",
         lora_loader="FluxLoraLoaderMixin",
+        controlnet="runnables.extensions.controlnet.flux:FluxControlNet",
         halves=("bf16", "fp16"),
         defaults=MappingProxyType({"num_inference_steps": 28, "guidance_scale": 3.5}),
     ),

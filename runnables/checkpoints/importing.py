@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from runnables.checkpoints import hub, layout, manifest
-from runnables.checkpoints.catalog import FOLDER, Entry, entry_of
+from runnables.checkpoints.catalog import FOLDER, entry_of
 
 NAME = re.compile(r"\w[\w.-]*")
 
@@ -104,7 +104,8 @@ def _fetch(source: str, revision: str | None, target: Path, variant: str) -> Pat
     aside = hub.fetch(planned, target.with_name(f".{stem}.partial"))
     shutil.rmtree(aside / ".cache", ignore_errors=True)
     _check_weights(aside)
-    _write_profile(aside, entry)
+    if entry and entry.defaults:
+        (aside / "profile.json").write_text(json.dumps(dict(entry.defaults), indent=1) + "\n")
     written = manifest.write(aside, source=repository, revision=planned.commit)
     for name, digest in planned.sha256.items():
         if written["files"][name]["sha256"] != digest:
@@ -122,8 +123,3 @@ def _require_room(into: Path, size: int) -> None:
 def _check_weights(folder: Path) -> None:
     for path in sorted(folder.rglob("*.safetensors")):
         layout.check_complete(path)
-
-
-def _write_profile(folder: Path, entry: Entry | None) -> None:
-    if entry and entry.defaults:
-        (folder / "profile.json").write_text(json.dumps(dict(entry.defaults), indent=1) + "\n")

@@ -85,17 +85,14 @@ class Library(Generic[T]):
             if name not in self._loaded:
                 self._loaded[name] = now, self._load(name, path)
             self._loaded.move_to_end(name)
-            self._trim()
+            while len(self._loaded) > 1 and self.nbytes > self._budget:
+                self._loaded.popitem(last=False)
             return self._loaded[name][1]
 
     @property
     def nbytes(self) -> int:
         """Return the bytes of what is loaded."""
         return sum(one.nbytes for _, one in list(self._loaded.values()))
-
-    def _trim(self) -> None:
-        while len(self._loaded) > 1 and self.nbytes > self._budget:
-            self._loaded.popitem(last=False)
 
     def _unknown(self, name: str) -> str:
         names = list(self.paths())

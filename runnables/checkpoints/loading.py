@@ -46,7 +46,7 @@ def load(
         ConfigurationError: saying what is missing, damaged or not supported.
     """
     path, kinds = Path(source).expanduser(), quantized or {}
-    dtype_of = _same(dtype) if isinstance(dtype, torch.dtype) else dtype
+    dtype_of = (lambda _: dtype) if isinstance(dtype, torch.dtype) else dtype
     if path.is_file() and is_denoiser_alone(path):
         around, part, module = load_denoiser(path, dtype_of, config)
         if part in kinds and path.suffix != ".gguf":
@@ -57,10 +57,6 @@ def load(
     if folder := path if path.is_dir() else catalog.folder_of(source):
         return _load_folder(folder, folder.resolve().name, dtype_of, left_out, kinds)
     return _load_from_hub(source, dtype_of, left_out, kinds)
-
-
-def _same(dtype: torch.dtype) -> DtypeOf:
-    return lambda _: dtype
 
 
 def _load_folder(

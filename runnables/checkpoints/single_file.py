@@ -4,8 +4,9 @@ Such a file has weights only. Configurations and tokenizers come from a diffuser
 architecture; in this order: the one that is named (SD_CHECKPOINT_CONFIG), one beside the file with
 the file's name, the catalog's model of that kind where it is imported, and else the Hub.
 
-Of FLUX's files, and of every GGUF file, only the transformer is read; all else comes from that
-folder. GGUF weights stay as they are, and are brought to the model's number format in each call.
+Of kinds without a pipeline class in `FAMILIES`, and of every GGUF file, only the transformer is
+read; all else comes from that folder. GGUF weights stay as they are, and are brought to the model's
+number format in each call.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import torch
 
 from runnables.checkpoints import catalog, layout, mounts
 from runnables.checkpoints.checkpoint import Checkpoint, profile_of
-from runnables.checkpoints.components import class_of, load_component, refusal
+from runnables.checkpoints.components import class_of, foreign, load_component, refusal
 from runnables.checkpoints.families import (
     COMPONENTS,
     FAMILIES,
@@ -29,7 +30,6 @@ from runnables.checkpoints.families import (
     single_file_kinds,
 )
 from runnables.checkpoints.quantization import gguf_shapes, quantize
-from runnables.errors import ConfigurationError
 from runnables.samplers.scheduler import mended
 
 DtypeOf = Callable[[str], torch.dtype]  # the number format of a family's models
@@ -71,7 +71,12 @@ def load_file(
     source = str(folder) if folder else catalog.CATALOG[known].repository
     import diffusers
 
-    try:
+    with foreign(
+        f"{path} cannot be loaded as a Stable Diffusion checkpoint with the configuration of "
+        f"{source}",
+        f". Without the Hub, import {known} first, or name a diffusers folder of the same "
+        "architecture in SD_CHECKPOINT_CONFIG",
+    ):
         pipeline = getattr(diffusers, class_name).from_single_file(
             str(path),
             dtype=dtype,
@@ -80,14 +85,6 @@ def load_file(
             **mounts.reading(path),
             **_from_folder(layout_of_family, names, folder, dtype, left_out),
         )
-    except ConfigurationError:
-        raise
-    except Exception as error:  # whatever a foreign file makes the converter raise
-        raise refusal(
-            f"{path} cannot be loaded as a Stable Diffusion checkpoint with the configuration of "
-            f"{source}: {error}. Without the Hub, import {known} first, or name a diffusers folder "
-            "of the same architecture in SD_CHECKPOINT_CONFIG"
-        ) from error
     return _checkpoint(path, pipeline, quantized or {}, _marks(path, names))
 
 
@@ -128,7 +125,7 @@ def load_denoiser(
     index = json.loads((folder / layout.INDEX).read_text())
     dtype = dtype_of(name_of(family))
     kind = class_of(family.denoiser, layout.components(index)[family.denoiser])
-    try:
+    with foreign(f"{path} cannot be loaded with the configuration of {folder}"):
         options = {"quantization_config": _gguf(dtype)} if path.suffix == GGUF else {}
         module: torch.nn.Module = kind.from_single_file(
             str(path),
@@ -139,10 +136,6 @@ def load_denoiser(
             **mounts.reading(path),
             **options,
         )
-    except Exception as error:  # whatever a foreign file makes the converter raise
-        raise refusal(
-            f"{path} cannot be loaded with the configuration of {folder}: {error}"
-        ) from error
     if lacking := [name for name, weight in module.named_parameters() if weight.is_meta]:
         raise refusal(f"{path} lacks {len(lacking)} weights, the first is {lacking[0]}")
     return folder, family.denoiser, module.eval().requires_grad_(False)
@@ -210,14 +203,10 @@ def _kind(path: Path) -> tuple[str, list[str]]:
         )
     from diffusers.loaders.single_file_utils import infer_diffusers_model_type
 
-    try:
+    with foreign(f"{path} cannot be loaded as a Stable Diffusion checkpoint"):
         read = gguf_shapes if path.suffix == GGUF else _shapes
         shapes = {name: torch.empty(shape, device="meta") for name, shape in read(path).items()}
         kind: str = infer_diffusers_model_type(shapes)
-    except Exception as error:
-        raise refusal(
-            f"{path} cannot be loaded as a Stable Diffusion checkpoint: {error}"
-        ) from error
     return kind, list(shapes)
 
 

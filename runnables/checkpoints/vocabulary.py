@@ -28,9 +28,9 @@ class Vocabulary:
     examples: tuple[str, ...]
     names: frozenset[str]
 
-    def hint(self, prompt: str) -> str:
-        """Return what a caller should know about an image of this prompt."""
-        if any(name in self.names for name in _phrases(prompt, self._longest)):
+    def hint(self, text: str) -> str:
+        """Return what a caller should know about an image of this text."""
+        if any(name in self.names for name in _phrases(text, self._longest)):
             return "made by a small demo model"
         examples = ", ".join(self.examples[:NAMED])
         return f"the demo model knows none of these words; it knows {examples} and others"
@@ -56,9 +56,9 @@ def read(folder: Path) -> Vocabulary | None:
         raise refusal(f"{path} lists no examples and names: {error!r}") from error
 
 
-def _phrases(prompt: str, longest: int) -> Iterator[str]:
+def _phrases(text: str, longest: int) -> Iterator[str]:
     """Yield all runs of up to `longest` words, as written and with an ending taken off."""
-    words = WORD.findall(prompt.lower())
+    words = WORD.findall(text.lower())
     for first in range(len(words)):
         for last in range(first + 1, min(first + longest, len(words)) + 1):
             phrase = " ".join(words[first:last])

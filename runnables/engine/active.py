@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from runnables.accelerators.base import Accelerator
-from runnables.engine.outcome import readable, settle
+from runnables.engine.outcome import readable
 from runnables.engine.row import Row
 from runnables.engine.scheduling import Busy, Candidate, Tasks
 from runnables.engine.work import Work
 from runnables.errors import StableDiffusionError
-from runnables.ticket import Caller
+from runnables.ticket import Caller, settle
 
 
 class Active:

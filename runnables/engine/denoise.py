@@ -18,7 +18,7 @@ from runnables.errors import InvalidInput
 from runnables.extensions.base import Extension
 from runnables.families.base import Family, Size
 from runnables.families.latents import fitted
-from runnables.families.text.prompts import Text
+from runnables.families.text.prompts import texts_of
 from runnables.parameters import (
     FEATURES,
     ImageToImage,
@@ -35,8 +35,6 @@ from runnables.ticket import Inputs, Ticket
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-    from runnables.upscalers.upscaler import Upscaler
 
 COST_UNIT = 64 * 64  # latent positions of 512x512 pixels
 REFINER_SHARE = 0.2  # the refiner runs the last fifth of the noise levels (arXiv:2307.01952, 2.5)
@@ -250,12 +248,7 @@ def _check_text(family: Family, parameters: TextToImage) -> None:
             f"clip_skip is {parameters.clip_skip}, but this model has layers for {deepest}",
             loc=("clip_skip",),
         )
-    family.check(
-        {
-            "prompt": Text(parameters.prompt, parameters.prompt_syntax),
-            "negative_prompt": Text(parameters.negative_prompt, parameters.prompt_syntax),
-        }
-    )
+    family.check(texts_of(parameters))
 
 
 # -- stages -----------------------------------------------------------------------------------
@@ -282,12 +275,10 @@ def _second_pass(model: LoadedModel, parameters: Resolved, size: Size) -> Second
         table = table_of(base, parameters.scheduler, steps, larger, strength=wanted.strength)
     except InvalidInput as error:
         raise InvalidInput(f"hires: {error.message}", loc=("hires", *error.loc)) from error
-    return SecondPass(base, table, larger, _upscaler(model, wanted.upscaler))
-
-
-def _upscaler(model: LoadedModel, name: str) -> Upscaler | None:
-    """Return the upscaler of a second pass; None where it enlarges the latents."""
-    return None if name == LATENT else model.upscalers.get(name, ("hires", "upscaler"))
+    named, upscaler = wanted.upscaler, None
+    if named != LATENT:
+        upscaler = model.upscalers.get(named, ("hires", "upscaler"))
+    return SecondPass(base, table, larger, upscaler)
 
 
 def _table(family: Family, parameters: Resolved, **cut: float) -> SamplerTable:

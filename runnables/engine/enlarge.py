@@ -8,11 +8,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from runnables.engine.loaded_model import LoadedModel
-from runnables.engine.outcome import settle
 from runnables.engine.scheduling import Task, Tasks, urgency
 from runnables.errors import InvalidInput, PayloadTooLarge
 from runnables.parameters import Upscale
-from runnables.ticket import GeneratedImage, Inputs, Progress, Result, Ticket
+from runnables.ticket import GeneratedImage, Inputs, Progress, Result, Ticket, settle
 from runnables.upscalers.upscaler import Upscaler
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 
 from runnables.accelerators.base import Accelerator
@@ -18,7 +19,6 @@ from runnables.engine.denoise import Denoise
 from runnables.engine.finish import Finish
 from runnables.engine.loaded_model import LoadedModel
 from runnables.engine.model_pool import ModelPool
-from runnables.engine.outcome import settle
 from runnables.engine.prepare import Preparer
 from runnables.engine.row import Row
 from runnables.engine.scheduling import Queue, Task, Turns, has_room
@@ -26,7 +26,7 @@ from runnables.engine.steps import Steps
 from runnables.engine.watch import DIED, Observe, computes, spared
 from runnables.engine.work import Work
 from runnables.errors import Cancelled, EngineFailed, NotReady, StableDiffusionError
-from runnables.ticket import Ticket
+from runnables.ticket import Ticket, settle
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +35,7 @@ IN_VAIN = 3  # turns in a row that fail without any request to blame: the thread
 STOPPED = "the service stopped before this request was finished"
 
 
+@dataclass(eq=False)
 class Loop:
     """The loop is what the engine's thread runs.
 
@@ -47,46 +48,33 @@ class Loop:
         clock: in seconds, of the same kind as a ticket's `submitted`.
     """
 
-    def __init__(
-        self,
-        pool: ModelPool,
-        accelerator: Accelerator,
-        queue: Queue,
-        admission: Admission,
-        active: Active,
-        steps: Steps,
-        finish: Finish,
-        turns: Turns[Row],
-        *,
-        over: Callable[[Ticket], StableDiffusionError | None],
-        beat: Callable[[float], None],
-        observe: Observe,
-        clock: Callable[[], float],
-    ) -> None:
-        self._pool = pool
-        self._accelerator = accelerator
-        self._queue = queue
-        self._admission = admission
-        self._active = active
-        self._steps = steps
-        self._finish = finish
-        self._turns = turns
-        self._over = over
-        self._beat = beat
-        self._clock = clock
-        self._observe = observe
-        self._prompts = pool.first.settings.prompt_cache
-        self._preparer = Preparer(self._prompts, self._clock)
+    pool: ModelPool
+    accelerator: Accelerator
+    queue: Queue
+    admission: Admission
+    active: Active
+    steps: Steps
+    finish: Finish
+    turns: Turns[Row]
+    _: KW_ONLY
+    over: Callable[[Ticket], StableDiffusionError | None]
+    beat: Callable[[float], None]
+    observe: Observe
+    clock: Callable[[], float]
+
+    def __post_init__(self) -> None:
+        self._prompts = self.pool.first.settings.prompt_cache
+        self._preparer = Preparer(self._prompts, self.clock)
         self._in_vain = 0
         self.stopped = False
-        pool.evicted = self._forget
-        accelerator.freeing = lambda: self._preparer.free_memory()
+        self.pool.evicted = self._forget
+        self.accelerator.freeing = lambda: self._preparer.free_memory()
 
     def run(self) -> None:
         """Serve until `stopped`, and end what is left then."""
-        with self._accelerator.session():
+        with self.accelerator.session():
             while not self.stopped:
-                self._active.blamed = []
+                self.active.blamed = []
                 try:
                     self.turn()
                     self._in_vain = 0
@@ -97,40 +85,40 @@ class Loop:
 
     def turn(self) -> None:
         """Let requests leave and join, and run a step or a tile; wait where there is neither."""
-        self._beat(0.0)
+        self.beat(0.0)
         self._drop_ended()
-        self._finish.collect()
+        self.finish.collect()
         self._change_models()
         self._admit()
         self._work()
 
     def computes(self) -> bool:
         """Return whether the device still computes."""
-        return computes(self._accelerator.device)
+        return computes(self.accelerator.device)
 
     def drop_all(self) -> None:
         """Drop all work, before the thread is started again: the watch has ended every request.
 
         Those that have come since then are ended here.
         """
-        self._active.drop()
-        for ticket in self._pool.discard(lambda ticket: True):
+        self.active.drop()
+        for ticket in self.pool.discard(lambda ticket: True):
             settle(ticket, EngineFailed(DIED))
-        for work in self._queue.discard(lambda work: True):
+        for work in self.queue.discard(lambda work: True):
             settle(work.ticket, EngineFailed(DIED))
             work.release()
-        self._steps.forget()
-        self._preparer = Preparer(self._prompts, self._clock)
+        self.steps.forget()
+        self._preparer = Preparer(self._prompts, self.clock)
         self._in_vain = 0
 
     # -- after errors -----------------------------------------------------------------------
 
     def _survive(self, error: Exception) -> None:
         """End the requests whose work has raised an error; the others go on."""
-        blamed, self._active.blamed = self._active.blamed, []
-        self._steps.forget()
+        blamed, self.active.blamed = self.active.blamed, []
+        self.steps.forget()
         for work in blamed:
-            self._active.fail(work, error)
+            self.active.fail(work, error)
         self._in_vain = 0 if blamed else self._in_vain + 1
         if not blamed:
             logger.error("the engine failed outside of any request", exc_info=error)
@@ -139,49 +127,49 @@ class Loop:
 
     def _check_device(self) -> None:
         """After an unexpected error, look whether the device is lost; then the thread gives up."""
-        suspect, self._active.suspect = self._active.suspect, False
+        suspect, self.active.suspect = self.active.suspect, False
         if suspect and not self.computes():
-            raise EngineFailed(f"the device {self._accelerator.device} is lost")
+            raise EngineFailed(f"the device {self.accelerator.device} is lost")
 
     # -- requests that end ------------------------------------------------------------------
 
     def _drop_ended(self) -> None:
-        for ticket in self._pool.discard(lambda ticket: self._over(ticket) is not None):
+        for ticket in self.pool.discard(lambda ticket: self.over(ticket) is not None):
             settle(ticket, self._why(ticket))
 
         def ended(work: Work) -> bool:  # the watch may have ended it
-            return work.ticket.future.done() or self._over(work.ticket) is not None
+            return work.ticket.future.done() or self.over(work.ticket) is not None
 
-        for work in [*self._queue.discard(ended), *filter(ended, self._active.works)]:
-            self._active.fail(work, self._why(work.ticket))
+        for work in [*self.queue.discard(ended), *filter(ended, self.active.works)]:
+            self.active.fail(work, self._why(work.ticket))
 
     def _why(self, ticket: Ticket) -> StableDiffusionError:
-        return self._over(ticket) or Cancelled("the request has ended already")
+        return self.over(ticket) or Cancelled("the request has ended already")
 
     def _abandon(self) -> None:
-        for ticket in self._pool.discard(lambda ticket: True):
+        for ticket in self.pool.discard(lambda ticket: True):
             settle(ticket, NotReady(STOPPED))
-        while work := self._queue.take():
-            self._active.fail(work, NotReady(STOPPED))
-        for left in self._active.works:
-            self._active.fail(left, NotReady(STOPPED))
+        while work := self.queue.take():
+            self.active.fail(work, NotReady(STOPPED))
+        for left in self.active.works:
+            self.active.fail(left, NotReady(STOPPED))
 
     # -- models -----------------------------------------------------------------------------
 
     def _change_models(self) -> None:
         """Let models come and go, and admit the requests that waited for one."""
-        if self._pool.expecting:
-            self._steps.forget()  # they may hold the one that has to go
-        self._active.blamed = []
-        for waiting, outcome in self._pool.turn():
+        if self.pool.expecting:
+            self.steps.forget()  # they may hold the one that has to go
+        self.active.blamed = []
+        for waiting, outcome in self.pool.turn():
             if isinstance(outcome, StableDiffusionError):
                 settle(waiting.ticket, outcome)
             else:
-                self._admission.admit_waiting(waiting, outcome)
+                self.admission.admit_waiting(waiting, outcome)
 
     def _forget(self, model: LoadedModel) -> None:
         """Release what is kept of a model that is evicted."""
-        self._steps.forget()
+        self.steps.forget()
         for family in filter(None, (model.base, model.refiner)):
             self._preparer.forget(family)
 
@@ -192,73 +180,73 @@ class Loop:
 
         Pictures to start from or for ControlNets are encoded one by one, between the steps.
         """
-        active, taken = self._active, list[Denoise]()
-        while self._has_room() and (work := self._queue.take()):
+        active, taken = self.active, list[Denoise]()
+        while self._has_room() and (work := self.queue.take()):
             try:
                 work.begin(partial(self._begin, taken), active.tasks)
             except Exception as error:
                 active.fail(work, error)
         if not taken:
             return
-        started = self._clock()
+        started = self.clock()
         self._preparer.encode(taken)
         pictures = [work for work in taken if work.inputs.image or work.inputs.controls]
         for task in active.tasks:
             if task.stage == "encode" and task.work in taken and task.work not in pictures:
                 self._run(task)
-        seconds = self._clock() - started
-        self._turns.delayed(seconds)
-        self._observe("encode", seconds, len(taken))
+        seconds = self.clock() - started
+        self.turns.delayed(seconds)
+        self.observe("encode", seconds, len(taken))
 
     def _begin(self, taken: list[Denoise], work: Denoise) -> None:
         """Take a request whose rows are to be made."""
         taken.append(work)
         tiles, left = self._preparer.rows(work), partial(getattr, work, "share_s")
         task = Task(work, tiles, self._join, left, "encode", held=work.rows_to_come)
-        self._active.tasks.add(task)
+        self.active.tasks.add(task)
 
     def _join(self, rows: list[Row]) -> None:
-        self._active.rows += rows
+        self.active.rows += rows
 
     def _has_room(self) -> bool:
-        active, row_limit = self._active, self._accelerator.row_limit
+        active, row_limit = self.active, self.accelerator.row_limit
         rows = [*active.candidates, *active.finished]
-        return has_room(rows, active.tasks, self._queue.first, row_limit)
+        return has_room(rows, active.tasks, self.queue.first, row_limit)
 
     # -- turns ------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        self._accelerator.before_step()
-        active, started = self._active, self._clock()
+        self.accelerator.before_step()
+        active, started = self.active, self.clock()
         active.blamed = []
         if task := active.tasks.due(steps_wait=bool(active.rows)):
             self._run(task)
-            active.tasks.took(seconds := self._clock() - started)
-            self._observe(task.stage, seconds, 1)
-            self._turns.took_beside(task.work.ticket.caller, seconds)
+            active.tasks.took(seconds := self.clock() - started)
+            self.observe(task.stage, seconds, 1)
+            self.turns.took_beside(task.work.ticket.caller, seconds)
         elif active.rows:
-            self._steps.take()
-            active.tasks.stepped(self._clock() - started)
+            self.steps.take()
+            active.tasks.stepped(self.clock() - started)
         else:
-            self._steps.forget()  # its rows hold their finished latents
-            self._queue.wait(IDLE_S)
+            self.steps.forget()  # its rows hold their finished latents
+            self.queue.wait(IDLE_S)
 
     def _run(self, task: Task) -> None:
         """Run the task's next tile; a failure ends its request and no other."""
-        active, work, started = self._active, task.work, self._clock()
+        active, work, started = self.active, task.work, self.clock()
         active.blamed = [work]
-        self._beat(task.left_s())
+        self.beat(task.left_s())
         try:
             next(task.tiles)
-            self._accelerator.synchronize()
+            self.accelerator.synchronize()
         except StopIteration as end:
             active.tasks.drop(task)
             task.then(end.value)
         except Exception as error:
             traceback.clear_frames(error.__traceback__)  # they hold the failed call's tensors
-            if self._accelerator.is_out_of_memory(error):
-                self._accelerator.free_memory()
+            if self.accelerator.is_out_of_memory(error):
+                self.accelerator.free_memory()
             active.fail(work, error)
         else:
             with spared("reporting progress"):
-                task.counted(self._clock() - started)
+                task.counted(self.clock() - started)

@@ -1,14 +1,12 @@
-"""A request's future ends here, once: with its result, or with an error for its caller."""
+"""The errors that requests end with: those of their time, and those that callers may read."""
 
 from __future__ import annotations
 
 import logging
-from concurrent.futures import InvalidStateError
-from contextlib import suppress
 
 from runnables.accelerators.base import Accelerator
 from runnables.errors import Cancelled, DeadlineExceeded, GenerationFailed, StableDiffusionError
-from runnables.ticket import Progress, Result, State, Ticket
+from runnables.ticket import Ticket
 
 logger = logging.getLogger(__name__)
 
@@ -25,21 +23,6 @@ def over(ticket: Ticket, allowed_s: float, now: float) -> StableDiffusionError |
     if now > ticket.submitted + allowed_s:
         return DeadlineExceeded(f"not finished within {allowed_s:.0f} s", loc=("deadline_s",))
     return None
-
-
-def settle(ticket: Ticket, outcome: Result | BaseException) -> None:
-    """End the ticket's future, once; of two threads that do, one succeeds."""
-    steps = ticket.progress.steps
-    if ticket.future.done():
-        return
-    with suppress(InvalidStateError):
-        if isinstance(outcome, Result):
-            ticket.progress = Progress("done", steps, steps)
-            ticket.future.set_result(outcome)
-        else:
-            state: State = "cancelled" if isinstance(outcome, Cancelled) else "failed"
-            ticket.progress = Progress(state, ticket.progress.step, steps)
-            ticket.future.set_exception(outcome)
 
 
 def readable(error: BaseException, accelerator: Accelerator) -> StableDiffusionError:

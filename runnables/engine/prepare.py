@@ -22,7 +22,7 @@ from runnables.families.latents import (
     image_to_pixels,
     mask_to_pixels,
 )
-from runnables.families.text.prompts import Text
+from runnables.families.text.prompts import Text, texts_of
 from runnables.samplers.table import SamplerTable
 
 
@@ -126,12 +126,9 @@ class Preparer:
 
 
 def _texts(work: Denoise, family: Family) -> tuple[Text, Text | None]:
-    """Return the prompt and, where it is guided, the negative prompt, which skips no layers."""
-    parameters, syntax = work.parameters, work.parameters.prompt_syntax
-    additions = work.text_additions(family)
-    prompt = Text(parameters.prompt, syntax, parameters.clip_skip, additions)
-    negative = Text(parameters.negative_prompt, syntax, 0, additions)
-    return prompt, negative if work.guided else None
+    """Return the text and, where it is guided, the negative one."""
+    text, negative = texts_of(work.parameters, work.text_additions(family)).values()
+    return text, negative if work.guided else None
 
 
 def _active(work: Denoise, run: Pass) -> Generator[None, None, tuple[Active, ...]]:

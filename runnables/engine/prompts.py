@@ -33,21 +33,21 @@ class Prompts:
                 self._embeddings[number, text.key] = embedding
 
     def pair(
-        self, family: Family, prompt: Text, negative: Text | None
+        self, family: Family, text: Text, negative: Text | None
     ) -> tuple[Embedding, Embedding | None]:
-        """Return the prompt and, where it is guided, the negative prompt, of one length."""
-        text = self._one(family, prompt)
+        """Return a text and, where it is guided, the negative one, of one length."""
+        own = self._one(family, text)
         if negative is None:
-            return text, None
-        empty = None if negative.prompt else family.empty(text)
+            return own, None
+        empty = family.empty(own) if negative.is_empty else None
         if empty is not None:
-            return text, empty
+            return own, empty
         other = self._one(family, negative)
-        tokens = max(len(text.hidden_states), len(other.hidden_states))
-        if len(text.hidden_states) == len(other.hidden_states):
-            return text, other
+        tokens = max(len(own.hidden_states), len(other.hidden_states))
+        if len(own.hidden_states) == len(other.hidden_states):
+            return own, other
         return (
-            family.lengthen(text, tokens, self._one(family, prompt.emptied())),
+            family.lengthen(own, tokens, self._one(family, text.emptied())),
             family.lengthen(other, tokens, self._one(family, negative.emptied())),
         )
 

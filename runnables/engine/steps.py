@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 
 from runnables.accelerators.base import Accelerator
@@ -23,6 +24,7 @@ from runnables.engine.watch import Observe, spared
 logger = logging.getLogger(__name__)
 
 
+@dataclass(eq=False)
 class Steps:
     """The engine's thread takes the steps.
 
@@ -34,30 +36,20 @@ class Steps:
         clock: in seconds.
     """
 
-    def __init__(
-        self,
-        active: Active,
-        accelerator: Accelerator,
-        turns: Turns[Row],
-        forecast: Forecast[Row],
-        headroom: Headroom,
-        finish: Finish,
-        beside: Beside,
-        *,
-        beat: Callable[[float], None],
-        observe: Observe,
-        clock: Callable[[], float],
-    ) -> None:
-        self._active = active
-        self._accelerator = accelerator
-        self._turns = turns
-        self._forecast = forecast
-        self._headroom = headroom
-        self._finish = finish
-        self._beside = beside
-        self._beat = beat
-        self._clock = clock
-        self._pace = Pace(partial(observe, "denoise"))
+    active: Active
+    accelerator: Accelerator
+    turns: Turns[Row]
+    forecast: Forecast[Row]
+    headroom: Headroom
+    finish: Finish
+    beside: Beside
+    _: KW_ONLY
+    beat: Callable[[float], None]
+    observe: Observe
+    clock: Callable[[], float]
+
+    def __post_init__(self) -> None:
+        self._pace = Pace(partial(self.observe, "denoise"))
         self._batch: Batch | None = None
 
     def forget(self) -> None:
@@ -66,23 +58,23 @@ class Steps:
 
     def take(self) -> None:
         """Run a call of the rows whose turn it is, and count what that took."""
-        candidates = self._turns.mixed(self._active.candidates)
-        chosen, started = self._turns.choose(candidates), self._clock()
+        candidates = self.turns.mixed(self.active.candidates)
+        chosen, started = self.turns.choose(candidates), self.clock()
         rows = [one.row for one in chosen]
         if chosen[0].key.decoding:
-            self._finish.decode(rows)
+            self.finish.decode(rows)
         else:
             self.step(rows)
-        self._turns.took(chosen, candidates, self._clock() - started)
+        self.turns.took(chosen, candidates, self.clock() - started)
 
     def step(self, rows: list[Row]) -> None:
         """Run one denoiser call; when it fails, retry each row alone, so that only one ends."""
-        begun = self._accelerator.mark()
+        begun = self.accelerator.mark()
         works = {row.work: None for row in rows}
-        self._active.blamed = [*works]
+        self.active.blamed = [*works]
         calls, load = sum(row.denoiser_rows for row in rows), sum(row.load for row in rows)
         model, area = rows[0].work.model, area_of(rows)
-        self._beat(model.cost.step(load, area))
+        self.beat(model.cost.step(load, area))
         try:
             batch = self._stacked(rows)
             done = batch.step()
@@ -90,30 +82,30 @@ class Steps:
             self._batch = None
             self._recover(error, rows)
             return
-        ended = self._accelerator.mark()
+        ended = self.accelerator.mark()
         self._pace.launched(Launch(begun, ended, model.cost, calls, load, area))
-        self._headroom.succeeded()
-        candidates = self._active.candidates
+        self.headroom.succeeded()
+        candidates = self.active.candidates
         for work in works:
             with spared("reporting progress"):
-                report(work, batch, candidates, self._forecast, self._beside)
+                report(work, batch, candidates, self.forecast, self.beside)
         if done:
-            self._finish.denoised(done)
+            self.finish.denoised(done)
 
     def _stacked(self, rows: list[Row]) -> Batch:
         if self._batch is None or self._batch.signature != signature(rows):
-            self._batch = Batch(rows, self._accelerator)
+            self._batch = Batch(rows, self.accelerator)
         return self._batch
 
     def _recover(self, error: Exception, rows: list[Row]) -> None:
         traceback.clear_frames(error.__traceback__)  # they hold the failed call's tensors
-        if self._accelerator.is_out_of_memory(error):
-            self._accelerator.free_memory()
-            self._headroom.exhausted()
+        if self.accelerator.is_out_of_memory(error):
+            self.accelerator.free_memory()
+            self.headroom.exhausted()
             logger.warning("out of memory at %d rows: smaller batches for a while", len(rows))
         if len(rows) == 1:
-            self._active.fail(rows[0].work, error)
+            self.active.fail(rows[0].work, error)
             return
         for row in rows:
-            if row in self._active.rows:  # an earlier row of the same request may have ended it
+            if row in self.active.rows:  # an earlier row of the same request may have ended it
                 self.step([row])

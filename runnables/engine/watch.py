@@ -14,9 +14,8 @@ from contextlib import contextmanager
 
 import torch
 
-from runnables.engine.outcome import settle
 from runnables.errors import EngineFailed, StableDiffusionError
-from runnables.ticket import Ticket
+from runnables.ticket import Ticket, settle
 
 logger = logging.getLogger(__name__)
 

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from runnables.extensions.base import Call, Denoise
+
 #: a layer, and what is called after its forward
 Hook = tuple[nn.Module, Callable[..., Any]]
 
@@ -30,6 +32,16 @@ def hooked(hooks: Sequence[Hook]) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+class HookedCall(Call):
+    """This call runs the denoiser with hooks on its layers."""
+
+    def __init__(self, hooks: Sequence[Hook]) -> None:
+        self._hooks = hooks
+
+    def around(self, denoise: Denoise) -> Denoise:
+        return hooked(self._hooks)(denoise)
 
 
 def _eager() -> AbstractContextManager[Any]:

@@ -6,7 +6,7 @@ some of the transformer's blocks unchanged. The image is guided away from what t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from runnables.errors import InvalidInput
-from runnables.extensions.base import Call, Denoise, Extension, RowState, Stacked
-from runnables.extensions.hooks import hooked
+from runnables.extensions.base import Call, Extension, RowState, Stacked
+from runnables.extensions.hooks import Hook, HookedCall
 from runnables.parameters import Parameters, SkipLayerGuidance
 
 
@@ -60,7 +60,7 @@ class SkipLayers(Extension):
         return SkipCall(family.denoiser, family.device, numbers, images, own)
 
 
-class SkipCall(Call):
+class SkipCall(HookedCall):
     """This call runs the third rows of a batch.
 
     Args:
@@ -83,18 +83,12 @@ class SkipCall(Call):
         scales = torch.tensor([part.scale for part in known], device=device)
         self._scales = scales.view(-1, 1, 1, 1)
         layers = sorted({layer for part in known for layer in part.layers})
-        self._hooks: list[tuple[nn.Module, Callable[..., Any]]] = []
+        hooks: list[Hook] = []
         for layer in layers:
             rows = [n for n, part in zip(numbers, known, strict=True) if layer in part.layers]
             passing = partial(_pass_unchanged, torch.tensor(rows, device=device))
-            self._hooks.append((transformer.transformer_blocks[layer], passing))
-
-    def around(self, denoise: Denoise) -> Denoise:
-        def skipping(sample: Tensor, timesteps: Tensor, **extra: Any) -> Tensor:
-            with hooked(self._hooks):
-                return denoise(sample, timesteps, **extra)
-
-        return skipping
+            hooks.append((transformer.transformer_blocks[layer], passing))
+        super().__init__(hooks)
 
     def guide(self, guided: Tensor, output: Tensor) -> Tensor:
         away = (output[self._images] - output[self._numbers]) * self._scales

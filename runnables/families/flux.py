@@ -6,7 +6,7 @@ a negative prompt has no effect. T5 encodes the prompt; CLIP gives one pooled ve
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +16,7 @@ from runnables.checkpoints.checkpoint import Checkpoint
 from runnables.families.base import Conditioning, Size
 from runnables.families.distilled import TOKENS, DistilledFlow
 from runnables.families.text.clip import ClipEncoder, added
-from runnables.families.text.prompts import Embedding, Text
+from runnables.families.text.prompts import Embedding, Text, TextAddition, grouped
 from runnables.families.text.t5 import T5Encoder
 
 
@@ -46,15 +46,15 @@ class Flux(DistilledFlow):
     # -- text -------------------------------------------------------------------------------
 
     def encode(self, texts: Sequence[Text]) -> list[Embedding]:
-        done: dict[Text, Embedding] = {}
-        for additions in {text.additions: None for text in texts}:
-            alike = [text for text in texts if text.additions == additions]
-            prompts = [text.prompt for text in alike]
-            with added([self._clip], additions):
-                pooled = self._clip.pooled(prompts).to(self.dtype)
-            rows = self._t5.encode(prompts).to(self.dtype)
-            done |= {text: Embedding(rows[i], pooled[i]) for i, text in enumerate(alike)}
-        return [done[text] for text in texts]
+        return grouped(texts, lambda text: text.additions, self._encoded)
+
+    def _encoded(
+        self, additions: Sequence[TextAddition], texts: Sequence[Text]
+    ) -> Iterator[Embedding]:
+        prompts = [text.prompt for text in texts]
+        with added([self._clip], additions):
+            pooled = self._clip.pooled(prompts).to(self.dtype)
+        return map(Embedding, self._t5.encode(prompts).to(self.dtype), pooled)
 
     def condition(
         self, embedding: Embedding, size: Size, guidance_scale: float, *, negative: bool

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from runnables.ticket import Inputs
 
 
+MASK = {"do_normalize": False, "do_binarize": True, "do_convert_grayscale": True}
 AHEAD_BYTES = 2**24  # most noise that a row has on the device: few samplers and sizes need more
 
 
@@ -174,48 +175,34 @@ def fitted(inputs: Inputs, size: Size) -> Inputs:
 
     return replace(
         inputs,
-        image=resized(inputs.image, _image_processor()),
-        mask=resized(inputs.mask, _mask_processor()),
+        image=resized(inputs.image, _processor()),
+        mask=resized(inputs.mask, _processor(**MASK)),
     )
 
 
 def image_to_pixels(image: Image, size: Size) -> Tensor:
     """Resize an RGB image as diffusers does, to (1, 3, H, W) float32 in -1..1."""
-    pixels: Tensor = _image_processor().preprocess(image, height=size[0], width=size[1])
+    pixels: Tensor = _processor().preprocess(image, height=size[0], width=size[1])
     return pixels
 
 
 def mask_to_pixels(mask: Image, size: Size) -> Tensor:
     """Turn a mask image into (1, 1, H, W) of 0 and 1; white (1) is repainted."""
-    pixels: Tensor = _mask_processor().preprocess(mask, height=size[0], width=size[1])
+    pixels: Tensor = _processor(**MASK).preprocess(mask, height=size[0], width=size[1])
     return pixels
 
 
 def control_to_pixels(image: Image, size: Size) -> Tensor:
     """Resize an RGB image for a ControlNet as diffusers does, to (3, H, W) float32 in 0..1."""
-    pixels: Tensor = _control_processor().preprocess(image, height=size[0], width=size[1])
+    pixels: Tensor = _processor(do_normalize=False).preprocess(image, height=size[0], width=size[1])
     return pixels[0]
 
 
 @cache
-def _image_processor() -> Any:
+def _processor(**options: bool) -> Any:
     from diffusers.image_processor import VaeImageProcessor
 
-    return VaeImageProcessor()
-
-
-@cache
-def _mask_processor() -> Any:
-    from diffusers.image_processor import VaeImageProcessor
-
-    return VaeImageProcessor(do_normalize=False, do_binarize=True, do_convert_grayscale=True)
-
-
-@cache
-def _control_processor() -> Any:
-    from diffusers.image_processor import VaeImageProcessor
-
-    return VaeImageProcessor(do_normalize=False)
+    return VaeImageProcessor(**options)
 
 
 def _latent_shape(family: Family, size: Size) -> tuple[int, int, int, int]:

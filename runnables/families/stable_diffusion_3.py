@@ -6,7 +6,7 @@ left out; zeros stand for it then, as in diffusers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from runnables.errors import InvalidInput
 from runnables.families.base import Conditioning, Levels, Size
 from runnables.families.latent_diffusion import LatentDiffusion, shift_of
 from runnables.families.text.clip import ClipEncoder, added, clip_encoders
-from runnables.families.text.prompts import Embedding, Text
+from runnables.families.text.prompts import Embedding, Text, TextAddition, grouped
 from runnables.families.text.t5 import T5Encoder
 
 T5_TOKENS = 256  # diffusers' max_sequence_length
@@ -59,16 +59,14 @@ class StableDiffusion3(LatentDiffusion):
                 )
 
     def encode(self, texts: Sequence[Text]) -> list[Embedding]:
-        done: dict[Text, Embedding] = {}
-        for additions, skip in {(text.additions, text.clip_skip): None for text in texts}:
-            alike = [t for t in texts if (t.additions, t.clip_skip) == (additions, skip)]
-            with added(self.encoders, additions):
-                done |= self._encoded(alike, skip)
-        return [done[text] for text in texts]
+        return grouped(texts, lambda text: (text.additions, text.clip_skip), self._encoded)
 
-    def _encoded(self, texts: Sequence[Text], clip_skip: int) -> dict[Text, Embedding]:
-        prompts = [text.prompt for text in texts]
-        outputs = [encoder.encode(prompts, clip_skip) for encoder in self.encoders]
+    def _encoded(
+        self, alike: tuple[Sequence[TextAddition], int], texts: Sequence[Text]
+    ) -> Iterator[Embedding]:
+        (additions, clip_skip), prompts = alike, [text.prompt for text in texts]
+        with added(self.encoders, additions):
+            outputs = [encoder.encode(prompts, clip_skip) for encoder in self.encoders]
         clip = torch.cat([hidden for hidden, _ in outputs], dim=-1).to(self.dtype)
         clip = torch.nn.functional.pad(clip, (0, self._text_width - clip.shape[-1]))
         pooled = torch.cat([pooled for _, pooled in outputs], dim=-1).to(self.dtype)
@@ -76,8 +74,7 @@ class StableDiffusion3(LatentDiffusion):
             t5 = self._t5.encode(prompts).to(self.dtype)
         else:
             t5 = clip.new_zeros(len(clip), T5_TOKENS, self._text_width)
-        rows = torch.cat([clip, t5], dim=-2)
-        return {text: Embedding(rows[i], pooled[i]) for i, text in enumerate(texts)}
+        return map(Embedding, torch.cat([clip, t5], dim=-2), pooled)
 
     def condition(
         self, embedding: Embedding, size: Size, guidance_scale: float, *, negative: bool

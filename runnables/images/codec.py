@@ -206,7 +206,7 @@ def _chunks(parameters: Mapping[str, Any] | None) -> PngImagePlugin.PngInfo | No
     if not parameters:
         return None
     chunks = PngImagePlugin.PngInfo()
-    text = infotext.write(parameters) if "prompt" in parameters else json.dumps(parameters)
+    text = infotext.write(parameters)
     chunks.add_itxt(WEBUI_TEXT, text)
     chunks.add_itxt(JSON_TEXT, json.dumps(parameters))
     return chunks
@@ -214,7 +214,7 @@ def _chunks(parameters: Mapping[str, Any] | None) -> PngImagePlugin.PngInfo | No
 
 def _exif(parameters: Mapping[str, Any]) -> bytes:
     exif = Image.Exif()
-    text = infotext.write(parameters) if "prompt" in parameters else json.dumps(parameters)
+    text = infotext.write(parameters)
     exif.get_ifd(EXIF_IFD)[EXIF_USER_COMMENT] = b"UNICODE\0" + text.encode("utf-16-be")
     exif[EXIF_DESCRIPTION] = json.dumps(parameters)
     if len(exif.tobytes()) > MAX_EXIF:

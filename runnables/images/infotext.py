@@ -33,7 +33,12 @@ SPECIAL = (",", "\n", ":", '"')
 
 
 def write(parameters: Mapping[str, Any]) -> str:
-    """Return the text for these parameters, which have nothing left open."""
+    """Return the text for these parameters, which have nothing left open.
+
+    Those of a task that the WebUI has no such text for are written as JSON.
+    """
+    if "prompt" not in parameters:
+        return json.dumps(parameters)
     skip = parameters.get("clip_skip")
     settings = {
         "Steps": parameters["num_inference_steps"],

@@ -6,7 +6,7 @@ things between tiles.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from itertools import product
 from typing import Any, NamedTuple, Protocol
 
@@ -95,7 +95,7 @@ class Swin2SR:
     def enlarge(self, image: Image.Image, size: tuple[int, int]) -> Tiles:
         pixels, scale = np.asarray(image.convert("RGB")), self.scale
         canvas = Image.new("RGB", (image.width * scale, image.height * scale))
-        for rows, columns in _tiles(image, self._cut):
+        for rows, columns in product(spans(image.height, self._cut), spans(image.width, self._cut)):
             tile = self._call(pixels[rows.first : rows.last, columns.first : columns.last])
             inside = tile[rows.inside(scale), columns.inside(scale)]
             mask = np.outer(rows.weights(scale), columns.weights(scale))
@@ -160,10 +160,6 @@ def spans(length: int, cut: Cut) -> list[Span]:
         stop = last - margin if last < length else length
         found.append(Span(first, last, start, stop, overlap - 2 * margin if first else 0))
     return found
-
-
-def _tiles(image: Image.Image, cut: Cut) -> Iterator[tuple[Span, Span]]:
-    return product(spans(image.height, cut), spans(image.width, cut))
 
 
 def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:

@@ -105,10 +105,10 @@ def test_unknown_errors_leak_nothing_and_browsers_may_read_them(
 ) -> None:
     runnable = StableDiffusionRunnable(Settings(cors_origins="https://app.example"))
 
-    def fails() -> None:
+    def fails(kind: str) -> None:
         raise RuntimeError("a secret path")
 
-    monkeypatch.setattr(runnable, "samplers", fails)
+    monkeypatch.setattr(runnable, "listed", fails)
     response = client(runnable).get("/samplers", headers={"origin": "https://app.example"})
     assert response.status_code == 500
     assert set(response.json()) == {"error", "detail"}

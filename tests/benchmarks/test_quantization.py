@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from benchmarks import quantization, random_models
-from runnables.checkpoints.sizes import ARCHITECTURES
+from runnables.checkpoints.catalog import ARCHITECTURES
 from runnables.settings import EMBEDDED_MODEL
 
 
-@pytest.mark.parametrize("kind", random_models.KINDS)
+@pytest.mark.parametrize("kind", quantization.KINDS)
 def test_random_models_have_the_published_sizes(kind: str) -> None:
     with torch.device("meta"):
         parts = random_models.parts_of(kind)
@@ -32,7 +32,7 @@ def test_half_a_model_is_not_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             raise OSError("the disk is full")
 
     monkeypatch.setattr(random_models, "parts_of", lambda kind: {})
-    monkeypatch.setattr(random_models, "_pipeline", lambda kind, parts: Broken())
+    monkeypatch.setattr(random_models, "pipeline_of", lambda parts: Broken())
     with pytest.raises(OSError, match="full"):
         random_models.build("sdxl", tmp_path / "model")
     assert not (tmp_path / "model").exists()

@@ -5,11 +5,15 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import re
-from collections.abc import Iterable
-from typing import Annotated, Any
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
 
+OPEN = (
+    "certificate_arn: is required when allowed_cidrs holds the whole world; "
+    "give one, narrow allowed_cidrs, or accept plain http with allow_plain_http: true"
+)
 #: Commercial regions (AWS account guide). GovCloud and China need other partitions' ARNs.
 REGIONS = tuple(
     """af-south-1 ap-east-1 ap-northeast-1 ap-northeast-2 ap-northeast-3 ap-south-1 ap-south-2
@@ -25,6 +29,30 @@ class Spec(BaseModel):
     """The `spec` of an operator: unknown fields are refused, values never change afterwards."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if problem := next(self.problems(), None):
+            raise ValueError(problem)
+        return self
+
+    def problems(self) -> Iterator[str]:
+        """Yield what does not go together, each as `field: problem; fix`."""
+        return iter(())
+
+    def where_set(self, *names: str, why: str) -> Iterator[str]:
+        """Yield a problem for each of these fields that is set."""
+        return (f"{name}: {why}" for name in names if getattr(self, name))
+
+    def elsewhere(self, region: str, *names: str) -> Iterator[str]:
+        """Yield a problem for each of these fields that has an ARN of another region."""
+        for name in names:
+            arn = getattr(self, name)
+            if arn and arn_region(arn) != region:
+                yield (
+                    f"{name}: is in {arn_region(arn)}, the deployment in {region}; "
+                    "use one of the same region"
+                )
 
 
 def closest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:

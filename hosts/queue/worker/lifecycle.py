@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from botocore.exceptions import BotoCoreError, ClientError
 from opentelemetry.trace import SpanKind
@@ -67,24 +67,16 @@ class InFlight:
             self.ticket.cancel()
 
 
+@dataclass(eq=False)
 class Lifecycle:
     """Takes deliveries to their end; `run` is called on a thread for each."""
 
-    def __init__(
-        self,
-        settings: WorkerSettings,
-        runnable: Runnable,
-        store: Store,
-        announcer: Announcer,
-        reader: Reader,
-        metrics: Metrics,
-    ) -> None:
-        self.settings = settings
-        self.runnable = runnable
-        self.store = store
-        self.announcer = announcer
-        self.reader = reader
-        self.metrics = metrics
+    settings: WorkerSettings
+    runnable: Runnable
+    store: Store
+    announcer: Announcer
+    reader: Reader
+    metrics: Metrics
 
     def run(self, current: InFlight) -> None:
         """Never raises: what goes wrong here brings the task back to the queue."""
@@ -160,7 +152,7 @@ class Lifecycle:
         return self._stored(task, current.delivery, result)
 
     def _parameters(self, task: Task, delivery: Delivery) -> AnyParameters:
-        words = [one["name"] for one in self.runnable.embeddings()]
+        words = [one["name"] for one in self.runnable.listed("embeddings")]
         model = task.model if self.settings.dynamic else None
         native = catalog.described(self.runnable.models(), model)
         parameters = task.parameters(words, prediction=native.get("prediction", "epsilon"))

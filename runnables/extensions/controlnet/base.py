@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
@@ -38,6 +38,8 @@ class Run(NamedTuple):
 class ControlNet(ABC):
     """This is a loaded ControlNet, on the model's device and in its dtype."""
 
+    #: diffusers' class
+    class_name: ClassVar[str]
     #: whether it is kept from unconditional rows
     conditional_only = False
 
@@ -46,6 +48,11 @@ class ControlNet(ABC):
         self.model = model
         self.nbytes = sum(weights.nbytes for weights in model.parameters())
         self.family = family
+
+    @staticmethod
+    @abstractmethod
+    def difference(config: Mapping[str, Any], family: Family) -> str | None:
+        """Return, in words, where a config does not fit a family's model."""
 
     @abstractmethod
     def prepare(self, picture: Image, size: Size) -> Tensor:

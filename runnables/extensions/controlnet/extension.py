@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Hashable, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from runnables.checkpoints.library import Library
-from runnables.extensions.base import Call, Context, Denoise, Extension, Pass, RowState, Stacked
+from runnables.extensions.base import Call, Denoise, Pass, RowState, Stacked
 from runnables.extensions.controlnet import folder
 from runnables.extensions.controlnet.base import ControlNet, Run
 from runnables.extensions.controlnet.residuals import (
@@ -19,29 +19,19 @@ from runnables.extensions.controlnet.residuals import (
     kept,
     residuals,
 )
-from runnables.families.base import Family
+from runnables.extensions.from_folder import FromFolder
 from runnables.parameters import Parameters
 
 
-class ControlNets(Extension):
+class ControlNets(FromFolder[ControlNet]):
     """This extension serves the ControlNets of the operator's folder to one model."""
 
     name = "controlnets"
+    setting = "controlnet_dir"
+    pattern = "*/config.json"
 
-    def __init__(self, family: Family, context: Context) -> None:
-        super().__init__(family, context)
-        settings = context.settings
-        self._library: Library[ControlNet] = Library(
-            settings.controlnet_dir,
-            "*/config.json",
-            lambda name, path: folder.load(name, path.parent, family, context.adopt),
-            field=("controlnets", "SD_CONTROLNET_DIR"),
-            budget=settings.adapters_memory_mb * 1e6,
-        )
-
-    def check(self, parameters: Parameters) -> None:
-        for use in parameters.controlnets:
-            self._library.find(use.name)
+    def read(self, name: str, path: Path) -> ControlNet:
+        return folder.load(name, path.parent, self.family, self.adopt)
 
     def cost(self, parameters: Parameters) -> float:
         return COST * len(parameters.controlnets)
@@ -52,10 +42,6 @@ class ControlNets(Extension):
 
     def load(self, parameters: Parameters) -> tuple[ControlNet, ...]:
         return tuple(self._library.get(use.name) for use in parameters.controlnets)
-
-    @property
-    def nbytes(self) -> int:
-        return self._library.nbytes
 
     def part(self, loaded: tuple[ControlNet, ...], run: Pass) -> Generator[None, None, ControlSet]:
         controls = []

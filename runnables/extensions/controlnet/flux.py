@@ -27,6 +27,15 @@ SHARED = (
 class FluxControlNet(ControlNet):
     """This is a diffusers FluxControlNetModel."""
 
+    class_name = "FluxControlNetModel"
+
+    @staticmethod
+    def difference(config: Mapping[str, Any], family: Family) -> str | None:
+        for name in ("num_mode", "conditioning_embedding_channels"):  # Union, and XLabs'
+            if config.get(name) is not None:
+                return f"{name} is {config[name]}, which is not supported"
+        return unlike(config, {name: family.denoiser.config[name] for name in SHARED})
+
     def prepare(self, picture: Image, size: Size) -> Tensor:
         """Return the picture's latents (C, h, w)."""
         return self.latents(picture, size)
@@ -60,11 +69,3 @@ class FluxControlNet(ControlNet):
     def packed(self, added: Added) -> Residuals:
         """Return the sums as the family's `denoise` takes them."""
         return Residuals(*added)
-
-
-def difference(config: Mapping[str, Any], family: Family) -> str | None:
-    """Return, in words, where a config does not fit the model."""
-    for name in ("num_mode", "conditioning_embedding_channels"):  # Union, and XLabs'
-        if config.get(name) is not None:
-            return f"{name} is {config[name]}, which is not supported"
-    return unlike(config, {name: family.denoiser.config[name] for name in SHARED})

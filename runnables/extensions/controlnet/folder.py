@@ -4,46 +4,21 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+import pkgutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
 
 from runnables.checkpoints.components import load_module
+from runnables.checkpoints.families import FAMILIES
 from runnables.errors import GenerationFailed, InvalidInput
-from runnables.extensions.controlnet import flux, stable_diffusion_3, unet
 from runnables.extensions.controlnet.base import ControlNet
 from runnables.families.base import Family
 
 logger = logging.getLogger(__name__)
-
-
-class Kind(NamedTuple):
-    """A kind describes the ControlNets of one kind of denoiser.
-
-    Attributes:
-        class_name: diffusers' class.
-        code: ours around it, made with (name, model, family).
-        difference: says where a config does not fit a family's model.
-    """
-
-    class_name: str
-    code: Callable[[str, Any, Family], ControlNet]
-    difference: Callable[[Mapping[str, Any], Family], str | None]
-
-
-UNET = Kind("ControlNetModel", unet.UNetControlNet, unet.difference)
-#: by the family's name; the others have UNets
-KINDS = {
-    "stable-diffusion-3": Kind(
-        "SD3ControlNetModel",
-        stable_diffusion_3.StableDiffusion3ControlNet,
-        stable_diffusion_3.difference,
-    ),
-    "flux": Kind("FluxControlNetModel", flux.FluxControlNet, flux.difference),
-}
 
 
 def load(name: str, folder: Path, family: Family, adopt: Callable[[nn.Module], None]) -> ControlNet:
@@ -58,7 +33,7 @@ def load(name: str, folder: Path, family: Family, adopt: Callable[[nn.Module], N
     """
     import diffusers
 
-    own = KINDS.get(family.traits.family, UNET)
+    own: type[ControlNet] = pkgutil.resolve_name(FAMILIES[family.traits.family].controlnet)
     try:
         config = json.loads((folder / "config.json").read_text())
         kind = config["_class_name"]
@@ -77,7 +52,7 @@ def load(name: str, folder: Path, family: Family, adopt: Callable[[nn.Module], N
         adopt(model)
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise GenerationFailed(f"no memory is left for the ControlNet {name!r}") from error
-    return own.code(name, model, family)
+    return own(name, model, family)
 
 
 def _refusal(name: str, why: str) -> InvalidInput:

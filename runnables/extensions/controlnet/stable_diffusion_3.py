@@ -19,6 +19,13 @@ SHARED = ("patch_size", "attention_head_dim", "num_attention_heads", "pooled_pro
 class StableDiffusion3ControlNet(ControlNet):
     """This is a diffusers SD3ControlNetModel."""
 
+    class_name = "SD3ControlNetModel"
+
+    @staticmethod
+    def difference(config: Mapping[str, Any], family: Family) -> str | None:
+        wanted = {name: family.denoiser.config[name] for name in SHARED}
+        return unlike(config, {**wanted, "in_channels": family.traits.latent_channels})
+
     def __init__(self, name: str, model: Any, family: Family) -> None:
         super().__init__(name, model, family)
         self._zero_pooled = bool(model.config.force_zeros_for_pooled_projection)
@@ -56,9 +63,3 @@ class StableDiffusion3ControlNet(ControlNet):
     def packed(self, added: Added) -> Sequence[Tensor]:
         """Return the sums as the family's `denoise` takes them."""
         return added[0]
-
-
-def difference(config: Mapping[str, Any], family: Family) -> str | None:
-    """Return, in words, where a config does not fit the model."""
-    wanted = {name: family.denoiser.config[name] for name in SHARED}
-    return unlike(config, {**wanted, "in_channels": family.traits.latent_channels})

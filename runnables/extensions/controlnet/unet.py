@@ -28,6 +28,18 @@ SHARED = (
 class UNetControlNet(ControlNet):
     """This is a diffusers ControlNetModel."""
 
+    class_name = "ControlNetModel"
+
+    @staticmethod
+    def difference(config: Mapping[str, Any], family: Family) -> str | None:
+        own, traits = family.denoiser.config, family.traits
+        wanted = {name: own[name] for name in SHARED}
+        wanted |= {"in_channels": traits.latent_channels, "conditioning_channels": 3}
+        shrinks = 2 ** (len(config["conditioning_embedding_out_channels"]) - 1)
+        if shrinks != traits.scale_factor:
+            return f"images are shrunk {shrinks} times, not {traits.scale_factor}"
+        return unlike(config, wanted)
+
     def __init__(self, name: str, model: Any, family: Family) -> None:
         super().__init__(name, model, family)
         # diffusers, too, keeps those that were trained so from unconditional rows
@@ -54,14 +66,3 @@ class UNetControlNet(ControlNet):
         """Return the sums as the family's `denoise` takes them."""
         down, (mid,) = added
         return Residuals(tuple(down), mid)
-
-
-def difference(config: Mapping[str, Any], family: Family) -> str | None:
-    """Return, in words, where a config does not fit the model."""
-    own, traits = family.denoiser.config, family.traits
-    wanted = {name: own[name] for name in SHARED}
-    wanted |= {"in_channels": traits.latent_channels, "conditioning_channels": 3}
-    shrinks = 2 ** (len(config["conditioning_embedding_out_channels"]) - 1)
-    if shrinks != traits.scale_factor:
-        return f"images are shrunk {shrinks} times, not {traits.scale_factor}"
-    return unlike(config, wanted)

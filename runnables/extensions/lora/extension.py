@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from runnables.checkpoints.library import Library
-from runnables.extensions.base import Call, Context, Denoise, Extension, Stacked
-from runnables.extensions.hooks import Hook, hooked
+from runnables.extensions.base import Call, Stacked
+from runnables.extensions.from_folder import FromFolder
+from runnables.extensions.hooks import HookedCall, hooked
 from runnables.extensions.lora.file import read
 from runnables.extensions.lora.layers import Lora, LoraSet, adapting, everywhere, uses
-from runnables.families.base import Family
 from runnables.parameters import Parameters
 
 
@@ -27,26 +26,15 @@ class Loaded:
     text: LoraSet
 
 
-class Loras(Extension):
+class Loras(FromFolder[Lora]):
     """This extension serves the LoRAs of the operator's folder to one model."""
 
     name = "loras"
+    setting = "lora_dir"
     mixes = True
 
-    def __init__(self, family: Family, context: Context) -> None:
-        super().__init__(family, context)
-        settings = context.settings
-        self._library: Library[Lora] = Library(
-            settings.lora_dir,
-            "*.safetensors",
-            lambda name, path: read(name, path, family),
-            field=("loras", "SD_LORA_DIR"),
-            budget=settings.adapters_memory_mb * 1e6,
-        )
-
-    def check(self, parameters: Parameters) -> None:
-        for use in parameters.loras:
-            self._library.find(use.name)
+    def read(self, name: str, path: Path) -> Lora:
+        return read(name, path, self.family)
 
     def load(self, parameters: Parameters) -> Loaded:
         denoiser: dict[Lora, float] = {}
@@ -57,10 +45,6 @@ class Loras(Extension):
             text[lora] = text.get(lora, 0.0) + use.in_text
         return Loaded(tuple(denoiser.items()), tuple(text.items()))
 
-    @property
-    def nbytes(self) -> int:
-        return self._library.nbytes
-
     def text(self, loaded: Loaded) -> LoraText:
         return LoraText(loaded.text, self.family.device)
 
@@ -69,7 +53,7 @@ class Loras(Extension):
         sets = [part.denoiser if part else () for part in every]
         active = uses(sets, family.device)
         hooks = adapting(family.denoiser, family.denoiser_name, active)
-        return LoraCall(hooks) if hooks else None
+        return HookedCall(hooks) if hooks else None
 
 
 @dataclass(frozen=True)
@@ -92,17 +76,3 @@ class LoraText:
 
     def vocabulary(self, tokenizer: Any, index: int) -> None:
         return None
-
-
-class LoraCall(Call):
-    """This call runs the LoRAs of a batch, each on its rows."""
-
-    def __init__(self, hooks: Sequence[Hook]) -> None:
-        self._hooks = hooks
-
-    def around(self, denoise: Denoise) -> Denoise:
-        def adapted(sample: Tensor, timesteps: Tensor, **extra: Any) -> Tensor:
-            with hooked(self._hooks):
-                return denoise(sample, timesteps, **extra)
-
-        return adapted

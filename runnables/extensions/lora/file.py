@@ -105,7 +105,7 @@ def _named_as_in_diffusers(weights: Weights, family: Family) -> Weights:
 
 
 def _with_alphas(weights: Weights) -> Weights:
-    """Multiply alpha / rank into the `lora_B` weights: diffusers returns FLUX's alphas apart."""
+    """Multiply alpha / rank into the `lora_B` weights: diffusers returns some apart."""
     folded = dict(weights)
     for key in [key for key in weights if key.endswith(".alpha")]:
         down, up = (f"{key.removesuffix('.alpha')}.lora_{part}.weight" for part in "AB")

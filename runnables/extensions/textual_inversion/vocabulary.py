@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from runnables.errors import InvalidInput
+from runnables.families.text.prompts import Text
 
 MAX_VECTORS = 1000  # that one prompt may stand for: each 75 of them are a call of the text encoder
 
@@ -113,8 +114,8 @@ class Vocabulary:
                 handle.remove()
 
 
-def check(concepts: Sequence[Concept], **prompts: str) -> None:
-    """Check that these concepts can be used together, in prompts (by field) of bounded length.
+def check(concepts: Sequence[Concept], texts: Mapping[str, Text]) -> None:
+    """Check that these concepts can be used together, in texts (by field) of bounded length.
 
     Raises:
         InvalidInput: naming the field.
@@ -128,9 +129,8 @@ def check(concepts: Sequence[Concept], **prompts: str) -> None:
                 loc=("embeddings",),
             )
         taken |= own
-    for field, prompt in prompts.items():
-        text = prompt.lower()
-        vectors = sum(len(one) * text.count(one.name.lower()) for one in concepts)
+    for field, text in texts.items():
+        vectors = sum(len(one) * text.count(one.name) for one in concepts)
         if vectors > MAX_VECTORS:
             raise InvalidInput(
                 f"the embeddings of {field} come to {vectors} vectors; {MAX_VECTORS} are the most",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from runnables.checkpoints.checkpoint import Checkpoint
 
 
+@dataclass(eq=False)
 class ClipEncoder:
     """A CLIP encoder has a tokenizer and its CLIP text model.
 
@@ -27,41 +29,25 @@ class ClipEncoder:
         vocabulary: the words it knows beside the tokenizer's.
     """
 
-    def __init__(
-        self,
-        component: str,
-        tokenizer: Any,
-        model: Any,
-        device: torch.device,
-        *,
-        normed: bool,
-        vocabulary: Vocabulary | None = None,
-    ) -> None:
-        self.component = component
-        self.tokenizer = vocabulary.tokenizer if vocabulary else tokenizer
-        self.model = model
-        self.device = device
-        self.vocabulary = vocabulary
-        self._normed = normed
+    component: str
+    tokenizer: Any
+    model: Any
+    device: torch.device
+    _: KW_ONLY
+    normed: bool
+    vocabulary: Vocabulary | None = None
 
     def knowing(self, additions: Sequence[TextAddition], index: int) -> ClipEncoder:
         """Return this encoder, the model's `index`-th, for prompts with further words."""
         for addition in additions:
             if vocabulary := addition.vocabulary(self.tokenizer, index):
-                return ClipEncoder(
-                    self.component,
-                    self.tokenizer,
-                    self.model,
-                    self.device,
-                    normed=self._normed,
-                    vocabulary=vocabulary,
-                )
+                return replace(self, tokenizer=vocabulary.tokenizer, vocabulary=vocabulary)
         return self
 
     @property
     def deepest_skip(self) -> int:
         """Return the largest `clip_skip` this encoder has layers for."""
-        return int(self.model.config.num_hidden_layers) - (0 if self._normed else 1)
+        return int(self.model.config.num_hidden_layers) - (0 if self.normed else 1)
 
     @property
     def room(self) -> int:
@@ -84,15 +70,12 @@ class ClipEncoder:
 
     def forward(self, ids: Tensor, mask: Tensor | None, clip_skip: int) -> tuple[Tensor, Tensor]:
         """Turn token ids (N, 77) into hidden states (N, 77, features) and the first output."""
+        needed = not self.normed or clip_skip != 0
         with self.vocabulary.spoken(self.model) if self.vocabulary else nullcontext():
-            return self._forward(ids, mask, clip_skip)
-
-    def _forward(self, ids: Tensor, mask: Tensor | None, clip_skip: int) -> tuple[Tensor, Tensor]:
-        if self._normed and clip_skip == 0:
-            first: Tensor = self.model(ids, attention_mask=mask)[0]
-            return first, first
-        output = self.model(ids, attention_mask=mask, output_hidden_states=True)
-        if not self._normed:
+            output = self.model(ids, attention_mask=mask, output_hidden_states=needed)
+        if not needed:
+            return output[0], output[0]
+        if not self.normed:
             return output.hidden_states[-(clip_skip + 2)], output[0]
         inner = getattr(self.model, "text_model", self.model)  # nested before transformers 5
         return inner.final_layer_norm(output.hidden_states[-(clip_skip + 1)]), output[0]
@@ -128,14 +111,11 @@ def clip_encoders(
     )
 
 
-def added(encoders: Sequence[ClipEncoder], additions: Sequence[TextAddition]) -> ExitStack:
-    """Return a context in which these encoders have these additions."""
-    stack = ExitStack()
-    try:
+@contextmanager
+def added(encoders: Sequence[ClipEncoder], additions: Sequence[TextAddition]) -> Iterator[None]:
+    """Have these encoders have these additions while the context is open."""
+    with ExitStack() as stack:
         for addition in additions:
             for encoder in encoders:
                 stack.enter_context(addition.around(encoder.component, encoder.model))
-    except BaseException:
-        stack.close()
-        raise
-    return stack
+        yield

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import repeat
 
 import torch
 
 from runnables.families.text.clip import ClipEncoder, added
-from runnables.families.text.prompts import Embedding, Text
+from runnables.families.text.prompts import Embedding, Text, TextAddition, grouped
 
 
 def encode(
@@ -21,32 +22,34 @@ def encode(
     Args:
         pooled: keep the last encoder's projection.
     """
-    done: dict[Text, Embedding] = {}
-    for additions in {text.additions: None for text in texts}:
-        alike = [text for text in texts if text.additions == additions]
+
+    def of_additions(
+        additions: Sequence[TextAddition], alike: Sequence[Text]
+    ) -> Sequence[Embedding]:
         knowing = [encoder.knowing(additions, i) for i, encoder in enumerate(encoders)]
         with added(encoders, additions):
-            done |= _encoded(knowing, alike, dtype, pooled=pooled)
-    return [done[text] for text in texts]
+            return _encoded(knowing, alike, dtype, pooled=pooled)
+
+    return grouped(texts, lambda text: text.additions, of_additions)
 
 
 def _encoded(
     encoders: Sequence[ClipEncoder], texts: Sequence[Text], dtype: torch.dtype, *, pooled: bool
-) -> dict[Text, Embedding]:
-    done: dict[Text, Embedding] = {}
-    plain = [text for text in texts if _is_plain(encoders, text)]
-    for clip_skip in {text.clip_skip for text in plain}:
-        alike = [text for text in plain if text.clip_skip == clip_skip]
+) -> list[Embedding]:
+    def is_plain(text: Text) -> bool:
+        return text.syntax == "plain" and all(encoder.fits(text.prompt) for encoder in encoders)
+
+    def of_skip(clip_skip: int | None, alike: Sequence[Text]) -> Iterable[Embedding]:
+        if clip_skip is None:
+            return [_composed(encoders, text, dtype, pooled=pooled) for text in alike]
         prompts = [text.prompt for text in alike]
         outputs = [encoder.encode(prompts, clip_skip) for encoder in encoders]
         rows = torch.cat([hidden for hidden, _ in outputs], dim=-1).to(dtype)
         last = outputs[-1][1].to(dtype)
-        for i, text in enumerate(alike):
-            done[text] = Embedding(rows[i], last[i] if pooled else None)
-    for text in texts:
-        if text not in done:
-            done[text] = _composed(encoders, text, dtype, pooled=pooled)
-    return done
+        return map(Embedding, rows, last if pooled else repeat(None))
+
+    skips = {text: text.clip_skip if is_plain(text) else None for text in texts}
+    return grouped(texts, skips.__getitem__, of_skip)
 
 
 def lengthen(embedding: Embedding, tokens: int, filler: Embedding) -> Embedding:
@@ -56,10 +59,6 @@ def lengthen(embedding: Embedding, tokens: int, filler: Embedding) -> Embedding:
         return embedding
     chunks = [filler.hidden_states] * (missing // len(filler.hidden_states))
     return Embedding(torch.cat([embedding.hidden_states, *chunks]), embedding.pooled)
-
-
-def _is_plain(encoders: Iterable[ClipEncoder], text: Text) -> bool:
-    return text.syntax == "plain" and all(encoder.fits(text.prompt) for encoder in encoders)
 
 
 def _composed(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from torch import Tensor
 
-from runnables.parameters import Syntax
+from runnables.checkpoints.checkpoint import Checkpoint
+from runnables.parameters import Parameters, Syntax
+
+K = TypeVar("K")
 
 
 class Vocabulary(Protocol):
@@ -68,9 +71,45 @@ class Text:
         """Return what tells it from others and holds nothing that the additions have loaded."""
         return self.prompt, self.syntax, self.clip_skip, tuple(one.key for one in self.additions)
 
+    @property
+    def is_empty(self) -> bool:
+        return not self.prompt
+
+    def count(self, word: str) -> int:
+        """Return how often a word stands in it, in lower or upper case."""
+        return self.prompt.lower().count(word.lower())
+
     def emptied(self) -> Text:
         """Return the text that lengthens this one's encoding: "", encoded in the same way."""
         return replace(self, prompt="", syntax="plain")
+
+
+def texts_of(parameters: Parameters, additions: tuple[TextAddition, ...] = ()) -> dict[str, Text]:
+    """Return a request's prompt and its negative prompt, which skips no layers, by field."""
+    syntax = parameters.prompt_syntax
+    return {
+        "prompt": Text(parameters.prompt, syntax, parameters.clip_skip, additions),
+        "negative_prompt": Text(parameters.negative_prompt, syntax, 0, additions),
+    }
+
+
+def grouped(
+    texts: Sequence[Text],
+    key: Callable[[Text], K],
+    encode: Callable[[K, list[Text]], Iterable[Embedding]],
+) -> list[Embedding]:
+    """Return the encoding of each text, where one call encodes all texts of a key."""
+    done: dict[Text, Embedding] = {}
+    for one in dict.fromkeys(map(key, texts)):
+        alike = [text for text in texts if key(text) == one]
+        done |= zip(alike, encode(one, alike), strict=True)
+    return [done[text] for text in texts]
+
+
+def hint_of(parameters: Parameters, checkpoint: Checkpoint) -> str | None:
+    """Return what a caller should know about an image of this request's prompt, if anything."""
+    known = checkpoint.vocabulary
+    return known.hint(parameters.prompt) if known else None
 
 
 @dataclass(frozen=True, eq=False)

@@ -178,7 +178,7 @@ def test_the_command_makes_a_key_that_is_let_in(
         ["--weight", "0"],
         ["--weight", "x"],
         ["--quota", "nan"],
-        ["--quota", "1e12"],
+        ["--quota", "-1"],
         ["--name", "two words"],
         ["--name", "x" * 101],
         ["--models", "#"],

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.http import forms, validation
-from api.http.validation import Invalid, validated
+from api.http import validation
+from api.http.validation import Invalid, json_object, validated
 from runnables.errors import InvalidInput, error_body
 from runnables.parameters import TextToImage
 from tests import limited
@@ -102,7 +102,7 @@ except Invalid as error:
     print(len(str(error_body(error))))
 """
     imports = """
-from api.http.validation import Invalid, validated
+from api.http.validation import Invalid, json_object, validated
 from runnables.errors import error_body
 from runnables.parameters import TextToImage
 """
@@ -141,7 +141,7 @@ def test_values_that_no_answer_could_repeat(content: Any, loc: list[object]) -> 
 def test_json_with_too_many_values_is_not_parsed() -> None:
     body = b'{"a": [' + b"[]," * 200_000 + b"1]}"
     with pytest.raises(InvalidInput, match="too many values"):
-        forms.json_object(body)
+        json_object(body)
 
 
 VALUES = st.recursive(

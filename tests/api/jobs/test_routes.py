@@ -433,7 +433,7 @@ def test_a_quota_is_charged_once_however_often_the_end_is_written(
 
     monkeypatch.setattr(parts.files, "write", failing)
     monkeypatch.setattr(runner, "WRITE_AGAIN_S", 0.01)
-    monkeypatch.setattr(parts.runner._keys, "used", lambda owner, units: charged.append(units))
+    monkeypatch.setattr(parts.runner.keys, "used", lambda owner, units: charged.append(units))
     headers = {"x-api-key": "secret"}
     job = {"task": "txt2img", "parameters": ASK, "id": "mine"}
     assert client.http.post("/jobs", json=job, headers=headers).status_code == 202
@@ -451,7 +451,7 @@ def test_jobs_that_wait_when_their_keys_quota_is_used_up_fail(make: Make, tmp_pa
     client.until(first["id"], "running")
     parts = client.api.jobs._parts
     assert parts is not None and client.get(waits["id"])["state"] == "queued"
-    parts.runner._keys.used(key.hash, 0.001)
+    parts.runner.keys.used(key.hash, 0.001)
     client.http.delete(f"/jobs/{first['id']}")
     ended = client.until(waits["id"], "succeeded", "failed")
     assert ended["state"] == "failed", ended

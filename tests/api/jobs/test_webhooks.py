@@ -145,7 +145,7 @@ def test_a_receiver_that_fails_is_tried_again(
     client, told = served(make), list[str]()
     parts = client.api.jobs._parts
     assert parts is not None
-    parts.webhooks._observe = told.append
+    parts.webhooks.observe = told.append
     client.post(webhook=receiver.url)
     receiver.wait(3)
     assert len({headers["webhook-id"] for headers, _ in receiver.got}) == 1

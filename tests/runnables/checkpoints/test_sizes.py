@@ -16,8 +16,9 @@ import transformers
 from benchmarks.random_models import TRANSFORMER, UNET, VAE, VAE_16
 from runnables.accelerators.base import Accelerator
 from runnables.assembly import family_of
+from runnables.checkpoints.catalog import ARCHITECTURES
 from runnables.checkpoints.loading import load
-from runnables.checkpoints.sizes import ARCHITECTURES, of_folder
+from runnables.checkpoints.sizes import of_folder
 from runnables.settings import Settings
 
 #: what the transformers of SD 3 and 3.5 have in common

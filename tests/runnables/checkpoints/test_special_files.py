@@ -28,7 +28,7 @@ def test_only_files_are_named(folder: Path) -> None:
     settings = Settings(lora_dir=str(folder), embeddings_dir=str(folder))
     runnable = StableDiffusionRunnable(settings)
     named = [{"name": "link"}, {"name": "real"}]
-    assert runnable.loras() == runnable.embeddings() == named
+    assert runnable.listed("loras") == runnable.listed("embeddings") == named
     assert sorted(Sources({}, str(folder), "first")) == ["link.safetensors", "real.safetensors"]
 
 

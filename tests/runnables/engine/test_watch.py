@@ -19,7 +19,6 @@ from runnables.accelerators.cpu.device import Cpu
 from runnables.engine import engine as engines
 from runnables.engine import loop as loops
 from runnables.engine.batch import Batch
-from runnables.engine.outcome import settle
 from runnables.engine.watch import LATE_S, SLOWER, Watch
 from runnables.errors import (
     Cancelled,
@@ -32,7 +31,7 @@ from runnables.errors import (
 from runnables.parameters import ControlNetUse, Hires, ImageToImage, TextToImage, Upscale
 from runnables.runnable import StableDiffusionRunnable
 from runnables.settings import Settings
-from runnables.ticket import Inputs, Ticket
+from runnables.ticket import Inputs, Ticket, settle
 from tests.insides import engine_of
 from tests.long import LONG, long
 from tests.runnables.engine.virtual import VirtualEngine

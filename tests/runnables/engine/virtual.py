@@ -103,7 +103,7 @@ class VirtualEngine:
         self.steps: list[tuple[float, float]] = []  # when each began and ended
         self._count()
         self.engine = Engine(ModelPool(self.model), device, clock=self.clock)
-        self.engine._finish._images = Inline()
+        self.engine._finish.images = Inline()
         self._coming: list[tuple[float, Callable[[], object]]] = []
         self.ended: dict[str, float] = {}
 

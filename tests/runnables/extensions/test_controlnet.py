@@ -414,7 +414,7 @@ def test_what_is_not_there_or_does_not_fit_is_refused(
     cut.write_bytes(weights.read_bytes()[:2000])
     weights.unlink()
     runnable = start("sd1", controlnet_dir=str(tmp_path))
-    listed = [each["name"] for each in runnable.controlnets()]
+    listed = [each["name"] for each in runnable.listed("controlnets")]
     broken = {"xl", "nine", "coarse", "text", "list", "union", "empty", "cut"}
     assert listed == sorted(broken | {"one"})
     for name in ("oen", "../one", str(tmp_path / "one")):

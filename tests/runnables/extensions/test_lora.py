@@ -246,7 +246,7 @@ def test_what_is_not_there_or_does_not_fit_is_refused(
     write(tmp_path, "large", tiny_model("sdxl"))
     (tmp_path / "broken.safetensors").write_bytes(b"nothing")
     runnable = start("sd1", lora_dir=str(tmp_path))
-    assert [each["name"] for each in runnable.loras()] == ["broken", "large", "one"]
+    assert [each["name"] for each in runnable.listed("loras")] == ["broken", "large", "one"]
     for begin in (runnable.submit, runnable.plan):  # a plan looks for the file and reads none
         with pytest.raises(UnknownName, match="did you mean 'one'"):
             begin(wanted(("oen", 1.0)))

@@ -362,7 +362,7 @@ def test_what_is_not_there_or_does_not_fit_is_refused(start: Start, tmp_path: Pa
     (tmp_path / "broken.safetensors").write_bytes(b"nothing")
     torch.save({"emb_params": vectors}, tmp_path / "pickle.pt")
     runnable = start("sd1", embeddings_dir=str(tmp_path))
-    listed = [each["name"] for each in runnable.embeddings()]
+    listed = [each["name"] for each in runnable.listed("embeddings")]
     assert listed == sorted([*VECTORS, *wrong, "broken"])
     with pytest.raises(UnknownName, match="did you mean 'bad-hands-5'") as unknown:
         runnable.submit(wanted("bad-hands"))

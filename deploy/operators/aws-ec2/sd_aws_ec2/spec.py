@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field
 
 from sd_bentoctl.instances import INF2_REGIONS, INSTANCES, InstanceType
 from sd_bentoctl.labels import Need
 from sd_bentoctl.spec import (
+    OPEN,
     WORLD,
     AmiId,
     CertificateArn,
@@ -20,7 +22,6 @@ from sd_bentoctl.spec import (
     Spec,
     SubnetId,
     VpcId,
-    arn_region,
     closest,
     pattern,
 )
@@ -153,99 +154,86 @@ class Ec2Spec(Spec):
         """The kinds of Bento that fit: this precision, accelerator and host."""
         return {Need(self.precision, self.instance.accelerator, self.host)}
 
-    @model_validator(mode="after")
-    def _counts(self) -> Ec2Spec:
+    def problems(self) -> Iterator[str]:
+        """Yield what does not go together, each as `field: problem; fix`."""
+        yield from self._counts()
+        yield from self._hardware()
+        yield from self._spot()
+        yield from self._network()
+        yield from self._model()
+        yield from self._exposure()
+        yield from self._regions()
+
+    def _counts(self) -> Iterator[str]:
         if self.min_instances > self.max_instances:
-            raise ValueError(
+            yield (
                 f"max_instances: {self.max_instances} is below min_instances "
                 f"{self.min_instances}; raise it"
             )
-        return self
 
-    @model_validator(mode="after")
-    def _hardware(self) -> Ec2Spec:
+    def _hardware(self) -> Iterator[str]:
         if self.instance.accelerator == "neuron" and self.region not in INF2_REGIONS:
-            raise ValueError(
+            yield (
                 f"region: {self.instance_type} is not offered in {self.region}; use one of "
                 + ", ".join(sorted(INF2_REGIONS))
             )
         has_gpu = self.instance.accelerator == "nvidia"
         if self.enable_gpus is not None and self.enable_gpus != has_gpu:
             what = "GPUs, which are always used" if has_gpu else "Inferentia2 chips and no GPU"
-            raise ValueError(f"enable_gpus: {self.instance_type} has {what}; leave the field out")
+            yield f"enable_gpus: {self.instance_type} has {what}; leave the field out"
         if self.precision == "bf16" and self.instance_type.startswith("g4dn"):
-            raise ValueError("precision: the T4 of g4dn has no bf16; use fp16")
-        return self
+            yield "precision: the T4 of g4dn has no bf16; use fp16"
 
-    @model_validator(mode="after")
-    def _spot(self) -> Ec2Spec:
-        for name in ("on_demand_base", "other_instance_types"):
-            if getattr(self, name) and not self.spot:
-                raise ValueError(f"{name}: is for spot instances; set spot: true")
+    def _spot(self) -> Iterator[str]:
+        if not self.spot:
+            why = "is for spot instances; set spot: true"
+            yield from self.where_set("on_demand_base", "other_instance_types", why=why)
         if self.on_demand_base > self.max_instances:
-            raise ValueError(f"on_demand_base: is above max_instances {self.max_instances}")
+            yield f"on_demand_base: is above max_instances {self.max_instances}"
         shape = self.instance.accelerator, self.instance.devices
         for name in self.other_instance_types:
             if (INSTANCES[name].accelerator, INSTANCES[name].devices) != shape:
-                raise ValueError(
+                yield (
                     f"other_instance_types: {name} has other accelerators than "
                     f"{self.instance_type}, or another number of them"
                 )
         if self.spot and self.drain_s > LONGEST_SPOT_DRAIN_S:
-            raise ValueError(
+            yield (
                 f"drain_s: a spot notice gives 120 s; {LONGEST_SPOT_DRAIN_S} is the most with spot"
             )
-        return self
 
-    @model_validator(mode="after")
-    def _network(self) -> Ec2Spec:
+    def _network(self) -> Iterator[str]:
         if self.vpc_id and len(self.balancer_subnet_ids) < 2:
-            raise ValueError(
+            yield (
                 "balancer_subnet_ids: a load balancer needs two subnets or more of vpc_id, "
                 "in different zones; list them"
             )
         if self.vpc_id and not self.instance_subnet_ids:
-            raise ValueError("instance_subnet_ids: is required with vpc_id; list private subnets")
+            yield "instance_subnet_ids: is required with vpc_id; list private subnets"
         if not self.vpc_id and (self.balancer_subnet_ids or self.instance_subnet_ids):
-            raise ValueError("vpc_id: is required with subnets; name the VPC they are in")
+            yield "vpc_id: is required with subnets; name the VPC they are in"
         if not 16 <= int(self.vpc_cidr.split("/")[-1] if "/" in self.vpc_cidr else 32) <= 24:
-            raise ValueError(f"vpc_cidr: {self.vpc_cidr} is not between /16 and /24")
-        return self
+            yield f"vpc_cidr: {self.vpc_cidr} is not between /16 and /24"
 
-    @model_validator(mode="after")
-    def _model(self) -> Ec2Spec:
+    def _model(self) -> Iterator[str]:
         if self.model and self.model.startswith("s3://") and self.model.endswith(".safetensors"):
-            raise ValueError(
+            yield (
                 "model: is one file; name its folder (a diffusers model), "
                 "or build the checkpoint into the Bento"
             )
-        return self
 
-    @model_validator(mode="after")
-    def _exposure(self) -> Ec2Spec:
+    def _exposure(self) -> Iterator[str]:
         open_to_all = any(cidr in WORLD for cidr in self.allowed_cidrs)
         if open_to_all and not (self.certificate_arn or self.allow_plain_http):
-            raise ValueError(
-                "certificate_arn: is required when allowed_cidrs holds the whole world; "
-                "give one, narrow allowed_cidrs, or accept plain http with allow_plain_http: true"
-            )
+            yield OPEN
         if self.allowed_cidrs and any(":" in cidr for cidr in self.allowed_cidrs):
-            raise ValueError("allowed_cidrs: the balancer has IPv4 addresses only; use IPv4")
-        return self
+            yield "allowed_cidrs: the balancer has IPv4 addresses only; use IPv4"
 
-    @model_validator(mode="after")
-    def _regions(self) -> Ec2Spec:
-        for name in ("certificate_arn", "kms_key_arn"):
-            arn = getattr(self, name)
-            if arn and arn_region(arn) != self.region:
-                raise ValueError(
-                    f"{name}: is in {arn_region(arn)}, the deployment in {self.region}; "
-                    "use one of the same region"
-                )
+    def _regions(self) -> Iterator[str]:
+        yield from self.elsewhere(self.region, "certificate_arn", "kms_key_arn")
         image = self.image_uri or ""
         if ".dkr.ecr." in image and f".dkr.ecr.{self.region}." not in image:
-            raise ValueError(
+            yield (
                 f"image_uri: is in another region than {self.region}; push it there, so that "
                 "instances need not pull across regions"
             )
-        return self

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 
 from sd_aws_eks import versions
 from sd_aws_eks.instances import EVERY, InstanceType
 from sd_bentoctl.instances import INF2_REGIONS
 from sd_bentoctl.labels import Need
 from sd_bentoctl.spec import (
+    OPEN,
     WORLD,
     CertificateArn,
     Cidr,
@@ -437,220 +439,186 @@ class EksSpec(Spec):
         """Every instance type that a service may get."""
         return tuple(sorted({name for _, spec in self.placements for name in spec.instance_types}))
 
-    @model_validator(mode="after")
-    def _several(self) -> EksSpec:
+    def problems(self) -> Iterator[str]:
+        """Yield what does not go together, each as `field: problem; fix`."""
+        yield from self._several()
+        yield from self._counts()
+        yield from self._front()
+        yield from self._hardware()
+        yield from self._sharing()
+        yield from self._network()
+        yield from self._existing_network()
+        yield from self._existing_cluster()
+        yield from self._told()
+        yield from self._exposure()
+        yield from self._cloudfront()
+        yield from self._regions()
+
+    def _several(self) -> Iterator[str]:
         if not self.services:
-            return self
+            return
         names = [one.name for one in self.services]
         if twice := {name for name in names if names.count(name) > 1}:
-            raise ValueError(f"services: {', '.join(twice)} is there twice; names are unique")
+            yield f"services: {', '.join(twice)} is there twice; names are unique"
         if self.async_ and any(one.hostname for one in self.services):
-            raise ValueError("services: tasks come through one API; leave hostname out")
+            yield "services: tasks come through one API; leave hostname out"
         for one in self.services:
             try:
                 self._of(one)
             except ValidationError as error:
                 told = explain(error, EksSpec, f"{one.name}: ")
-                raise ValueError("services: " + "; ".join(told)) from None
-        return self
+                yield ("services: " + "; ".join(told))
 
-    @model_validator(mode="after")
-    def _counts(self) -> EksSpec:
+    def _counts(self) -> Iterator[str]:
         if self.min_replicas > self.max_replicas:
-            raise ValueError(
+            yield (
                 f"max_replicas: {self.max_replicas} is below min_replicas {self.min_replicas}; "
                 "raise it"
             )
-        return self
 
-    @model_validator(mode="after")
-    def _front(self) -> EksSpec:
+    def _front(self) -> Iterator[str]:
         if self.async_:
             if self.host == "ray":
-                raise ValueError("host: async tasks have workers of their own; leave it out")
-            for name in ("allowed_cidrs", "certificate_arn", "api_keys_parameter", "internal"):
-                if getattr(self, name):
-                    raise ValueError(
-                        f"{name}: is for the load balancer, and async tasks come through API "
-                        "Gateway with a key each; leave it out"
-                    )
+                yield "host: async tasks have workers of their own; leave it out"
+            yield from self.where_set(
+                "allowed_cidrs",
+                "certificate_arn",
+                "api_keys_parameter",
+                "internal",
+                why="is for the load balancer, and async tasks come through API "
+                "Gateway with a key each; leave it out",
+            )
             if self.runtime == "dynamic" and not (self.model_bucket or self.services):
-                raise ValueError(
+                yield (
                     "model: the runtime dynamic needs s3://bucket/folder, with a folder per model"
                 )
-            return self
+            return
         if not self.min_replicas:
-            raise ValueError("min_replicas: a load balancer needs 1 at least; 0 is for async: true")
+            yield "min_replicas: a load balancer needs 1 at least; 0 is for async: true"
         if self.clients:
-            raise ValueError("clients: are API Gateway's; set async: true, or api_keys_parameter")
-        return self
+            yield "clients: are API Gateway's; set async: true, or api_keys_parameter"
 
-    @model_validator(mode="after")
-    def _hardware(self) -> EksSpec:
+    def _hardware(self) -> Iterator[str]:
         if self.services and not self.instance_types:
-            return self
+            return
         if not self.instance_types:
-            raise ValueError("instance_types: is empty; name one or more, like [g5.xlarge]")
+            yield "instance_types: is empty; name one or more, like [g5.xlarge]"
         kinds = {one.accelerator for one in self.instances}
         if len(kinds) > 1:
-            raise ValueError(
+            yield (
                 "instance_types: GPU and Inferentia2 need different images; "
                 "use types of one kind, and a second of `services` for the other"
             )
         inf2 = any(name.startswith("inf2") for name in self.instance_types)
         if inf2 and self.region not in INF2_REGIONS:
-            raise ValueError(
+            yield (
                 f"region: inf2 is not offered in {self.region}; use one of "
                 + ", ".join(sorted(INF2_REGIONS))
             )
         if self.precision == "bf16" and any(n.startswith("g4dn") for n in self.instance_types):
-            raise ValueError("precision: the T4 of g4dn has no bf16; use fp16")
-        return self
+            yield "precision: the T4 of g4dn has no bf16; use fp16"
 
-    @model_validator(mode="after")
-    def _sharing(self) -> EksSpec:
+    def _sharing(self) -> Iterator[str]:
         if self.pods_per_gpu == 1 or not self.instance_types:
-            return self
+            return
         if self.accelerator != "nvidia" or self.host == "ray":
-            raise ValueError("pods_per_gpu: is for NVIDIA GPUs, and not for host: ray")
+            yield "pods_per_gpu: is for NVIDIA GPUs, and not for host: ray"
         if not self._bottlerocket_since(1, 29):
-            raise ValueError("bottlerocket_version: pods_per_gpu needs 1.29 or newer")
-        return self
+            yield "bottlerocket_version: pods_per_gpu needs 1.29 or newer"
 
-    @model_validator(mode="after")
-    def _network(self) -> EksSpec:
+    def _network(self) -> Iterator[str]:
         length = int(self.vpc_cidr.split("/")[-1]) if "/" in self.vpc_cidr else 32
         if ":" in self.vpc_cidr or not 16 <= length <= 20:
-            raise ValueError(
+            yield (
                 f"vpc_cidr: {self.vpc_cidr} is not IPv4 between /16 and /20; every pod has an "
                 "address of its own, use one like 10.42.0.0/16"
             )
         for name in ("allowed_cidrs", "api_allowed_cidrs"):
             if any(":" in cidr for cidr in getattr(self, name)):
-                raise ValueError(f"{name}: only IPv4 is served; use IPv4 networks")
-        return self
+                yield f"{name}: only IPv4 is served; use IPv4 networks"
 
-    @model_validator(mode="after")
-    def _existing_network(self) -> EksSpec:
+    def _existing_network(self) -> Iterator[str]:
         if not self.vpc_id:
-            for name in ("private_subnet_ids", "public_subnet_ids"):
-                if getattr(self, name):
-                    raise ValueError(f"{name}: are of an existing VPC; name it in vpc_id")
-            return self
+            why = "are of an existing VPC; name it in vpc_id"
+            yield from self.where_set("private_subnet_ids", "public_subnet_ids", why=why)
+            return
         if len(self.private_subnet_ids) < 2:
-            raise ValueError("private_subnet_ids: two or more are needed, in different zones")
+            yield "private_subnet_ids: two or more are needed, in different zones"
         if self.scheme != "internal" and len(self.public_subnet_ids) < 2:
-            raise ValueError(
+            yield (
                 "public_subnet_ids: two or more are needed for the balancer; or set internal: true"
             )
-        return self
 
-    @model_validator(mode="after")
-    def _existing_cluster(self) -> EksSpec:
+    def _existing_cluster(self) -> Iterator[str]:
         if not self.cluster:
-            for name in ("existing_controllers", "node_role"):
-                if getattr(self, name):
-                    raise ValueError(f"{name}: is of an existing cluster; name it in cluster")
-        elif not self.vpc_id:
-            raise ValueError("vpc_id: is required with cluster; name the VPC that it is in")
-        return self
-
-    @model_validator(mode="after")
-    def _beside_others(self) -> EksSpec:
-        if not self.cluster:
-            return self
-        for name in ("api_allowed_cidrs", "admin_role_arns", "nat_per_zone"):
-            if getattr(self, name):
-                raise ValueError(f"{name}: is decided by the owner of cluster; leave it out")
+            why = "is of an existing cluster; name it in cluster"
+            yield from self.where_set("existing_controllers", "node_role", why=why)
+            return
+        if not self.vpc_id:
+            yield "vpc_id: is required with cluster; name the VPC that it is in"
+        why = "is decided by the owner of cluster; leave it out"
+        yield from self.where_set("api_allowed_cidrs", "admin_role_arns", "nat_per_zone", why=why)
         if ("karpenter" in self.existing_controllers) != bool(self.node_role):
-            raise ValueError(
+            yield (
                 "node_role: goes with an existing karpenter; name the role that its nodes have, "
                 "and karpenter in existing_controllers"
             )
         if self.async_ and "keda" in self.existing_controllers:
-            raise ValueError(
+            yield (
                 "existing_controllers: KEDA reads the queues by a role that is made here for the "
                 "one that is installed here; async: true needs a cluster without keda"
             )
-        return self
 
-    @model_validator(mode="after")
-    def _dashboard(self) -> EksSpec:
+    def _told(self) -> Iterator[str]:
         if self.dashboard_users and not ("ray" in self.hosts and self.certificate_arn):
-            raise ValueError("dashboard_users: is for host: ray, and needs a certificate_arn")
-        return self
-
-    @model_validator(mode="after")
-    def _told(self) -> EksSpec:
+            yield "dashboard_users: is for host: ray, and needs a certificate_arn"
         if self.api_gateway_account and not self.access_log:
-            raise ValueError("api_gateway_account: is for the access log; set access_log: true")
+            yield "api_gateway_account: is for the access log; set access_log: true"
         if self.tracing and not self.container_insights:
-            raise ValueError("tracing: is by CloudWatch's agent; set container_insights: true")
+            yield "tracing: is by CloudWatch's agent; set container_insights: true"
         if self.monthly_budget_usd and not self.alarm_email:
-            raise ValueError("alarm_email: is who hears of the budget; name one")
-        return self
+            yield "alarm_email: is who hears of the budget; name one"
+        if self.models_bucket and self.models_bucket == self.state_bucket:
+            yield (
+                "models_bucket: is Terraform's own state_bucket, which is there already; name two"
+            )
 
-    @model_validator(mode="after")
-    def _exposure(self) -> EksSpec:
+    def _exposure(self) -> Iterator[str]:
         if any(cidr in WORLD for cidr in self.api_allowed_cidrs):
-            raise ValueError(
+            yield (
                 "api_allowed_cidrs: the Kubernetes API is not opened to the whole world; "
                 "name your networks, or leave it empty and work from inside the VPC"
             )
         open_to_all = any(cidr in WORLD for cidr in self.allowed_cidrs)
         if open_to_all and not (self.certificate_arn or self.allow_plain_http):
-            raise ValueError(
-                "certificate_arn: is required when allowed_cidrs holds the whole world; "
-                "give one, narrow allowed_cidrs, or accept plain http with allow_plain_http: true"
-            )
-        return self
+            yield OPEN
 
-    @model_validator(mode="after")
-    def _cloudfront(self) -> EksSpec:
+    def _cloudfront(self) -> Iterator[str]:
         parts = ("cloudfront_hostname", "cloudfront_certificate_arn")
         if not self.cloudfront:
-            for name in parts:
-                if getattr(self, name):
-                    raise ValueError(f"{name}: is of CloudFront; set cloudfront: true")
-            return self
+            yield from self.where_set(*parts, why="is of CloudFront; set cloudfront: true")
+            return
         if not self.async_:
-            raise ValueError(
-                "cloudfront: is before the tasks' API; set async: true, or leave it out"
-            )
+            yield ("cloudfront: is before the tasks' API; set async: true, or leave it out")
         for name in parts:
             if not getattr(self, name):
-                raise ValueError(
+                yield (
                     f"{name}: is required with cloudfront, as CloudFront's own name takes TLS 1.0; "
                     "give both"
                 )
         region = arn_region(self.cloudfront_certificate_arn or "")
         if region != "us-east-1":
-            raise ValueError(
+            yield (
                 f"cloudfront_certificate_arn: is in {region}; CloudFront takes those of us-east-1"
             )
-        return self
 
-    @model_validator(mode="after")
-    def _buckets(self) -> EksSpec:
-        if self.models_bucket and self.models_bucket == self.state_bucket:
-            raise ValueError(
-                "models_bucket: is Terraform's own state_bucket, which is there already; name two"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _regions(self) -> EksSpec:
-        for name in ("certificate_arn", "kms_key_arn", "model_kms_key_arn", "web_acl_arn"):
-            arn = getattr(self, name)
-            if arn and arn_region(arn) != self.region:
-                raise ValueError(
-                    f"{name}: is in {arn_region(arn)}, the deployment in {self.region}; "
-                    "use one of the same region"
-                )
+    def _regions(self) -> Iterator[str]:
+        yield from self.elsewhere(
+            self.region, "certificate_arn", "kms_key_arn", "model_kms_key_arn", "web_acl_arn"
+        )
         image = re.search(r"\.dkr\.ecr\.([a-z0-9-]+)\.", self.image_uri or "")
         if image and image[1] != self.region:
-            raise ValueError(
+            yield (
                 f"image_uri: is in {image[1]}, the deployment in {self.region}; push it there, so "
                 "that nodes need not pull across regions"
             )
-        return self
