@@ -34,12 +34,12 @@ class Level:
     Attributes:
         mask: (U, 1, h, w), 1 inside of a row.
         bias: (U, 1, h * w), added to the scores of self-attention.
-        parts: the rows of each size (height, width) at this depth.
+        smaller: the rows of each size (height, width) at this depth that does not fill the canvas.
     """
 
     mask: Tensor
     bias: Tensor
-    parts: Sequence[tuple[Size, Tensor]]
+    smaller: Sequence[tuple[Size, Tensor]]
 
 
 class Canvas:
@@ -77,10 +77,11 @@ def _level(size: Size, inside: Sequence[Size], device: torch.device, dtype: torc
     rows: dict[Size, list[int]] = {}
     for index, (height, width) in enumerate(inside):
         mask[index, :, :height, :width] = 1
-        rows.setdefault((height, width), []).append(index)
-    parts = [(one, torch.tensor(of, device=device)) for one, of in rows.items()]
+        if (height, width) != size:
+            rows.setdefault((height, width), []).append(index)
+    smaller = [(one, torch.tensor(of, device=device)) for one, of in rows.items()]
     mask = mask.to(device, dtype)
-    return Level(mask, (1 - mask.flatten(2)) * HIDDEN, parts)
+    return Level(mask, (1 - mask.flatten(2)) * HIDDEN, smaller)
 
 
 def largest(sizes: Sequence[Size]) -> Size:
@@ -98,9 +99,8 @@ class Canvases:
     def __init__(self, unet: nn.Module) -> None:
         self.current: Canvas | None = None
         for name, module in unet.named_modules():
-            if type(module) is nn.GroupNorm:
-                module.__class__ = CanvasNorm
-                module.canvases = self  # type: ignore[assignment]
+            if isinstance(module, nn.GroupNorm):
+                module.register_forward_hook(self._by_size)
             elif type(module).__name__ in ("Downsample2D", "Upsample2D"):
                 module.register_forward_pre_hook(self._inside)
             elif name.endswith(".attn1"):
@@ -113,6 +113,20 @@ class Canvases:
         sample, *rest = inputs
         return sample * self.current.level(*sample.shape[2:]).mask, *rest
 
+    def _by_size(
+        self, module: nn.GroupNorm, inputs: tuple[Tensor, ...], output: Tensor
+    ) -> Tensor | None:
+        """Norm smaller rows with the statistics of their inside, and make zero what is outside."""
+        if self.current is None:
+            return None
+        sample = inputs[0]
+        level = self.current.level(*sample.shape[2:])
+        for (height, width), rows in level.smaller:
+            inside = module.forward(sample[rows, :, :height, :width])
+            around = (0, sample.shape[3] - width, 0, sample.shape[2] - height)
+            output[rows] = functional.pad(inside, around)
+        return output
+
     def _among_its_own(
         self, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
@@ -121,28 +135,6 @@ class Canvases:
             return None
         level = self.current.level_of(inputs[0].shape[1])
         return inputs, {**named, "attention_mask": level.bias}
-
-
-class CanvasNorm(nn.GroupNorm):
-    """This GroupNorm takes its statistics inside of each row, and returns zero outside."""
-
-    canvases: Canvases
-
-    def forward(self, input: Tensor) -> Tensor:
-        canvas = self.canvases.current
-        if canvas is None:
-            return super().forward(input)
-        output = torch.zeros_like(input)
-        for (height, width), rows in canvas.level(*input.shape[2:]).parts:
-            inside = functional.group_norm(
-                input[rows, :, :height, :width],
-                self.num_groups,
-                self.weight,
-                self.bias,
-                self.eps,
-            )
-            output[rows, :, :height, :width] = inside
-        return output
 
 
 def multiple(unet: Any) -> int:

@@ -12,7 +12,9 @@ from torch import nn
 from runnables.accelerators.base import DTYPES, Accelerator, T
 from runnables.accelerators.cpu.allocator import give_back_freed_memory, keep_freed_memory
 from runnables.accelerators.cpu.memory import figure, free_bytes
+from runnables.accelerators.cpu.norms import contiguous_norms
 from runnables.accelerators.cpu.packed import pack
+from runnables.accelerators.cpu.primitives import keep_kernels
 from runnables.accelerators.cpu.threads import Threads, others_seconds, usable_cores
 from runnables.errors import ConfigurationError
 from runnables.families.base import Family
@@ -41,6 +43,7 @@ class Cpu(Accelerator):
             raise ConfigurationError(
                 "SD_COMPILE=full needs a GPU; use regional", loc=("SD_COMPILE",)
             )
+        keep_kernels()
         dtype = DTYPES.get(settings.precision, torch.float32)
         super().__init__(torch.device("cpu"), dtype, settings)
         self.mixes_sizes = settings.compile == "off"
@@ -53,6 +56,9 @@ class Cpu(Accelerator):
         if family.denoiser_name == "unet":  # a transformer has one convolution, others copy it
             pack(family.denoiser)
         pack(family.vae)
+        if family.dtype is torch.bfloat16:
+            contiguous_norms(family.denoiser)
+            contiguous_norms(family.vae)
         if self.settings.compile == "regional":
             self.compile_blocks(family)
 
