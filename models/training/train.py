@@ -22,7 +22,7 @@ from models.training.bank import ENLARGED, LARGE, bank
 from models.training.run import RANK, join
 from models.training.text import train_text
 from models.training.tokenizer import train_tokenizer
-from models.training.unet import average, save_checkpoint, train_unet
+from models.training.unet import average, begin_again, save_checkpoint, train_unet
 from models.training.vae import train_decoder, train_vae
 from runnables.checkpoints import manifest
 
@@ -49,6 +49,7 @@ def main() -> None:
         "decoder": lambda: train_decoder(out, work, chosen.decoder_steps, pictures, seed),
         "manifest": lambda: manifest.write(out, source=SOURCE) if RANK == 0 else None,
         "save-unet": lambda: save_checkpoint(out, work),
+        "begin-again": lambda: begin_again(out, work, chosen.unet_steps),
         "average": lambda: average(out, chosen.earlier, chosen.share),
     }
     for stage in STAGES if chosen.stage == "all" else [chosen.stage]:
@@ -66,9 +67,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--stage",
-        choices=[*STAGES, "all", "save-unet", "average"],
+        choices=[*STAGES, "all", "save-unet", "begin-again", "average"],
         default="all",
         help="save-unet writes the averaged weights of an unfinished UNet run; "
+        "begin-again writes a checkpoint of the model folder's UNet, which --unet-steps have made; "
         "average mixes the UNet with that of an earlier model folder",
     )
     parser.add_argument("--out", type=Path, default=EMBEDDED, help="model folder")

@@ -33,6 +33,8 @@ LARGE_EVERY = 5
 #: The steps in which common things are chosen most, and how often they are chosen, compared with
 #: the others, in these steps and after them.
 COMMON_FIRST, COMMON, COMMON_LATER = 12_500, 8.0, 0.5
+#: Flat drawings are chosen so often, compared with pictures in 3D, up to this step and after it.
+FLAT_FIRST, FLAT, FLAT_LATER = 22_000, 0.15, 3.0
 SHARES = {"thing": 0.84, "scene": 0.09, "shape": 0.07}  # of what the UNet sees
 GROUP = 32  # pictures encoded at a time
 
@@ -113,8 +115,8 @@ def train_unet(out: Path, work: Path, steps: int, batch: int, pictures: int, see
         encode_pictures(out, work, ENLARGED, seed, LARGE),
     ]
     weights = {
-        common: [list(accumulate(_weights(subjects, common))) for _, subjects in banks]
-        for common in (COMMON, COMMON_LATER)
+        chosen: [list(accumulate(_weights(subjects, *chosen))) for _, subjects in banks]
+        for chosen in {_chosen_at(step) for step in (0, COMMON_FIRST, FLAT_FIRST)}
     }
     words = keywords(work)
     tokenizer = load_tokenizer(out)
@@ -129,9 +131,11 @@ def train_unet(out: Path, work: Path, steps: int, batch: int, pictures: int, see
     def loss_of(step: int) -> Tensor:
         rng = random.Random(f"unet {seed} {step} {RANK}")
         torch.manual_seed(rng.randrange(2**31))
-        large, common = step % LARGE_EVERY == 0, COMMON if step < COMMON_FIRST else COMMON_LATER
+        large = step % LARGE_EVERY == 0
         (latents, subjects), rows = banks[large], batch // PROCESSES // (4 if large else 1)
-        chosen = rng.choices(range(len(subjects)), cum_weights=weights[common][large], k=rows)
+        chosen = rng.choices(
+            range(len(subjects)), cum_weights=weights[_chosen_at(step)][large], k=rows
+        )
         clean = latents[chosen].float().to(DEVICE)
         told = [draw.told(subjects[index], rng) for index in chosen]
         captions = [
@@ -160,13 +164,19 @@ def train_unet(out: Path, work: Path, steps: int, batch: int, pictures: int, see
         save_pipeline(out, unet)
 
 
-def _weights(subjects: list[Subject], common: float) -> list[float]:
-    """Return how often each picture is chosen: things in the middle and in 3D most of all."""
+def _chosen_at(step: int) -> tuple[float, float]:
+    """Return how often common things and flat drawings are chosen, compared with the others."""
+    common = COMMON if step < COMMON_FIRST else COMMON_LATER
+    return common, FLAT if step < FLAT_FIRST else FLAT_LATER
+
+
+def _weights(subjects: list[Subject], common: float, flat: float) -> list[float]:
+    """Return how often each picture is chosen: things in the middle most of all."""
     known = concepts()
     raw = []
     for one in subjects:
         weight = common if one.thing and known[one.thing].common else 1.0
-        weight *= 0.15 if one.style == "flat" else 1.0
+        weight *= flat if one.style == "flat" else 1.0
         weight *= 0.6 if one.thing and (one.place or one.size) else 1.0
         raw.append(weight * (0.2 if one.other else 1.0))
     kinds = ["thing" if one.thing else "scene" if one.scene else "shape" for one in subjects]
@@ -209,6 +219,19 @@ def save_checkpoint(out: Path, work: Path) -> None:
     ema = torch.load(work / "unet.pt", map_location="cpu")["ema"]
     unet.load_state_dict({k: v.to(like[k].dtype) for k, v in ema.items()})
     save_pipeline(out, unet)
+
+
+def begin_again(out: Path, work: Path, step: int) -> None:
+    """Write a checkpoint of the model folder's UNet, which `step` steps have made.
+
+    So a run goes on whose work folder is gone. The optimiser begins with nothing.
+    """
+    from diffusers import UNet2DConditionModel
+
+    unet = UNet2DConditionModel.from_pretrained(out / "unet", torch_dtype=torch.float32)
+    run = Run("unet", unet, work, step, 1.0e-3, 0.998)
+    run.step = step
+    run.save()
 
 
 def average(out: Path, earlier: Path, share: float) -> None:
