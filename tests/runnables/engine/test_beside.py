@@ -334,5 +334,6 @@ def test_every_step_has_a_preview_where_they_are_fast(beside: StableDiffusionRun
                 work.preview[0].result(300)
 
     beside.submit(wanted(12), on_step=on_step, preview_every=1).future.result(300)
-    shown = [one.previewed for one in every if one.preview]
-    assert shown[:10] == [*range(1, 11)]
+    shown = {one.step: one.step - one.previewed for one in every if one.preview}
+    assert shown.keys() >= {*range(2, 12)}
+    assert set(shown.values()) <= {0, 1}, "a step's own, or that of the step before"

@@ -127,11 +127,11 @@ def test_steps_are_tried_again_when_the_failed_call_is_gone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     steps, call, rows = object.__new__(Steps), Failing(), [1, 2]
-    steps._accelerator = cast(
+    steps.accelerator = cast(
         Any, SimpleNamespace(free_memory=lambda: None, is_out_of_memory=lambda error: True)
     )
-    steps._headroom = cast(Any, SimpleNamespace(exhausted=lambda: None))
-    steps._active = cast(Any, SimpleNamespace(rows=rows))
+    steps.headroom = cast(Any, SimpleNamespace(exhausted=lambda: None))
+    steps.active = cast(Any, SimpleNamespace(rows=rows))
     monkeypatch.setattr(steps, "step", call)
     try:
         call(rows)
