@@ -18,11 +18,12 @@ RARELY = (100_000, 50, 100)  # young objects often enough to free what imports t
 
 
 def collect() -> None:
-    """Collect everything that is garbage now, also what the start has made."""
+    """Collect everything that is garbage now, also what the start has made.
+
+    Nothing is frozen again: a thread may still hold what is about to become garbage.
+    """
     gc.unfreeze()
     gc.collect()
-    if _frozen:
-        gc.freeze()
 
 
 @contextmanager

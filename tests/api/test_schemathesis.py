@@ -21,7 +21,7 @@ from schemathesis.transport import asgi
 from api import openapi
 from api.app import Api
 from api.http.gateway import Asgi, Gateway
-from api.openai import routes, stream
+from api.openai import stream
 from runnables.runnable import StableDiffusionRunnable
 from tests.long import LONG
 
@@ -130,8 +130,7 @@ def test_events_of_a_stream_are_checked(served: Asgi, monkeypatch: pytest.Monkey
     response = asgi.ASGI_TRANSPORT.send(case, app=served, timeout=300)
     assert "event: image_generation.completed" in response.text
     case.validate_response(response, checks=CHECKS)
-    _, read = routes.IMAGES["generations"]
-    monkeypatch.setitem(routes.IMAGES, "generations", (stream.Kind("image", "txt2img"), read))
+    monkeypatch.setitem(vars(stream.GENERATION), "name", "image")
     response = asgi.ASGI_TRANSPORT.send(case, app=served, timeout=300)
     with pytest.raises(FailureGroup):
         case.validate_response(response, checks=CHECKS)
