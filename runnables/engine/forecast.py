@@ -19,7 +19,8 @@ EVERY_S = 1.0  # so often it looks ahead, and when somebody has come; in between
 SHARE = 0.02  # of the time may be spent with looking ahead
 NEWCOMERS = 1.15  # how many times longer requests take than without those that come later, at first
 LONGEST = 2.0  # how many times longer one request may have taken, as the next ones count it
-GAIN = 0.03  # how far one request moves what the next ones count
+GAIN = 0.03  # how far one request moves what the next ones count, when many have ended
+FIRST = 4  # as if so many had ended already, when the first one does: these move it further
 
 
 class Forecast(Generic[R]):
@@ -41,6 +42,7 @@ class Forecast(Generic[R]):
         self._seconds = seconds
         self._clock = clock
         self._newcomers = NEWCOMERS
+        self._learnt = FIRST
         self._looked = self._allowed = -math.inf  # when it did, and may again
         self._ends: WeakKeyDictionary[Work, float] = WeakKeyDictionary()
         self._stretch = 1.0  # how many times longer than alone requests take now
@@ -67,7 +69,9 @@ class Forecast(Generic[R]):
         now = self._clock()
         if made := [(at, left_s) for at, left_s in self._made.pop(work, []) if left_s]:
             ratio = statistics.fmean((now - at) / left_s for at, left_s in made)
-            self._newcomers += GAIN * (min(ratio, LONGEST) - self._newcomers)
+            self._learnt += 1
+            gain = max(GAIN, 1 / self._learnt)
+            self._newcomers += gain * (min(ratio, LONGEST) - self._newcomers)
 
     def _look_ahead(self, now: float, candidates: Sequence[Candidate[R]]) -> None:
         self._ends = WeakKeyDictionary()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from runnables.engine import forecast
-from runnables.engine.forecast import EVERY_S, GAIN, NEWCOMERS, SHARE, Forecast
+from runnables.engine.forecast import EVERY_S, FIRST, NEWCOMERS, SHARE, Forecast
 from runnables.engine.scheduling import Candidate, Turns
 from tests.runnables.engine.simulated import COST, LIMIT, Machine, Request, Row, Work
 
@@ -56,7 +56,7 @@ def test_alone_it_takes_its_own_time_and_some_for_newcomers() -> None:
 def test_it_is_exact_where_nobody_comes_later(monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests of all sizes that share calls, take turns, and are decoded."""
     monkeypatch.setattr(forecast, "EVERY_S", 0.0)
-    monkeypatch.setattr(forecast, "GAIN", 0.0)
+    monkeypatch.setattr(forecast, "LONGEST", NEWCOMERS)
     requests = [
         Request(0.0, steps, images, size=size)
         for steps, images, size in [
@@ -140,7 +140,7 @@ def test_it_learns_what_newcomers_add() -> None:
     looks.seconds(one)
     looks.now += 1.65 * one.seconds
     looks.forecast.ended(one)
-    learnt = NEWCOMERS + GAIN * (1.65 - NEWCOMERS)
+    learnt = NEWCOMERS + (1.65 - NEWCOMERS) / (FIRST + 1)
     looks.now += EVERY_S
     other = work(20)
     assert looks.seconds(other) == pytest.approx(learnt * other.seconds)
@@ -152,4 +152,4 @@ def test_one_request_that_took_very_long_teaches_little() -> None:
     looks.now += 1000 * one.seconds
     looks.forecast.ended(one)
     other = work(20)
-    assert looks.seconds(other) < 1.05 * NEWCOMERS * other.seconds
+    assert looks.seconds(other) < 1.2 * NEWCOMERS * other.seconds
