@@ -129,6 +129,20 @@ class Conditioning:
             mask,
         )
 
+    @property
+    def tensors(self) -> list[Tensor | None]:
+        """Return all that a call computes with; each has a leading axis of rows, if it is there."""
+        canvas = [] if self.canvas is None else self.canvas.tensors
+        own = [self.hidden_states, self.pooled, self.time_ids, self.guidance, self.mask]
+        return [*own, *canvas]
+
+    def with_tensors(self, tensors: Sequence[Tensor | None]) -> Conditioning:
+        """Return a conditioning of the same structure with other `tensors`."""
+        hidden_states, pooled, time_ids, guidance, mask, *rest = tensors
+        assert hidden_states is not None
+        canvas = self.canvas and self.canvas.with_tensors([one for one in rest if one is not None])
+        return Conditioning(hidden_states, pooled, time_ids, guidance, self.tokens, mask, canvas)
+
     def select(self, rows: Tensor) -> Conditioning:
         """Return these rows (n,) of what is stacked, in families without `tokens`."""
         assert not self.tokens
