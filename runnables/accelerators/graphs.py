@@ -61,7 +61,7 @@ class Graphs:
     Args:
         capture: runs a call and returns its graph.
         budget: bytes that all graphs may keep.
-        uses: a call is captured when it comes for this time.
+        uses: a call is captured when it comes for this time; may be changed.
         any_rows: whether a graph serves calls of any number of rows, and rows of several sizes or
             prompt lengths, too. Else each mixture of those would have a graph, and they have none.
     """
@@ -71,7 +71,7 @@ class Graphs:
     ) -> None:
         self._capture = capture
         self._budget = budget
-        self._uses = uses
+        self.uses = uses
         self._any_rows = any_rows
         self._graphs: OrderedDict[Key, Graph] = OrderedDict()
         self._counts: Counter[Key] = Counter()
@@ -119,7 +119,7 @@ class Graphs:
         if len(self._counts) > USES:
             self._counts.clear()
         self._counts[key] += 1
-        return self._counts[key] >= self._uses and key not in self._refused
+        return self._counts[key] >= self.uses and key not in self._refused
 
     def clear(self) -> None:
         """Forget every graph, because memory ran out; what is used again is captured again."""

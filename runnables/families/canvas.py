@@ -90,6 +90,13 @@ class Canvas:
         }
         return other
 
+    def fewest(self) -> Canvas:
+        """Return a canvas of the same structure with one row of each size."""
+        (size, smaller), *deeper = self.structure
+        sizes = [*smaller] if largest(smaller) == size else [*smaller, size]
+        mask = self.tensors[0]
+        return Canvas(sizes, 2 ** len(deeper), mask.device, mask.dtype)
+
     def level(self, height: int, width: int) -> Level:
         """Return the canvas at the depth where it has this height and width."""
         return self._levels[int(height), int(width)]  # while a call is traced they are tensors

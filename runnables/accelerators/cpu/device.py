@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,6 +74,17 @@ class Cpu(Accelerator):
         if self._traces is None or family.denoiser_name != "unet":  # for others Python is no cost
             return super().denoise(family, sample, timesteps, conditioning)
         return self._traces.denoise(family, sample, timesteps, conditioning)
+
+    @contextmanager
+    def warming_up(self) -> Iterator[None]:
+        if self._traces is None:
+            yield
+            return
+        self._traces.uses = 1
+        try:
+            yield
+        finally:
+            self._traces.uses = USES
 
     def adopt(self, module: nn.Module, size: tuple[int, int]) -> None:
         super().adopt(module, size)
