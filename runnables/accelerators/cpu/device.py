@@ -51,7 +51,7 @@ class Cpu(Accelerator):
         super().__init__(torch.device("cpu"), dtype, settings)
         self.mixes_sizes = settings.compile == "off"
         self._traces: Graphs | None = None
-        if settings.compile == "off":
+        if settings.compile == "off" and "unet" not in settings.quantized:  # plain weights only
             self._traces = Graphs(Trace, BUDGET, uses=USES, any_rows=True)
         self._threads = None if settings.threads else Threads(usable_cores(), others_seconds)
 
