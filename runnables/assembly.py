@@ -94,12 +94,13 @@ class Models:
             for family in filter(None, (model.base, model.refiner)):
                 self._accelerator.prepare(family)
         known = self._measured.read(model) if self._settings.compile == "off" else None
-        if known is None:  # or compiled code would be made at the first requests
-            warm_up(model, self._accelerator)
-            self._measured.write(model)
-        else:
-            known.tell(model)
-            touch(model, self._accelerator)
+        with self._accelerator.warming_up():
+            if known is None:  # or compiled code would be made at the first requests
+                warm_up(model, self._accelerator)
+                self._measured.write(model)
+            else:
+                known.tell(model)
+                touch(model, self._accelerator)
 
     def make(
         self, base: Family, *, refiner: Family | None = None, name: str | None = None

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from runnables.accelerators.base import Accelerator
+from runnables.accelerators.cpu.device import Cpu
 from runnables.engine.engine import Engine
 from runnables.engine.loaded_model import LoadedModel
 from runnables.engine.scheduling import Turns
@@ -35,6 +37,11 @@ def engine_of(runnable: StableDiffusionRunnable) -> Engine:
     """The engine that serves it."""
     assert runnable._engine is not None
     return runnable._engine
+
+
+def untraced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have every call of a UNet run its modules, which the test watches."""
+    monkeypatch.setattr(Cpu, "denoise", Accelerator.denoise)
 
 
 @contextmanager

@@ -36,6 +36,7 @@ def attached(folder: Path, env: Mapping[str, str]) -> Iterator[dict[str, str]]:
     own.pop("AWS_CA_BUNDLE", None)  # with it, configuring a second time is an error
     process = subprocess.Popen(
         [str(program), "-debug"],
+        cwd=folder,  # files that a configuration names by a relative path are read by the provider
         env=own,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

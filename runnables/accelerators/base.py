@@ -108,6 +108,11 @@ class Accelerator:
         """
         return ()
 
+    @contextmanager
+    def warming_up(self) -> Iterator[None]:
+        """Return the context of a model's first calls, of which the next ones will be many."""
+        yield
+
     def adopt(self, module: nn.Module, size: tuple[int, int]) -> None:
         """Move a module that is run beside the denoiser to the device, and make it fast there.
 

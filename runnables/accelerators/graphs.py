@@ -1,15 +1,16 @@
 """Denoiser calls of one shape are captured once and replayed: a replay costs Python one launch.
 
 What captures is passed in, so that these rules hold for every device that can: a shape is captured
-when it is first used, and within a budget of memory those used longest ago make room.
+when it is used for the n-th time, and within a budget of memory those used longest ago make room.
 """
 
 from __future__ import annotations
 
 import logging
 import weakref
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -20,7 +21,21 @@ from runnables.families.base import Conditioning, Family
 logger = logging.getLogger(__name__)
 
 Inputs = Sequence[Tensor | None]
-DenoiserCall = Callable[[Inputs], Tensor]
+Key = tuple[int, Hashable]
+USES = 10_000  # that are counted before all are forgotten
+
+
+@dataclass(frozen=True)
+class DenoiserCall:
+    """A denoiser call is a function of its tensors: (sample, timesteps, *conditioning.tensors)."""
+
+    family: Family
+    conditioning: Conditioning
+
+    def __call__(self, inputs: Inputs) -> Tensor:
+        sample, timesteps, *rest = inputs
+        assert sample is not None and timesteps is not None
+        return self.family.denoise(sample, timesteps, self.conditioning.with_tensors(rest))
 
 
 class Graph(Protocol):
@@ -46,13 +61,21 @@ class Graphs:
     Args:
         capture: runs a call and returns its graph.
         budget: bytes that all graphs may keep.
+        uses: a call is captured when it comes for this time; may be changed.
+        any_rows: whether a graph serves calls of any number of rows, and rows of several sizes or
+            prompt lengths, too. Else each mixture of those would have a graph, and they have none.
     """
 
-    def __init__(self, capture: Capture, budget: float) -> None:
+    def __init__(
+        self, capture: Capture, budget: float, *, uses: int = 1, any_rows: bool = False
+    ) -> None:
         self._capture = capture
         self._budget = budget
-        self._graphs: OrderedDict[tuple[int, Hashable], Graph] = OrderedDict()
-        self._refused: set[tuple[int, Hashable]] = set()
+        self.uses = uses
+        self._any_rows = any_rows
+        self._graphs: OrderedDict[Key, Graph] = OrderedDict()
+        self._counts: Counter[Key] = Counter()
+        self._refused: set[Key] = set()
         self._known: set[int] = set()
 
     def __len__(self) -> int:
@@ -66,70 +89,75 @@ class Graphs:
     def denoise(
         self, family: Family, sample: Tensor, timesteps: Tensor, conditioning: Conditioning
     ) -> Tensor:
-        """Run a denoiser call, by its graph where it has one; arguments as `Family.denoise`.
-
-        Where what happens inside a call depends on the prompts' lengths or the images' sizes, each
-        mixture of them would be captured: such calls are run without a graph.
-        """
-        mask, canvas = conditioning.mask, conditioning.canvas
-        if conditioning.tokens or mask is not None or canvas is not None:
+        """Run a denoiser call, by its graph where it has one; arguments as `Family.denoise`."""
+        mixed = conditioning.mask is not None or conditioning.canvas is not None
+        if conditioning.tokens or (mixed and not self._any_rows):
             return family.denoise(sample, timesteps, conditioning)
-        inputs = (
-            sample,
-            timesteps,
-            conditioning.hidden_states,
-            conditioning.pooled,
-            conditioning.time_ids,
-            conditioning.guidance,
-        )
-        key = (
-            family.number,
-            tuple(None if one is None else (one.shape, one.dtype) for one in inputs),
-        )
-        graph = self._graphs.get(key) or self._captured(family, key, inputs)
-        if graph is None:
-            return family.denoise(sample, timesteps, conditioning)
-        if key in self._graphs:
+        inputs = [sample, timesteps, *conditioning.tensors]
+        key = family.number, self._shapes(inputs, conditioning)
+        graph = self._graphs.get(key)
+        if graph:
             self._graphs.move_to_end(key)
-        return graph(inputs)
+        elif self._is_due(key):
+            graph = self._captured(family, key, DenoiserCall(family, conditioning), inputs)
+        if graph:
+            try:
+                return graph(inputs)
+            except Exception:
+                logger.exception("a graph failed: its calls are run without it")
+                self._refuse(key)
+        return family.denoise(sample, timesteps, conditioning)
+
+    def _shapes(self, inputs: Inputs, conditioning: Conditioning) -> Hashable:
+        """Return what calls with the same graph have in common."""
+        first = 1 if self._any_rows else 0
+        shapes = [None if one is None else (one.shape[first:], one.dtype) for one in inputs]
+        return (*shapes, conditioning.canvas and conditioning.canvas.structure)
+
+    def _is_due(self, key: Key) -> bool:
+        """Count a use, and return whether the call is to be captured now."""
+        if len(self._counts) > USES:
+            self._counts.clear()
+        self._counts[key] += 1
+        return self._counts[key] >= self.uses and key not in self._refused
 
     def clear(self) -> None:
         """Forget every graph, because memory ran out; what is used again is captured again."""
         self._graphs.clear()
         self._refused.clear()
 
-    def _captured(self, family: Family, key: tuple[int, Hashable], inputs: Inputs) -> Graph | None:
+    def _captured(
+        self, family: Family, key: Key, call: DenoiserCall, inputs: Inputs
+    ) -> Graph | None:
         """Capture a call; return None where it cannot be, so that it is run without a graph."""
-        if key in self._refused:
-            return None
         if family.number not in self._known:
             self._known.add(family.number)
             weakref.finalize(family, self._forget, family.number)
         try:
-            graph = self._capture(lambda given: _call(family, given), inputs)
+            graph = self._capture(call, inputs)
         except Exception as error:
             logger.exception("a denoiser call could not be captured: it is run without a graph")
             if isinstance(error, torch.OutOfMemoryError):  # the call itself needs the room
                 self.clear()
-            self._refused.add(key)
+            self._refuse(key)
             return None
         self._graphs[key] = graph
         while self._graphs and self.nbytes > self._budget:
             oldest, _ = self._graphs.popitem(last=False)
+            del self._counts[oldest]
             if oldest == key:  # alone it takes more than the budget
-                self._refused.add(key)
+                self._refuse(key)
         return graph
+
+    def _refuse(self, key: Key) -> None:
+        """Run these calls without a graph from now on."""
+        self._graphs.pop(key, None)
+        self._refused.add(key)
 
     def _forget(self, number: int) -> None:
         """Drop the graphs of a model that is gone: they hold its weights' addresses."""
         self._known.discard(number)
         self._refused = {key for key in self._refused if key[0] != number}
-        for key in [key for key in self._graphs if key[0] == number]:
-            del self._graphs[key]
-
-
-def _call(family: Family, inputs: Inputs) -> Tensor:
-    sample, timesteps, hidden_states, pooled, time_ids, guidance = inputs
-    assert sample is not None and timesteps is not None and hidden_states is not None
-    conditioning = Conditioning(hidden_states, pooled, time_ids, guidance)
-    return family.denoise(sample, timesteps, conditioning)
+        for kept in (self._graphs, self._counts):
+            for key in [key for key in kept if key[0] == number]:
+                del kept[key]

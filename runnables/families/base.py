@@ -129,6 +129,27 @@ class Conditioning:
             mask,
         )
 
+    @property
+    def tensors(self) -> list[Tensor | None]:
+        """Return all that a call computes with; each has a leading axis of rows, if it is there."""
+        canvas = [] if self.canvas is None else self.canvas.tensors
+        own = [self.hidden_states, self.pooled, self.time_ids, self.guidance, self.mask]
+        return [*own, *canvas]
+
+    def with_tensors(self, tensors: Sequence[Tensor | None]) -> Conditioning:
+        """Return a conditioning of the same structure with other `tensors`."""
+        hidden_states, pooled, time_ids, guidance, mask, *rest = tensors
+        assert hidden_states is not None
+        canvas = self.canvas and self.canvas.with_tensors([one for one in rest if one is not None])
+        return Conditioning(hidden_states, pooled, time_ids, guidance, self.tokens, mask, canvas)
+
+    def fewest(self) -> Conditioning:
+        """Return a conditioning of the same structure with as few rows as that can have."""
+        canvas = self.canvas and self.canvas.fewest()
+        rows = len(canvas.tensors[0]) if canvas else 1
+        first = [None if one is None else one[:rows] for one in replace(self, canvas=None).tensors]
+        return self.with_tensors([*first, *(canvas.tensors if canvas else [])])
+
     def select(self, rows: Tensor) -> Conditioning:
         """Return these rows (n,) of what is stacked, in families without `tokens`."""
         assert not self.tokens

@@ -8,6 +8,7 @@ be alone, at the price of the canvas' unused positions.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,9 +64,42 @@ class Canvas:
             self._levels[height, width] = _level((height, width), inside, device, dtype)
             factor *= 2
 
+    @property
+    def structure(self) -> tuple[tuple[Size, tuple[Size, ...]], ...]:
+        """Return the sizes of each level and of its smaller rows, not how many rows have them."""
+        return tuple(
+            (size, tuple(smaller for smaller, _ in level.smaller))
+            for size, level in self._levels.items()
+        )
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Return the tensors of all levels."""
+        return [
+            tensor
+            for level in self._levels.values()
+            for tensor in (level.mask, level.bias, *(rows for _, rows in level.smaller))
+        ]
+
+    def with_tensors(self, tensors: Sequence[Tensor]) -> Canvas:
+        """Return a canvas of the same structure with other `tensors`."""
+        other, left = copy(self), iter(tensors)
+        other._levels = {
+            size: Level(next(left), next(left), [(one, next(left)) for one, _ in level.smaller])
+            for size, level in self._levels.items()
+        }
+        return other
+
+    def fewest(self) -> Canvas:
+        """Return a canvas of the same structure with one row of each size."""
+        (size, smaller), *deeper = self.structure
+        sizes = [*smaller] if largest(smaller) == size else [*smaller, size]
+        mask = self.tensors[0]
+        return Canvas(sizes, 2 ** len(deeper), mask.device, mask.dtype)
+
     def level(self, height: int, width: int) -> Level:
         """Return the canvas at the depth where it has this height and width."""
-        return self._levels[height, width]
+        return self._levels[int(height), int(width)]  # while a call is traced they are tensors
 
     def level_of(self, positions: int) -> Level:
         """Return the canvas at the depth where it has so many positions."""
@@ -79,7 +113,7 @@ def _level(size: Size, inside: Sequence[Size], device: torch.device, dtype: torc
         mask[index, :, :height, :width] = 1
         if (height, width) != size:
             rows.setdefault((height, width), []).append(index)
-    smaller = [(one, torch.tensor(of, device=device)) for one, of in rows.items()]
+    smaller = [(one, torch.tensor(of, device=device)) for one, of in sorted(rows.items())]
     mask = mask.to(device, dtype)
     return Level(mask, (1 - mask.flatten(2)) * HIDDEN, smaller)
 
@@ -123,8 +157,8 @@ class Canvases:
         level = self.current.level(*sample.shape[2:])
         for (height, width), rows in level.smaller:
             inside = module.forward(sample[rows, :, :height, :width])
-            around = (0, sample.shape[3] - width, 0, sample.shape[2] - height)
-            output[rows] = functional.pad(inside, around)
+            around = (0, int(sample.shape[3]) - width, 0, int(sample.shape[2]) - height)
+            output.index_copy_(0, rows, functional.pad(inside, around))
         return output
 
     def _among_its_own(

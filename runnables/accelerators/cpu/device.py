@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from runnables.accelerators.base import DTYPES, Accelerator, T
 from runnables.accelerators.cpu.allocator import give_back_freed_memory, keep_freed_memory
@@ -16,8 +17,10 @@ from runnables.accelerators.cpu.norms import contiguous_norms
 from runnables.accelerators.cpu.packed import pack
 from runnables.accelerators.cpu.primitives import keep_kernels
 from runnables.accelerators.cpu.threads import Threads, others_seconds, usable_cores
+from runnables.accelerators.cpu.trace import BUDGET, USES, Trace
+from runnables.accelerators.graphs import Graphs
 from runnables.errors import ConfigurationError
-from runnables.families.base import Family
+from runnables.families.base import Conditioning, Family
 
 if TYPE_CHECKING:
     from runnables.settings import Settings
@@ -47,6 +50,9 @@ class Cpu(Accelerator):
         dtype = DTYPES.get(settings.precision, torch.float32)
         super().__init__(torch.device("cpu"), dtype, settings)
         self.mixes_sizes = settings.compile == "off"
+        self._traces: Graphs | None = None
+        if settings.compile == "off" and "unet" not in settings.quantized:  # plain weights only
+            self._traces = Graphs(Trace, BUDGET, uses=USES, any_rows=True)
         self._threads = None if settings.threads else Threads(usable_cores(), others_seconds)
 
     def prepare(self, family: Family) -> None:
@@ -61,6 +67,24 @@ class Cpu(Accelerator):
             contiguous_norms(family.vae)
         if self.settings.compile == "regional":
             self.compile_blocks(family)
+
+    def denoise(
+        self, family: Family, sample: Tensor, timesteps: Tensor, conditioning: Conditioning
+    ) -> Tensor:
+        if self._traces is None or family.denoiser_name != "unet":  # for others Python is no cost
+            return super().denoise(family, sample, timesteps, conditioning)
+        return self._traces.denoise(family, sample, timesteps, conditioning)
+
+    @contextmanager
+    def warming_up(self) -> Iterator[None]:
+        if self._traces is None:
+            yield
+            return
+        self._traces.uses = 1
+        try:
+            yield
+        finally:
+            self._traces.uses = USES
 
     def adopt(self, module: nn.Module, size: tuple[int, int]) -> None:
         super().adopt(module, size)

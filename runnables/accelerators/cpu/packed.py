@@ -7,6 +7,8 @@ that torch.compile's frozen graphs use.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -27,7 +29,7 @@ class PackedConv2d(nn.Conv2d):
         if not weight.is_mkldnn:
             # not by attribute: while another thread loads a model, Accelerate moves such to "meta"
             self._parameters["weight"] = self._packed(weight, list(input.shape))
-        output: Tensor = torch.ops.mkldnn._convolution_pointwise(
+        arguments = (
             input,
             self.weight,
             self.bias,
@@ -35,10 +37,10 @@ class PackedConv2d(nn.Conv2d):
             self.stride,
             self.dilation,
             self.groups,
-            "none",
-            [],
-            "",
         )
+        if torch.jit.is_tracing():  # type: ignore[attr-defined]
+            return _traceable()(*arguments)
+        output: Tensor = torch.ops.mkldnn._convolution_pointwise(*arguments, "none", [], "")
         return output
 
     def _apply(self, *args: Any, **named: Any) -> PackedConv2d:
@@ -58,6 +60,27 @@ class PackedConv2d(nn.Conv2d):
             shape,  # type: ignore[call-arg]  # missing in the stub
         )
         return nn.Parameter(packed, requires_grad=False)
+
+
+@cache
+def _traceable() -> Callable[..., Tensor]:
+    """Return the operator as `torch.jit.trace` takes it, which cannot type an empty list."""
+
+    def convolve(
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        padding: list[int],
+        stride: list[int],
+        dilation: list[int],
+        groups: int,
+    ) -> Tensor:
+        none: list[int | float | complex | None] = []
+        return torch.ops.mkldnn._convolution_pointwise(  # type: ignore[no-any-return]
+            input, weight, bias, padding, stride, dilation, groups, "none", none, ""
+        )
+
+    return torch.jit.script(convolve)
 
 
 def pack(module: nn.Module) -> None:

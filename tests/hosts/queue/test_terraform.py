@@ -27,6 +27,9 @@ def test_module(module: tuple[Path, Callable[..., str]]) -> None:
     folder, run = module
     run("fmt", "-check", "-recursive")
     with provider.attached(folder, {}) as attached:
+        (running,) = json.loads(attached["TF_REATTACH_PROVIDERS"]).values()
+        # relative paths, as of Lambda's package, are those of the configuration
+        assert Path(f"/proc/{running['Pid']}/cwd").resolve() == folder.resolve()
         run("validate", **attached)
         assert "0 failed" in run("test", "-no-color", **attached)
 

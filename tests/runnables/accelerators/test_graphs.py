@@ -183,3 +183,28 @@ def test_a_models_graphs_go_with_it() -> None:
     assert len(graphs) == 1
     graphs.denoise(kept, *arguments(2))  # type: ignore[arg-type]
     assert kept.calls == 1
+
+
+class Failing(Recorded):
+    """A graph whose replays fail."""
+
+    def __call__(self, inputs: Inputs) -> Tensor:
+        raise RuntimeError("invalid shape")
+
+
+def test_a_graph_that_fails_is_not_used_again() -> None:
+    graphs, model = Graphs(Failing, 1000), Model(1)
+    for calls in (2, 3, 4):  # one is the capture's own
+        given = arguments(2)
+        output = graphs.denoise(model, *given)  # type: ignore[arg-type]
+        assert torch.equal(output, Model(0).denoise(*given))
+        assert (len(graphs), model.calls) == (0, calls)
+
+
+def test_a_call_is_captured_when_it_is_used_often() -> None:
+    graphs, model = Graphs(Recorded, 1000, uses=3), Model(1)
+    captured = []
+    for rows in (2, 2, 4, 2):
+        graphs.denoise(model, *arguments(rows))  # type: ignore[arg-type]
+        captured.append(len(graphs))
+    assert captured == [0, 0, 0, 1]

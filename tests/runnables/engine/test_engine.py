@@ -30,7 +30,7 @@ from runnables.families.unet import UNetFamily
 from runnables.parameters import AnyParameters, ImageToImage, Inpaint, TextToImage, Upscale
 from runnables.runnable import StableDiffusionRunnable
 from runnables.ticket import Inputs, Load, Progress, Result, Ticket
-from tests.insides import engine_of, model_of
+from tests.insides import engine_of, model_of, untraced
 
 Start = Callable[..., StableDiffusionRunnable]
 
@@ -307,6 +307,7 @@ def test_guidance_interval_skips_unconditional_rows(
         rows.append(len(sample))
         return original(self, sample, *rest)
 
+    untraced(monkeypatch)
     monkeypatch.setattr(UNetFamily, "denoise", denoise)
     runnable.txt2img(wanted(10, scheduler="ddim", guidance_interval=(0.2, 0.6)))
     assert rows == [1, 1, 2, 2, 2, 2, 1, 1, 1, 1]

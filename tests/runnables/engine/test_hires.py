@@ -17,7 +17,7 @@ from runnables.families.unet import UNetFamily
 from runnables.parameters import Hires, ImageToImage, TextToImage
 from runnables.runnable import StableDiffusionRunnable
 from runnables.ticket import Inputs, Load, Progress
-from tests.insides import base_of, model_of
+from tests.insides import base_of, model_of, untraced
 from tests.runnables.engine import reference
 from tests.runnables.engine.test_parity import BOUND, Start, TinyModel
 
@@ -98,6 +98,7 @@ def test_second_passes_share_calls_with_whoever_draws_that_size(
         return original(self, sample, *rest)
 
     runnable = start("sd1")
+    untraced(monkeypatch)
     monkeypatch.setattr(UNetFamily, "denoise", denoise)
     large = TextToImage(prompt="x", height=128, width=128, num_inference_steps=60, seed=0)
     tickets = [

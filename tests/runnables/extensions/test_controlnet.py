@@ -22,7 +22,7 @@ from runnables.parameters import ControlNetUse, ImageToImage, Inpaint, TextToIma
 from runnables.runnable import StableDiffusionRunnable
 from runnables.ticket import Inputs
 from tests import tiny
-from tests.insides import base_of, extension_of, model_of, sharing
+from tests.insides import base_of, extension_of, model_of, sharing, untraced
 from tests.runnables.engine import reference
 
 Start = Callable[..., StableDiffusionRunnable]
@@ -387,6 +387,7 @@ def test_compiled_code_is_not_run_with_them(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("the compiled graph")
 
+    untraced(monkeypatch)
     monkeypatch.setattr(base_of(sd1).unet, "_compiled_call_impl", fail)
     assert sd1.submit(wanted(use("one")), steered(edges[:1])).future.result(timeout=300)
     with pytest.raises(GenerationFailed):

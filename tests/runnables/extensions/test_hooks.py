@@ -15,7 +15,7 @@ from runnables.errors import GenerationFailed
 from runnables.extensions.skip_layers import SkipCall
 from runnables.parameters import LoraUse, SkipLayerGuidance, TextToImage
 from runnables.runnable import StableDiffusionRunnable
-from tests.insides import base_of
+from tests.insides import base_of, untraced
 from tests.runnables.extensions import test_lora, test_textual_inversion
 
 ACTING: dict[str, dict[str, Any]] = {
@@ -52,6 +52,7 @@ def test_a_model_that_raises(
     component: str,
 ) -> None:
     """It raises in its last layer, when all hooks have been set and most have run."""
+    untraced(monkeypatch)
     base = base_of(runnable)
     models = [base.unet, *(encoder.model for encoder in base.encoders)]
     last = base.unet.conv_out if component == "unet" else list(models[1].modules())[-1]
