@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from runnables.accelerators.base import Accelerator
+from runnables.engine.denoise import Denoise
 from runnables.engine.outcome import readable
 from runnables.engine.row import Row
-from runnables.engine.scheduling import Busy, Candidate, Tasks
+from runnables.engine.scheduling import BatchKey, Busy, Candidate, Tasks
 from runnables.engine.work import Work
 from runnables.errors import StableDiffusionError
 from runnables.ticket import Caller, settle
@@ -100,3 +103,33 @@ def _candidate(row: Row) -> Candidate[Row]:
     left_s = cost.left(row.remaining, calls) + cost.decode(1, key.area)
     added_s = left_s - calls * cost.overhead
     return Candidate(row, work, key, row.load, calls, left_s, added_s, fresh=row.done == 0)
+
+
+@dataclass(eq=False)
+class Coming:
+    """An image whose request waits has no row yet."""
+
+    work: Denoise
+
+
+def coming(works: Iterable[Work], served: Sequence[Candidate[Any]]) -> list[list[Candidate[Any]]]:
+    """Return the images of requests that wait, of the models whose rows are being served.
+
+    How long their prompts are is not known yet: as long as those of the rows being served.
+    """
+    known = {one.work.model: one.key for one in served if not one.key.decoding}
+    return [
+        [_coming(work, known[work.model]) for _ in work.seeds]
+        for work in works
+        if isinstance(work, Denoise) and work.model in known
+    ]
+
+
+def _coming(work: Denoise, alike: BatchKey) -> Candidate[Any]:
+    cost, calls = work.model.cost, work.steps
+    height, width = work.model.base.traits.latents_of(work.size)
+    number = work.model.base.number
+    key = replace(alike, family=number, height=height, width=width, acting=frozenset())
+    left_s = cost.left(work.work / len(work.seeds), calls) + cost.decode(1, key.area)
+    added_s = left_s - calls * cost.overhead
+    return Candidate(Coming(work), work, key, work.load, calls, left_s, added_s, fresh=True)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import deque
 from dataclasses import dataclass, field
 
-GAIN = 0.1  # how far one observation moves the model
-BOUND = 2.0  # an observation counts as at most so many times its estimate, and no less than 1/BOUND
+GAIN = 0.1  # how far one decode moves the VAE's seconds
+BOUND = 2.0  # a decode counts as at most so many times its estimate, and no less than 1/BOUND
+FIRST = 0.3  # standard deviations, as shares of a call: of overhead and of rate after a warm-up,
+NOISE = 0.1  # of a call from others of its size,
+SPEED = 0.03  # of the machine's speed from one call to the next,
+DRIFT = 0.01  # and of overhead and of rate, each on its own
+OUTLIER = 2.5  # standard deviations by which a call counts as wrong at most
 RECENT = 7  # observations whose median shows that the machine has become faster or slower
 SHIFT = 1.5  # from this factor on the median is a new level, and the model takes it at once
 DOUBT = 10.0  # as CostModel.doubt, before the first step; it falls with every step
@@ -37,13 +43,54 @@ class Level:
         return latest
 
 
+class Filter:
+    """This Kalman filter learns overhead and rate from calls of different size.
+
+    Their covariance says how far each is moved: far in the first calls, and together where the
+    machine becomes slower, because calls of one size alone do not tell them apart.
+    """
+
+    def __init__(self) -> None:
+        self._covariance: tuple[float, float, float] | None = None  # overhead, of both, rate
+
+    def doubt(self) -> None:
+        """Take what is known as no better than after a warm-up."""
+        self._covariance = None
+
+    def corrections(
+        self, overhead: float, rate: float, work: float, seconds: float
+    ) -> tuple[float, float]:
+        """Return what to add to overhead and rate, after a call of so much work.
+
+        Args:
+            work: rows x area.
+        """
+        estimate = max(overhead + rate * work, 1e-9)
+        first = (FIRST * estimate) ** 2
+        oo, both, rr = self._covariance or (first, 0.0, first / work**2)
+        apart = (DRIFT * estimate) ** 2
+        oo += (SPEED * overhead) ** 2 + apart
+        both += SPEED**2 * overhead * rate
+        rr += (SPEED * rate) ** 2 + apart / work**2
+        to_overhead, to_rate = oo + both * work, both + rr * work
+        variance = to_overhead + to_rate * work + (NOISE * estimate) ** 2
+        most = OUTLIER * math.sqrt(variance)
+        error = min(max(seconds - estimate, -most), most) / variance
+        self._covariance = (
+            oo - to_overhead**2 / variance,
+            both - to_overhead * to_rate / variance,
+            rr - to_rate**2 / variance,
+        )
+        return error * to_overhead, error * to_rate
+
+
 @dataclass
 class CostModel:
     """A denoiser call takes overhead + rate x denoiser rows x latent area, in seconds.
 
-    Both are learnt from calls of different size, by normalised least mean squares. A single
-    observation has a bounded effect, however slow the machine was at that moment, and a model that
-    is wrong as a whole (a warm-up beside other work) is replaced after a few calls.
+    Both are learnt from calls of different size. A single observation has a bounded effect, however
+    slow the machine was at that moment, and a model that is wrong as a whole (a warm-up beside
+    other work) is replaced after a few calls.
 
     Attributes:
         overhead: seconds of a call that no row adds to.
@@ -56,10 +103,10 @@ class CostModel:
     rate: float = 1e-5
     decode_rate: float = 1e-4
     turn: dict[str, float] = field(default_factory=dict)
+    _filter: Filter = field(default_factory=Filter, repr=False, compare=False)
     _steps: Level = field(default_factory=Level, repr=False, compare=False)
     _decodes: Level = field(default_factory=Level, repr=False, compare=False)
     _observed: int = field(default=0, repr=False)  # steps
-    _typical: float = field(default=0.0, repr=False)  # rows x area of a call, on average
 
     @property
     def doubt(self) -> float:
@@ -118,13 +165,11 @@ class CostModel:
         if factor := self._steps.changed(seconds / estimate):
             self.overhead *= factor
             self.rate *= factor
+            self._filter.doubt()
             return
-        self._typical += (work - self._typical) * (GAIN if self._typical else 1.0)
-        error = _bounded(seconds, estimate) - estimate
-        size = work / self._typical  # so that overhead and rate weigh alike
-        step = GAIN * error / (1 + size * size)
-        self.overhead = max(self.overhead + step, 0.0)
-        self.rate = max(self.rate + step * size / self._typical, 0.01 * self.rate)
+        overhead, rate = self._filter.corrections(self.overhead, self.rate, work, seconds)
+        self.overhead = max(self.overhead + overhead, 0.0)
+        self.rate = max(self.rate + rate, 0.01 * self.rate)
 
     def observe_decode(self, images: int, area: int, seconds: float) -> None:
         """Correct the VAE's seconds by what a decode really took."""

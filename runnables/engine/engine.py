@@ -13,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from runnables.accelerators.base import Accelerator
-from runnables.engine.active import Active, seconds_of
+from runnables.engine.active import Active, coming, seconds_of
 from runnables.engine.admission import Admission
 from runnables.engine.beside import Beside
 from runnables.engine.decode import chunk_size
@@ -25,7 +25,7 @@ from runnables.engine.memory import Headroom
 from runnables.engine.model_pool import ModelPool
 from runnables.engine.outcome import over
 from runnables.engine.row import Row
-from runnables.engine.scheduling import AHEAD, Candidate, Queue, Turns
+from runnables.engine.scheduling import AHEAD, Candidate, Queue, Turns, has_room
 from runnables.engine.steps import Steps
 from runnables.engine.watch import Watch, spared
 from runnables.errors import EngineFailed, NotReady, StableDiffusionError
@@ -66,7 +66,13 @@ class Engine:
             mixes_sizes=accelerator.mixes_sizes,
         )
         self._turns = turns
-        forecast: Forecast[Row] = Forecast(turns, seconds_of, clock)
+        forecast: Forecast[Row] = Forecast(
+            turns,
+            seconds_of,
+            clock,
+            lambda served: coming(self._queue.ordered, served),
+            lambda rows, work: has_room(rows, self._active.tasks, work, accelerator.row_limit),
+        )
         self._active = Active(accelerator, turns.served)
         self._queue = Queue(settings.max_queue_s, self._active.busy, turns.served, clock)
         pool.wake = self._queue.wake

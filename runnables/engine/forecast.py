@@ -19,8 +19,7 @@ EVERY_S = 1.0  # so often it looks ahead, and when somebody has come; in between
 SHARE = 0.02  # of the time may be spent with looking ahead
 NEWCOMERS = 1.15  # how many times longer requests take than without those that come later, at first
 LONGEST = 2.0  # how many times longer one request may have taken, as the next ones count it
-GAIN = 0.03  # how far one request moves what the next ones count, when many have ended
-FIRST = 4  # as if so many had ended already, when the first one does: these move it further
+GAIN = 0.01  # how far one request moves what the next ones count
 
 
 class Forecast(Generic[R]):
@@ -30,6 +29,8 @@ class Forecast(Generic[R]):
         turns: of the engine; they are not changed.
         seconds: estimated, of a call with this candidate that holds so much load.
         clock: in seconds.
+        waiting: called with the rows being served; the rows of each request that waits, in order.
+        has_room: whether the next one is taken, beside these rows.
     """
 
     def __init__(
@@ -37,12 +38,15 @@ class Forecast(Generic[R]):
         turns: Turns[R],
         seconds: Callable[[Candidate[R], float], float],
         clock: Callable[[], float] = time.monotonic,
+        waiting: Callable[[Sequence[Candidate[R]]], list[list[Candidate[R]]]] = lambda served: [],
+        has_room: Callable[[Sequence[Candidate[R]], Work], bool] = lambda rows, work: False,
     ) -> None:
         self._turns = turns
         self._seconds = seconds
         self._clock = clock
+        self._waiting = waiting
+        self._has_room = has_room
         self._newcomers = NEWCOMERS
-        self._learnt = FIRST
         self._looked = self._allowed = -math.inf  # when it did, and may again
         self._ends: WeakKeyDictionary[Work, float] = WeakKeyDictionary()
         self._stretch = 1.0  # how many times longer than alone requests take now
@@ -69,9 +73,7 @@ class Forecast(Generic[R]):
         now = self._clock()
         if made := [(at, left_s) for at, left_s in self._made.pop(work, []) if left_s]:
             ratio = statistics.fmean((now - at) / left_s for at, left_s in made)
-            self._learnt += 1
-            gain = max(GAIN, 1 / self._learnt)
-            self._newcomers += gain * (min(ratio, LONGEST) - self._newcomers)
+            self._newcomers += GAIN * (min(ratio, LONGEST) - self._newcomers)
 
     def _look_ahead(self, now: float, candidates: Sequence[Candidate[R]]) -> None:
         self._ends = WeakKeyDictionary()
@@ -82,9 +84,12 @@ class Forecast(Generic[R]):
         self._looked, self._allowed = now, now + (self._clock() - now) / SHARE
 
     def _run_ahead(
-        self, now: float, candidates: Iterable[Candidate[R]]
+        self, now: float, candidates: Sequence[Candidate[R]]
     ) -> Iterable[tuple[Work, float]]:
-        """Yield each row's request and the seconds until the row is decoded."""
+        """Yield each row's request and the seconds until the row is decoded.
+
+        Requests that wait begin as soon as there is room, and it ends with the rows served now.
+        """
         seconds = 0.0
         turns = self._turns.copied(lambda: now + seconds)
         rows: dict[int, Candidate[R]] = {}
@@ -94,7 +99,10 @@ class Forecast(Generic[R]):
                 yield one.work, seconds
             else:
                 rows[id(one.row)] = one
-        while rows:
+        served, waiting = {*rows}, self._waiting(candidates)
+        while not served.isdisjoint(rows):
+            while waiting and self._has_room([*rows.values()], waiting[0][0].work):
+                rows |= {id(one.row): one for one in waiting.pop(0)}
             mixed = turns.mixed([*rows.values()])
             chosen = turns.choose(mixed)
             call_s = self._seconds(chosen[0], sum(one.load for one in chosen))
@@ -106,7 +114,8 @@ class Forecast(Generic[R]):
                     continue
                 del rows[id(one.row)]
                 seconds += self._decode_s(one)
-                yield one.work, seconds
+                if id(one.row) in served:
+                    yield one.work, seconds
 
     def _after_a_call(self, one: Candidate[R]) -> Candidate[R]:
         added_s = (one.added_s - self._decode_s(one)) / one.calls

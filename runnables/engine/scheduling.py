@@ -425,6 +425,13 @@ class Queue:
             return self._waiting[0] if self._waiting else None
 
     @property
+    def ordered(self) -> list[Work]:
+        """Return all that waits, in the order in which `take` would return it."""
+        with self._changed:
+            self._sort()
+            return [*self._waiting]
+
+    @property
     def pending_s(self) -> float:
         """Return the estimated seconds of work that is accepted and not finished."""
         with self._changed:

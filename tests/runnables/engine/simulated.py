@@ -131,7 +131,13 @@ class Machine:
         self.turns: Turns[Row] = Turns(
             self._limit, _seconds, lambda: self.now, mixes_sizes=mixes_sizes
         )
-        self.forecast: Forecast[Row] = Forecast(self.turns, _seconds, lambda: self.now)
+        self.forecast: Forecast[Row] = Forecast(
+            self.turns,
+            _seconds,
+            lambda: self.now,
+            lambda served: [self._coming(work) for work in self.queue.ordered],
+            self._has_room,
+        )
         self.queue = Queue(max_wait, self._busy, self.turns.served, lambda: self.now)
 
     def run(self, requests: Sequence[Request]) -> Machine:
@@ -157,9 +163,15 @@ class Machine:
             request.refused = error
 
     def _admit(self) -> None:
-        while has_room(self._candidates(), [], self.queue.first, lambda area: LIMIT):
+        while self._has_room(self._candidates(), self.queue.first):
             work: Any = self.queue.take()
             self.rows += [Row(work) for _ in range(work.left)]
+
+    def _has_room(self, rows: Sequence[Candidate[Row]], work: Any) -> bool:
+        return has_room(rows, [], work, lambda area: LIMIT)
+
+    def _coming(self, work: Any) -> list[Candidate[Row]]:
+        return [Row(work).candidate for _ in range(work.left)]
 
     def _step(self) -> None:
         candidates = self._candidates()

@@ -49,6 +49,28 @@ def test_overhead_and_rate_are_learnt_apart() -> None:
     assert cost.rate == pytest.approx(RATE, rel=0.1)
 
 
+@pytest.mark.parametrize(("small", "large"), [(1.5, 1.0), (1.0, 1.5)])
+def test_the_first_calls_mend_a_warm_up_that_was_wrong_for_one_size(
+    small: float, large: float
+) -> None:
+    cost, rng = CostModel(), random.Random(0)
+    cost.calibrate([(2, 64, small * seconds(2, 64)), (8, 64, large * seconds(8, 64))])
+    for _ in range(30):
+        rows = rng.randint(2, 16)
+        cost.observe_step(rows, 64, seconds(rows, 64) * rng.uniform(0.95, 1.05))
+    for rows in (2, 8, 16):
+        assert cost.step(rows, 64) == pytest.approx(seconds(rows, 64), rel=0.06)
+
+
+def test_slow_calls_of_one_size_make_all_sizes_slower() -> None:
+    """One size alone does not tell overhead and rate apart, so both become longer."""
+    cost = CostModel(overhead=OVERHEAD, rate=RATE)
+    for _ in range(60):
+        cost.observe_step(4, 64, 1.3 * seconds(4, 64))
+    for rows in (2, 16):
+        assert cost.step(rows, 64) == pytest.approx(1.3 * seconds(rows, 64), rel=0.1)
+
+
 def test_outliers_have_a_bounded_effect() -> None:
     cost = CostModel(overhead=OVERHEAD, rate=RATE)
     for number in range(100):

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from runnables.engine import forecast
-from runnables.engine.forecast import EVERY_S, FIRST, NEWCOMERS, SHARE, Forecast
+from runnables.engine.forecast import EVERY_S, GAIN, NEWCOMERS, SHARE, Forecast
 from runnables.engine.scheduling import Candidate, Turns
+from runnables.parameters import TextToImage
+from tests.runnables.engine import virtual
 from tests.runnables.engine.simulated import COST, LIMIT, Machine, Request, Row, Work
+from tests.runnables.engine.virtual import VirtualEngine
 
 
 def call_s(one: Candidate[Any], load: float) -> float:
@@ -73,6 +78,28 @@ def test_it_is_exact_where_nobody_comes_later(monkeypatch: pytest.MonkeyPatch) -
         assert one.etas
         for at, eta in one.etas:
             assert eta / NEWCOMERS == pytest.approx(one.ended - at, rel=0.15), one
+
+
+def test_requests_that_wait_are_part_of_it(tiny_model: Callable[[str], Path]) -> None:
+    """There is room for 16 short requests beside the long ones, which all of them overtake."""
+
+    def eta(short: int) -> float:
+        engine = VirtualEngine(tiny_model("sd1"))
+        long = [engine.submit(_wanted(50)) for _ in range(16)]
+        engine.run(lambda: long[0].progress.step >= 2)
+        sent = [engine.submit(_wanted(20)) for _ in range(short)]
+        engine.run(lambda: any(one.progress.step for one in sent))
+        assert engine.engine.waiting == short - 16
+        active = engine.engine._active
+        first = next(row.work for row in active.rows if row.work.ticket is long[0])
+        return engine.engine._steps.forecast.seconds(first, active.candidates)
+
+    work_s = 24 * 20 * 2 * virtual.ROW_S
+    assert eta(40) - eta(16) > 0.5 * work_s
+
+
+def _wanted(steps: int) -> TextToImage:
+    return TextToImage(prompt="sea", seed=1, num_inference_steps=steps)
 
 
 def test_looking_ahead_changes_no_turn() -> None:
@@ -140,7 +167,7 @@ def test_it_learns_what_newcomers_add() -> None:
     looks.seconds(one)
     looks.now += 1.65 * one.seconds
     looks.forecast.ended(one)
-    learnt = NEWCOMERS + (1.65 - NEWCOMERS) / (FIRST + 1)
+    learnt = NEWCOMERS + GAIN * (1.65 - NEWCOMERS)
     looks.now += EVERY_S
     other = work(20)
     assert looks.seconds(other) == pytest.approx(learnt * other.seconds)
