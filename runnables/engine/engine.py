@@ -18,7 +18,7 @@ from runnables.engine.admission import Admission
 from runnables.engine.beside import Beside
 from runnables.engine.decode import chunk_size
 from runnables.engine.finish import Finish
-from runnables.engine.forecast import Forecast
+from runnables.engine.forecast import COMING, Forecast
 from runnables.engine.loaded_model import LoadedModel
 from runnables.engine.loop import STOPPED, Loop
 from runnables.engine.memory import Headroom
@@ -70,7 +70,7 @@ class Engine:
             turns,
             seconds_of,
             clock,
-            lambda served: coming(self._queue.ordered, served),
+            lambda served: coming(self._queue.ordered[:COMING], served),
             lambda rows, work: has_room(rows, self._active.tasks, work, accelerator.row_limit),
         )
         self._active = Active(accelerator, turns.served)

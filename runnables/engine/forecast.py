@@ -19,6 +19,7 @@ EVERY_S = 1.0  # so often it looks ahead, and when somebody has come; in between
 SHARE = 0.02  # of the time may be spent with looking ahead
 NEWCOMERS = 1.15  # how many times longer requests take than without those that come later, at first
 LONGEST = 2.0  # how many times longer one request may have taken, as the next ones count it
+COMING = 32  # requests that wait are looked at, so that one look takes a bounded time
 GAIN = 0.01  # how far one request moves what the next ones count
 
 
