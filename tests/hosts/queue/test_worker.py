@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -12,13 +13,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 from opentelemetry.trace import get_current_span
 
 from api.http import tracing
 from hosts.queue.completion import Manifest
+from hosts.queue.local import stand_in
 from hosts.queue.messages import read
-from hosts.queue.worker import spot
+from hosts.queue.worker import __main__ as command
+from hosts.queue.worker import health, spot
 from hosts.queue.worker.announce import Announcer
 from hosts.queue.worker.delivery import Delivery
 from hosts.queue.worker.pod import Pod
@@ -116,6 +120,47 @@ def test_a_busy_pod_says_so(http: Any, tmp_path: Path) -> None:
     assert idle["karpenter.sh/do-not-disrupt"] is None
     cost = "controller.kubernetes.io/pod-deletion-cost"
     assert int(busy[cost]) > int(idle[cost])
+
+
+def test_what_the_pod_was_not_told_is_told_again(http: Any, tmp_path: Path) -> None:
+    address, seen, statuses = http
+    (tmp_path / "token").write_text("secret")
+    pod = Pod(f"{address}/pod", tmp_path / "token")
+    pod.busy(1)
+    until(lambda: len(seen) == 1)
+    statuses["/pod"] = 200
+    pod.busy(2)
+    until(lambda: len(seen) == 2)
+
+
+def test_probes_and_metrics() -> None:
+    states, port = {"alive": True, "ready": False}, stand_in.free_port()
+    health.serve("127.0.0.1", port, lambda: states["ready"], lambda: states["alive"])
+
+    def answers() -> list[int]:
+        paths = ("livez", "readyz", "metrics", "other")
+        return [httpx.get(f"http://127.0.0.1:{port}/{path}").status_code for path in paths]
+
+    assert answers() == [200, 503, 200, 404]
+    states.update(alive=False, ready=True)
+    assert answers() == [503, 200, 200, 404]
+    assert httpx.get(f"http://127.0.0.1:{port}/readyz").text == "ready\n"
+    assert "# HELP" in httpx.get(f"http://127.0.0.1:{port}/metrics").text
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_the_exit_status_says_how_a_worker_ended(
+    wrong: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run() -> None:
+        if wrong:
+            raise ConfigurationError("there is no such model")
+
+    monkeypatch.setattr(sys, "argv", ["worker"])
+    monkeypatch.setattr(WorkerSettings, "from_environment", lambda: None)
+    monkeypatch.setattr(command, "Worker", lambda *_: SimpleNamespace(run=run))
+    assert command.main() == wrong
+    assert capsys.readouterr().err == ("there is no such model\n" if wrong else "")
 
 
 def test_settings_name_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
