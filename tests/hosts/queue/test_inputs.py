@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from hosts.queue.worker.inputs import Reader, Unreachable
+from hosts.queue.worker.inputs import MAX_KEY, Reader, Unreachable
 from runnables.errors import InvalidInput, PayloadTooLarge
 from runnables.settings import Settings
 
@@ -82,3 +82,10 @@ def test_an_object_that_is_too_large_is_not_read() -> None:
     large._fetcher.max_bytes = 30_000_000
     with pytest.raises(PayloadTooLarge, match="image_link is larger than 30 MB"):
         large._read("s3://bucket/a.png", "image_link")
+
+
+def test_a_key_as_long_as_s3_allows_is_read_and_no_longer_one() -> None:
+    with pytest.raises(InvalidInput, match="there is no s3://bucket"):
+        reader("", code="NoSuchKey")._read(f"s3://bucket/{'k' * MAX_KEY}", "image_link")
+    with pytest.raises(InvalidInput, match="the key is over 1024 bytes"):
+        reader("", code="NoSuchKey")._read(f"s3://bucket/{'k' * (MAX_KEY + 1)}", "image_link")

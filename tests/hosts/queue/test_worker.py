@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 from opentelemetry.trace import get_current_span
+from pydantic import ValidationError
 
 from api.http import tracing
 from hosts.queue.completion import Manifest
@@ -169,6 +170,31 @@ def test_settings_name_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORKER_QUEUE_URL", "x")
     with pytest.raises(ConfigurationError, match="did you mean WORKER_QUEUE_URLS"):
         WorkerSettings.from_environment()
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "most"),
+    [
+        ("visibility_s", 6, 43_200),  # the most that SQS takes, as with poll_s
+        ("poll_s", 0, 20),
+        ("grace_s", 0, 115),
+        ("backoff_s", 0, 900),
+        ("attempts", 1, 100),
+        ("deliveries", 1, 900),
+        ("in_flight", 0, 256),
+        ("reserve", 0, None),
+        ("port", 0, None),
+    ],
+)
+def test_bounds_of_settings(name: str, least: int, most: int | None) -> None:
+    urls = {"queue_urls": "q", "dead_letter_url": "d", "topic_arn": "t", "bucket": "b"}
+    for good in (least, most):
+        if good is not None:
+            assert getattr(WorkerSettings.model_validate({**urls, name: good}), name) == good
+    for bad in (least - 1, None if most is None else most + 1):
+        if bad is not None:
+            with pytest.raises(ValidationError, match=name):
+                WorkerSettings.model_validate({**urls, name: bad})
 
 
 def test_defaults_are_those_that_the_documents_name() -> None:
