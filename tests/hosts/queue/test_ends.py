@@ -25,6 +25,7 @@ from hosts.queue.worker.metrics import Metrics
 from hosts.queue.worker.receiver import Receiver
 from hosts.queue.worker.settings import WorkerSettings
 from hosts.queue.worker.store import Store
+from runnables.errors import GenerationFailed
 from runnables.parameters import TextToImage
 from runnables.runnable import StableDiffusionRunnable
 from runnables.ticket import Progress, Ticket
@@ -167,6 +168,26 @@ def test_a_task_that_came_too_often_is_given_up(
     reasons = [one["MessageAttributes"]["reason"]["StringValue"] for one in dead]
     given_up = [f"given up after {received - 1} deliveries"]
     assert reasons == (given_up if status == "failed" else [])
+    assert desk.left() == 0
+
+
+def test_a_task_that_fails_is_tried_again_until_its_last_try(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise GenerationFailed("broken")
+
+    monkeypatch.setattr(desk.lifecycle.runnable, "submit", fail)
+    desk.send("broken")
+    delivery = desk.delivered()
+    delivery.received = 4
+    desk.lifecycle.run(InFlight(delivery))
+    assert desk.announced() == [] and desk.left() == 1
+    last = desk.delivered()
+    last.received = 5
+    desk.lifecycle.run(InFlight(last))
+    (told,) = desk.announced()
+    assert (told["status"], told["error"]) == ("failed", "broken")
     assert desk.left() == 0
 
 

@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import httpx
 import pytest
@@ -24,6 +25,7 @@ from hosts.queue.local import stand_in
 from hosts.queue.messages import read
 from hosts.queue.worker import __main__ as command
 from hosts.queue.worker import health, spot
+from hosts.queue.worker import worker as module
 from hosts.queue.worker.announce import Announcer
 from hosts.queue.worker.delivery import Delivery
 from hosts.queue.worker.pod import Pod
@@ -231,6 +233,33 @@ def test_a_worker_lives_while_its_engine_and_its_polls_do(
     if stopping:
         worker.stop()
     assert worker._alive() == alive
+
+
+@pytest.mark.parametrize("cloudwatch", ["", "shop/sdxl"])
+def test_a_stop_hands_back_sends_the_last_figures_and_closes(
+    cloudwatch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done, worker = MagicMock(), Worker.__new__(Worker)  # without the process's signals and metrics
+    worker.settings = WorkerSettings(
+        queue_urls="q",
+        dead_letter_url="d",
+        topic_arn="t",
+        bucket="b",
+        port=0,
+        grace_s=7.0,
+        cloudwatch=cloudwatch,
+    )
+    worker.runnable, worker._counts, worker._stop = done.runnable, MagicMock(), threading.Event()
+    monkeypatch.setattr(worker, "_make_receiver", lambda limit: done.receiver)
+    monkeypatch.setattr(module, "Figures", lambda *_: done.figures)
+    monkeypatch.setattr(module.boto3, "client", MagicMock())
+    worker.stop()
+    worker.run()
+    calls = [name for name, *_ in done.method_calls]
+    ends = ["receiver.stop", *(["figures.send"] if cloudwatch else []), "runnable.close"]
+    assert [name for name in calls if name in {*ends, "figures.send"}] == ends
+    done.receiver.stop.assert_called_once_with(7.0)
+    assert calls.index("runnable.start") < calls.index("receiver.start")
 
 
 @pytest.mark.parametrize("traceparent", [None, W3C])
