@@ -219,8 +219,11 @@ def test_the_model_that_a_task_names_is_taken_where_that_is_asked_for(
     lifecycle, task = desk.lifecycle, read(tasks.older("named"))
     desk.send("named")
     lifecycle.settings = desk.settings.model_copy(update={"dynamic": dynamic})
-    parameters = lifecycle._parameters(task, desk.delivered())
+    delivery = desk.delivered()
+    delivery.urgent = dynamic
+    parameters = lifecycle._parameters(task, delivery)
     assert parameters.model == (tasks.MODEL if dynamic else None)
+    assert parameters.priority == ("high" if dynamic else "normal")
 
 
 def test_heartbeats_go_on_through_a_long_stop(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
