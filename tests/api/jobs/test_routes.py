@@ -168,6 +168,7 @@ def test_listing_goes_newest_first_in_pages(client: Client) -> None:
         seen += [job["id"] for job in page["jobs"]]
         cursor = page["next"]
     assert seen == ids[::-1]
+    assert len(client.http.get("/jobs?limit=200").json()["jobs"]) == 5, "the most that a page has"
     assert client.http.get("/jobs?state=queued").json() == {"jobs": [], "next": None}
 
 
@@ -217,6 +218,7 @@ def test_bad_jobs_are_refused_by_field(
         ("/jobs/none/events", 404),
         ("/jobs/none/images/0", 404),
         ("/jobs?limit=0", 400),
+        ("/jobs?limit=201", 400),
         ("/jobs?limit=x", 400),
         ("/jobs?cursor=-1", 400),
         ("/jobs?state=done", 400),

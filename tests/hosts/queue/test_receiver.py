@@ -191,6 +191,19 @@ def test_a_heartbeat_keeps_a_task_and_looks_whether_it_is_wanted(
     assert (current.ticket is not None and current.ticket.cancelled) == cancelled
 
 
+def test_heartbeats_go_on_while_there_is_nothing_to_keep() -> None:
+    receiver, _, _ = make(visibility_s=60)
+    waits, wait = list[float](), receiver._stopped.wait
+    receiver._stopped.wait = lambda s=None: [waits.append(s), wait(0.01)][1]  # type: ignore
+    beat = threading.Thread(target=receiver._beat)
+    beat.start()
+    until(lambda: len(waits) > 3 or not beat.is_alive())
+    assert len(waits) > 3 and set(waits) == {20.0}
+    receiver._stopped.set()
+    beat.join(300)
+    assert not beat.is_alive()
+
+
 def test_a_task_that_was_not_read_yet_cannot_be_cancelled() -> None:
     receiver, sqs, lifecycle = make()
     asked = list[object]()
