@@ -1,6 +1,6 @@
 """Keeps a random sample of a cosmic-ray session: one mutant each of so many places.
 
-    python tests/mutants.py SESSION --count 40 --seed 15
+    python tests/mutants.py SESSION --count 100 --seed 29
 
 Places that only words or types have are left out (docstrings have no mutants): annotations, base
 classes, `__repr__`, what is logged, and the arguments of exceptions that are raised. So are
