@@ -195,7 +195,7 @@ def test_heartbeats_go_on_while_there_is_nothing_to_keep() -> None:
     receiver, _, _ = make(visibility_s=60)
     waits, wait = list[float](), receiver._stopped.wait
     receiver._stopped.wait = lambda s=None: [waits.append(s), wait(0.01)][1]  # type: ignore
-    beat = threading.Thread(target=receiver._beat)
+    beat = threading.Thread(target=receiver._beat, daemon=True)
     beat.start()
     until(lambda: len(waits) > 3 or not beat.is_alive())
     assert len(waits) > 3 and set(waits) == {20.0}
