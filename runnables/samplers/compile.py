@@ -96,11 +96,8 @@ def _compile(
         scheduler.set_begin_index(first)
     start = _start(scheduler, timesteps, cut, pure_noise)
     recorder = _Recorder(scheduler, timesteps)
-    try:
-        for call in range(len(timesteps)):
-            recorder.record(call)
-    except AssertionError as error:  # UniPC's, where rounding gives several steps one timestep
-        raise ValueError("so many steps are too close to each other") from error
+    for call in range(len(timesteps)):
+        recorder.record(call)
     return SamplerTable(
         timesteps=timesteps.to(torch.float32),
         input_scale=torch.tensor(recorder.input_scale, dtype=torch.float32),

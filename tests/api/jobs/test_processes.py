@@ -67,8 +67,8 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "jobs")
 
 
-def claimed(store: Store, folder: Path, id: str = "left") -> Job:
-    """A job whose process is dead."""
+def claimed(store: Store, folder: Path, id: str = "left", alive: bool = False) -> Job:
+    """A job whose process is dead, or still works on it."""
     files = Files(folder / "files")
     parameters = {**ASK, "seed": 1, "scheduler": "ddim"}
     store.add(
@@ -81,10 +81,11 @@ def claimed(store: Store, folder: Path, id: str = "left") -> Job:
             steps=2,
         )
     )
-    dead = Lease(folder / "processes")
-    job = store.claim(dead.id)
+    process = Lease(folder / "processes")
+    job = store.claim(process.id)
     assert job is not None
-    dead.release()
+    if not alive:
+        process.release()
     return job
 
 
@@ -94,6 +95,15 @@ def test_a_dead_processs_job_is_drawn_again(make: Make, store: Store, tmp_path: 
     done = client.until("left", "succeeded")
     assert Image.open(io.BytesIO(client.http.get(done["images"][0]["url"]).content)).size
     assert client.api.jobs.store.get("", "left").attempts == 2  # type: ignore[union-attr]
+
+
+def test_a_living_processs_job_is_left_to_it(make: Make, store: Store, tmp_path: Path) -> None:
+    job = claimed(store, tmp_path / "jobs", alive=True)
+    parts = make().api.jobs._parts
+    assert parts is not None
+    parts.runner._tidy()
+    there = store.get("", job.id)
+    assert there is not None and (there.state, there.runner) == ("running", job.runner)
 
 
 def test_a_job_that_kills_every_process_fails_in_the_end(

@@ -19,7 +19,7 @@ from api.jobs import runner
 from api.jobs.job import Job
 from api.jobs.store import Store
 from runnables.errors import Cancelled
-from runnables.parameters import AnyParameters
+from runnables.parameters import AnyParameters, TextToImage
 from runnables.ticket import Caller, Inputs, Progress, Ticket
 from tests.api.jobs.conftest import ASK, LONG, Client
 from tests.insides import engine_of
@@ -138,18 +138,23 @@ def test_higher_priority_goes_first(make: Make) -> None:
     assert starts == sorted(starts)
 
 
-def test_a_deadline_fails_the_job(make: Make) -> None:
-    client = make(jobs_active=1)
-    client.until(client.post(parameters=LONG, id="busy")["id"], "running")
+def test_a_deadline_fails_the_job(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that waits fails then, and not only when there is room for it."""
+    client = make(begin=False, jobs_active=1)
+    busy = Ticket(TextToImage(prompt="x"), progress=Progress("running", 1, 2))
+    monkeypatch.setattr(client.api.runnable, "submit", lambda *_, **__: busy)
+    client.api.start()
+    client.until(client.post(id="busy")["id"], "running")
     for id, body in {
         "waits": {"deadline_s": 0.3, "priority": 0},
         "named-inside": {"parameters": {**ASK, "deadline_s": 0.2}, "priority": 0},
     }.items():
         client.post(id=id, **body)
-        failed = client.until(id, "failed")
+        failed = client.until(id, "failed", timeout=60)
         assert failed["error"]["status"] == 504
         assert failed["error"]["detail"][0]["loc"] == ["deadline_s"]
-    client.http.delete("/jobs/busy")
+    busy.future.set_exception(Cancelled("it is enough"))
+    client.until("busy", "cancelled")
 
 
 def test_listing_goes_newest_first_in_pages(client: Client) -> None:
@@ -163,6 +168,7 @@ def test_listing_goes_newest_first_in_pages(client: Client) -> None:
         seen += [job["id"] for job in page["jobs"]]
         cursor = page["next"]
     assert seen == ids[::-1]
+    assert len(client.http.get("/jobs?limit=200").json()["jobs"]) == 5, "the most that a page has"
     assert client.http.get("/jobs?state=queued").json() == {"jobs": [], "next": None}
 
 
@@ -212,6 +218,7 @@ def test_bad_jobs_are_refused_by_field(
         ("/jobs/none/events", 404),
         ("/jobs/none/images/0", 404),
         ("/jobs?limit=0", 400),
+        ("/jobs?limit=201", 400),
         ("/jobs?limit=x", 400),
         ("/jobs?cursor=-1", 400),
         ("/jobs?state=done", 400),
@@ -314,7 +321,8 @@ def test_a_listing_by_state_has_what_its_documents_say(
     tickets = list[Ticket]()
 
     def submit(parameters: AnyParameters, *given: Any, **options: Any) -> Ticket:
-        tickets.append(Ticket(parameters, progress=Progress("queued", 0, 2, position=3)))
+        waits = Progress("queued", 0, 2, position=3, eta_s=100.0)
+        tickets.append(Ticket(parameters, progress=waits))
         return tickets[-1]
 
     def listed(state: str) -> list[tuple[str, int | None]]:
@@ -329,6 +337,8 @@ def test_a_listing_by_state_has_what_its_documents_say(
         time.sleep(0.02)
     client.post(id="stored")
     assert (listed("queued"), listed("running")) == ([("stored", 4), ("claimed", 3)], [])
+    own = [job.seconds for job in client.api.jobs.store.page("", "queued", 1, None)]
+    assert client.get("stored")["eta_s"] == round(100.0 + sum(own), 2), "both wait for the engine"
     tickets[0].progress = Progress("running", 1, 2)
     assert (listed("queued"), listed("running")) == ([("stored", 0)], [("claimed", None)])
     client.http.delete("/jobs/stored")

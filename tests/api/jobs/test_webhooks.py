@@ -330,6 +330,14 @@ def test_only_https_unless_the_operator_says_so(make: Make, url: str) -> None:
     assert answer.json()["detail"][0]["loc"] == ["webhook"]
 
 
+def test_a_url_that_is_allowed_no_longer_is_a_try_that_failed() -> None:
+    """The operator took `SD_FETCH_INSECURE` away between the job and its end."""
+    job = Job(id="x", owner="", task="txt2img", parameters={}, webhook="http://a.example/", steps=2)
+    sender = webhooks.Webhooks(None, lambda _: {"finished_at": ""}, SECRET)  # type: ignore[arg-type]
+    post = sender._post(None, job)  # type: ignore[arg-type]
+    assert asyncio.run(post) == ("it could not be reached", False)
+
+
 @pytest.mark.parametrize("insecure", [False, True])
 def test_private_addresses_are_not_called(make: Make, insecure: bool) -> None:
     """The address is checked on connecting, whatever name it hides behind."""

@@ -25,6 +25,7 @@ from hosts.queue.worker.metrics import Metrics
 from hosts.queue.worker.receiver import Receiver
 from hosts.queue.worker.settings import WorkerSettings
 from hosts.queue.worker.store import Store
+from runnables.errors import GenerationFailed
 from runnables.parameters import TextToImage
 from runnables.runnable import StableDiffusionRunnable
 from runnables.ticket import Progress, Ticket
@@ -170,6 +171,26 @@ def test_a_task_that_came_too_often_is_given_up(
     assert desk.left() == 0
 
 
+def test_a_task_that_fails_is_tried_again_until_its_last_try(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise GenerationFailed("broken")
+
+    monkeypatch.setattr(desk.lifecycle.runnable, "submit", fail)
+    desk.send("broken")
+    delivery = desk.delivered()
+    delivery.received = 4
+    desk.lifecycle.run(InFlight(delivery))
+    assert desk.announced() == [] and desk.left() == 1
+    last = desk.delivered()
+    last.received = 5
+    desk.lifecycle.run(InFlight(last))
+    (told,) = desk.announced()
+    assert (told["status"], told["error"]) == ("failed", "broken")
+    assert desk.left() == 0
+
+
 def test_a_cancelled_task_is_not_generated(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.send("unwanted")
     key = keys.cancelled("output", "unwanted")
@@ -198,8 +219,11 @@ def test_the_model_that_a_task_names_is_taken_where_that_is_asked_for(
     lifecycle, task = desk.lifecycle, read(tasks.older("named"))
     desk.send("named")
     lifecycle.settings = desk.settings.model_copy(update={"dynamic": dynamic})
-    parameters = lifecycle._parameters(task, desk.delivered())
+    delivery = desk.delivered()
+    delivery.urgent = dynamic
+    parameters = lifecycle._parameters(task, delivery)
     assert parameters.model == (tasks.MODEL if dynamic else None)
+    assert parameters.priority == ("high" if dynamic else "normal")
 
 
 def test_heartbeats_go_on_through_a_long_stop(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+import threading
 from pathlib import Path
 from typing import Any
 
+import pytest
 from botocore.exceptions import EndpointConnectionError
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from hosts.queue.worker import figures
 from hosts.queue.worker.figures import Figures
+from tests.hosts.queue.test_worker import until
 
 ROOT = Path(__file__).resolve().parents[3]
 DASHBOARD = ROOT / "deploy" / "queue" / "terraform" / "dashboard.tf"
@@ -55,6 +58,18 @@ def test_gauges_as_they_are_and_counters_since_the_last_time() -> None:
     images.labels("a").inc()
     assert sent()["Images"] == 2, "what could not be sent was sent later"
     assert sent()["Images"] == 0
+
+
+def test_they_are_sent_until_the_worker_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    cloudwatch, stop = CloudWatch(), threading.Event()
+    before = {*threading.enumerate()}
+    monkeypatch.setattr(figures, "EVERY_S", 0.01)
+    Figures(cloudwatch, "shop/sdxl", CollectorRegistry()).watch(stop)
+    (thread,) = {*threading.enumerate()} - before
+    until(lambda: len(cloudwatch.told) > 2)
+    stop.set()
+    thread.join(300)
+    assert not thread.is_alive()
 
 
 def test_the_dashboard_asks_for_what_workers_send() -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
-from hosts.queue.worker.inputs import Reader, Unreachable
-from runnables.errors import InvalidInput
+from hosts.queue.worker.inputs import MAX_KEY, Reader, Unreachable
+from runnables.errors import InvalidInput, PayloadTooLarge
 from runnables.settings import Settings
 
 
@@ -73,3 +74,18 @@ def test_an_object_that_cannot_be_read_is_not(code: str) -> None:
 def test_s3_that_has_a_problem_is_asked_again() -> None:
     with pytest.raises(ClientError):
         reader("", code="SlowDown")._read("s3://bucket/a.png", "image_link")
+
+
+def test_an_object_that_is_too_large_is_not_read() -> None:
+    large = reader("")
+    large._s3 = SimpleNamespace(get_object=lambda **_: {"ContentLength": 30_000_001})
+    large._fetcher.max_bytes = 30_000_000
+    with pytest.raises(PayloadTooLarge, match="image_link is larger than 30 MB"):
+        large._read("s3://bucket/a.png", "image_link")
+
+
+def test_a_key_as_long_as_s3_allows_is_read_and_no_longer_one() -> None:
+    with pytest.raises(InvalidInput, match="there is no s3://bucket"):
+        reader("", code="NoSuchKey")._read(f"s3://bucket/{'k' * MAX_KEY}", "image_link")
+    with pytest.raises(InvalidInput, match="the key is over 1024 bytes"):
+        reader("", code="NoSuchKey")._read(f"s3://bucket/{'k' * (MAX_KEY + 1)}", "image_link")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,8 +13,10 @@ import pytest
 from hosts.queue.worker import receiver as module
 from hosts.queue.worker.delivery import Delivery
 from hosts.queue.worker.lifecycle import InFlight
+from hosts.queue.worker.lifecycle import Lifecycle as RealLifecycle
 from hosts.queue.worker.receiver import Receiver
 from hosts.queue.worker.settings import WorkerSettings
+from runnables.errors import GenerationFailed
 from runnables.parameters import TextToImage
 from runnables.ticket import Progress, State, Ticket
 from tests.hosts.queue.test_worker import until
@@ -188,12 +191,38 @@ def test_a_heartbeat_keeps_a_task_and_looks_whether_it_is_wanted(
     assert (current.ticket is not None and current.ticket.cancelled) == cancelled
 
 
+def test_heartbeats_go_on_while_there_is_nothing_to_keep() -> None:
+    receiver, _, _ = make(visibility_s=60)
+    waits, wait = list[float](), receiver._stopped.wait
+    receiver._stopped.wait = lambda s=None: [waits.append(s), wait(0.01)][1]  # type: ignore
+    beat = threading.Thread(target=receiver._beat, daemon=True)
+    beat.start()
+    until(lambda: len(waits) > 3 or not beat.is_alive())
+    assert len(waits) > 3 and set(waits) == {20.0}
+    receiver._stopped.set()
+    beat.join(300)
+    assert not beat.is_alive()
+
+
 def test_a_task_that_was_not_read_yet_cannot_be_cancelled() -> None:
     receiver, sqs, lifecycle = make()
     asked = list[object]()
     lifecycle.store.is_cancelled = lambda task: asked.append(task)
     receiver._keep(InFlight(delivery(sqs, "x")))
     assert not asked
+
+
+@pytest.mark.parametrize(
+    ("received", "delay"), [(1, 5), (2, 10), (3, 20), (8, 640), (9, 900), (50, 900)]
+)
+def test_retries_come_later_and_later(received: int, delay: int) -> None:
+    sqs, settings = Sqs(), make()[0]._settings
+    lifecycle = RealLifecycle(settings, *[None] * 5)  # type: ignore[arg-type]
+    current = InFlight(replace(delivery(sqs, "x"), received=received))
+    assert lifecycle._retry(current, GenerationFailed("broken")) == "retried"
+    current.delivery.extend(60)
+    current.delivery.release()
+    assert sqs.hidden == [("x", delay)], "and it is no longer ours"
 
 
 def test_no_thread_keeps_the_process_from_ending() -> None:

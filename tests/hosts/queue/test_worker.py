@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -11,14 +12,20 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
+import httpx
 import pytest
 from opentelemetry.trace import get_current_span
+from pydantic import ValidationError
 
 from api.http import tracing
 from hosts.queue.completion import Manifest
+from hosts.queue.local import stand_in
 from hosts.queue.messages import read
-from hosts.queue.worker import spot
+from hosts.queue.worker import __main__ as command
+from hosts.queue.worker import health, spot
+from hosts.queue.worker import worker as module
 from hosts.queue.worker.announce import Announcer
 from hosts.queue.worker.delivery import Delivery
 from hosts.queue.worker.pod import Pod
@@ -118,12 +125,78 @@ def test_a_busy_pod_says_so(http: Any, tmp_path: Path) -> None:
     assert int(busy[cost]) > int(idle[cost])
 
 
+def test_what_the_pod_was_not_told_is_told_again(http: Any, tmp_path: Path) -> None:
+    address, seen, statuses = http
+    (tmp_path / "token").write_text("secret")
+    pod = Pod(f"{address}/pod", tmp_path / "token")
+    pod.busy(1)
+    until(lambda: len(seen) == 1)
+    statuses["/pod"] = 200
+    pod.busy(2)
+    until(lambda: len(seen) == 2)
+
+
+def test_probes_and_metrics() -> None:
+    states, port = {"alive": True, "ready": False}, stand_in.free_port()
+    health.serve("127.0.0.1", port, lambda: states["ready"], lambda: states["alive"])
+
+    def answers() -> list[int]:
+        paths = ("livez", "readyz", "metrics", "other")
+        return [httpx.get(f"http://127.0.0.1:{port}/{path}").status_code for path in paths]
+
+    assert answers() == [200, 503, 200, 404]
+    states.update(alive=False, ready=True)
+    assert answers() == [503, 200, 200, 404]
+    assert httpx.get(f"http://127.0.0.1:{port}/readyz").text == "ready\n"
+    assert "# HELP" in httpx.get(f"http://127.0.0.1:{port}/metrics").text
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_the_exit_status_says_how_a_worker_ended(
+    wrong: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run() -> None:
+        if wrong:
+            raise ConfigurationError("there is no such model")
+
+    monkeypatch.setattr(sys, "argv", ["worker"])
+    monkeypatch.setattr(WorkerSettings, "from_environment", lambda: None)
+    monkeypatch.setattr(command, "Worker", lambda *_: SimpleNamespace(run=run))
+    assert command.main() == wrong
+    assert capsys.readouterr().err == ("there is no such model\n" if wrong else "")
+
+
 def test_settings_name_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigurationError, match="WORKER_QUEUE_URLS"):
         WorkerSettings.from_environment()
     monkeypatch.setenv("WORKER_QUEUE_URL", "x")
     with pytest.raises(ConfigurationError, match="did you mean WORKER_QUEUE_URLS"):
         WorkerSettings.from_environment()
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "most"),
+    [
+        ("visibility_s", 6, 43_200),  # the most that SQS takes, as with poll_s
+        ("poll_s", 0, 20),
+        ("grace_s", 0, 115),
+        ("backoff_s", 0, 900),
+        ("attempts", 1, 100),
+        ("deliveries", 1, 900),
+        ("in_flight", 0, 256),
+        ("reserve", 0, None),
+        ("port", 0, None),
+    ],
+)
+def test_bounds_of_settings(name: str, least: int, most: int | None) -> None:
+    urls = {"queue_urls": "q", "dead_letter_url": "d", "topic_arn": "t", "bucket": "b"}
+    for good in (least, most):
+        if good is not None:
+            assert getattr(WorkerSettings.model_validate({**urls, name: good}), name) == good
+    for bad in (least - 1, None if most is None else most + 1):
+        if bad is not None:
+            with pytest.raises(ValidationError, match=name):
+                WorkerSettings.model_validate({**urls, name: bad})
 
 
 def test_defaults_are_those_that_the_documents_name() -> None:
@@ -160,6 +233,33 @@ def test_a_worker_lives_while_its_engine_and_its_polls_do(
     if stopping:
         worker.stop()
     assert worker._alive() == alive
+
+
+@pytest.mark.parametrize("cloudwatch", ["", "shop/sdxl"])
+def test_a_stop_hands_back_sends_the_last_figures_and_closes(
+    cloudwatch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done, worker = MagicMock(), Worker.__new__(Worker)  # without the process's signals and metrics
+    worker.settings = WorkerSettings(
+        queue_urls="q",
+        dead_letter_url="d",
+        topic_arn="t",
+        bucket="b",
+        port=0,
+        grace_s=7.0,
+        cloudwatch=cloudwatch,
+    )
+    worker.runnable, worker._counts, worker._stop = done.runnable, MagicMock(), threading.Event()
+    monkeypatch.setattr(worker, "_make_receiver", lambda limit: done.receiver)
+    monkeypatch.setattr(module, "Figures", lambda *_: done.figures)
+    monkeypatch.setattr(module.boto3, "client", MagicMock())
+    worker.stop()
+    worker.run()
+    calls = [name for name, *_ in done.method_calls]
+    ends = ["receiver.stop", *(["figures.send"] if cloudwatch else []), "runnable.close"]
+    assert [name for name in calls if name in {*ends, "figures.send"}] == ends
+    done.receiver.stop.assert_called_once_with(7.0)
+    assert calls.index("runnable.start") < calls.index("receiver.start")
 
 
 @pytest.mark.parametrize("traceparent", [None, W3C])

@@ -5,10 +5,12 @@ from __future__ import annotations
 import inspect
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from diffusers import StableDiffusionXLImg2ImgPipeline
 from torch import Tensor
 
 from runnables.samplers.compile import compile_table
@@ -200,6 +202,19 @@ def test_denoising_is_cut_between_base_and_refiner() -> None:
     joined = torch.cat([base.timesteps, refiner.timesteps])
     assert torch.equal(joined, whole.timesteps)
     assert refiner.start == (1.0, 0.0)
+
+
+@pytest.mark.parametrize("begin", [0.3, 0.5, 0.8])
+@pytest.mark.parametrize("name", ["euler", "heun", "dpm2"])
+def test_the_refiner_begins_where_diffusers_own_does(name: str, begin: float) -> None:
+    """A sampler that calls the model twice per step never begins between the two calls."""
+    scheduler = make_scheduler(resolve(name), CONFIG)
+    scheduler.set_timesteps(20)
+    pipeline: Any = SimpleNamespace(scheduler=scheduler)
+    cut = StableDiffusionXLImg2ImgPipeline.get_timesteps
+    expected = cut(pipeline, 20, strength=1.0, device="cpu", denoising_start=begin)[0]
+    table = compile_table(resolve(name), CONFIG, 20, denoising_start=begin)
+    assert table.timesteps.tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize("name", samplers())

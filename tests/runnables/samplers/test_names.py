@@ -54,9 +54,17 @@ def test_names_labels_and_classes_resolve() -> None:
     assert resolve("EulerAncestralDiscreteScheduler").name == "euler_a"
     assert resolve("DPMSolverMultistepScheduler").name == "dpmpp_2m"
     assert resolve("Default") is DEFAULT
-    with pytest.raises(UnknownName, match="'euller'; did you mean euler") as caught:
+    three = r"'euller'; did you mean euler, \w+, \w+\?"
+    with pytest.raises(UnknownName, match=three) as caught:
         resolve("euller")
     assert caught.value.loc == ("scheduler",)
+
+
+def test_the_list_names_the_classes_of_both_forms() -> None:
+    listed = {one["name"]: (one["scheduler"], one["flow_scheduler"]) for one in describe()}
+    assert listed["ddim"] == ("DDIMScheduler", None)
+    assert listed["euler"] == ("EulerDiscreteScheduler", "FlowMatchEulerDiscreteScheduler")
+    assert listed["euler_trailing"] == ("EulerDiscreteScheduler", None), "flow has no such spacing"
 
 
 def test_every_alias_is_one_samplers() -> None:
