@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -44,3 +45,19 @@ def test_a_unit_of_cost_is_a_row_of_512_by_512_pixels(start: Start) -> None:
         model_of(start("sd1")), height=512, width=256, scheduler="ddim", guidance_scale=5.0
     )
     assert work.cost_units == 2 * 10 / 2
+
+
+def test_the_prompts_of_several_requests_are_encoded_in_one_call(start: Start) -> None:
+    model = model_of(start("sd1"))
+    base: Any = model.base
+    encoder, rows = base.encoders[0].model, list[int]()
+    handle = encoder.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
+    preparer = Preparer(10)
+    works = [planned(model, prompt=f"number {number}", guidance_scale=5.0) for number in range(3)]
+    with torch.inference_mode():
+        preparer.encode(works)
+        assert rows == [4], "three prompts and the empty one"
+        for work in works:
+            preparer.at_once(work)
+    assert rows == [4], "they are kept"
+    handle.remove()
