@@ -31,6 +31,7 @@ from runnables.ticket import Inputs, Ticket
 logger = logging.getLogger(__name__)
 
 MOST_WAITING = 256
+AGAIN_S = (1.0, 10.0)  # after an unload garbage is looked for again: a thread may still hold some
 MOST_WAITING_OF_ONE = 64  # of a caller who has a name: others find a place too
 Outcome = LoadedModel | StableDiffusionError
 
@@ -96,6 +97,7 @@ class ModelPool:
         self._loaded: OrderedDict[str, LoadedModel] = OrderedDict({first.name: first})
         self._users: Counter[str] = Counter()
         self._used = {first.name: time.monotonic()}
+        self._collect_at: list[float] = []
         self._leaving: str | None = None  # takes no more requests, to make room
         self._orders: list[Order] = []
         self._waiting: list[Waiting] = []
@@ -209,6 +211,9 @@ class ModelPool:
         """
         yield from self._arrivals()
         self._unload()
+        if self._collect_at and time.monotonic() >= self._collect_at[0]:
+            del self._collect_at[0]
+            self._free_garbage()
         for waiting in self._take(lambda waiting: waiting.model in self._loaded):
             if model := self.enter(waiting.model):
                 yield waiting, model
@@ -319,6 +324,7 @@ class ModelPool:
         self.evicted(model)
         del model
         self._free_garbage()
+        self._collect_at = [time.monotonic() + seconds for seconds in AGAIN_S]
         logger.info("unloaded the model %s: %s", name, why)
         return True
 

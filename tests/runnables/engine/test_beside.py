@@ -324,7 +324,7 @@ def test_previews_are_made_beside_the_steps(
         assert (np.asarray(one.preview) == np.asarray(expected[one.previewed].preview)).all()
 
 
-def test_every_step_has_a_preview_where_they_are_fast(beside: StableDiffusionRunnable) -> None:
+def test_previews_that_are_fast_skip_no_two_steps(beside: StableDiffusionRunnable) -> None:
     every = list[Progress]()
 
     def on_step(progress: Progress) -> None:
@@ -335,5 +335,6 @@ def test_every_step_has_a_preview_where_they_are_fast(beside: StableDiffusionRun
 
     beside.submit(wanted(12), on_step=on_step, preview_every=1).future.result(300)
     shown = {one.step: one.step - one.previewed for one in every if one.preview}
-    assert shown.keys() >= {*range(2, 12)}
+    # the newest is shown, so a step's own may take the place of the one before, which is not then
+    assert all({step, step + 1} & shown.keys() for step in range(1, 12))
     assert set(shown.values()) <= {0, 1}, "a step's own, or that of the step before"

@@ -56,6 +56,23 @@ def test_the_weights_are_gone_and_come_back(start: Start, kind: str) -> None:
     assert is_loaded(runnable) and model_of(runnable).nbytes > 0
 
 
+def test_what_a_thread_held_is_collected_later(start: Start) -> None:
+    runnable = start("sd1")
+    held = base_of(runnable).checkpoint.modules[0]
+    part = weakref.ref(held)
+    runnable.change_model("sd1", load=False)
+    gc.disable()  # it might come by chance
+    try:
+        assert part() is not None
+        del held
+        end = time.monotonic() + 300
+        while part() is not None and time.monotonic() < end:
+            time.sleep(0.02)
+        assert part() is None
+    finally:
+        gc.enable()
+
+
 def test_what_the_start_made_is_collected_too(start: Start) -> None:
     """The first model is made while the collector freezes: modules refer to each other."""
     runnable = start("sd1")
