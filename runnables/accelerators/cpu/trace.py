@@ -27,13 +27,13 @@ class Trace:
     nbytes = NBYTES
 
     def __init__(self, call: DenoiserCall, inputs: Inputs) -> None:
+        call(inputs)  # convolutions have packed their weights then
         sample, timesteps, *_ = inputs
         assert sample is not None and timesteps is not None
         # PyTorch keeps more of what it traces than a call does: few rows are as good
         few = call.conditioning.fewest()
         rows = len(few.hidden_states)
         inputs = [sample[:rows], timesteps[:rows], *few.tensors]
-        call(inputs)  # convolutions have packed their weights then
         program = _Program(call, inputs, call.family.denoiser)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecated, and sizes that become constants

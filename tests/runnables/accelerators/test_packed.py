@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from runnables.accelerators.cpu.packed import PackedConv2d, pack
+from runnables.accelerators.cpu.packed import PackedConv2d, PointwiseConv2d, pack
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,22 @@ def test_equal_to_the_plain_convolution(stride: int, padding: int, groups: int, 
         pixels = torch.randn(shape)
         for one in (pixels, pixels.to(memory_format=torch.channels_last)):
             assert torch.allclose(packed(one), plain(one), atol=1e-5)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_one_by_one_is_a_product_of_matrices(bias: bool) -> None:
+    torch.manual_seed(0)
+    plain = nn.Conv2d(8, 12, 1, bias=bias)
+    fast = copy.deepcopy(plain)
+    pack(fast)
+    assert isinstance(fast, PointwiseConv2d)
+    for shape in ((1, 8, 16, 16), (7, 8, 24, 8)):
+        pixels = torch.randn(shape)
+        for one in (pixels, pixels.to(memory_format=torch.channels_last)):
+            assert torch.allclose(fast(one), plain(one), atol=1e-5)
+    for other in (nn.Conv2d(8, 8, 1, stride=2), nn.Conv2d(8, 8, 1, groups=2)):
+        pack(other)
+        assert isinstance(other, PackedConv2d)
 
 
 @pytest.mark.skipif(

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from runnables.accelerators.cpu.packed import PackedConv2d
+from runnables.accelerators.cpu.packed import PackedConv2d, PointwiseConv2d
 from runnables.checkpoints.checkpoint import Compiled
 from runnables.errors import ConfigurationError, GenerationFailed, InvalidInput, UnknownName
 from runnables.extensions.controlnet import folder
@@ -346,7 +346,7 @@ def test_one_that_fails_ends_its_own_request_only(
 def test_its_convolutions_are_packed(sd1: StableDiffusionRunnable) -> None:
     net = extension_of(sd1, "controlnets").load(wanted(use("one")))[0]
     convolutions = [m for m in net.model.modules() if isinstance(m, torch.nn.Conv2d)]
-    assert all(isinstance(one, PackedConv2d) for one in convolutions)
+    assert all(isinstance(one, PackedConv2d | PointwiseConv2d) for one in convolutions)
     assert net.nbytes > 1000
 
 
