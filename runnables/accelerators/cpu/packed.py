@@ -70,8 +70,9 @@ class PointwiseConv2d(nn.Conv2d):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        output = functional.linear(input.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias)
-        return output.permute(0, 3, 1, 2)
+        # contiguous, or PyTorch multiplies each line of each image by a copy of the weights
+        pixels = input.permute(0, 2, 3, 1).contiguous()
+        return functional.linear(pixels, self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
 
 
 @cache

@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 
 from runnables.accelerators.cpu.packed import PackedConv2d, PointwiseConv2d, pack
 
@@ -41,6 +42,19 @@ def test_one_by_one_is_a_product_of_matrices(bias: bool) -> None:
     for other in (nn.Conv2d(8, 8, 1, stride=2), nn.Conv2d(8, 8, 1, groups=2)):
         pack(other)
         assert isinstance(other, PackedConv2d)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_one_by_one_multiplies_all_pixels_at_once(memory_format: torch.memory_format) -> None:
+    """Where each line is a product of its own, the weights are copied for each of them in bf16."""
+    fast = nn.Sequential(nn.Conv2d(8, 12, 1))
+    pack(fast)
+    pixels = torch.randn(3, 8, 16, 16).to(memory_format=memory_format)
+    with torch.inference_mode(), profile(activities=[ProfilerActivity.CPU]) as profiled:
+        fast(pixels)
+    called = {one.key: one.count for one in profiled.key_averages()}
+    assert called["aten::addmm"] == 1
+    assert "aten::bmm" not in called
 
 
 @pytest.mark.skipif(
