@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.figures import closed
-from benchmarks.serving import equal, mixed
+from benchmarks.serving import WARM_UP, equal, mixed
 from runnables.runnable import StableDiffusionRunnable
 from runnables.settings import EMBEDDED_MODEL, Settings
 
@@ -48,6 +48,7 @@ def run(model: Path, requests: int, clients: int, rounds: int) -> Iterator[str]:
         yield "|---|---|---|---|"
         shares: dict[str, list[float]] = {"equal": [], "mixed": []}
         rates: dict[str, list[float]] = {"equal": [], "mixed": []}
+        closed(runnable.txt2img, mixed(requests // 2, WARM_UP), clients)
         for _ in range(rounds):
             rows.calls.clear()
             unit_s = 0.0
