@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from runnables.accelerators.graphs import DenoiserCall, Inputs
 
-USES = 20  # a trace takes as long as some calls: it pays for those that come again and again
+USES = 60  # a trace takes about as long as it saves in so many calls: 7 ms of each to 20 ms
 NBYTES = 2 << 20  # of a trace, beside the weights, which it shares with the model
 BUDGET = 32 * NBYTES  # of all traces
 
