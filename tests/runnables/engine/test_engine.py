@@ -287,6 +287,8 @@ def test_close_ends_what_is_left(start: Start) -> None:
         ({"width": 4096, "height": 4096}, "height"),
         ({"scheduler": "euler_ancestor"}, "scheduler"),
         ({"guidance_interval": (0.7, 0.2)}, "guidance_interval"),
+        ({"guidance_interval": (-0.5, 0.5)}, "guidance_interval"),
+        ({"guidance_interval": (0.2, 1.5)}, "guidance_interval"),
     ],
 )
 def test_what_cannot_be_generated_is_refused(

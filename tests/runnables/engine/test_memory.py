@@ -76,6 +76,21 @@ def test_the_engine_keeps_to_it(start: Start) -> None:
     runnable.txt2img(large.model_copy(update={"guidance_scale": 1.0}))
 
 
+def test_a_call_holds_no_more_rows_than_fit(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    runnable, calls, step = start("sd1"), list[int](), Batch.step
+
+    def counted(batch: Batch) -> Any:
+        calls.append(len(batch.rows))
+        return step(batch)
+
+    monkeypatch.setattr(Batch, "step", counted)
+    memory = model_of(runnable).memory
+    memory.budget, memory.row_rate, memory.decode_rate = 2.5 * 4.0 * 64, 4.0, 1.0
+    request = TextToImage(prompt="x", num_inference_steps=2, seed=1, guidance_scale=1.0)
+    runnable.txt2img(request.model_copy(update={"num_images_per_prompt": 4}))
+    assert max(calls) == 2
+
+
 def test_warm_up_measures_the_device(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """Four guided images of 8x8 latents are eight denoiser rows; then one image is decoded."""
     assert model_of(start("sd1")).memory.budget < psutil.virtual_memory().total

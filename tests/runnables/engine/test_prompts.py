@@ -54,6 +54,16 @@ def test_the_oldest_are_forgotten(
     assert encode(cache, model, *every) == left
 
 
+def test_those_of_a_model_that_is_gone_are_forgotten_and_no_others() -> None:
+    cache, gone, other = Prompts(9), Encoder(), Encoder()
+    other.number = 1
+    for model in (gone, other):
+        assert encode(cache, model, "a cat") == ["a cat"]
+    cache.forget(cast(Any, gone))
+    assert encode(cache, other, "a cat") == []
+    assert encode(cache, gone, "a cat") == ["a cat"]
+
+
 def test_a_lora_that_was_evicted_is_freed_though_its_prompt_is_kept() -> None:
     cache, model = Prompts(9), Encoder()
     lora = Lora("ink", {"unet": {"layer": Factors(torch.zeros(2, 2), torch.zeros(2, 2))}})

@@ -19,7 +19,7 @@ from runnables.accelerators.cpu.device import Cpu
 from runnables.engine import engine as engines
 from runnables.engine import loop as loops
 from runnables.engine.batch import Batch
-from runnables.engine.watch import LATE_S, SLOWER, Watch
+from runnables.engine.watch import LATE_S, SLOWER, Watch, computes
 from runnables.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -302,6 +302,11 @@ def test_a_lost_device_is_told(start: Start, monkeypatch: pytest.MonkeyPatch) ->
     ticket = runnable.submit(wanted())
     assert isinstance(ticket.future.exception(timeout=300), GenerationFailed)
     assert until(lambda: not runnable.alive)
+
+
+def test_a_device_that_raises_does_not_compute() -> None:
+    assert computes(torch.device("cpu"))
+    assert not computes(torch.device("meta"))  # it has no values to read
 
 
 def test_out_of_memory_on_the_cpu_is_recognised() -> None:

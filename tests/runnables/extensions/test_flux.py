@@ -212,6 +212,10 @@ def test_few_residuals_stand_for_all_blocks_as_in_diffusers() -> None:
     blocks = net.sum((double, single), (double[:2], ()))
     assert [float(one) for one in blocks[0]] == [i // 4 + i // 10 for i in range(19)]
     assert [float(one) for one in blocks[1]] == [i // 4 for i in range(38)]
+    only = [torch.tensor(100.0)]
+    assert [float(one) for one in net.sum((double, ()), (only, ()))[0]] == [
+        100 + i // 4 for i in range(19)
+    ]
 
 
 def test_a_union_controlnet_is_refused(start: Start, nets: Path, photo: Image.Image) -> None:

@@ -11,11 +11,12 @@ import torch
 from PIL import Image
 
 from runnables.errors import ConfigurationError
-from runnables.extensions.previews import _bytes, estimate
+from runnables.extensions.previews import LinearMap, _bytes, estimate
 from runnables.parameters import TextToImage
 from runnables.runnable import StableDiffusionRunnable
 from runnables.settings import EMBEDDED_MODEL
 from runnables.ticket import Progress, Result
+from tests.insides import base_of
 
 Start = Callable[..., StableDiffusionRunnable]
 
@@ -39,6 +40,19 @@ def test_a_perfect_model_shows_the_image_itself(
 def test_no_colour_is_outside_of_a_byte() -> None:
     colours = torch.tensor([-9.0, -1.0, 0.5, 1.0, 9.0, float("nan")])
     assert _bytes(colours).tolist() == [0, 0, 191, 255, 255, 0]
+
+
+@torch.inference_mode()
+def test_the_small_preview_has_the_colours_of_the_image(start: Start) -> None:
+    family = base_of(start("sd1", model=EMBEDDED_MODEL))
+    colours = [[[200, 40, 40], [40, 160, 60]], [[30, 50, 190], [230, 220, 60]]]
+    corners = torch.tensor(colours).permute(2, 0, 1)  # red, green; blue, yellow
+    picture = corners.repeat_interleave(64, 1).repeat_interleave(64, 2)
+    latents = family.to_latents(picture[None] / 127.5 - 1, torch.Generator().manual_seed(0))
+    preview = LinearMap(family)(latents[0]).permute(2, 0, 1)
+    wanted = corners.repeat_interleave(8, 1).repeat_interleave(8, 2)
+    assert preview.shape == wanted.shape
+    assert (preview.float() - wanted).abs().mean() < 10  # of 255
 
 
 def generated(runnable: StableDiffusionRunnable, every: int) -> tuple[Result, list[Progress]]:
