@@ -18,7 +18,7 @@ AT_FIRST = 1.15  # how many times longer requests take, and as how many estimate
 DOUBTED = 10
 OF_EACH = 4  # estimates of a request that are kept, evenly spread over its time,
 KEPT = 400  # and of all requests together
-ALIKE = 30  # of them that are nearest to a new one
+ALIKE = 60  # of them that are nearest to a new one
 NEARER = 0.5  # how much less the seconds that are left say about that than the stretch
 RIGHT = 0.3  # an estimate is right if it is wrong by no more than this share of the true seconds
 
