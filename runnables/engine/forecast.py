@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Generic, TypeVar
 from weakref import WeakKeyDictionary
 
+from runnables.engine.newcomers import Estimate, Newcomers
 from runnables.engine.scheduling import Candidate, Turns
 from runnables.engine.work import Work
 
@@ -17,10 +17,7 @@ R = TypeVar("R")
 
 EVERY_S = 1.0  # so often it looks ahead, and when somebody has come; in between it counts down
 SHARE = 0.02  # of the time may be spent with looking ahead
-NEWCOMERS = 1.15  # how many times longer requests take than without those that come later, at first
-LONGEST = 2.0  # how many times longer one request may have taken, as the next ones count it
 COMING = 32  # requests that wait are looked at, so that one look takes a bounded time
-GAIN = 0.01  # how far one request moves what the next ones count
 
 
 class Forecast(Generic[R]):
@@ -47,11 +44,12 @@ class Forecast(Generic[R]):
         self._clock = clock
         self._waiting = waiting
         self._has_room = has_room
-        self._newcomers = NEWCOMERS
+        self._newcomers = Newcomers()
         self._looked = self._allowed = -math.inf  # when it did, and may again
         self._ends: WeakKeyDictionary[Work, float] = WeakKeyDictionary()
         self._stretch = 1.0  # how many times longer than alone requests take now
-        self._made: WeakKeyDictionary[Work, list[tuple[float, float]]] = WeakKeyDictionary()
+        self._factors: WeakKeyDictionary[Work, float] = WeakKeyDictionary()  # for newcomers
+        self._made: WeakKeyDictionary[Work, list[Estimate]] = WeakKeyDictionary()
 
     def seconds(self, work: Work, candidates: Sequence[Candidate[R]]) -> float:
         """Estimate the seconds until a request ends.
@@ -66,22 +64,26 @@ class Forecast(Generic[R]):
         alone_s = _alone_s(work, candidates)
         end = self._ends.get(work)
         left_s = alone_s * self._stretch if end is None else max(end - now, alone_s)
-        self._made.setdefault(work, []).append((now, left_s))
-        return left_s * self._newcomers
+        estimate = Estimate(now, left_s, alone_s)
+        self._made.setdefault(work, []).append(estimate)
+        if work not in self._factors:
+            self._factors[work] = self._newcomers.factor(estimate)
+        return left_s * self._factors[work]
 
     def ended(self, work: Work) -> None:
         """Compare a request's estimates with its end, which is now."""
-        now = self._clock()
-        if made := [(at, left_s) for at, left_s in self._made.pop(work, []) if left_s]:
-            ratio = statistics.fmean((now - at) / left_s for at, left_s in made)
-            self._newcomers += GAIN * (min(ratio, LONGEST) - self._newcomers)
+        self._newcomers.learn(self._made.pop(work, []), self._clock())
 
     def _look_ahead(self, now: float, candidates: Sequence[Candidate[R]]) -> None:
-        self._ends = WeakKeyDictionary()
+        self._ends, self._factors = WeakKeyDictionary(), WeakKeyDictionary()
         for work, seconds in self._run_ahead(now, candidates):
             self._ends[work] = now + seconds  # of its last row
-        alone_s = sum(_alone_s(work, candidates) for work in self._ends)
-        self._stretch = sum(end - now for end in self._ends.values()) / alone_s
+        alone_s = {work: _alone_s(work, candidates) for work in self._ends}
+        left_s = {work: max(end - now, alone_s[work]) for work, end in self._ends.items()}
+        for work in self._ends:
+            estimate = Estimate(now, left_s[work], alone_s[work])
+            self._factors[work] = self._newcomers.factor(estimate)
+        self._stretch = sum(left_s.values()) / sum(alone_s.values())
         self._looked, self._allowed = now, now + (self._clock() - now) / SHARE
 
     def _run_ahead(

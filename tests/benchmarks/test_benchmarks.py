@@ -255,10 +255,13 @@ def test_fairness_reports_every_situation(
     tiny_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SD_THREADS", "1")
-    lines = list(fairness.run(tiny_model("sd1"), rounds=1, shots=1, steps=1))
+    monkeypatch.setattr(fairness, "WARM", 1)
+    lines = list(fairness.run(tiny_model("sd1"), rounds=1, shots=1, steps=1, requests=8))
     assert [line.split("|")[1].strip() for line in lines[2:7]] == list(fairness.ROWS)
     assert any(line.startswith("small requests refused: 0;") for line in lines)
     assert "of the flood" in "".join(lines)
+    assert any(line.startswith("the first 8 requests: ") for line in lines)
+    assert any(line.startswith("the next 8 requests: ") for line in lines)
 
 
 def test_repeats_are_answered_from_memory(

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from runnables.engine import forecast
-from runnables.engine.forecast import EVERY_S, GAIN, NEWCOMERS, SHARE, Forecast
+from runnables.engine.forecast import EVERY_S, SHARE, Forecast
+from runnables.engine.newcomers import AT_FIRST, Newcomers
 from runnables.engine.scheduling import Candidate, Turns
 from runnables.parameters import TextToImage
 from tests.runnables.engine import virtual
@@ -55,13 +56,13 @@ def work(steps: int) -> Any:
 
 def test_alone_it_takes_its_own_time_and_some_for_newcomers() -> None:
     one = work(20)
-    assert Looks().seconds(one) == pytest.approx(NEWCOMERS * one.seconds)
+    assert Looks().seconds(one) == pytest.approx(AT_FIRST * one.seconds)
 
 
 def test_it_is_exact_where_nobody_comes_later(monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests of all sizes that share calls, take turns, and are decoded."""
     monkeypatch.setattr(forecast, "EVERY_S", 0.0)
-    monkeypatch.setattr(forecast, "LONGEST", NEWCOMERS)
+    monkeypatch.setattr(Newcomers, "learn", lambda self, estimates, end: None)
     requests = [
         Request(0.0, steps, images, size=size)
         for steps, images, size in [
@@ -77,7 +78,7 @@ def test_it_is_exact_where_nobody_comes_later(monkeypatch: pytest.MonkeyPatch) -
         assert one.ended is not None
         assert one.etas
         for at, eta in one.etas:
-            assert eta / NEWCOMERS == pytest.approx(one.ended - at, rel=0.15), one
+            assert eta / AT_FIRST == pytest.approx(one.ended - at, rel=0.15), one
 
 
 def test_requests_that_wait_are_part_of_it(tiny_model: Callable[[str], Path]) -> None:
@@ -120,7 +121,7 @@ def test_between_two_looks_an_estimate_counts_down() -> None:
     first = looks.seconds(one, other)
     looks.now += EVERY_S / 2
     second = looks.seconds(one, other)
-    assert second == pytest.approx(first - NEWCOMERS * EVERY_S / 2)
+    assert second == pytest.approx(first - AT_FIRST * EVERY_S / 2)
     assert looks.count == 1
     looks.now += EVERY_S / 2
     assert looks.seconds(one, other) == pytest.approx(first)
@@ -131,7 +132,7 @@ def test_an_estimate_never_falls_below_what_is_left_alone() -> None:
     looks, one = Looks(look_s=10.0), work(20)
     looks.seconds(one)
     looks.now += 100.0
-    assert looks.seconds(one) == pytest.approx(NEWCOMERS * one.seconds)
+    assert looks.seconds(one) == pytest.approx(AT_FIRST * one.seconds)
 
 
 def test_a_newcomer_lets_it_look_again() -> None:
@@ -163,20 +164,11 @@ def test_looking_ahead_takes_little_of_the_time() -> None:
 
 
 def test_it_learns_what_newcomers_add() -> None:
-    looks, one = Looks(), work(20)
-    looks.seconds(one)
-    looks.now += 1.65 * one.seconds
-    looks.forecast.ended(one)
-    learnt = NEWCOMERS + GAIN * (1.65 - NEWCOMERS)
-    looks.now += EVERY_S
+    looks = Looks()
+    for _ in range(20):
+        one = work(20)
+        looks.seconds(one)
+        looks.now += 1.65 * one.seconds
+        looks.forecast.ended(one)
     other = work(20)
-    assert looks.seconds(other) == pytest.approx(learnt * other.seconds)
-
-
-def test_one_request_that_took_very_long_teaches_little() -> None:
-    looks, one = Looks(), work(20)
-    looks.seconds(one)
-    looks.now += 1000 * one.seconds
-    looks.forecast.ended(one)
-    other = work(20)
-    assert looks.seconds(other) < 1.2 * NEWCOMERS * other.seconds
+    assert looks.seconds(other) == pytest.approx(1.65 * other.seconds)
