@@ -17,6 +17,7 @@ R = TypeVar("R")
 
 EVERY_S = 1.0  # so often it looks ahead, and when somebody has come; in between it counts down
 SHARE = 0.02  # of the time may be spent with looking ahead
+LEAST_S = 1e-6  # that a request has left
 COMING = 32  # requests that wait are looked at, so that one look takes a bounded time
 
 
@@ -136,5 +137,5 @@ class Forecast(Generic[R]):
 
 
 def _alone_s(work: Work, candidates: Iterable[Candidate[R]]) -> float:
-    """Return the seconds that are left of a request's last row, alone on the machine."""
-    return max(one.left_s for one in candidates if one.work is work)
+    """Return the seconds that are left of a request's last row, alone on the machine; never 0."""
+    return max(LEAST_S, *(one.left_s for one in candidates if one.work is work))

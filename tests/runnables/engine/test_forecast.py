@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -172,3 +174,11 @@ def test_it_learns_what_newcomers_add() -> None:
         looks.forecast.ended(one)
     other = work(20)
     assert looks.seconds(other) == pytest.approx(1.65 * other.seconds)
+
+
+def test_a_request_with_nothing_left_has_an_estimate() -> None:
+    """Where a decode is known to take no time, ratios to it do not fail."""
+    looks, one = Looks(), work(20)
+    row = replace(Row(one).candidate, left_s=0.0)
+    assert math.isfinite(looks.forecast.seconds(one, [row]))
+    looks.forecast.ended(one)
