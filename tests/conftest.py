@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -22,6 +23,14 @@ if TYPE_CHECKING:
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 #: jobs of servers that tests start in other ways than tests.service.server does
 os.environ.setdefault("SD_JOBS_DIR", tempfile.mkdtemp(prefix="jobs-"))
+
+
+gc.disable()  # what is imported to collect the tests stays: the collector would find nothing
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # nor later
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
