@@ -25,12 +25,15 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("SD_JOBS_DIR", tempfile.mkdtemp(prefix="jobs-"))
 
 
-gc.disable()  # what is imported to collect the tests stays: the collector would find nothing
-
-
-def pytest_collection_finish() -> None:
-    gc.freeze()  # nor later
-    gc.enable()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[Any]:
+    """What is imported to collect the tests stays: the collector would look and find nothing."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -101,11 +101,11 @@ RUNS = [(1, None), (4, None), (20, None), (20, 0.6)]
 OF_VELOCITY = RUNS if LONG else [(4, None), (20, 0.6)]
 
 
-@pytest.mark.parametrize("name", samplers())  # one after the other: schedulers are kept a while
 @pytest.mark.parametrize(
     ("prediction", "steps", "strength"),
     [*(("epsilon", *run) for run in RUNS), *(("v_prediction", *run) for run in OF_VELOCITY)],
 )
+@pytest.mark.parametrize("name", samplers())
 def test_trajectory(name: str, steps: int, strength: float | None, prediction: str) -> None:
     sampler, config = resolve(name), {**CONFIG, "prediction_type": prediction}
     expected = scheduler_run(sampler, config, steps, strength)
