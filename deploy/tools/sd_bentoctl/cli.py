@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 import warnings
 
 
 def main() -> None:
     """bentoctl's commands, adapted; what operators raise for users is shown without a traceback."""
-    gc.disable()  # a command ends soon, and a sixth of its start is looking for garbage
     # `fs`, which bentoctl needs, still uses pkg_resources
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
     from bentoctl.cli import bentoctl
