@@ -11,11 +11,14 @@ BIN := $(VENV)/bin
 DEPLOY := .venv-deploy
 
 # uv installs, where it is there, and else pip. Neither compiles what nothing imports.
-INSTALL := $(if $(shell command -v uv),uv pip install --python $(BIN)/python,$(BIN)/pip install --quiet --no-compile)
+UV := $(shell command -v uv)
+install = $(if $(UV),uv pip install --python $(1)/bin/python,$(1)/bin/pip install --quiet --no-compile)
+INSTALL := $(call install,$(VENV))
 # The build of PyTorch: for NVIDIA GPUs where there is one, else the much smaller one for CPUs.
 # macOS has one build only. Another: make TORCH_INDEX=https://... serve
 CPU_ONLY := $(shell [ "$$(uname)" = Linux ] && ! command -v nvidia-smi >/dev/null && echo yes)
 TORCH_INDEX ?= $(if $(CPU_ONLY),https://download.pytorch.org/whl/cpu)
+TORCH = $$(grep '^torch==' requirements/serve.txt)
 
 # Compiled Python is kept, also where the environment says otherwise, as images of containers do:
 # without it every process compiles PyTorch and diffusers anew, 9 s of processor time.
@@ -98,7 +101,7 @@ neuron-check: neuron-tools ## compile and generate over a stand-in for the Neuro
 
 .venv-load/.tools: requirements/load.txt requirements/constraints.txt
 	$(PYTHON) -m venv .venv-load
-	.venv-load/bin/pip install --quiet -c requirements/constraints.txt -r requirements/load.txt
+	$(call install,.venv-load) -c requirements/constraints.txt -r requirements/load.txt
 	@touch $@
 
 audit: .venv-audit/.tools ## compare the pinned packages with the advisories that are known
@@ -133,8 +136,9 @@ $(VENV)/bin/pip:
 
 $(VENV)/.serve: $(VENV)/bin/pip requirements/serve.txt requirements/constraints.txt
 	@echo "PyTorch $(if $(CPU_ONLY),for CPUs (200 MB),)"
-	$(INSTALL) --no-deps $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
-	  $$(grep '^torch==' requirements/serve.txt)  # what it needs comes from PyPI, below
+	@# without what it needs, which comes from PyPI, below; uv ends where an index cannot be reached
+	$(if $(TORCH_INDEX),$(INSTALL) --no-deps --extra-index-url $(TORCH_INDEX) $(TORCH) ||) \
+	  $(INSTALL) --no-deps $(TORCH)
 	@echo "The other packages"
 	$(INSTALL) -c requirements/constraints.txt -r requirements/serve.txt
 	@touch $@
@@ -155,8 +159,7 @@ $(VENV)/.test: $(VENV)/.ray requirements/test.txt requirements/queue-demo.txt
 $(DEPLOY)/.tools: requirements/deploy.txt requirements/deploy-check.txt \
 		requirements/deploy-constraints.txt deploy/tools/pyproject.toml
 	$(PYTHON) -m venv $(DEPLOY)
-	$(DEPLOY)/bin/pip install --quiet -c requirements/deploy-constraints.txt \
-		-r requirements/deploy-check.txt
-	$(DEPLOY)/bin/pip install --quiet --no-deps bentoctl==0.4.0
-	$(DEPLOY)/bin/pip install --quiet --no-deps --no-build-isolation --editable deploy/tools
+	$(call install,$(DEPLOY)) -c requirements/deploy-constraints.txt -r requirements/deploy-check.txt
+	$(call install,$(DEPLOY)) --no-deps bentoctl==0.4.0
+	$(call install,$(DEPLOY)) --no-deps --no-build-isolation --editable deploy/tools
 	@touch $@

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import inspect
+import json
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from types import SimpleNamespace
@@ -38,6 +41,16 @@ def answer(sample: Tensor, timestep: Tensor | float) -> Tensor:
     return torch.tanh(sample.roll(1, -1) * 0.7 + 0.1 * sample + float(timestep) / 1000)
 
 
+@functools.cache
+def _unused(sampler: Sampler, config: str) -> Any:
+    return make_scheduler(sampler, json.loads(config))
+
+
+def fresh(sampler: Sampler, config: dict[str, Any]) -> Any:
+    """An unused scheduler: making one takes up to half a second, and copying it almost none."""
+    return copy.deepcopy(_unused(sampler, json.dumps(config)))
+
+
 def scheduler_run(
     sampler: Sampler,
     config: dict[str, Any],
@@ -51,7 +64,7 @@ def scheduler_run(
     Args:
         begins: whether the scheduler is passed the first index, as by Stable Diffusion XL's.
     """
-    scheduler = make_scheduler(sampler, config)
+    scheduler = fresh(sampler, config)
     scheduler.set_timesteps(steps)
     timesteps, sample = scheduler.timesteps, NOISE * scheduler.init_noise_sigma
     if begins:
@@ -128,7 +141,7 @@ def test_the_list_says_which_samplers_add_noise() -> None:
 def test_inpainting_renoises_as_add_noise_does(name: str, strength: float) -> None:
     """diffusers' inpainting passes the scheduler its first index, at full strength too."""
     table = compile_table(resolve(name), CONFIG, 10, strength=strength, pure_noise=strength == 1.0)
-    scheduler = make_scheduler(resolve(name), CONFIG)
+    scheduler = fresh(resolve(name), CONFIG)
     scheduler.set_timesteps(10)
     first = (10 - int(10 * strength)) * scheduler.order
     timesteps = scheduler.timesteps[first:]
@@ -208,7 +221,7 @@ def test_denoising_is_cut_between_base_and_refiner() -> None:
 @pytest.mark.parametrize("name", ["euler", "heun", "dpm2"])
 def test_the_refiner_begins_where_diffusers_own_does(name: str, begin: float) -> None:
     """A sampler that calls the model twice per step never begins between the two calls."""
-    scheduler = make_scheduler(resolve(name), CONFIG)
+    scheduler = fresh(resolve(name), CONFIG)
     scheduler.set_timesteps(20)
     pipeline: Any = SimpleNamespace(scheduler=scheduler)
     cut = StableDiffusionXLImg2ImgPipeline.get_timesteps
@@ -222,15 +235,15 @@ def test_tables_do_not_depend_on_the_default_dtype(name: str) -> None:
     """Another thread may be loading a half-precision model, which changes the default meanwhile."""
     from runnables.samplers import compile as compiling
 
-    def fresh() -> SamplerTable:
+    def anew() -> SamplerTable:
         compiling._compile.cache_clear()
         compiling._fresh.cache_clear()
         return compile_table(resolve(name), CONFIG, 6, strength=0.7, pure_noise=False)
 
-    expected = fresh()
+    expected = anew()
     torch.set_default_dtype(torch.float16)
     try:
-        table = fresh()
+        table = anew()
     finally:
         torch.set_default_dtype(torch.float32)
     assert table.start == expected.start
