@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 WINDOW_S = 0.1  # the system counts the time of cores in hundredths of a second
+LOOKS = 10  # of which the busiest counts: another service pauses between two of its images
 CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -39,16 +41,21 @@ class Threads:
         self._clock = clock
         self._since = clock()
         self._used = others()
+        self._free: deque[int] = deque(maxlen=LOOKS)
 
     def adapt(self) -> None:
-        """Choose the number of threads by what other programs used since the last choice."""
+        """Choose the number of threads by what other programs used in the last second or so.
+
+        One thread too many costs much more than one too few, so that the number falls at once.
+        """
         seconds = self._clock() - self._since
         if seconds < WINDOW_S:
             return
         used = self._others()
         free = self._most - (used - self._used) / seconds
         self._since, self._used = self._clock(), used
-        wanted = min(self._most, max(1, math.floor(free + 0.5)))
+        self._free.append(min(self._most, max(1, math.floor(free + 0.5))))
+        wanted = min(self._free)
         if wanted != torch.get_num_threads():
             torch.set_num_threads(wanted)
 

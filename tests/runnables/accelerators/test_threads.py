@@ -14,7 +14,7 @@ import torch
 
 from runnables.accelerators.cpu import threads
 from runnables.accelerators.cpu.device import Cpu
-from runnables.accelerators.cpu.threads import Threads, others_seconds, usable_cores
+from runnables.accelerators.cpu.threads import LOOKS, Threads, others_seconds, usable_cores
 from runnables.settings import Settings
 
 
@@ -46,6 +46,14 @@ def test_threads_follow_what_others_leave() -> None:
     assert machine.after(0.2, others=1) == 3
     assert machine.after(0.2, others=2.4) == 2
     assert machine.after(0.2, others=4) == 1  # never none
+
+
+def test_a_pause_of_others_is_not_their_end() -> None:
+    """Another service pauses between two images: two threads would meet its next one."""
+    machine = Machine()
+    machine.after(0.2, others=3)
+    for _ in range(LOOKS - 1):
+        assert machine.after(0.2, others=0.3) == 1
     assert machine.after(0.2, others=0.3) == 4  # a little company is none
 
 
