@@ -1,4 +1,4 @@
-"""How much longer requests take than without those that come later is learnt from those that end.
+"""This module learns from requests that end how much longer newcomers make them.
 
 A request that has the machine almost to itself will have to share it when others come. One that
 shares it with many already is hardly slowed down by more, because others leave meanwhile. So an
