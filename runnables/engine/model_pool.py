@@ -31,8 +31,8 @@ from runnables.ticket import Inputs, Ticket
 logger = logging.getLogger(__name__)
 
 MOST_WAITING = 256
-AGAIN_S = (1.0, 10.0)  # after an unload garbage is looked for again: a thread may still hold some
 MOST_WAITING_OF_ONE = 64  # of a caller who has a name: others find a place too
+AGAIN_S = (1.0, 10.0)  # after an unload garbage is looked for again: a thread may still hold some
 Outcome = LoadedModel | StableDiffusionError
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 WINDOW_S = 0.1  # the system counts the time of cores in hundredths of a second
-LOOKS = 10  # of which the busiest counts: another service pauses between two of its images
+RECENT_S = 1.0  # whose busiest window counts: another service pauses between two of its images
 CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -41,10 +41,10 @@ class Threads:
         self._clock = clock
         self._since = clock()
         self._used = others()
-        self._free: deque[int] = deque(maxlen=LOOKS)
+        self._free: deque[tuple[float, int]] = deque()  # when, cores
 
     def adapt(self) -> None:
-        """Choose the number of threads by what other programs used in the last second or so.
+        """Choose the number of threads by what other programs used in the last second.
 
         One thread too many costs much more than one too few, so that the number falls at once.
         """
@@ -54,8 +54,10 @@ class Threads:
         used = self._others()
         free = self._most - (used - self._used) / seconds
         self._since, self._used = self._clock(), used
-        self._free.append(min(self._most, max(1, math.floor(free + 0.5))))
-        wanted = min(self._free)
+        self._free.append((self._since, min(self._most, max(1, math.floor(free + 0.5)))))
+        while self._free[0][0] < self._since - RECENT_S:
+            self._free.popleft()
+        wanted = min(cores for _, cores in self._free)
         if wanted != torch.get_num_threads():
             torch.set_num_threads(wanted)
 

@@ -14,7 +14,7 @@ import torch
 
 from runnables.accelerators.cpu import threads
 from runnables.accelerators.cpu.device import Cpu
-from runnables.accelerators.cpu.threads import LOOKS, Threads, others_seconds, usable_cores
+from runnables.accelerators.cpu.threads import Threads, others_seconds, usable_cores
 from runnables.settings import Settings
 
 
@@ -52,9 +52,17 @@ def test_a_pause_of_others_is_not_their_end() -> None:
     """Another service pauses between two images: two threads would meet its next one."""
     machine = Machine()
     machine.after(0.2, others=3)
-    for _ in range(LOOKS - 1):
+    for _ in range(4):
         assert machine.after(0.2, others=0.3) == 1
-    assert machine.after(0.2, others=0.3) == 4  # a little company is none
+    assert machine.after(0.4, others=0.3) == 4  # a little company is none
+
+
+@pytest.mark.parametrize("seconds", [2.0, 60.0])
+def test_what_others_did_before_a_long_step_or_an_idle_time_is_past(seconds: float) -> None:
+    machine = Machine()
+    for _ in range(10):
+        machine.after(0.2, others=3)
+    assert machine.after(seconds, others=0) == 4
 
 
 def test_times_too_short_to_measure_change_nothing() -> None:
