@@ -6,8 +6,10 @@ import asyncio
 import base64
 import io
 import json
+import math
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -31,9 +33,30 @@ def events(client: Client, id: str, query: str = "") -> Iterator[Event]:
             yield name.removeprefix("event: "), json.loads(data.removeprefix("data: "))
 
 
-def test_progress_then_the_document(client: Client) -> None:
+def follow(client: Client, *every: int) -> tuple[str, dict[int, list[Event]]]:
+    """A new job, and its streams by `preview_every`: they begin while it waits for another job."""
+    other = client.post(parameters=LONG)["id"]
     id = client.post(parameters={**LONG, "num_inference_steps": 40})["id"]
-    *progress, (last, final) = events(client, id, "?preview_every=2")
+    seen: dict[int, list[Event]] = {}
+
+    def subscribe(one: int) -> None:
+        seen[one] = list(events(client, id, f"?preview_every={one}"))
+
+    threads = [threading.Thread(target=subscribe, args=(one,)) for one in every]
+    for thread in threads:
+        thread.start()
+    while client.api.jobs.hub.every(("", id)) != math.gcd(*every):
+        time.sleep(0.01)
+    client.http.delete(f"/jobs/{other}")
+    for thread in threads:
+        thread.join()
+    return id, seen
+
+
+def test_progress_then_the_document(make: Callable[..., Client]) -> None:
+    client = make(jobs_active=1)
+    id, seen = follow(client, 2)
+    *progress, (last, final) = seen[2]
     assert {name for name, _ in progress} == {"progress"}
     steps = [data["step"] for _, data in progress]
     assert steps == sorted(steps) and len(set(steps)) > 3
@@ -62,18 +85,8 @@ def test_late_subscribers_get_the_end(client: Client) -> None:
     assert list(events(client, done["id"])) == [("succeeded", done)]
 
 
-def test_several_subscribers(client: Client) -> None:
-    id = client.post(parameters={**LONG, "num_inference_steps": 40})["id"]
-    seen: dict[int, list[Event]] = {}
-
-    def subscribe(every: int) -> None:
-        seen[every] = list(events(client, id, f"?preview_every={every}"))
-
-    threads = [threading.Thread(target=subscribe, args=(every,)) for every in (0, 2, 3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+def test_several_subscribers(make: Callable[..., Client]) -> None:
+    _, seen = follow(make(jobs_active=1), 0, 2, 3)
     assert {stream[-1][0] for stream in seen.values()} == {"succeeded"}
     assert not any(data.get("preview") for _, data in seen[0])
     assert any(data.get("preview") for _, data in seen[2])
