@@ -1,69 +1,151 @@
-"""`python -m benchmarks.limit` measures which share of the machine's limit the engine reaches.
+"""`python -m benchmarks.limit` measures which share of the CPU's limit the engine reaches.
 
-The limit is what the machine could generate if every denoiser row took the least time that was
-measured for one, and nothing else took any: no encoding, no decoding, no call that is not full.
+The limit is what the machine could generate if every denoiser row took no longer than one of the
+fullest call, and nothing else took any time: no encoding, no decoding, no call that is not full. It
+is also compared with diffusers one at a time, because no scheduling can gain more than that.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from unittest import mock
 
-from benchmarks.figures import closed
+from torch import Tensor
+
+from benchmarks.arms import Diffusers
+from benchmarks.figures import closed, seconds_of, spread
 from benchmarks.serving import WARM_UP, equal, mixed
+from runnables.accelerators.cpu.device import Cpu
+from runnables.families.base import Conditioning, Family
+from runnables.parameters import TextToImage
 from runnables.runnable import StableDiffusionRunnable
 from runnables.settings import EMBEDDED_MODEL, Settings
 
+EVERY = 10  # steps between two measurements of the fullest call
+ALONE = 4  # one of so many requests is also generated one at a time
 
-class Rows:
-    """These are the denoiser calls of a workload, as the runnable's `observe` hook sees them."""
+
+class Fullest:
+    """The call with most rows is repeated between the steps of a workload, and measured.
+
+    The machine's clock changes by a third within seconds. So the limit is measured in the moments
+    in which the workload runs.
+
+    Attributes:
+        rows: of all calls.
+        seconds: of the repeated calls, which the workload did not need.
+    """
 
     def __init__(self) -> None:
-        self.calls: list[tuple[float, int]] = []  # seconds, rows
+        self._call: Callable[[], object] | None = None
+        self._most = self._steps = self._repeated = self.rows = 0
+        self.seconds = 0.0
 
-    def observe(self, stage: str, seconds: float, rows: int) -> None:
-        """Note a denoiser call."""
-        if stage == "denoise":
-            self.calls.append((seconds, rows))
+    def forget(self) -> None:
+        """Count anew; the fullest call stays the same."""
+        self._steps = self._repeated = self.rows = 0
+        self.seconds = 0.0
 
     @property
-    def best(self) -> float:
-        """Return the least seconds per row: of each number of rows the median counts."""
-        by_rows: dict[int, list[float]] = {}
-        for seconds, rows in self.calls:
-            by_rows.setdefault(rows, []).append(seconds / rows)
-        return min(statistics.median(times) for times in by_rows.values())
+    def row_s(self) -> float:
+        """Return the mean seconds of a row of the fullest call."""
+        return self.seconds / max(self._repeated, 1)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Watch the calls of every engine on the CPU, and repeat one now and then."""
+        denoise, before_step = Cpu.denoise, Cpu.before_step
+
+        def watched(
+            cpu: Cpu, family: Family, sample: Tensor, timesteps: Tensor, conditioning: Conditioning
+        ) -> Tensor:
+            self.rows += len(sample)
+            plain = conditioning.canvas is None and conditioning.mask is None
+            if plain and len(sample) > self._most:
+                self._most = len(sample)
+                again = sample.clone(), timesteps.clone(), conditioning
+                self._call = partial(denoise, cpu, family, *again)
+            return denoise(cpu, family, sample, timesteps, conditioning)
+
+        def between(cpu: Cpu) -> None:
+            before_step(cpu)
+            self._steps += 1
+            if self._call is not None and self._steps % EVERY == 0:
+                self.seconds += seconds_of(self._call)
+                self._repeated += self._most
+
+        with (
+            mock.patch.object(Cpu, "denoise", watched),
+            mock.patch.object(Cpu, "before_step", between),
+        ):
+            yield
+
+
+@dataclass
+class Found:
+    """These are a workload's figures, round by round.
+
+    Attributes:
+        rates, limits: in images per second: measured, and the limit's.
+        alone: what one at a time generates per second, of the same work.
+    """
+
+    rates: list[float] = field(default_factory=list)
+    limits: list[float] = field(default_factory=list)
+    alone: list[float] = field(default_factory=list)
+
+    def line(self, name: str) -> str:
+        """Return a line of the report."""
+        shares = [rate / limit for rate, limit in zip(self.rates, self.limits, strict=True)]
+        gains = [limit / alone for limit, alone in zip(self.limits, self.alone, strict=True)]
+        return (
+            f"| {name} | {statistics.median(self.rates):.2f} | {statistics.median(self.limits):.2f}"
+            f" | {spread(shares)} | {spread(gains)} |"
+        )
 
 
 def run(model: Path, requests: int, clients: int, rounds: int) -> Iterator[str]:
     """Run all rounds, and yield the report's lines."""
-    rows = Rows()
+    fullest = Fullest()
     settings = Settings(model=str(model), max_queue_s=1e5, request_timeout_s=1e5)
-    runnable = StableDiffusionRunnable(settings, observe=rows.observe)
-    runnable.start()
-    try:
-        yield "| workload | images/s | share of the limit | of the rounds |"
-        yield "|---|---|---|---|"
-        shares: dict[str, list[float]] = {"equal": [], "mixed": []}
-        rates: dict[str, list[float]] = {"equal": [], "mixed": []}
-        closed(runnable.txt2img, mixed(requests // 2, WARM_UP), clients)
-        for _ in range(rounds):
-            rows.calls.clear()
-            unit_s = 0.0
-            for name, made in (("equal", equal), ("mixed", mixed)):
-                results, seconds = closed(runnable.txt2img, made(requests), clients)
-                units = sum(one.cost_units for one in results)
-                unit_s = unit_s or rows.best * sum(number for _, number in rows.calls) / units
-                shares[name].append(unit_s * units / seconds)
-                rates[name].append(requests / seconds)
-        for name, found in shares.items():
-            spread = f"{min(found):.0%} to {max(found):.0%}"
-            rate = statistics.median(rates[name])
-            yield f"| {name} | {rate:.2f} | {statistics.median(found):.0%} | {spread} |"
-    finally:
-        runnable.close()
+    alone = Diffusers(model)
+    runnable = StableDiffusionRunnable(settings)
+    with fullest.watching():
+        runnable.start()
+        try:
+            closed(runnable.txt2img, mixed(requests // 2, WARM_UP), clients)
+            closed(runnable.txt2img, equal(requests // 2), clients)
+            found = {"equal": Found(), "mixed": Found()}
+            for number in range(rounds):
+                unit_rows = 0.0
+                for name, made in (("equal", equal(requests)), ("mixed", mixed(requests, number))):
+                    fullest.forget()
+                    results, seconds = closed(runnable.txt2img, made, clients)
+                    units = [one.cost_units for one in results]
+                    unit_rows = unit_rows or fullest.rows / sum(units)
+                    one = found[name]
+                    one.rates.append(requests / (seconds - fullest.seconds))
+                    one.limits.append(requests / (sum(units) * unit_rows * fullest.row_s))
+                    one.alone.append(_alone(alone, made, units))
+        finally:
+            runnable.close()
+            alone.close()
+    yield "| workload | images/s | of the limit | share of the limit | limit / one at a time |"
+    yield "|---|---|---|---|---|"
+    for name, one in found.items():
+        yield one.line(name)
+
+
+def _alone(arm: Diffusers, requests: list[TextToImage], units: list[float]) -> float:
+    """Return the images per second that one at a time would generate of these requests."""
+    seconds = seconds_of(lambda: [arm.submit(one).result() for one in requests[::ALONE]])
+    return len(requests) * sum(units[::ALONE]) / sum(units) / seconds
 
 
 def main() -> None:

@@ -5,9 +5,9 @@ Three rules hold everywhere, and `tests/runnables/engine/test_fairness.py` prove
 - Callers (API keys) share the machine's seconds by their weights. Who has had less goes first.
 - Among the requests of a caller the least remaining work goes first, with ageing: a request that
   has waited a multiple of its own time, or may miss its deadline, is overdue and goes before them.
-- Whoever goes first shares the step with the others, but those that have had more, or have more
-  left than its whole request, at most double the time of the step. Work that cannot share it
-  (another size or model) gets as much time in steps of its own.
+- Whoever goes first shares the step with the others, but those that have had more, or have several
+  times as much left as its whole request, at most double the time of the step. Work that cannot
+  share it (another size or model) gets as much time in steps of its own.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from runnables.ticket import Caller, Progress, Ticket
 #: how many times its own time a request may wait before others of its class overtake it
 PATIENCE: Mapping[Priority, float] = {"high": 1.0, "normal": 4.0, "low": 16.0}
 AHEAD = 2  # how many full batches of rows are prepared and kept in memory
+PEERS = 4.0  # how many times as much as the first in line's whole request its peers may have left
 STRETCH = 2.0  # how many times longer a step may become by those that are not first in line
 LAST = 10.0  # requests that are so many times shorter go before one even in its last steps
 MOST_DEBT_STEPS = 10  # steps in which the first in line make up for a delay, at most
@@ -317,7 +318,7 @@ class Turns(Generic[R]):
         least left. All of it takes at most `most_s`, unless the first alone takes longer.
         """
         alike = sorted(alike, key=lambda one: (not one.fresh, one.pending_s))
-        room, longest = self._limit(first), first.work.seconds
+        room, longest = self._limit(first), PEERS * first.work.seconds
         peers = [one for one in alike if self.served(one.caller) <= level and one.rest_s <= longest]
         chosen, load = [first], first.load
         for one in peers:

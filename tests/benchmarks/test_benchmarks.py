@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ import torch
 
 from benchmarks import accelerations, fairness, gpu, limit, repeats, serving
 from benchmarks.arms import ARMS, Diffusers
+from runnables.accelerators.cpu.device import Cpu
 from runnables.settings import EMBEDDED_MODEL
 from tests.test_requirements import plain
 
@@ -276,14 +279,29 @@ def test_the_share_of_the_limit_is_less_than_all(
     tiny_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SD_THREADS", "1")
-    lines = list(limit.run(tiny_model("sd1"), requests=2, clients=2, rounds=1))[2:]
-    shares = {line.split("|")[1].strip(): line.split("|")[3] for line in lines}
-    assert list(shares) == ["equal", "mixed"]
-    assert 0 < int(shares["equal"].strip(" %")) <= 100
+    monkeypatch.setattr(limit, "EVERY", 1)
+    lines = list(limit.run(tiny_model("sd1"), requests=4, clients=2, rounds=1))[2:]
+    figures = {line.split("|")[1].strip(): line.split("|")[2:6] for line in lines}
+    assert list(figures) == ["equal", "mixed"]
+    for rate, most, share, gain in figures.values():
+        assert 0 < float(rate) < float(most)
+        assert 0 < float(share) < 1
+        assert float(gain) > 0
 
 
-def test_the_least_time_per_row_is_that_of_the_best_size() -> None:
-    rows = limit.Rows()
-    for stage, seconds, count in [("denoise", 1.0, 1), ("denoise", 1.2, 4), ("decode", 0.1, 4)]:
-        rows.observe(stage, seconds, count)
-    assert rows.best == pytest.approx(0.3)
+def test_the_limit_is_that_of_the_fullest_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is repeated between the steps, so that no step takes longer."""
+    fullest, made = limit.Fullest(), list[int]()
+    monkeypatch.setattr(limit, "EVERY", 2)
+    monkeypatch.setattr(Cpu, "denoise", lambda cpu, family, sample, *rest: made.append(len(sample)))
+    monkeypatch.setattr(Cpu, "before_step", lambda cpu: None)
+    nothing: Any = None
+    plain: Any = SimpleNamespace(canvas=None, mask=None)
+    mixed: Any = SimpleNamespace(canvas=object(), mask=None)
+    with fullest.watching():
+        for rows, conditioning in ((2, plain), (4, plain), (8, mixed), (3, plain)):
+            Cpu.before_step(nothing)
+            Cpu.denoise(nothing, nothing, torch.zeros(rows), torch.zeros(rows), conditioning)
+    assert made == [2, 2, 4, 8, 4, 3]
+    assert fullest.rows == 17
+    assert fullest.row_s == fullest.seconds / (2 + 4)

@@ -68,6 +68,13 @@ def test_a_batch_is_filled() -> None:
     assert len(turns(8).choose(waiting)) == 4
 
 
+def test_only_much_longer_requests_are_kept_from_a_step() -> None:
+    """With one more row of them it would take more than twice as long as for the first alone."""
+    first = candidate(Request(0.0, 4))
+    assert len(turns(20).choose([first, *(candidate(Request(0.0, 16)) for _ in range(9))])) == 10
+    assert len(turns(20).choose([first, *(candidate(Request(0.0, 24)) for _ in range(9))])) == 2
+
+
 def test_the_least_that_is_left_goes_first_until_the_others_are_overdue() -> None:
     long, short = candidate(Request(0.0, 40)), candidate(Request(0.0, 4))
     assert turns(2).choose([long, short]) == [short]
