@@ -167,9 +167,9 @@ class Batch:
         conditioning = Conditioning.stack([*positive, *negative, *rest])
         sizes = [self.rows[index].size for index in order]
         if len(set(sizes)) > 1:
-            family = self._family
+            family, known = self._family, self._accelerator.sizes.lately(sizes)
             multiple = family.traits.canvas_multiple
-            canvas = Canvas(sizes, multiple, family.device, family.dtype)
+            canvas = Canvas(sizes, multiple, family.device, family.dtype, known)
             conditioning = replace(conditioning, canvas=canvas)
         return Stacked(self._family, self.rows, self.guided, order, further, conditioning)
 

@@ -25,6 +25,7 @@ BLOCKS = {
     "CrossAttnUpBlock2D",
     "UpBlock2D",
 }
+MOST = 3  # smaller sizes that a canvas is prepared for at least
 HIDDEN = -10000.0  # diffusers' own bias of attention for what is masked
 
 
@@ -50,18 +51,26 @@ class Canvas:
         sizes: (height, width) of the latents of U denoiser rows, multiples of `multiple`.
         multiple: what `multiple` returns for the UNet.
         device, dtype: of the denoiser's call.
+        known: further sizes of which there may be rows on a canvas of this structure.
     """
 
     def __init__(
-        self, sizes: Sequence[Size], multiple: int, device: torch.device, dtype: torch.dtype
+        self,
+        sizes: Sequence[Size],
+        multiple: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        known: Sequence[Size] = (),
     ) -> None:
         self.size = largest(sizes)
         self._levels: dict[Size, Level] = {}
         factor = 1
         while factor <= multiple:
             height, width = self.size[0] // factor, self.size[1] // factor
-            inside = [(row[0] // factor, row[1] // factor) for row in sizes]
-            self._levels[height, width] = _level((height, width), inside, device, dtype)
+            inside, further = (
+                [(row[0] // factor, row[1] // factor) for row in rows] for rows in (sizes, known)
+            )
+            self._levels[height, width] = _level((height, width), inside, further, device, dtype)
             factor *= 2
 
     @property
@@ -106,14 +115,22 @@ class Canvas:
         return next(one for (h, w), one in self._levels.items() if h * w == positions)
 
 
-def _level(size: Size, inside: Sequence[Size], device: torch.device, dtype: torch.dtype) -> Level:
+def _level(
+    size: Size,
+    inside: Sequence[Size],
+    known: Sequence[Size],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Level:
     mask = torch.zeros(len(inside), 1, *size)
-    rows: dict[Size, list[int]] = {}
+    rows: dict[Size, list[int]] = {one: [] for one in known}
     for index, (height, width) in enumerate(inside):
         mask[index, :, :height, :width] = 1
         if (height, width) != size:
             rows.setdefault((height, width), []).append(index)
-    smaller = [(one, torch.tensor(of, device=device)) for one, of in sorted(rows.items())]
+    smaller = [
+        (one, torch.tensor(of, dtype=torch.long, device=device)) for one, of in sorted(rows.items())
+    ]
     mask = mask.to(device, dtype)
     return Level(mask, (1 - mask.flatten(2)) * HIDDEN, smaller)
 
@@ -121,6 +138,25 @@ def _level(size: Size, inside: Sequence[Size], device: torch.device, dtype: torc
 def largest(sizes: Sequence[Size]) -> Size:
     """Return the size that holds all of these."""
     return max(height for height, _ in sizes), max(width for _, width in sizes)
+
+
+class Sizes:
+    """The smaller sizes that came lately are kept for each size of a canvas.
+
+    A canvas is prepared for all of them, so that calls with rows of some of them have one structure
+    and are traced once.
+    """
+
+    def __init__(self) -> None:
+        self._lately: dict[Size, list[Size]] = {}
+
+    def lately(self, sizes: Sequence[Size]) -> list[Size]:
+        """Add the sizes of a canvas' rows, and return the smaller ones that came lately."""
+        whole = largest(sizes)
+        now = [one for one in dict.fromkeys(sizes) if one != whole]
+        before = [one for one in self._lately.get(whole, ()) if one not in now]
+        self._lately[whole] = [*now, *before][: max(MOST, len(now))]
+        return self._lately[whole]
 
 
 class Canvases:
@@ -156,6 +192,8 @@ class Canvases:
         sample = inputs[0]
         level = self.current.level(*sample.shape[2:])
         for (height, width), rows in level.smaller:
+            if not len(rows):
+                continue
             inside = module.forward(sample[rows, :, :height, :width])
             around = (0, int(sample.shape[3]) - width, 0, int(sample.shape[2]) - height)
             output.index_copy_(0, rows, functional.pad(inside, around))

@@ -36,7 +36,7 @@ def family(folder: Path, precision: Any = "fp32") -> UNetFamily:
 
 
 def arguments(
-    model: UNetFamily, sizes: Sizes, tokens: Sequence[int]
+    model: UNetFamily, sizes: Sizes, tokens: Sequence[int], known: Sizes = ()
 ) -> tuple[Tensor, Tensor, Conditioning]:
     rows, config = len(sizes), model.unet.config
     pooled = time_ids = None
@@ -52,7 +52,8 @@ def arguments(
         ]
     )
     if len(set(sizes)) > 1:
-        canvas = Canvas(sizes, model.traits.canvas_multiple, model.device, model.dtype)
+        multiple = model.traits.canvas_multiple
+        canvas = Canvas(sizes, multiple, model.device, model.dtype, known)
         conditioning = replace(conditioning, canvas=canvas)
     height, width = max(size[0] for size in sizes), max(size[1] for size in sizes)
     sample = torch.randn(rows, config.in_channels, height, width)
@@ -91,6 +92,17 @@ def test_one_trace_serves_any_number_of_rows(
     for sizes, tokens in calls:
         given = arguments(model, sizes, tokens)
         assert torch.equal(graphs.denoise(model, *given), model.denoise(*given))
+    assert len(graphs) == 1
+
+
+@torch.inference_mode()
+def test_one_trace_serves_rows_of_some_of_the_known_sizes(tiny_model: TinyModel) -> None:
+    model, graphs, known = family(tiny_model("sd1")), all_graphs(), [NARROW, LOW]
+    for sizes in ([SQUARE, LOW], [SQUARE, NARROW, SQUARE], [LOW, NARROW], [SQUARE, LOW, NARROW]):
+        sample, timesteps, conditioning = arguments(model, sizes, [77] * len(sizes), known)
+        alone = Canvas(sizes, model.traits.canvas_multiple, model.device, model.dtype)
+        expected = model.denoise(sample, timesteps, replace(conditioning, canvas=alone))
+        assert torch.equal(graphs.denoise(model, sample, timesteps, conditioning), expected)
     assert len(graphs) == 1
 
 

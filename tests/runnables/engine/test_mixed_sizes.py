@@ -14,6 +14,7 @@ from runnables.accelerators.base import Accelerator
 from runnables.engine.batch import Batch
 from runnables.engine.cost import CostModel
 from runnables.engine.row import Row
+from runnables.families.canvas import Canvas
 from runnables.parameters import Inpaint, LoraUse, TextToImage
 from runnables.runnable import StableDiffusionRunnable
 from runnables.ticket import Inputs
@@ -154,3 +155,25 @@ def test_a_preview_has_the_rows_own_size(start: Start, batches: list[tuple[int, 
     assert max(sizes for sizes, _ in batches) >= 2
     ratios = {round(width / height, 2) for width, height in seen}
     assert ratios == {round(width / height, 2) for height, width in SIZES}
+
+
+@pytest.mark.usefixtures("batches")
+def test_calls_of_other_sizes_have_the_canvas_of_those_before(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So one trace serves them all."""
+    structures = set()
+    made = Canvas.__init__
+
+    def noting(self: Canvas, *given: Any) -> None:
+        made(self, *given)
+        structures.add(self.structure)
+
+    runnable, every = start("sd1"), wanted(num_inference_steps=40)
+    shared(runnable, every[1:4], [Inputs()] * 3)
+    monkeypatch.setattr(Canvas, "__init__", noting)
+    for few in (every[1::2], every[2:4]):
+        shared(runnable, few, [Inputs()] * 2)
+    (structure,) = structures
+    size, smaller = structure[0]
+    assert (size, smaller) == ((12, 12), ((8, 12), (12, 8)))
