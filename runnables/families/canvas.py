@@ -67,10 +67,9 @@ class Canvas:
         factor = 1
         while factor <= multiple:
             height, width = self.size[0] // factor, self.size[1] // factor
-            inside, further = (
-                [(row[0] // factor, row[1] // factor) for row in rows] for rows in (sizes, known)
-            )
-            self._levels[height, width] = _level((height, width), inside, further, device, dtype)
+            inside = [(row[0] // factor, row[1] // factor) for row in sizes]
+            others = [(one[0] // factor, one[1] // factor) for one in known]
+            self._levels[height, width] = _level((height, width), inside, others, device, dtype)
             factor *= 2
 
     @property

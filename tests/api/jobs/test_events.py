@@ -9,18 +9,18 @@ import json
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from PIL import Image
 
 from api.jobs import events as module
+from api.jobs.runner import Runner
 from api.progress.live import Hub
 from tests.api.jobs.conftest import ASK, LONG, Client
 
 Event = tuple[str, dict[str, Any]]
-SLOW = {"prompt": "x", "num_inference_steps": 30}
 
 
 def events(client: Client, id: str, query: str = "") -> Iterator[Event]:
@@ -34,8 +34,9 @@ def events(client: Client, id: str, query: str = "") -> Iterator[Event]:
 
 
 def follow(client: Client, *every: int) -> tuple[str, dict[int, list[Event]]]:
-    """A new job, and its streams by `preview_every`: they begin while it waits for another job."""
-    other = client.post(parameters=LONG)["id"]
+    """A new job, and its streams by `preview_every`: they begin before it is drawn."""
+    held = pytest.MonkeyPatch()
+    held.setattr(Runner, "_has_room", lambda self: False)
     id = client.post(parameters={**LONG, "num_inference_steps": 40})["id"]
     seen: dict[int, list[Event]] = {}
 
@@ -45,16 +46,19 @@ def follow(client: Client, *every: int) -> tuple[str, dict[int, list[Event]]]:
     threads = [threading.Thread(target=subscribe, args=(one,)) for one in every]
     for thread in threads:
         thread.start()
-    while client.api.jobs.hub.every(("", id)) != math.gcd(*every):
-        time.sleep(0.01)
-    client.http.delete(f"/jobs/{other}")
+    try:
+        end = time.monotonic() + 60
+        while client.api.jobs.hub.every(("", id)) != math.gcd(*every):
+            assert time.monotonic() < end
+            time.sleep(0.01)
+    finally:
+        held.undo()
     for thread in threads:
         thread.join()
     return id, seen
 
 
-def test_progress_then_the_document(make: Callable[..., Client]) -> None:
-    client = make(jobs_active=1)
+def test_progress_then_the_document(client: Client) -> None:
     id, seen = follow(client, 2)
     *progress, (last, final) = seen[2]
     assert {name for name, _ in progress} == {"progress"}
@@ -85,8 +89,8 @@ def test_late_subscribers_get_the_end(client: Client) -> None:
     assert list(events(client, done["id"])) == [("succeeded", done)]
 
 
-def test_several_subscribers(make: Callable[..., Client]) -> None:
-    _, seen = follow(make(jobs_active=1), 0, 2, 3)
+def test_several_subscribers(client: Client) -> None:
+    _, seen = follow(client, 0, 2, 3)
     assert {stream[-1][0] for stream in seen.values()} == {"succeeded"}
     assert not any(data.get("preview") for _, data in seen[0])
     assert any(data.get("preview") for _, data in seen[2])
