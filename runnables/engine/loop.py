@@ -7,6 +7,7 @@ threads, or by the watch (`watch.py`) where this thread fails.
 from __future__ import annotations
 
 import logging
+import math
 import traceback
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
@@ -30,6 +31,7 @@ from runnables.ticket import Ticket, settle
 
 logger = logging.getLogger(__name__)
 
+SHARE = 0.02  # of the time may be spent on looking whether requests that wait have ended
 IDLE_S = 0.5  # how often an idle engine looks for cancelled and expired requests
 IN_VAIN = 3  # turns in a row that fail without any request to blame: the thread gives up
 STOPPED = "the service stopped before this request was finished"
@@ -66,6 +68,7 @@ class Loop:
         self._prompts = self.pool.first.settings.prompt_cache
         self._preparer = Preparer(self._prompts, self.clock)
         self._in_vain = 0
+        self._look_again = -math.inf
         self.stopped = False
         self.pool.evicted = self._forget
         self.accelerator.freeing = lambda: self._preparer.free_memory()
@@ -134,14 +137,19 @@ class Loop:
     # -- requests that end ------------------------------------------------------------------
 
     def _drop_ended(self) -> None:
-        for ticket in self.pool.discard(lambda ticket: self.over(ticket) is not None):
-            settle(ticket, self._why(ticket))
-
-        def ended(work: Work) -> bool:  # the watch may have ended it
-            return work.ticket.future.done() or self.over(work.ticket) is not None
-
-        for work in [*self.queue.discard(ended), *filter(ended, self.active.works)]:
+        """End the requests that are cancelled or late, and free what those that began hold."""
+        ended = list(filter(self._has_ended, self.active.works))
+        if (now := self.clock()) >= self._look_again:
+            for ticket in self.pool.discard(lambda ticket: self.over(ticket) is not None):
+                settle(ticket, self._why(ticket))
+            ended += self.queue.discard(self._has_ended)
+            self._look_again = now + (self.clock() - now) / SHARE  # hundreds may wait
+        for work in ended:
             self.active.fail(work, self._why(work.ticket))
+
+    def _has_ended(self, work: Work) -> bool:
+        # the watch may have ended it
+        return work.ticket.future.done() or self.over(work.ticket) is not None
 
     def _why(self, ticket: Ticket) -> StableDiffusionError:
         return self.over(ticket) or Cancelled("the request has ended already")

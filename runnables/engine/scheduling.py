@@ -15,12 +15,14 @@ from __future__ import annotations
 import math
 import threading
 import time
+from bisect import insort
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from operator import itemgetter
+from itertools import chain
+from operator import attrgetter, itemgetter
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from runnables.engine.work import Work
@@ -410,33 +412,32 @@ class Queue:
         self._busy = busy
         self._served = served
         self._clock = clock
-        self._waiting: list[Work] = []
+        self._waiting: dict[str, list[Work]] = {}  # by caller, the most urgent first
         self._changed = threading.Condition()
         self._woken = False
         self.closed = False
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        with self._changed:
+            return sum(map(len, self._waiting.values()))
 
     @property
     def first(self) -> Work | None:
-        """Return what `take` would return."""
+        """Return what `take` would return; the time for it depends on the callers alone."""
         with self._changed:
-            self._sort()
-            return self._waiting[0] if self._waiting else None
+            return min((own[0] for own in self._waiting.values()), key=self._rank(), default=None)
 
     @property
     def ordered(self) -> list[Work]:
         """Return all that waits, in the order in which `take` would return it."""
         with self._changed:
-            self._sort()
-            return [*self._waiting]
+            return sorted(self._all(), key=self._rank())
 
     @property
     def pending_s(self) -> float:
         """Return the estimated seconds of work that is accepted and not finished."""
         with self._changed:
-            waiting = sum(work.share_s for work in self._waiting)
+            waiting = sum(work.share_s for work in self._all())
         return waiting + sum(one.seconds for one in self._busy())
 
     def admit(self, work: Work) -> None:
@@ -465,28 +466,30 @@ class Queue:
                     f"about {wait:.0f} s of work are ahead; try again later",
                     retry_after=wait - room,
                 )
-            self._waiting.append(work)
+            self._put(work)
             self._number()
             self._wake()
 
     def take(self) -> Work | None:
         """Remove and return the request that goes first."""
         with self._changed:
-            self._sort()
-            work = self._waiting.pop(0) if self._waiting else None
+            if (work := self.first) is None:
+                return None
+            self._remove(work)
             try:
                 self._number()
             except Exception:
-                self._waiting[:0] = [work] if work else []  # or nobody would have it
+                self._put(work)  # or nobody would have it
                 raise
             return work
 
     def discard(self, ended: Callable[[Work], bool]) -> list[Work]:
         """Take out the requests that have ended while they waited (cancelled, expired)."""
         with self._changed:
-            out = [work for work in self._waiting if ended(work)]
+            out = [work for work in self._all() if ended(work)]
+            for work in out:
+                self._remove(work)
             if out:
-                self._waiting = [work for work in self._waiting if work not in out]
                 self._number()
             return out
 
@@ -525,7 +528,7 @@ class Queue:
         caller = work.ticket.caller
         ahead = later = 0.0
         others: Counter[Caller] = Counter()
-        queued = (Busy(one.ticket.caller, one.urgency, one.share_s) for one in self._waiting)
+        queued = (Busy(one.ticket.caller, one.urgency, one.share_s) for one in self._all())
         for one in [*self._busy(), *queued]:
             if one.caller.name != caller.name:
                 others[one.caller] += one.seconds  # type: ignore[assignment]
@@ -539,8 +542,21 @@ class Queue:
             min(seconds, until * other.weight / caller.weight) for other, seconds in others.items()
         )
 
-    def _sort(self) -> None:
-        """Put the work of the caller that had least first, and of that the most urgent."""
+    def _all(self) -> Iterator[Work]:
+        return chain.from_iterable(self._waiting.values())
+
+    def _put(self, work: Work) -> None:
+        own = self._waiting.setdefault(work.ticket.caller.name, [])
+        insort(own, work, key=attrgetter("urgency"))
+
+    def _remove(self, work: Work) -> None:
+        name = work.ticket.caller.name
+        self._waiting[name].remove(work)
+        if not self._waiting[name]:
+            del self._waiting[name]
+
+    def _rank(self) -> Callable[[Work], tuple[float, float]]:
+        """Return the key that puts work of the caller that had least first, the urgent before."""
         begun: Counter[str] = Counter()
         for one in self._busy() if len(self._waiting) > 1 else ():
             begun[one.caller.name] += one.seconds / one.caller.weight  # type: ignore[assignment]
@@ -549,12 +565,12 @@ class Queue:
             caller = work.ticket.caller
             return self._served(caller) + begun[caller.name], work.urgency
 
-        self._waiting.sort(key=rank)
+        return rank
 
     def _number(self) -> None:
         """Report to every waiting request its position, and when it should be finished."""
         wait = sum(one.seconds for one in self._busy()) if self._waiting else 0.0
-        for position, work in enumerate(self._waiting):
+        for position, work in enumerate(self.ordered):
             work.ticket.progress = Progress("queued", 0, work.steps, position, wait + work.seconds)
             wait += work.share_s
 

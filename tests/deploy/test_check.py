@@ -16,6 +16,9 @@ from typing import Any
 
 import pytest
 
+from deploy.check import steps
+from deploy.check.ready import ready
+from deploy.check.terraform import Failed
 from tests.deploy.conftest import ROOT, needs_terraform
 
 pytestmark = needs_terraform
@@ -100,6 +103,26 @@ def compare(report: dict[str, Any], name: str) -> None:
         golden.parent.mkdir(exist_ok=True)
         golden.write_text(script)
     assert script == golden.read_text(), "UPDATE_GOLDEN=1 writes it anew, if that is meant"
+
+
+@pytest.mark.parametrize(
+    ("said", "runs"), [("read tcp: use of closed network connection", 2), ("no such subnet", 1)]
+)
+def test_a_lost_connection_is_no_finding(
+    said: str, runs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command goes on once, where the stand-in closed the connection of Go's client."""
+    made = list[list[str]]()
+
+    def failing(command: list[str], *_: object) -> str:
+        made.append(command)
+        raise Failed(said)
+
+    monkeypatch.setattr(steps, "run", failing)
+    (one,) = ready(name="ec2/deployment_config.yaml")
+    with pytest.raises(Failed):
+        steps.Deployment(one, tmp_path, None).run("terraform", "apply")
+    assert made == [["terraform", "apply"]] * runs
 
 
 def test_a_failure_is_a_failure(tools: Path, tmp_path: Path) -> None:
