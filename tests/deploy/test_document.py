@@ -28,7 +28,7 @@ def with_spec(**spec: Any) -> dict[str, Any]:
 
 def test_the_right_one_passes() -> None:
     top, spec = check(RIGHT, Ec2Spec)
-    assert (top.name, spec.instance_type, spec.precision) == ("drawing", "g5.xlarge", "fp16")
+    assert (top.name, spec.instance_type, spec.precision) == ("drawing", "g5.xlarge", "auto")
 
 
 #: the configuration of BentoML's own post of 2022, as it stands there

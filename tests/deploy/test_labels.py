@@ -11,8 +11,8 @@ from sd_aws_eks.spec import EksSpec
 from sd_bentoctl.labels import Need, mismatch
 from tests.deploy.conftest import ROOT
 
-GPU, NEURON, FULL = Need("fp16", "nvidia"), Need("bf16", "neuron"), Need("fp32", "nvidia")
-RAY, NEURON_RAY = Need("fp16", "nvidia", "ray"), Need("bf16", "neuron", "ray")
+GPU, NEURON, FULL = Need("auto", "nvidia"), Need("bf16", "neuron"), Need("fp32", "nvidia")
+RAY, NEURON_RAY = Need("auto", "nvidia", "ray"), Need("bf16", "neuron", "ray")
 
 
 def labels(name: str) -> dict[str, str]:
@@ -28,6 +28,7 @@ def labels(name: str) -> dict[str, str]:
     ("bentofile", "need", "words"),
     [
         ("bentofile.fp16.yaml", GPU, ""),
+        ("bentofile.fp16.yaml", Need("fp16", "nvidia"), ""),
         ("bentofile.fp16.yaml", Need("bf16", "nvidia"), ""),
         ("bentofile.fp16.yaml", FULL, "set precision: fp16"),
         ("bentofile.yaml", FULL, ""),

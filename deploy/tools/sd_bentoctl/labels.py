@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-#: Label `precision` -> the field's values that such a Bento serves; bf16 has no Bento of its own.
-SERVES = {"fp32": ("fp32",), "fp16": ("fp16", "bf16")}
+#: Label `precision` -> the field's values that such a Bento serves; only two of them have a Bento.
+SERVES = {"fp32": ("fp32",), "fp16": ("auto", "fp16", "bf16")}
 
 
 class Need(NamedTuple):

@@ -54,8 +54,10 @@ class Ec2Spec(Spec):
     instance_type: Annotated[str, AfterValidator(_instance)] = Field(
         description="the EC2 instance type, like g5.xlarge"
     )
-    precision: Literal["fp32", "fp16", "bf16"] = Field(
-        "fp16", description="what the model computes in; bf16 not on g4dn"
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = Field(
+        "auto",
+        description="what the model computes in: fp32, fp16, bf16 (not on g4dn), or auto, which is "
+        "fp16, and bf16 for models that overflow in it",
     )
     model: ModelUri | None = Field(
         None,

@@ -111,7 +111,7 @@ class ServiceSpec(Spec):
     host: Literal["bentoml", "ray"] | None = None
     instance_types: tuple[Annotated[str, AfterValidator(_instance)], ...] | None = None
     capacity: Literal["spot-first", "spot", "on-demand"] | None = None
-    precision: Literal["fp32", "fp16", "bf16"] | None = None
+    precision: Literal["auto", "fp32", "fp16", "bf16"] | None = None
     model: ModelUri | None = None
     image_uri: ImageUri | None = None
     page_image_uri: ImageUri | None = None
@@ -153,8 +153,10 @@ class EksSpec(Spec):
     kubernetes_version: Annotated[str, AfterValidator(versions.known)] = Field(
         "1.36", description="the cluster's Kubernetes version, with months of standard support left"
     )
-    precision: Literal["fp32", "fp16", "bf16"] = Field(
-        "fp16", description="what the model computes in; bf16 not on g4dn"
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = Field(
+        "auto",
+        description="what the model computes in: fp32, fp16, bf16 (not on g4dn), or auto, which is "
+        "fp16, and bf16 for models that overflow in it",
     )
     model: ModelUri | None = Field(
         None,
