@@ -107,27 +107,39 @@ class Forecast(Generic[R]):
         while not served.isdisjoint(rows):
             while waiting and self._has_room([*rows.values()], waiting[0][0].work):
                 rows |= {id(one.row): one for one in waiting.pop(0)}
-            mixed = turns.mixed([*rows.values()])
-            chosen = turns.choose(mixed)
-            call_s = self._seconds(chosen[0], sum(one.load for one in chosen))
-            seconds += call_s
-            turns.took(chosen, mixed, call_s)
+            chosen, count, calls_s = self._take_calls(turns, [*rows.values()])
+            seconds += calls_s
             for one in (rows[id(one.row)] for one in chosen):
-                if one.calls > 1:
-                    rows[id(one.row)] = self._after_a_call(one)
+                if one.calls > count:
+                    rows[id(one.row)] = self._after_calls(one, count)
                     continue
                 del rows[id(one.row)]
                 seconds += self._decode_s(one)
                 if id(one.row) in served:
                     yield one.work, seconds
 
-    def _after_a_call(self, one: Candidate[R]) -> Candidate[R]:
+    def _take_calls(
+        self, turns: Turns[R], rows: Sequence[Candidate[R]]
+    ) -> tuple[list[Candidate[R]], int, float]:
+        """Take the next calls; return the rows that share them, how many calls, and their seconds.
+
+        While all rows share a call the next one is the same, until the first of them is through.
+        """
+        mixed = turns.mixed(rows)
+        chosen = turns.choose(mixed)
+        call_s = self._seconds(chosen[0], sum(one.load for one in chosen))
+        count = min(one.calls for one in chosen) if len(chosen) == len(mixed) else 1
+        for _ in range(count):
+            turns.took(chosen, mixed, call_s)
+        return chosen, count, count * call_s
+
+    def _after_calls(self, one: Candidate[R], count: int) -> Candidate[R]:
         added_s = (one.added_s - self._decode_s(one)) / one.calls
         return replace(
             one,
-            calls=one.calls - 1,
-            left_s=one.left_s - self._seconds(one, one.load),
-            added_s=one.added_s - added_s,
+            calls=one.calls - count,
+            left_s=one.left_s - count * self._seconds(one, one.load),
+            added_s=one.added_s - count * added_s,
             fresh=False,
         )
 

@@ -61,6 +61,27 @@ def test_alone_it_takes_its_own_time_and_some_for_newcomers() -> None:
     assert Looks().seconds(one) == pytest.approx(AT_FIRST * one.seconds)
 
 
+def test_calls_that_all_share_are_chosen_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until the first request is through, and then until the second: a look costs little."""
+    chosen, choose = list[int](), Turns.choose
+
+    def counted(self: Turns[Any], candidates: Any) -> Any:
+        chosen.append(len(candidates))
+        return choose(self, candidates)
+
+    monkeypatch.setattr(Turns, "choose", counted)
+    first, second = work(20), work(30)
+    looks = Looks()
+    seconds = looks.seconds(first, second)
+    assert chosen == [2, 1]
+    together_s, decode_s = 20 * COST.step(4.0, first.area), COST.decode(1, first.area)
+    assert seconds == pytest.approx(AT_FIRST * (together_s + decode_s))
+    last_s = 10 * COST.step(2.0, first.area) + decode_s
+    assert looks.seconds(second, first) == pytest.approx(
+        AT_FIRST * (together_s + decode_s + last_s)
+    )
+
+
 def test_it_is_exact_where_nobody_comes_later(monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests of all sizes that share calls, take turns, and are decoded."""
     monkeypatch.setattr(forecast, "EVERY_S", 0.0)
