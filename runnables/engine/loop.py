@@ -217,9 +217,11 @@ class Loop:
         self.active.rows += rows
 
     def _has_room(self) -> bool:
+        if (following := self.queue.first) is None:  # as nearly always: nothing else is looked at
+            return False
         active, row_limit = self.active, self.accelerator.row_limit
         rows = [*active.candidates, *active.finished]
-        return has_room(rows, active.tasks, self.queue.first, row_limit)
+        return has_room(rows, active.tasks, following, row_limit)
 
     # -- turns ------------------------------------------------------------------------------
 

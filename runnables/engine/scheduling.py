@@ -578,7 +578,7 @@ class Queue:
 def has_room(
     active: Sequence[Candidate[Any]],
     tasks: Iterable[Task],
-    following: Work | None,
+    following: Work,
     row_limit: Callable[[int], float],
 ) -> bool:
     """Return whether to prepare another request.
@@ -593,8 +593,6 @@ def has_room(
         following: the next request in the queue.
         row_limit: denoiser rows of a call, by latent area.
     """
-    if following is None:
-        return False
     held, caller = [task for task in tasks if task.held], following.ticket.caller
     load = sum(one.load for one in active) + sum(task.held for task in held)
     areas = [one.key.area for one in active[:1]] + [task.work.area for task in held[:1]]

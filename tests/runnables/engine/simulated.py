@@ -163,7 +163,7 @@ class Machine:
             request.refused = error
 
     def _admit(self) -> None:
-        while self._has_room(self._candidates(), self.queue.first):
+        while (following := self.queue.first) and self._has_room(self._candidates(), following):
             work: Any = self.queue.take()
             self.rows += [Row(work) for _ in range(work.left)]
 

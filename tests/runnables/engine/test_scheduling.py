@@ -117,7 +117,6 @@ def test_two_batches_are_prepared_ahead_and_more_for_short_and_for_new_callers()
     assert has_room(full[:7], [], same, lambda area: 8)
     assert not has_room(full, [], same, lambda area: 8)
     assert not has_room(full[:7], [waiting], same, lambda area: 8), "a row that waits for a task"
-    assert not has_room([], [], None, lambda area: 8), "nothing waits"
     short: Any = Work(Request(0.0, 4))
     assert has_room(full, [], short, lambda area: 8)
     other: Any = Work(Request(0.0, 20, caller=Caller("other")))
