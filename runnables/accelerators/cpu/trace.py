@@ -14,6 +14,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from runnables.accelerators.cpu.in_place import write_in_place
 from runnables.accelerators.graphs import DenoiserCall, Inputs
 
 USES = 60  # a trace takes about as long as it saves in so many calls: 7 ms of each to 20 ms
@@ -38,6 +39,7 @@ class Trace:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecated, and sizes that become constants
             self._traced = torch.jit.trace(program, (_given(inputs),), check_trace=False)
+        write_in_place(self._traced.graph)
         del program.call  # or the model would be kept as long as its trace
 
     def __call__(self, inputs: Inputs) -> Tensor:
