@@ -35,15 +35,24 @@ class Bench:
     """
 
     def __init__(self, model: Path, steps: int, shots: int) -> None:
-        self.runnable = StableDiffusionRunnable(
-            Settings(model=str(model), max_queue_s=60.0, request_timeout_s=1e5)
-        )
+        settings = Settings(model=str(model), max_queue_s=60.0, request_timeout_s=1e5)
+        self.runnable = StableDiffusionRunnable(settings, observe=self._observe)
+        self._calls: dict[int, list[float]] = {}  # seconds of denoiser calls, by their rows
         self.runnable.start()
         self._steps, self._shots = steps, shots
         self.refused = self.flood_refused = self.flooded = 0
 
     def close(self) -> None:
         self.runnable.close()
+
+    def _observe(self, stage: str, seconds: float, rows: int) -> None:
+        if stage == "denoise":
+            self._calls.setdefault(rows, []).append(seconds)
+
+    @property
+    def full_step_s(self) -> float:
+        """Return the median seconds of the calls with most rows."""
+        return statistics.median(self._calls[max(self._calls)])
 
     def _submit(self, caller: Caller, steps: int, **options: object) -> Ticket | None:
         parameters = TextToImage(
@@ -109,6 +118,12 @@ def run(model: Path, rounds: int, shots: int, steps: int, requests: int) -> Iter
                 with bench.beside(others):
                     seconds[name].append(bench.small())
         yield from _report(seconds, steps)
+        alone_s = statistics.median(second for one in seconds["alone"] for second in one)
+        bound_s = 2 * alone_s + bench.full_step_s
+        yield (
+            f"a flood may cost twice what it takes alone, and a full step of "
+            f"{bench.full_step_s:.2f} s: {bound_s:.2f} s"
+        )
         yield (
             f"small requests refused: {bench.refused}; "
             f"of the flood: {bench.flood_refused} of {bench.flooded}"

@@ -262,6 +262,7 @@ def test_fairness_reports_every_situation(
     lines = list(fairness.run(tiny_model("sd1"), rounds=1, shots=1, steps=1, requests=8))
     assert [line.split("|")[1].strip() for line in lines[2:7]] == list(fairness.ROWS)
     assert any(line.startswith("small requests refused: 0;") for line in lines)
+    assert "twice what it takes alone" in lines[7]
     assert "of the flood" in "".join(lines)
     assert any(line.startswith("the first 8 requests: ") for line in lines)
     assert any(line.startswith("the next 8 requests: ") for line in lines)
