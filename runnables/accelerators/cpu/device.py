@@ -18,6 +18,7 @@ from runnables.accelerators.cpu.packed import pack
 from runnables.accelerators.cpu.primitives import keep_kernels
 from runnables.accelerators.cpu.threads import Threads, others_seconds, usable_cores
 from runnables.accelerators.cpu.trace import BUDGET, USES, Trace
+from runnables.accelerators.cpu.winograd import transform
 from runnables.accelerators.graphs import Graphs
 from runnables.errors import ConfigurationError
 from runnables.families.base import Conditioning, Family
@@ -61,6 +62,8 @@ class Cpu(Accelerator):
         super().prepare(family)
         if family.denoiser_name == "unet":  # a transformer has one convolution, others copy it
             pack(family.denoiser)
+            if self._traces is not None:
+                transform(family.denoiser)
         pack(family.vae)
         if family.dtype is torch.bfloat16:
             contiguous_norms(family.denoiser)
