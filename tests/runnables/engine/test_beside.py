@@ -19,6 +19,7 @@ from torch import Tensor
 from runnables.engine.beside import AT_ONCE
 from runnables.engine.denoise import Denoise
 from runnables.engine.scheduling import AHEAD
+from runnables.engine.work import Work
 from runnables.errors import Cancelled
 from runnables.extensions.controlnet.unet import UNetControlNet
 from runnables.extensions.previews import LinearMap
@@ -118,6 +119,27 @@ def test_images_are_decoded_together_where_no_step_waits(
     ticket = engine.submit(wanted(4, num_images_per_prompt=8))
     engine.run(ticket.future.done)
     assert calls == [8]
+
+
+def test_looking_for_requests_that_have_ended_takes_a_fiftieth_of_the_time(
+    tiny_model: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hundreds may wait: a look at all of them may take as long as a step."""
+    engine, looks = VirtualEngine(tiny_model("sd1")), list[float]()
+    queue = engine.engine._queue
+    discard = queue.discard
+
+    def discarded(ended: Callable[[Work], bool]) -> list[Work]:
+        looks.append(engine.clock())
+        engine.clock.now += 0.02
+        return discard(ended)
+
+    monkeypatch.setattr(queue, "discard", discarded)
+    engine.run(engine.submit(wanted(150)).future.done)
+    step_s = max(end - begun for begun, end in engine.steps)
+    pauses = [later - before for before, later in pairwise(looks)]
+    assert len(pauses) >= 2
+    assert all(50 * 0.02 <= pause <= 51 * 0.02 + 2 * step_s for pause in pauses)
 
 
 # -- by a thread of its own, on a virtual clock ---------------------------------------------------

@@ -217,6 +217,7 @@ def test_who_waits_for_a_model_can_leave(
     with pytest.raises(DeadlineExceeded):
         late.future.result(timeout=300)
     assert pixels(runnable.submit(wanted(None))).shape == (64, 64, 3)  # others go on meanwhile
+    assert runnable.load().waiting == 1, "they have left"
     slow.set()
     assert pixels(stays).shape == (64, 64, 3)
 

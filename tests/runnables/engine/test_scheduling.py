@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from runnables.engine.scheduling import (
     BatchKey,
+    Busy,
     Candidate,
     Queue,
     Task,
@@ -72,7 +74,56 @@ def test_only_much_longer_requests_are_kept_from_a_step() -> None:
     """With one more row of them it would take more than twice as long as for the first alone."""
     first = candidate(Request(0.0, 4))
     assert len(turns(20).choose([first, *(candidate(Request(0.0, 16)) for _ in range(9))])) == 10
-    assert len(turns(20).choose([first, *(candidate(Request(0.0, 24)) for _ in range(9))])) == 2
+    assert len(turns(20).choose([first, *(candidate(Request(0.0, 20)) for _ in range(9))])) == 2
+
+
+def test_what_others_cost_beside_the_steps_is_part_of_the_doubling() -> None:
+    small, other = Caller("small"), Caller("other")
+    first = candidate(Request(0.0, 4, caller=small))
+    waiting = [first, *(candidate(Request(0.0, 24, caller=small)) for _ in range(9))]
+    policy = turns(20)
+    policy.delayed(9.0)
+    assert len(policy.choose(waiting)) == 2, "before the first step nobody was delayed"
+    policy.took_beside(small, 2.0)
+    assert len(policy.choose(waiting)) == 2, "its own task delays nobody else"
+    policy.took_beside(other, 2.0)
+    assert policy.choose(waiting) == [first]
+
+
+def test_a_callers_calls_of_another_size_do_not_delay_its_own() -> None:
+    """The names of its requests are equal, and not one object: each hashes its key."""
+    short, long, tall = (
+        candidate(Request(0.0, steps, caller=Caller("".join(["a", "b"])), size=size))
+        for steps, size in [(4, "square"), (24, "square"), (20, "tall")]
+    )
+    policy, waiting = turns(20), [short, long, tall]
+    assert policy.choose(waiting) == [short, long]
+    policy.took([short, long], waiting, 5.0)
+    assert policy.choose(waiting) == [tall]
+    policy.took([tall], waiting, 3.0)
+    assert policy.choose(waiting) == [short, long]
+
+
+def test_the_rest_of_a_step_is_for_those_that_had_less() -> None:
+    small, busy = Caller("small"), Caller("busy")
+    first, long = (candidate(Request(0.0, steps, caller=small)) for steps in (4, 24))
+    policy = turns(4)
+    policy.charge(busy, 100.0)
+    assert policy.choose([candidate(Request(0.0, 4, caller=busy)), long, first]) == [first, long]
+
+
+def test_a_step_comes_between_two_decodes_unless_its_caller_had_more() -> None:
+    small, busy = Caller("small"), Caller("busy")
+    step = candidate(Request(0.0, 4, caller=busy))
+    decode, key = candidate(Request(0.0, 1, caller=small), load=1.0), BatchKey(1, 16, 16, 0)
+    decode = replace(decode, key=replace(key, decoding=True))
+    waiting, policy = [step, decode, replace(decode)], turns(1)
+    for expected in (decode, step, decode):
+        chosen = policy.choose(waiting)
+        assert chosen == [expected]
+        policy.took(chosen, waiting, 0.1)
+    policy.charge(busy, 100.0)
+    assert policy.choose(waiting) == [decode]
 
 
 def test_the_least_that_is_left_goes_first_until_the_others_are_overdue() -> None:
@@ -121,6 +172,14 @@ def test_two_batches_are_prepared_ahead_and_more_for_short_and_for_new_callers()
     assert has_room(full, [], short, lambda area: 8)
     other: Any = Work(Request(0.0, 20, caller=Caller("other")))
     assert has_room(full, [], other, lambda area: 8)
+
+
+def test_fewer_large_rows_are_prepared_ahead() -> None:
+    """Also where none of them takes steps yet."""
+    same: Any = Work(Request(0.0, 20))
+    large = Task(same, iter(()), print, float, "encode", held=2.0)  # type: ignore[arg-type]
+    assert has_room([], [large], same, lambda area: 8 * 256 / area)
+    assert not has_room([], [large], same, lambda area: 256 / area)
 
 
 def test_one_caller_leaves_room_for_others_on_an_empty_machine() -> None:
@@ -187,6 +246,52 @@ def test_new_callers_begin_where_the_least_served_one_is() -> None:
     assert policy.served(least) == policy.served(new) == 60.0
     policy.took_beside(least, 60.0)
     assert policy.served(new) == 100.0
+
+
+# -- requests that wait -------------------------------------------------------------------------
+
+
+def waiting_room(begun: Sequence[Busy] = ()) -> Queue:
+    return Queue(60.0, lambda: begun, clock=lambda: 0.0)
+
+
+def admitted(queue: Queue, *requests: Request) -> list[Any]:
+    works: list[Any] = [Work(request) for request in requests]
+    for work in works:
+        queue.admit(work)
+    return works
+
+
+def positions(works: Sequence[Any]) -> list[int]:
+    return [work.ticket.progress.position for work in works]
+
+
+def test_who_is_first_in_line_knows_it() -> None:
+    queue = waiting_room()
+    late, soon, between = works = admitted(queue, *(Request(0.0, n) for n in (12, 4, 8)))
+    assert queue.ordered == [soon, between, late]
+    assert positions(works) == [2, 0, 1]
+    assert queue.take() is soon
+    assert positions([between, late]) == [0, 1]
+
+
+def test_what_has_ended_leaves_the_queue() -> None:
+    queue = waiting_room()
+    first, second, third = admitted(queue, *(Request(0.0, n) for n in (4, 8, 12)))
+    assert queue.discard(lambda work: work is second) == [second]
+    assert queue.ordered == [first, third]
+    assert len(queue) == 2
+    assert positions([first, third]) == [0, 1]
+
+
+def test_what_a_caller_has_begun_counts_as_served() -> None:
+    flooder, small = Caller("flooder", 2.0), Caller("small")
+    begun = [Busy(flooder, 0.0, 3.0)]
+    queue = waiting_room(begun)
+    ours, theirs = admitted(queue, Request(0.0, 4, caller=flooder), Request(0.0, 8, caller=small))
+    assert queue.first is theirs
+    begun.append(Busy(small, 0.0, 2.0))
+    assert queue.first is ours, "by weight it had less"
 
 
 # -- calls of several sizes ---------------------------------------------------------------------

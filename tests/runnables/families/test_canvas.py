@@ -81,6 +81,12 @@ def test_a_row_is_what_it_is_alone(kind: str, tiny_model: TinyModel) -> None:
     assert largest_difference(*outputs(model, SIZES, TOKENS)) < 1e-4
 
 
+def test_a_canvas_may_be_wide_or_tall(tiny_model: TinyModel) -> None:
+    model = family(tiny_model("sd1"))
+    for sizes in ([(8, 12), (8, 8)], [(8, 8), (12, 8)]):
+        assert largest_difference(*outputs(model, sizes, [77, 77])) < 1e-4
+
+
 def test_without_a_canvas_the_model_stays_as_it_is(tiny_model: TinyModel) -> None:
     model, plain = family(tiny_model("sd1")), family(tiny_model("sd1"))
     outputs(model, SIZES, TOKENS)
