@@ -1,0 +1,122 @@
+"""Winograd's convolutions give what plain ones do, for calls of any size."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from runnables.accelerators.cpu import winograd
+from runnables.accelerators.cpu.device import Cpu
+from runnables.accelerators.cpu.packed import PackedConv2d, pack
+from runnables.accelerators.cpu.winograd import TILES, WinogradConv2d, transform
+from runnables.assembly import family_of
+from runnables.checkpoints.loading import load
+from runnables.settings import EMBEDDED_MODEL, Settings
+
+LAST = torch.channels_last
+
+
+def both(channels: int = 64, made: int = 96, **options: Any) -> tuple[nn.Module, nn.Module]:
+    """A packed convolution, and the same one after `transform`."""
+    plain = nn.Sequential(nn.Conv2d(channels, made, **{"kernel_size": 3, "padding": 1, **options}))
+    other = copy.deepcopy(plain)
+    pack(plain)
+    pack(other)
+    transform(other)
+    return plain, other
+
+
+@pytest.mark.parametrize(
+    ("rows", "height", "width"),
+    [(1, 16, 16), (2, 8, 24), (5, 12, 16), (16, 4, 4), (3, 16, 12), (1, 64, 64), (16, 4, 8)],
+)
+@pytest.mark.parametrize("order", [LAST, torch.contiguous_format])
+@pytest.mark.parametrize("part", [1, 100_000, winograd.PART])
+@torch.inference_mode()
+def test_equal_to_a_plain_one(
+    rows: int,
+    height: int,
+    width: int,
+    order: torch.memory_format,
+    part: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As whole or in parts, of images in either order."""
+    monkeypatch.setattr(winograd, "PART", part)
+    plain, other = both()
+    assert rows * height * width // 16 >= TILES
+    for _ in range(2):  # the first call packs
+        sample = torch.randn(rows, 64, height, width).contiguous(memory_format=order)
+        expected, found = plain(sample), other(sample)
+        assert found.is_contiguous(memory_format=LAST) == expected.is_contiguous(memory_format=LAST)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    assert not torch.equal(found, expected), "it was a plain one"
+
+
+@pytest.mark.parametrize(("rows", "height", "width"), [(1, 8, 8), (4, 6, 16), (4, 16, 6)])
+@torch.inference_mode()
+def test_small_calls_and_odd_sizes_are_plain(rows: int, height: int, width: int) -> None:
+    plain, other = both()
+    for _ in range(2):
+        sample = torch.randn(rows, 64, height, width).contiguous(memory_format=LAST)
+        assert torch.equal(plain(sample), other(sample))
+
+
+@pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="oneDNN has no bf16 on this CPU"
+)
+@torch.inference_mode()
+def test_another_number_format_is_plain() -> None:
+    plain, other = both()
+    sample = torch.randn(4, 64, 16, 16).contiguous(memory_format=LAST)
+    other(sample)
+    plain, other, sample = plain.bfloat16(), other.bfloat16(), sample.bfloat16()
+    assert torch.equal(plain(sample), other(sample))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"channels": 32},
+        {"made": 32},
+        {"kernel_size": 5, "padding": 2},
+        {"kernel_size": 1, "padding": 0},
+        {"stride": 2},
+        {"padding": 0},
+        {"dilation": 2, "padding": 2},
+        {"groups": 2},
+        {"bias": False},
+        {"dtype": torch.bfloat16},
+    ],
+)
+def test_what_is_left_alone(options: dict[str, Any]) -> None:
+    _, (conv,) = both(**options)  # type: ignore[misc]
+    assert type(conv) is not WinogradConv2d
+
+
+def test_a_model_whose_weights_would_take_too_much_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bytes_of_both = 2 * 36 * 4 * 64 * 96
+    for budget, kind in ((bytes_of_both, WinogradConv2d), (bytes_of_both - 1, PackedConv2d)):
+        monkeypatch.setattr(winograd, "BUDGET", budget)
+        model = nn.Sequential(*(nn.Conv2d(64, 96, 3, padding=1) for _ in range(2)))
+        pack(model)
+        transform(model)
+        assert {type(conv) for conv in model} == {kind}
+
+
+@pytest.mark.parametrize(("compile", "there"), [("off", True), ("regional", False)])
+def test_the_embedded_model_has_them(compile: Any, there: bool) -> None:
+    accelerator = Cpu(Settings(compile=compile))
+    family: Any = family_of(load(str(Path(EMBEDDED_MODEL)), dtype=torch.float32), accelerator)
+    accelerator.compile_blocks = lambda family: None  # type: ignore[method-assign]
+    accelerator.prepare(family)
+    found = sum(type(one) is WinogradConv2d for one in family.unet.modules())
+    assert found == (24 if there else 0)
+    assert not any(type(one) is WinogradConv2d for one in family.vae.modules())
