@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from runnables.settings import Settings
 
 STATUS = Path("/proc/self/status")
+SPARE = 8  # a model's transformed weights take at most this part of the memory that is free
 
 
 class Cpu(Accelerator):
@@ -63,7 +64,7 @@ class Cpu(Accelerator):
         if family.denoiser_name == "unet":  # a transformer has one convolution, others copy it
             pack(family.denoiser)
             if self._traces is not None:
-                transform(family.denoiser)
+                transform(family.denoiser, free_bytes() / SPARE)
         pack(family.vae)
         if family.dtype is torch.bfloat16:
             contiguous_norms(family.denoiser)

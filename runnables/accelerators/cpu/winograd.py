@@ -20,7 +20,6 @@ TILE = 4  # outputs of a tile, by height and by width; it needs two inputs more
 LEAST = 64  # channels, in and out, from where on the products outweigh the transforms
 TILES = 16  # of a call from where on it is faster than a plain one
 PART = 1 << 21  # numbers of the tiles that are transformed at once: 8 MiB, which caches hold
-BUDGET = 256 << 20  # bytes of a model's transformed weights, which are four times the plain ones
 
 INPUT = (
     (4, 0, -5, 0, 1, 0),
@@ -68,12 +67,24 @@ class WinogradConv2d(PackedConv2d):
         return super()._packed(weight, shape)
 
 
-def transform(module: nn.Module) -> None:
-    """Make every packed convolution of 3x3 in float32 a WinogradConv2d, within BUDGET."""
+def transform(module: nn.Module, budget: float) -> None:
+    """Make packed convolutions of 3x3 in float32 WinogradConv2d, the smallest ones first.
+
+    Those with fewest weights see the largest images, so that each byte saves most there.
+
+    Args:
+        budget: bytes of all transformed weights, which are four times the plain ones.
+    """
     found = [conv for conv in module.modules() if type(conv) is PackedConv2d and _fits(conv)]
-    if sum(36 * 4 * conv.in_channels * conv.out_channels for conv in found) <= BUDGET:
-        for conv in found:
-            conv.__class__ = WinogradConv2d
+    for conv in sorted(found, key=_nbytes):
+        budget -= _nbytes(conv)
+        if budget < 0:
+            return
+        conv.__class__ = WinogradConv2d
+
+
+def _nbytes(conv: nn.Conv2d) -> int:
+    return 36 * 4 * conv.in_channels * conv.out_channels
 
 
 def _fits(conv: nn.Conv2d) -> bool:

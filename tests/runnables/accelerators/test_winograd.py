@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import nn
 
 from runnables.accelerators.cpu import winograd
 from runnables.accelerators.cpu.device import Cpu
-from runnables.accelerators.cpu.packed import PackedConv2d, pack
+from runnables.accelerators.cpu.packed import pack
 from runnables.accelerators.cpu.winograd import TILES, WinogradConv2d, transform
 from runnables.assembly import family_of
 from runnables.checkpoints.loading import load
@@ -27,7 +28,7 @@ def both(channels: int = 64, made: int = 96, **options: Any) -> tuple[nn.Module,
     other = copy.deepcopy(plain)
     pack(plain)
     pack(other)
-    transform(other)
+    transform(other, math.inf)
     return plain, other
 
 
@@ -99,16 +100,14 @@ def test_what_is_left_alone(options: dict[str, Any]) -> None:
     assert type(conv) is not WinogradConv2d
 
 
-def test_a_model_whose_weights_would_take_too_much_is_left_alone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    bytes_of_both = 2 * 36 * 4 * 64 * 96
-    for budget, kind in ((bytes_of_both, WinogradConv2d), (bytes_of_both - 1, PackedConv2d)):
-        monkeypatch.setattr(winograd, "BUDGET", budget)
-        model = nn.Sequential(*(nn.Conv2d(64, 96, 3, padding=1) for _ in range(2)))
+def test_the_smallest_come_first_within_the_budget() -> None:
+    small, large = (36 * 4 * 64 * made for made in (64, 96))
+    for budget, count in ((small - 1, 0), (small, 1), (small + large - 1, 1), (small + large, 2)):
+        model = nn.Sequential(*(nn.Conv2d(64, made, 3, padding=1) for made in (96, 64)))
         pack(model)
-        transform(model)
-        assert {type(conv) for conv in model} == {kind}
+        transform(model, budget)
+        kinds = [type(conv) is WinogradConv2d for conv in model]
+        assert kinds == [count > 1, count > 0]
 
 
 @pytest.mark.parametrize(("compile", "there"), [("off", True), ("regional", False)])
