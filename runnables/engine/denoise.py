@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -43,6 +44,8 @@ REFINER_SHARE = 0.2  # the refiner runs the last fifth of the noise levels (arXi
 @dataclass(eq=False)
 class Denoise:
     """This kind of `Work` is a ticket with everything decided that needs no device.
+
+    What follows from that is computed once: hundreds that wait are summed up whenever one begins.
 
     Attributes:
         size: (height, width) in pixels.
@@ -93,7 +96,7 @@ class Denoise:
         first = self.parameters.seed
         return range(first, first + self.parameters.num_images_per_prompt)
 
-    @property
+    @cached_property
     def steps(self) -> int:
         """Return the denoiser calls of one image."""
         return sum(steps for steps, _ in self.passes)
@@ -108,7 +111,7 @@ class Denoise:
         """Return the denoiser rows that extensions add to an image, on average over the steps."""
         return sum(one.extra_rows(self.parameters) for one in self.extensions)
 
-    @property
+    @cached_property
     def load(self) -> float:
         """Return the denoiser rows of one image; what extensions add counts as fractions of one."""
         return ((2 if self.guided else 1) + self.extra_rows) * (1 + self.weight)
@@ -117,14 +120,14 @@ class Denoise:
     def rows_to_come(self) -> float:
         return len(self.seeds) * self.load
 
-    @property
+    @cached_property
     def passes(self) -> list[tuple[int, int]]:
         """Return the denoiser calls and latent positions of each pass of one image."""
         first = [(sum(len(table) for _, table in self.stages), self.area)]
         second = self.second_pass
         return [*first, (len(second.table), second.area)] if second else first
 
-    @property
+    @cached_property
     def work(self) -> float:
         """Return the load of all calls x their latent positions."""
         return self.load * len(self.seeds) * sum(steps * area for steps, area in self.passes)

@@ -34,7 +34,9 @@ from runnables.ticket import Caller, Progress, Ticket
 PATIENCE: Mapping[Priority, float] = {"high": 1.0, "normal": 4.0, "low": 16.0}
 AHEAD = 2  # how many full batches of rows are prepared and kept in memory
 PEERS = 4.0  # how many times as much as the first in line's whole request its peers may have left
-STRETCH = 2.0  # how many times longer a step may become by those that are not first in line
+#: how many times longer a step may become by those that are not first in line; with what happens
+#: between the steps, which nobody is charged for, it is the promised doubling
+STRETCH = 1.8
 LAST = 10.0  # requests that are so many times shorter go before one even in its last steps
 MOST_DEBT_STEPS = 10  # steps in which the first in line make up for a delay, at most
 MIXING = 1.05  # how much longer than apart sizes may take in a call that saves another
