@@ -54,7 +54,9 @@ class WinogradConv2d(PackedConv2d):
         if not packed or height % TILE or width % TILE:
             return super().forward(input)
         transformed = (self._buffers[name] for name in ("kernels", "to_input", "to_output"))
-        return _convolve()(input, self.weight, self.bias, *transformed, TILES, PART)
+        tracing = torch.jit.is_tracing()  # type: ignore[attr-defined]
+        convolve: Callable[..., Tensor] = _traceable() if tracing else _convolve
+        return convolve(input, self.weight, self.bias, *transformed, TILES, PART)
 
     def _packed(self, weight: Tensor, shape: list[int]) -> nn.Parameter:
         made, channels = weight.shape[:2]
@@ -100,45 +102,52 @@ def _on_both_sides(matrix: Iterable[Iterable[float]]) -> Tensor:
     return torch.kron(one, one).float()
 
 
+def _convolve(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    kernels: Tensor,
+    to_input: Tensor,
+    to_output: Tensor,
+    least: int,
+    most: int,
+) -> Tensor:
+    """Return the convolution, by the algorithm where the call has at least so many tiles.
+
+    Args:
+        input: (rows, channels, height, width), both sides multiples of 4.
+        least: tiles from where on the algorithm is taken.
+        most: numbers of the tiles that are transformed at once.
+    """
+    rows, channels, height, width = input.shape
+    down, across, made = height // 4, width // 4, kernels.size(2)
+    if rows * down * across < least:
+        none: list[int | float | complex | None] = []
+        return torch.ops.mkldnn._convolution_pointwise(  # type: ignore[no-any-return]
+            input, weight, bias, [1, 1], [1, 1], [1, 1], 1, "none", none, ""
+        )
+    padded = input.new_empty([rows, height + 2, width + 2, channels])
+    padded[:, 1:-1, 1:-1] = input.permute(0, 2, 3, 1)
+    for border in (padded[:, 0], padded[:, -1], padded[:, :, 0], padded[:, :, -1]):
+        border.zero_()
+    row, line, place = padded.stride(0), padded.stride(1), padded.stride(2)
+    size = [6, 6, rows, down, across, channels]
+    tiles = padded.as_strided(size, [line, place, row, 4 * line, 4 * place, 1])
+    output = input.new_empty([rows, down, 4, across, 4, made])
+    lines = max(1, most // (36 * across * channels))
+    some, lines = max(1, lines // down), min(lines, down)
+    for i in range(0, rows, some):
+        for j in range(0, down, lines):
+            part = tiles[:, :, i : i + some, j : j + lines].reshape(36, -1)
+            transformed = torch.mm(to_input, part).view(36, -1, channels)
+            products = torch.bmm(transformed, kernels).view(36, -1)
+            into = output[i : i + some, j : j + lines]
+            there = torch.mm(to_output, products).view(4, 4, -1, into.size(1), across, made)
+            torch.add(there.permute(2, 3, 0, 4, 1, 5), bias, out=into)
+    return output.view(rows, height, width, made).permute(0, 3, 1, 2)
+
+
 @cache
-def _convolve() -> Callable[..., Tensor]:
+def _traceable() -> Callable[..., Tensor]:
     """Return the convolution as TorchScript: a trace has to choose by each call's rows."""
-
-    def convolve(
-        input: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        kernels: Tensor,
-        to_input: Tensor,
-        to_output: Tensor,
-        least: int,
-        most: int,
-    ) -> Tensor:
-        rows, channels, height, width = input.shape
-        down, across, made = height // 4, width // 4, kernels.size(2)
-        if rows * down * across < least:
-            none: list[int | float | complex | None] = []
-            return torch.ops.mkldnn._convolution_pointwise(  # type: ignore[no-any-return]
-                input, weight, bias, [1, 1], [1, 1], [1, 1], 1, "none", none, ""
-            )
-        padded = input.new_empty([rows, height + 2, width + 2, channels])
-        padded[:, 1:-1, 1:-1] = input.permute(0, 2, 3, 1)
-        for border in (padded[:, 0], padded[:, -1], padded[:, :, 0], padded[:, :, -1]):
-            border.zero_()
-        row, line, place = padded.stride(0), padded.stride(1), padded.stride(2)
-        size = [6, 6, rows, down, across, channels]
-        tiles = padded.as_strided(size, [line, place, row, 4 * line, 4 * place, 1])
-        output = input.new_empty([rows, down, 4, across, 4, made])
-        lines = max(1, most // (36 * across * channels))
-        some, lines = max(1, lines // down), min(lines, down)
-        for i in range(0, rows, some):
-            for j in range(0, down, lines):
-                part = tiles[:, :, i : i + some, j : j + lines].reshape(36, -1)
-                transformed = torch.mm(to_input, part).view(36, -1, channels)
-                products = torch.bmm(transformed, kernels).view(36, -1)
-                into = output[i : i + some, j : j + lines]
-                there = torch.mm(to_output, products).view(4, 4, -1, into.size(1), across, made)
-                torch.add(there.permute(2, 3, 0, 4, 1, 5), bias, out=into)
-        return output.view(rows, height, width, made).permute(0, 3, 1, 2)
-
-    return torch.jit.script(convolve)
+    return torch.jit.script(_convolve)

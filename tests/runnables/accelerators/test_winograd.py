@@ -59,6 +59,16 @@ def test_equal_to_a_plain_one(
     assert not torch.equal(found, expected), "it was a plain one"
 
 
+@torch.inference_mode()
+def test_without_a_trace_nothing_is_scripted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TorchScript's optimizer would take a tenth of a second of each layer's first calls."""
+    monkeypatch.delattr(winograd, "_traceable")
+    plain, other = both()
+    sample = torch.randn(4, 64, 16, 16).contiguous(memory_format=LAST)
+    for _ in range(2):
+        torch.testing.assert_close(other(sample), plain(sample), rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize(("rows", "height", "width"), [(1, 8, 8), (4, 6, 16), (4, 16, 6)])
 @torch.inference_mode()
 def test_small_calls_and_odd_sizes_are_plain(rows: int, height: int, width: int) -> None:
