@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from runnables.accelerators.streaming import move
-from runnables.families.canvas import Sizes
 
 if TYPE_CHECKING:
     from runnables.checkpoints.checkpoint import Checkpoint
@@ -51,7 +50,6 @@ class Accelerator:
     Attributes:
         dtype: the number format, where the model's family has no say in it.
         freeing: called before memory is given back: whoever keeps something there lets go of it.
-        sizes: of rows that shared a call with larger ones.
     """
 
     #: denoiser rows a call is padded to; empty: any number
@@ -70,7 +68,6 @@ class Accelerator:
         self.dtype = dtype
         self.settings = settings
         self.freeing: Callable[[], None] = lambda: None
-        self.sizes = Sizes()
 
     @classmethod
     def present(cls) -> bool:

@@ -11,7 +11,7 @@ import weakref
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -25,17 +25,43 @@ Key = tuple[int, Hashable]
 USES = 10_000  # that are counted before all are forgotten
 
 
+class Call(Protocol):
+    """A call is a function of tensors."""
+
+    @property
+    def family(self) -> Family:
+        """Return whose denoiser it runs."""
+        ...
+
+    @property
+    def structure(self) -> Hashable:
+        """Return what calls that one graph serves have in common, beside the tensors' shapes."""
+        ...
+
+    def __call__(self, inputs: Inputs) -> Tensor:
+        """Run the call."""
+        ...
+
+    def fewest(self, inputs: Inputs) -> Inputs:
+        """Return inputs of the same structure with as few rows as that can have."""
+        ...
+
+
 @dataclass(frozen=True)
 class DenoiserCall:
     """A denoiser call is a function of its tensors: (sample, timesteps, *conditioning.tensors)."""
 
     family: Family
     conditioning: Conditioning
+    structure: Hashable = None
 
     def __call__(self, inputs: Inputs) -> Tensor:
         sample, timesteps, *rest = inputs
         assert sample is not None and timesteps is not None
         return self.family.denoise(sample, timesteps, self.conditioning.with_tensors(rest))
+
+    def fewest(self, inputs: Inputs) -> Inputs:
+        return [None if one is None else one[:1] for one in inputs]
 
 
 class Graph(Protocol):
@@ -52,7 +78,7 @@ class Graph(Protocol):
         ...
 
 
-Capture = Callable[[DenoiserCall, Inputs], Graph]
+Capture = Callable[[Any, Inputs], Graph]
 
 
 class Graphs:
@@ -62,8 +88,8 @@ class Graphs:
         capture: runs a call and returns its graph.
         budget: bytes that all graphs may keep.
         uses: a call is captured when it comes for this time; may be changed.
-        any_rows: whether a graph serves calls of any number of rows, and rows of several sizes or
-            prompt lengths, too. Else each mixture of those would have a graph, and they have none.
+        any_rows: whether a graph serves calls of any number of rows, and of several prompt lengths,
+            too. Else each mixture of those would have a graph, and they have none.
     """
 
     def __init__(
@@ -90,29 +116,32 @@ class Graphs:
         self, family: Family, sample: Tensor, timesteps: Tensor, conditioning: Conditioning
     ) -> Tensor:
         """Run a denoiser call, by its graph where it has one; arguments as `Family.denoise`."""
-        mixed = conditioning.mask is not None or conditioning.canvas is not None
-        if conditioning.tokens or (mixed and not self._any_rows):
+        masked = conditioning.mask is not None and not self._any_rows
+        if conditioning.tokens or conditioning.canvas is not None or masked:
             return family.denoise(sample, timesteps, conditioning)
         inputs = [sample, timesteps, *conditioning.tensors]
-        key = family.number, self._shapes(inputs, conditioning)
+        return self.run(DenoiserCall(family, conditioning), inputs)
+
+    def run(self, call: Call, inputs: Inputs) -> Tensor:
+        """Run a call, by its graph where it has one."""
+        key = call.family.number, (call.structure, self._shapes(inputs))
         graph = self._graphs.get(key)
         if graph:
             self._graphs.move_to_end(key)
         elif self._is_due(key):
-            graph = self._captured(family, key, DenoiserCall(family, conditioning), inputs)
+            graph = self._captured(key, call, inputs)
         if graph:
             try:
                 return graph(inputs)
             except Exception:
                 logger.exception("a graph failed: its calls are run without it")
                 self._refuse(key)
-        return family.denoise(sample, timesteps, conditioning)
+        return call(inputs)
 
-    def _shapes(self, inputs: Inputs, conditioning: Conditioning) -> Hashable:
-        """Return what calls with the same graph have in common."""
+    def _shapes(self, inputs: Inputs) -> Hashable:
+        """Return what the tensors of calls with the same graph have in common."""
         first = 1 if self._any_rows else 0
-        shapes = [None if one is None else (one.shape[first:], one.dtype) for one in inputs]
-        return (*shapes, conditioning.canvas and conditioning.canvas.structure)
+        return tuple(None if one is None else (one.shape[first:], one.dtype) for one in inputs)
 
     def _is_due(self, key: Key) -> bool:
         """Count a use, and return whether the call is to be captured now."""
@@ -126,10 +155,9 @@ class Graphs:
         self._graphs.clear()
         self._refused.clear()
 
-    def _captured(
-        self, family: Family, key: Key, call: DenoiserCall, inputs: Inputs
-    ) -> Graph | None:
+    def _captured(self, key: Key, call: Call, inputs: Inputs) -> Graph | None:
         """Capture a call; return None where it cannot be, so that it is run without a graph."""
+        family = call.family
         if family.number not in self._known:
             self._known.add(family.number)
             weakref.finalize(family, self._forget, family.number)

@@ -167,9 +167,8 @@ class Batch:
         conditioning = Conditioning.stack([*positive, *negative, *rest])
         sizes = [self.rows[index].size for index in order]
         if len(set(sizes)) > 1:
-            family, known = self._family, self._accelerator.sizes.lately(sizes)
-            multiple = family.traits.canvas_multiple
-            canvas = Canvas(sizes, multiple, family.device, family.dtype, known)
+            family = self._family
+            canvas = Canvas(sizes, family.traits.canvas_multiple, family.device, family.dtype)
             conditioning = replace(conditioning, canvas=canvas)
         return Stacked(self._family, self.rows, self.guided, order, further, conditioning)
 
@@ -215,10 +214,16 @@ class Batch:
         return torch.tensor(list(values), dtype=torch.float32, device=self._accelerator.device)
 
 
-def area_of(rows: Sequence[Row]) -> int:
-    """Return the latent positions of every row of a call with these."""
+def load_of(rows: Sequence[Row]) -> tuple[float, int]:
+    """Return the load of a call with these rows, and the latent positions of its largest one.
+
+    The load of rows that are listed counts by their positions.
+    """
     height, width = largest([row.size for row in rows])
-    return height * width
+    area = height * width
+    if not all(row.listed for row in rows):
+        return sum(row.load for row in rows), area
+    return sum(row.load * row.size[0] * row.size[1] for row in rows) / area, area
 
 
 def _part(tensor: Tensor, size: Size) -> Tensor:

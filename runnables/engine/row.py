@@ -135,7 +135,12 @@ class Row:
         )
         tokens = self.stage.positive.hidden_states.shape[0]
         number, mixes = self.stage.family.number, self._mixes(height, width)
-        return BatchKey(number, height, width, tokens, acting, mixes=mixes)
+        return BatchKey(number, height, width, tokens, acting, mixes=mixes, listed=self.listed)
+
+    @property
+    def listed(self) -> bool:
+        """Return whether calls with rows of other sizes take the time of each row's positions."""
+        return self.stage.family.listed and not any(one.adapts for one, _ in self.stage.active)
 
     def _mixes(self, height: int, width: int) -> bool:
         """Return whether the row's next call may have rows of other sizes and prompt lengths."""

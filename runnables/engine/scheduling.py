@@ -71,6 +71,7 @@ class BatchKey:
         mixed: whether rows of several sizes or prompt lengths share the call; `height`, `width` and
             `tokens` are the largest ones.
         mixes: whether the row may take part in such a call.
+        listed: whether the row takes the time of its own positions there, and not of the largest's.
     """
 
     family: int
@@ -81,12 +82,14 @@ class BatchKey:
     decoding: bool = False
     mixed: bool = False
     mixes: bool = field(default=False, compare=False)
+    listed: bool = field(default=False, compare=False)
 
     def joined(self, other: BatchKey) -> BatchKey:
         """Return the key of a call with rows of both."""
         height, width = max(self.height, other.height), max(self.width, other.width)
         tokens = max(self.tokens, other.tokens)
-        return BatchKey(self.family, height, width, tokens, mixed=True, mixes=True)
+        listed = self.listed and other.listed
+        return BatchKey(self.family, height, width, tokens, mixed=True, mixes=True, listed=listed)
 
     @property
     def area(self) -> int:
@@ -141,6 +144,19 @@ class Candidate(Generic[R]):
     def pending_s(self) -> float:
         """Return the seconds that are left, where those of higher priority count less."""
         return self.rest_s * PATIENCE[self.work.parameters.priority]
+
+
+def _common(alike: Sequence[Candidate[R]]) -> BatchKey:
+    """Return the key of candidates with equal ones, with what all of them may."""
+    keys = [one.key for one in alike]
+    mixes, listed = all(key.mixes for key in keys), all(key.listed for key in keys)
+    return replace(keys[0], mixes=mixes, listed=listed)
+
+
+def _load_in(call: BatchKey, alike: Sequence[Candidate[R]]) -> float:
+    """Return the load of candidates of one size in a call, in rows of the call's largest size."""
+    load = sum(one.load for one in alike)
+    return load * alike[0].key.area / call.area if call.listed else load
 
 
 class Turns(Generic[R]):
@@ -208,16 +224,18 @@ class Turns(Generic[R]):
     def mixed(self, candidates: Sequence[Candidate[R]]) -> list[Candidate[R]]:
         """Return the candidates, with one key for those sizes that take less time in one call.
 
-        Rows that are smaller than the call's largest take the time of a larger one there, but each
-        call that is saved saves what no row adds to. So small batches of small images share a call,
-        and full ones, or those of images so large that one fills the device, do not.
+        Each call that is saved saves what no row adds to. Rows that are listed add the time of
+        their own positions, and others that of the call's largest row. So small batches of small
+        images share a call. Full ones do not, or those of images so large that one fills the
+        device.
         """
         groups: dict[BatchKey, list[Candidate[R]]] = {}
         for one in candidates:
             groups.setdefault(one.key, []).append(one)
         if not self._mixes_sizes or len(groups) == 1:
             return [*candidates]
-        free = [key for key, group in groups.items() if all(one.key.mixes for one in group)]
+        groups = {_common(group): group for group in groups.values()}
+        free = [key for key in groups if key.mixes]
         calls: list[tuple[BatchKey, list[BatchKey]]] = []
         for key in sorted(free, key=lambda key: key.area, reverse=True):
             for index, (call, members) in enumerate(calls):
@@ -232,7 +250,10 @@ class Turns(Generic[R]):
                 calls.append((key, [key]))
         changed = {key: call for call, members in calls for key in members if call.mixed}
         return [
-            replace(one, key=changed[one.key]) if one.key in changed else one for one in candidates
+            replace(one, key=changed[one.key], load=_load_in(changed[one.key], [one]))
+            if one.key in changed
+            else one
+            for one in candidates
         ]
 
     def _calls(
@@ -243,7 +264,7 @@ class Turns(Generic[R]):
     ) -> tuple[int, float]:
         """Return in how many calls of one size all rows of these keys take a step, and seconds."""
         one = replace(groups[members[0]][0], key=call)
-        load = sum(other.load for key in members for other in groups[key])
+        load = sum(_load_in(call, groups[key]) for key in members)
         count = math.ceil(load / self._limit(one))
         return count, count * self._seconds(one, load / count)
 

@@ -10,7 +10,7 @@ from functools import partial
 
 from runnables.accelerators.base import Accelerator
 from runnables.engine.active import Active
-from runnables.engine.batch import Batch, area_of, signature
+from runnables.engine.batch import Batch, load_of, signature
 from runnables.engine.beside import Beside
 from runnables.engine.finish import Finish
 from runnables.engine.forecast import Forecast
@@ -72,8 +72,8 @@ class Steps:
         begun = self.accelerator.mark()
         works = {row.work: None for row in rows}
         self.active.blamed = [*works]
-        calls, load = sum(row.denoiser_rows for row in rows), sum(row.load for row in rows)
-        model, area = rows[0].work.model, area_of(rows)
+        model, calls = rows[0].work.model, sum(row.denoiser_rows for row in rows)
+        load, area = load_of(rows)
         self.beat(model.cost.step(load, area))
         try:
             batch = self._stacked(rows)

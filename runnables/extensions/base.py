@@ -121,12 +121,15 @@ class Extension:
         name: the request's parameter that asks for it.
         splits: whether rows in which it acts cannot share a call with those in which it does not.
         mixes: whether its rows may share a call with those of other sizes and prompt lengths.
+        adapts: whether it acts in the denoiser's layers, so that rows of several sizes need a
+            canvas.
         family: the model.
     """
 
     name: ClassVar[str] = ""
     splits: ClassVar[bool] = False
     mixes: ClassVar[bool] = False
+    adapts: ClassVar[bool] = False
 
     def __init__(self, family: Family, context: Context) -> None:
         self.family = family

@@ -101,6 +101,7 @@ class Conditioning:
         mask: (tokens,) bool, which of `hidden_states` belong to the row, where rows of different
             prompt lengths are stacked.
         canvas: of all rows, where rows of different sizes are stacked.
+        texts: for each row of a stack, the first row whose `hidden_states` are the same.
     """
 
     hidden_states: Tensor
@@ -110,6 +111,7 @@ class Conditioning:
     tokens: tuple[int, ...] = ()
     mask: Tensor | None = None
     canvas: Canvas | None = None
+    texts: tuple[int, ...] = ()
 
     @classmethod
     def stack(cls, rows: Sequence[Conditioning]) -> Conditioning:
@@ -120,6 +122,7 @@ class Conditioning:
         if len(set(lengths)) > 1:
             mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
             mask = mask.to(hidden_states[0].device)
+        first = {id(one): index for index, one in reversed(list(enumerate(hidden_states)))}
         return cls(
             torch.nn.utils.rnn.pad_sequence(hidden_states, batch_first=True),
             _stack([row.pooled for row in rows]),
@@ -127,28 +130,19 @@ class Conditioning:
             _stack([row.guidance for row in rows]),
             tuple(tokens for row in rows for tokens in row.tokens),
             mask,
+            texts=tuple(first[id(one)] for one in hidden_states),
         )
 
     @property
     def tensors(self) -> list[Tensor | None]:
         """Return all that a call computes with; each has a leading axis of rows, if it is there."""
-        canvas = [] if self.canvas is None else self.canvas.tensors
-        own = [self.hidden_states, self.pooled, self.time_ids, self.guidance, self.mask]
-        return [*own, *canvas]
+        return [self.hidden_states, self.pooled, self.time_ids, self.guidance, self.mask]
 
     def with_tensors(self, tensors: Sequence[Tensor | None]) -> Conditioning:
         """Return a conditioning of the same structure with other `tensors`."""
-        hidden_states, pooled, time_ids, guidance, mask, *rest = tensors
+        hidden_states, pooled, time_ids, guidance, mask = tensors
         assert hidden_states is not None
-        canvas = self.canvas and self.canvas.with_tensors([one for one in rest if one is not None])
-        return Conditioning(hidden_states, pooled, time_ids, guidance, self.tokens, mask, canvas)
-
-    def fewest(self) -> Conditioning:
-        """Return a conditioning of the same structure with as few rows as that can have."""
-        canvas = self.canvas and self.canvas.fewest()
-        rows = len(canvas.tensors[0]) if canvas else 1
-        first = [None if one is None else one[:rows] for one in replace(self, canvas=None).tensors]
-        return self.with_tensors([*first, *(canvas.tensors if canvas else [])])
+        return Conditioning(hidden_states, pooled, time_ids, guidance, self.tokens, mask)
 
     def select(self, rows: Tensor) -> Conditioning:
         """Return these rows (n,) of what is stacked, in families without `tokens`."""
@@ -183,6 +177,7 @@ class Family(Protocol):
         number: unlike that of any other model of this process, also of one that is gone.
         noise_dtype: of the noise that text to image begins with, and of the samplers' own; the
             noise that is added to pictures has the model's `dtype`.
+        listed: whether the accelerator runs rows of several sizes as one list of positions.
         denoiser, vae: the modules; `denoiser_name` is the former's name in model_index.json.
     """
 
@@ -192,6 +187,7 @@ class Family(Protocol):
     device: torch.device
     dtype: torch.dtype
     noise_dtype: torch.dtype
+    listed: bool
     denoiser: Any
     denoiser_name: str
     vae: Any

@@ -8,7 +8,6 @@ be alone, at the price of the canvas' unused positions.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +24,6 @@ BLOCKS = {
     "CrossAttnUpBlock2D",
     "UpBlock2D",
 }
-MOST = 3  # smaller sizes that a canvas is prepared for at least
 HIDDEN = -10000.0  # diffusers' own bias of attention for what is masked
 
 
@@ -47,11 +45,14 @@ class Level:
 class Canvas:
     """A canvas is as large as the largest of its rows, along each side.
 
+    Attributes:
+        sizes: of the rows, in latents.
+        size: of the canvas.
+
     Args:
         sizes: (height, width) of the latents of U denoiser rows, multiples of `multiple`.
         multiple: what `multiple` returns for the UNet.
         device, dtype: of the denoiser's call.
-        known: further sizes of which there may be rows on a canvas of this structure.
     """
 
     def __init__(
@@ -60,76 +61,41 @@ class Canvas:
         multiple: int,
         device: torch.device,
         dtype: torch.dtype,
-        known: Sequence[Size] = (),
     ) -> None:
+        self.sizes = tuple(sizes)
         self.size = largest(sizes)
+        self._device, self._dtype = device, dtype
+        factors = [2**depth for depth in range(multiple.bit_length())]
+        self._factors = {(self.size[0] // one, self.size[1] // one): one for one in factors}
         self._levels: dict[Size, Level] = {}
-        factor = 1
-        while factor <= multiple:
-            height, width = self.size[0] // factor, self.size[1] // factor
-            inside = [(row[0] // factor, row[1] // factor) for row in sizes]
-            others = [(one[0] // factor, one[1] // factor) for one in known]
-            self._levels[height, width] = _level((height, width), inside, others, device, dtype)
-            factor *= 2
-
-    @property
-    def structure(self) -> tuple[tuple[Size, tuple[Size, ...]], ...]:
-        """Return the sizes of each level and of its smaller rows, not how many rows have them."""
-        return tuple(
-            (size, tuple(smaller for smaller, _ in level.smaller))
-            for size, level in self._levels.items()
-        )
-
-    @property
-    def tensors(self) -> list[Tensor]:
-        """Return the tensors of all levels."""
-        return [
-            tensor
-            for level in self._levels.values()
-            for tensor in (level.mask, level.bias, *(rows for _, rows in level.smaller))
-        ]
-
-    def with_tensors(self, tensors: Sequence[Tensor]) -> Canvas:
-        """Return a canvas of the same structure with other `tensors`."""
-        other, left = copy(self), iter(tensors)
-        other._levels = {
-            size: Level(next(left), next(left), [(one, next(left)) for one, _ in level.smaller])
-            for size, level in self._levels.items()
-        }
-        return other
-
-    def fewest(self) -> Canvas:
-        """Return a canvas of the same structure with one row of each size."""
-        (size, smaller), *deeper = self.structure
-        sizes = [*smaller] if largest(smaller) == size else [*smaller, size]
-        mask = self.tensors[0]
-        return Canvas(sizes, 2 ** len(deeper), mask.device, mask.dtype)
 
     def level(self, height: int, width: int) -> Level:
         """Return the canvas at the depth where it has this height and width."""
-        return self._levels[int(height), int(width)]  # while a call is traced they are tensors
+        size = height, width
+        if size not in self._levels:
+            factor = self._factors[size]
+            inside = [(row[0] // factor, row[1] // factor) for row in self.sizes]
+            self._levels[size] = _level(size, inside, self._device, self._dtype)
+        return self._levels[size]
 
     def level_of(self, positions: int) -> Level:
         """Return the canvas at the depth where it has so many positions."""
-        return next(one for (h, w), one in self._levels.items() if h * w == positions)
+        return next(self.level(*size) for size in self._factors if size[0] * size[1] == positions)
 
 
 def _level(
     size: Size,
     inside: Sequence[Size],
-    known: Sequence[Size],
     device: torch.device,
     dtype: torch.dtype,
 ) -> Level:
     mask = torch.zeros(len(inside), 1, *size)
-    rows: dict[Size, list[int]] = {one: [] for one in known}
+    rows: dict[Size, list[int]] = {}
     for index, (height, width) in enumerate(inside):
         mask[index, :, :height, :width] = 1
         if (height, width) != size:
             rows.setdefault((height, width), []).append(index)
-    smaller = [
-        (one, torch.tensor(of, dtype=torch.long, device=device)) for one, of in sorted(rows.items())
-    ]
+    smaller = [(one, torch.tensor(of, device=device)) for one, of in rows.items()]
     mask = mask.to(device, dtype)
     return Level(mask, (1 - mask.flatten(2)) * HIDDEN, smaller)
 
@@ -137,25 +103,6 @@ def _level(
 def largest(sizes: Sequence[Size]) -> Size:
     """Return the size that holds all of these."""
     return max(height for height, _ in sizes), max(width for _, width in sizes)
-
-
-class Sizes:
-    """The smaller sizes that came lately are kept for each size of a canvas.
-
-    A canvas is prepared for all of them, so that calls with rows of some of them have one structure
-    and are traced once.
-    """
-
-    def __init__(self) -> None:
-        self._lately: dict[Size, list[Size]] = {}
-
-    def lately(self, sizes: Sequence[Size]) -> list[Size]:
-        """Add the sizes of a canvas' rows, and return the smaller ones that came lately."""
-        whole = largest(sizes)
-        now = [one for one in dict.fromkeys(sizes) if one != whole]
-        before = [one for one in self._lately.get(whole, ()) if one not in now]
-        self._lately[whole] = [*now, *before][: max(MOST, len(now))]
-        return self._lately[whole]
 
 
 class Canvases:
@@ -191,10 +138,8 @@ class Canvases:
         sample = inputs[0]
         level = self.current.level(*sample.shape[2:])
         for (height, width), rows in level.smaller:
-            if not len(rows):
-                continue
             inside = module.forward(sample[rows, :, :height, :width])
-            around = (0, int(sample.shape[3]) - width, 0, int(sample.shape[2]) - height)
+            around = (0, sample.shape[3] - width, 0, sample.shape[2] - height)
             output.index_copy_(0, rows, functional.pad(inside, around))
         return output
 

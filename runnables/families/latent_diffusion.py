@@ -20,6 +20,7 @@ class LatentDiffusion:
     """This base of the families has the VAE's side of `Family`, and defaults for the rest."""
 
     traits: Traits
+    listed = False
     _numbers = itertools.count()
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:

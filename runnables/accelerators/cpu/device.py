@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from runnables.accelerators.cpu.allocator import give_back_freed_memory, keep_fr
 from runnables.accelerators.cpu.memory import figure, free_bytes
 from runnables.accelerators.cpu.norms import contiguous_norms
 from runnables.accelerators.cpu.packed import pack
+from runnables.accelerators.cpu.positions import Layout, PositionsCall, Sizes, fits
 from runnables.accelerators.cpu.primitives import keep_kernels
 from runnables.accelerators.cpu.threads import Threads, others_seconds, usable_cores
 from runnables.accelerators.cpu.trace import BUDGET, USES, Trace
@@ -55,6 +57,8 @@ class Cpu(Accelerator):
         self._traces: Graphs | None = None
         if settings.compile == "off" and "unet" not in settings.quantized:  # plain weights only
             self._traces = Graphs(Trace, BUDGET, uses=USES, any_rows=True)
+        self._sizes = Sizes()
+        self._layouts: WeakKeyDictionary[Conditioning, Layout] = WeakKeyDictionary()
         self._threads = None if settings.threads else Threads(usable_cores(), others_seconds)
 
     def prepare(self, family: Family) -> None:
@@ -65,6 +69,7 @@ class Cpu(Accelerator):
             pack(family.denoiser)
             if self._traces is not None:
                 transform(family.denoiser, free_bytes() / SPARE)
+                family.listed = fits(family.denoiser)
         pack(family.vae)
         if family.dtype is torch.bfloat16:
             contiguous_norms(family.denoiser)
@@ -77,7 +82,18 @@ class Cpu(Accelerator):
     ) -> Tensor:
         if self._traces is None or family.denoiser_name != "unet":  # for others Python is no cost
             return super().denoise(family, sample, timesteps, conditioning)
-        return self._traces.denoise(family, sample, timesteps, conditioning)
+        canvas, size = conditioning.canvas, (sample.shape[2], sample.shape[3])
+        multiple = family.traits.canvas_multiple
+        if not family.listed or size[0] % multiple or size[1] % multiple:
+            return self._traces.denoise(family, sample, timesteps, conditioning)
+        layout = self._layouts.get(conditioning)
+        if layout is None:
+            rows = [size] * len(sample) if canvas is None else canvas.sizes
+            layout = Layout(rows, self._sizes.lately(rows), conditioning)
+            self._layouts[conditioning] = layout
+        inputs = [*layout.listed(sample.to(family.dtype), timesteps), *layout.inputs]
+        positions = self._traces.run(PositionsCall(family, layout.sizes), inputs)
+        return layout.placed(positions, sample)
 
     @contextmanager
     def warming_up(self) -> Iterator[None]:

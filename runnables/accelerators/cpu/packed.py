@@ -7,13 +7,15 @@ that torch.compile's frozen graphs use.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from runnables.accelerators.cpu.by_size import Norm, normed_images, of
+from runnables.accelerators.cpu.scripted import scripted
 
 
 class PackedConv2d(nn.Conv2d):
@@ -24,13 +26,11 @@ class PackedConv2d(nn.Conv2d):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        weight = self.weight
-        if weight.device.type != "cpu":
+        if self.weight.device.type != "cpu":
             return super().forward(input)
-        if not weight.is_mkldnn:
-            # not by attribute: while another thread loads a model, Accelerate moves such to "meta"
-            self._parameters["weight"] = self._packed(weight, list(input.shape))
-        arguments = (
+        if not self.weight.is_mkldnn:
+            self.pack(input.shape)
+        return _convolve(
             input,
             self.weight,
             self.bias,
@@ -39,10 +39,35 @@ class PackedConv2d(nn.Conv2d):
             self.dilation,
             self.groups,
         )
-        if torch.jit.is_tracing():  # type: ignore[attr-defined]
-            return _traceable()(*arguments)
-        output: Tensor = torch.ops.mkldnn._convolution_pointwise(*arguments, "none", [], "")
-        return output
+
+    def by_size(
+        self,
+        input: Tensor,
+        counts: Tensor,
+        sizes: list[int],
+        norm: nn.GroupNorm | None = None,
+        added: Tensor | None = None,
+    ) -> Tensor:
+        """Return the convolution of rows of several sizes, (positions, channels); see `by_size`.
+
+        Args:
+            norm: normalizes the input, which SiLU activates then.
+            added: (rows, channels), to every position of a row.
+        """
+        if not self.weight.is_mkldnn:
+            self.pack([int(counts.sum()), self.in_channels, *sizes[:2]])
+        return self._by_size(input, counts, sizes, of(norm), added)
+
+    def _by_size(
+        self, input: Tensor, counts: Tensor, sizes: list[int], norm: Norm, added: Tensor | None
+    ) -> Tensor:
+        own = self.weight, self.bias, self.padding, self.stride, self.dilation, self.groups
+        return _convolve_by_size(input, counts, sizes, *own, *norm, added)
+
+    def pack(self, shape: Sequence[int]) -> None:
+        """Pack the weights for inputs of this shape, (rows, channels, height, width)."""
+        # not by attribute: while another thread loads a model, Accelerate moves such to "meta"
+        self._parameters["weight"] = self._packed(self.weight, list(shape))
 
     def _apply(self, *args: Any, **named: Any) -> PackedConv2d:
         """Unpack before another device or number format; the next call packs anew."""
@@ -75,25 +100,63 @@ class PointwiseConv2d(nn.Conv2d):
         return functional.linear(pixels, self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
 
 
-@cache
-def _traceable() -> Callable[..., Tensor]:
-    """Return the operator as `torch.jit.trace` takes it, which cannot type an empty list."""
+@scripted
+def _convolve(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    padding: list[int],
+    stride: list[int],
+    dilation: list[int],
+    groups: int,
+) -> Tensor:
+    """Call the operator, whose empty list a trace cannot type."""
+    none: list[int | float | complex | None] = []
+    return torch.ops.mkldnn._convolution_pointwise(  # type: ignore[no-any-return]
+        input, weight, bias, padding, stride, dilation, groups, "none", none, ""
+    )
 
-    def convolve(
-        input: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        padding: list[int],
-        stride: list[int],
-        dilation: list[int],
-        groups: int,
-    ) -> Tensor:
-        none: list[int | float | complex | None] = []
-        return torch.ops.mkldnn._convolution_pointwise(  # type: ignore[no-any-return]
-            input, weight, bias, padding, stride, dilation, groups, "none", none, ""
-        )
 
-    return torch.jit.script(convolve)
+def convolve_by_size(
+    input: Tensor,
+    counts: Tensor,
+    sizes: list[int],
+    weight: Tensor,
+    bias: Tensor | None,
+    padding: list[int],
+    stride: list[int],
+    dilation: list[int],
+    groups: int,
+    norm_groups: int,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    norm_eps: float,
+    added: Tensor | None,
+) -> Tensor:
+    """Return what `by_size` does; each size's rows are a call of their own."""
+    rows: list[int] = counts.tolist()
+    none: list[int | float | complex | None] = []
+    made: list[Tensor] = []
+    position = row = 0
+    for index, count in enumerate(rows):
+        height, width = sizes[2 * index], sizes[2 * index + 1]
+        last, end = row + count, position + count * height * width
+        if count:
+            images = input[position:end].view(count, height, width, -1).permute(0, 3, 1, 2)
+            if norm_groups:
+                images = normed_images(images, norm_groups, norm_weight, norm_bias, norm_eps)
+                images = functional.silu(images, inplace=True)
+            output = torch.ops.mkldnn._convolution_pointwise(
+                images, weight, bias, padding, stride, dilation, groups, "none", none, ""
+            )
+            if added is not None:
+                output = output.add_(added[row:last, :, None, None])
+            made.append(output.permute(0, 2, 3, 1).reshape(-1, output.size(1)))
+        position, row = end, last
+    return made[0] if len(made) == 1 else torch.cat(made)
+
+
+_convolve_by_size = scripted(convolve_by_size)
 
 
 def pack(module: nn.Module) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from runnables.accelerators.cpu.in_place import write_in_place
-from runnables.accelerators.graphs import DenoiserCall, Inputs
+from runnables.accelerators.graphs import Call, Inputs
 
 USES = 60  # a trace takes about as long as it saves in so many calls: 7 ms of each to 20 ms
 NBYTES = 2 << 20  # of a trace, beside the weights, which it shares with the model
@@ -27,14 +27,9 @@ class Trace:
 
     nbytes = NBYTES
 
-    def __init__(self, call: DenoiserCall, inputs: Inputs) -> None:
+    def __init__(self, call: Call, inputs: Inputs) -> None:
         call(inputs)  # convolutions have packed their weights then
-        sample, timesteps, *_ = inputs
-        assert sample is not None and timesteps is not None
-        # PyTorch keeps more of what it traces than a call does: few rows are as good
-        few = call.conditioning.fewest()
-        rows = len(few.hidden_states)
-        inputs = [sample[:rows], timesteps[:rows], *few.tensors]
+        inputs = call.fewest(inputs)  # PyTorch keeps more of what it traces than a call does
         program = _Program(call, inputs, call.family.denoiser)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecated, and sizes that become constants
@@ -55,7 +50,7 @@ class _Program(nn.Module):
     The model's modules are not a part of it. PyTorch would script each of them, for a second.
     """
 
-    def __init__(self, call: DenoiserCall, inputs: Inputs, model: nn.Module) -> None:
+    def __init__(self, call: Call, inputs: Inputs, model: nn.Module) -> None:
         super().__init__()
         self.call = call
         self.there = [one is not None for one in inputs]

@@ -32,6 +32,7 @@ class Loras(FromFolder[Lora]):
     name = "loras"
     setting = "lora_dir"
     mixes = True
+    adapts = True
 
     def read(self, name: str, path: Path) -> Lora:
         return read(name, path, self.family)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,11 @@ from runnables.accelerators.graphs import Graphs
 from runnables.assembly import family_of
 from runnables.checkpoints.loading import load
 from runnables.families.base import Conditioning
-from runnables.families.canvas import Canvas
 from runnables.families.unet import UNetFamily
 from runnables.settings import Settings
 
 TinyModel = Callable[[str], Path]
-Sizes = Sequence[tuple[int, int]]
-SQUARE, LOW, NARROW = (8, 8), (4, 8), (8, 4)
+SQUARE = (8, 8)
 
 
 def family(folder: Path, precision: Any = "fp32") -> UNetFamily:
@@ -36,27 +33,16 @@ def family(folder: Path, precision: Any = "fp32") -> UNetFamily:
 
 
 def arguments(
-    model: UNetFamily, sizes: Sizes, tokens: Sequence[int], known: Sizes = ()
+    model: UNetFamily, size: tuple[int, int], tokens: Sequence[int]
 ) -> tuple[Tensor, Tensor, Conditioning]:
-    rows, config = len(sizes), model.unet.config
+    rows, config = len(tokens), model.unet.config
     pooled = time_ids = None
     if model.pooled_text:
         pooled = torch.randn(model.encoders[-1].model.config.projection_dim).to(model.dtype)
         time_ids = torch.tensor([64.0, 64, 0, 0, 64, 64])
-    conditioning = Conditioning.stack(
-        [
-            Conditioning(
-                torch.randn(count, config.cross_attention_dim).to(model.dtype), pooled, time_ids
-            )
-            for count in tokens
-        ]
-    )
-    if len(set(sizes)) > 1:
-        multiple = model.traits.canvas_multiple
-        canvas = Canvas(sizes, multiple, model.device, model.dtype, known)
-        conditioning = replace(conditioning, canvas=canvas)
-    height, width = max(size[0] for size in sizes), max(size[1] for size in sizes)
-    sample = torch.randn(rows, config.in_channels, height, width)
+    texts = [torch.randn(count, config.cross_attention_dim).to(model.dtype) for count in tokens]
+    conditioning = Conditioning.stack([Conditioning(one, pooled, time_ids) for one in texts])
+    sample = torch.randn(rows, config.in_channels, *size)
     return sample, torch.linspace(1, 999, rows), conditioning
 
 
@@ -64,21 +50,10 @@ def all_graphs() -> Graphs:
     return Graphs(Trace, BUDGET, any_rows=True)
 
 
-CALLS: dict[str, list[tuple[Sizes, Sequence[int]]]] = {
-    "one row first": [([SQUARE], [77]), ([SQUARE] * 7, [77] * 7)],
-    "many rows first": [([SQUARE] * 5, [77] * 5), ([SQUARE], [77]), ([SQUARE] * 2, [77] * 2)],
-    "prompt lengths": [
-        ([SQUARE] * 3, [77, 154, 77]),
-        ([SQUARE] * 2, [154, 77]),
-        ([SQUARE] * 4, [77, 77, 154, 154]),
-    ],
-    "sizes": [
-        ([SQUARE, LOW, NARROW], [77] * 3),
-        ([NARROW, LOW], [77] * 2),
-        ([LOW, SQUARE, LOW, NARROW, NARROW, NARROW], [77] * 6),
-    ],
-    "one smaller row first": [([SQUARE, LOW], [77] * 2), ([LOW, SQUARE, LOW], [77] * 3)],
-    "many smaller rows first": [([LOW, LOW, SQUARE], [77] * 3), ([SQUARE, LOW], [77] * 2)],
+CALLS = {
+    "one row first": [[77], [77] * 7],
+    "many rows first": [[77] * 5, [77], [77] * 2],
+    "prompt lengths": [[77, 154, 77], [154, 77], [77, 77, 154, 154]],
 }
 
 
@@ -86,23 +61,12 @@ CALLS: dict[str, list[tuple[Sizes, Sequence[int]]]] = {
 @pytest.mark.parametrize("kind", ["sd1", "sd2", "sdxl"])
 @torch.inference_mode()
 def test_one_trace_serves_any_number_of_rows(
-    kind: str, calls: list[tuple[Sizes, Sequence[int]]], tiny_model: TinyModel
+    kind: str, calls: list[list[int]], tiny_model: TinyModel
 ) -> None:
     model, graphs = family(tiny_model(kind)), all_graphs()
-    for sizes, tokens in calls:
-        given = arguments(model, sizes, tokens)
+    for tokens in calls:
+        given = arguments(model, SQUARE, tokens)
         assert torch.equal(graphs.denoise(model, *given), model.denoise(*given))
-    assert len(graphs) == 1
-
-
-@torch.inference_mode()
-def test_one_trace_serves_rows_of_some_of_the_known_sizes(tiny_model: TinyModel) -> None:
-    model, graphs, known = family(tiny_model("sd1")), all_graphs(), [NARROW, LOW]
-    for sizes in ([SQUARE, LOW], [SQUARE, NARROW, SQUARE], [LOW, NARROW], [SQUARE, LOW, NARROW]):
-        sample, timesteps, conditioning = arguments(model, sizes, [77] * len(sizes), known)
-        alone = Canvas(sizes, model.traits.canvas_multiple, model.device, model.dtype)
-        expected = model.denoise(sample, timesteps, replace(conditioning, canvas=alone))
-        assert torch.equal(graphs.denoise(model, sample, timesteps, conditioning), expected)
     assert len(graphs) == 1
 
 
@@ -113,7 +77,7 @@ def test_one_trace_serves_rows_of_some_of_the_known_sizes(tiny_model: TinyModel)
 def test_in_bf16(tiny_model: TinyModel) -> None:
     model, graphs = family(tiny_model("sd1"), "bf16"), all_graphs()
     for rows in (2, 5, 1):
-        given = arguments(model, [SQUARE] * rows, [77] * rows)
+        given = arguments(model, SQUARE, [77] * rows)
         assert torch.equal(graphs.denoise(model, *given), model.denoise(*given))
     assert len(graphs) == 1
 
@@ -123,7 +87,7 @@ def test_a_traced_call_runs_no_module(
     tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, graphs = family(tiny_model("sd1")), all_graphs()
-    given = arguments(model, [SQUARE], [77])
+    given = arguments(model, SQUARE, [77])
     expected = graphs.denoise(model, *given)
 
     def forward(*_: Any, **__: Any) -> None:
@@ -136,7 +100,7 @@ def test_a_traced_call_runs_no_module(
 @torch.inference_mode()
 def test_a_model_that_is_gone_leaves_no_trace(tiny_model: TinyModel) -> None:
     model, graphs = family(tiny_model("sd1")), all_graphs()
-    given = arguments(model, [SQUARE], [77])
+    given = arguments(model, SQUARE, [77])
     graphs.denoise(model, *given)
     weight = weakref.ref(model.unet.time_embedding.linear_1.weight)
     gone = weakref.ref(model)
@@ -151,7 +115,7 @@ def test_a_model_that_is_gone_leaves_no_trace(tiny_model: TinyModel) -> None:
 @torch.inference_mode()
 def test_only_calls_that_come_again_and_again_are_traced(tiny_model: TinyModel) -> None:
     model, accelerator = family(tiny_model("sd1")), Cpu(Settings())
-    given = arguments(model, [SQUARE], [77])
+    given = arguments(model, SQUARE, [77])
     for calls in range(1, USES + 1):
         accelerator.denoise(model, *given)
         assert accelerator._traces is not None

@@ -34,7 +34,19 @@ def both(channels: int = 64, made: int = 96, **options: Any) -> tuple[nn.Module,
 
 @pytest.mark.parametrize(
     ("rows", "height", "width"),
-    [(1, 16, 16), (2, 8, 24), (5, 12, 16), (16, 4, 4), (3, 16, 12), (1, 64, 64), (16, 4, 8)],
+    [
+        (1, 16, 16),
+        (2, 8, 24),
+        (5, 12, 16),
+        (16, 4, 4),
+        (3, 16, 12),
+        (1, 64, 64),
+        (16, 4, 8),
+        (4, 6, 16),
+        (4, 16, 6),
+        (3, 13, 15),
+        (16, 2, 3),
+    ],
 )
 @pytest.mark.parametrize("order", [LAST, torch.contiguous_format])
 @pytest.mark.parametrize("part", [1, 100_000, winograd.PART])
@@ -50,7 +62,7 @@ def test_equal_to_a_plain_one(
     """As whole or in parts, of images in either order."""
     monkeypatch.setattr(winograd, "PART", part)
     plain, other = both()
-    assert rows * height * width // 16 >= TILES
+    assert rows * math.ceil(height / 4) * math.ceil(width / 4) >= TILES
     for _ in range(2):  # the first call packs
         sample = torch.randn(rows, 64, height, width).contiguous(memory_format=order)
         expected, found = plain(sample), other(sample)
@@ -62,20 +74,50 @@ def test_equal_to_a_plain_one(
 @torch.inference_mode()
 def test_without_a_trace_nothing_is_scripted(monkeypatch: pytest.MonkeyPatch) -> None:
     """TorchScript's optimizer would take a tenth of a second of each layer's first calls."""
-    monkeypatch.delattr(winograd, "_traceable")
+    monkeypatch.delattr(torch.jit, "script")
     plain, other = both()
     sample = torch.randn(4, 64, 16, 16).contiguous(memory_format=LAST)
     for _ in range(2):
         torch.testing.assert_close(other(sample), plain(sample), rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize(("rows", "height", "width"), [(1, 8, 8), (4, 6, 16), (4, 16, 6)])
 @torch.inference_mode()
-def test_small_calls_and_odd_sizes_are_plain(rows: int, height: int, width: int) -> None:
+def test_small_calls_are_plain() -> None:
     plain, other = both()
     for _ in range(2):
-        sample = torch.randn(rows, 64, height, width).contiguous(memory_format=LAST)
+        sample = torch.randn(1, 64, 8, 8).contiguous(memory_format=LAST)
         assert torch.equal(plain(sample), other(sample))
+
+
+@pytest.mark.parametrize("counts", [(3, 2, 4), (0, 1, 9), (5, 0, 0), (0, 0, 1)])
+@pytest.mark.parametrize("part", [1, 20_000, winograd.PART])
+@pytest.mark.parametrize("norm", [None, nn.GroupNorm(8, 64)])
+@torch.inference_mode()
+def test_rows_of_several_sizes(
+    counts: tuple[int, ...],
+    part: int,
+    norm: nn.GroupNorm | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each size as a plain convolution of its own, with what is added to each row."""
+    monkeypatch.setattr(winograd, "PART", part)
+    plain, other = both()
+    sizes = [(8, 8), (6, 8), (3, 4)]
+    images = [torch.randn(count, 64, *size) for count, size in zip(counts, sizes, strict=True)]
+    added = torch.randn(sum(counts), 96)
+    expected, row = [], 0
+    for one in images:
+        if not len(one):
+            continue
+        normed = nn.functional.silu(norm(one)) if norm else one
+        made = plain(normed) + added[row : row + len(one), :, None, None]
+        expected.append(made.permute(0, 2, 3, 1).reshape(-1, 96))
+        row += len(one)
+    given = torch.cat([one.permute(0, 2, 3, 1).reshape(-1, 64) for one in images])
+    flat = [side for size in sizes for side in size]
+    for conv in (plain[0], other[0]):
+        found = conv.by_size(given, torch.tensor(counts), flat, norm, added)  # type: ignore[operator]
+        torch.testing.assert_close(found, torch.cat(expected), rtol=0, atol=1e-4)
 
 
 @pytest.mark.skipif(

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from runnables.accelerators.base import Accelerator
+from runnables.accelerators.cpu.positions import Layout
 from runnables.engine.batch import Batch
 from runnables.engine.cost import CostModel
 from runnables.engine.row import Row
-from runnables.families.canvas import Canvas
 from runnables.parameters import Inpaint, LoraUse, TextToImage
 from runnables.runnable import StableDiffusionRunnable
 from runnables.ticket import Inputs
@@ -158,22 +158,21 @@ def test_a_preview_has_the_rows_own_size(start: Start, batches: list[tuple[int, 
 
 
 @pytest.mark.usefixtures("batches")
-def test_calls_of_other_sizes_have_the_canvas_of_those_before(
+def test_calls_of_some_sizes_are_laid_out_for_those_before(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So one trace serves them all."""
-    structures = set()
-    made = Canvas.__init__
+    seen: set[tuple[tuple[int, int], ...]] = set()
+    made = Layout.__init__
 
-    def noting(self: Canvas, *given: Any) -> None:
-        made(self, *given)
-        structures.add(self.structure)
+    def noting(self: Layout, rows: Any, sizes: Any, given: Any) -> None:
+        made(self, rows, sizes, given)
+        if len(set(rows)) > 1:
+            seen.add(tuple(sizes))
 
     runnable, every = start("sd1"), wanted(num_inference_steps=40)
     shared(runnable, every[1:4], [Inputs()] * 3)
-    monkeypatch.setattr(Canvas, "__init__", noting)
+    monkeypatch.setattr(Layout, "__init__", noting)
     for few in (every[1::2], every[2:4]):
         shared(runnable, few, [Inputs()] * 2)
-    (structure,) = structures
-    size, smaller = structure[0]
-    assert (size, smaller) == ((12, 12), ((8, 12), (12, 8)))
+    assert seen == {((12, 12), (12, 8), (8, 12))}

@@ -337,6 +337,23 @@ def test_a_very_different_size_stays_apart() -> None:
     assert sizes(mixing(overhead=2.0).mixed(rows)) == [(16, 16), (16, 16), (64, 64)]
 
 
+def test_listed_rows_take_the_time_of_their_own_positions() -> None:
+    """So they share a call that saves little, and their load counts rows of the largest size."""
+    rows = [sized(16, 16, listed=True), sized(8, 16, listed=True), sized(8, 8, listed=True)]
+    mixed = mixing(overhead=0.1).mixed(rows)
+    assert sizes(mixed) == [(16, 16)] * 3
+    assert [one.load for one in mixed] == [2.0, 1.0, 0.5]
+    assert all(one.key.listed for one in mixed)
+
+
+def test_one_row_that_is_not_listed_puts_all_of_the_call_on_a_canvas() -> None:
+    rows = [sized(16, 16, listed=True), sized(12, 16, listed=True), sized(12, 16)]
+    assert mixing(overhead=0.1).mixed(rows) == rows, "each row costs more than a call saves"
+    mixed = mixing(overhead=2.0).mixed(rows)
+    assert [one.load for one in mixed] == [2.0, 2.0, 2.0]
+    assert not any(one.key.listed for one in mixed)
+
+
 def test_what_cannot_share_a_call_keeps_its_key() -> None:
     policy = mixing(overhead=2.0)
     for other in (

@@ -124,16 +124,3 @@ def test_a_unet_of_other_blocks_takes_no_canvas(tiny_model: TinyModel) -> None:
     assert canvas.multiple(unet) == 0
     unet.register_to_config(resnet_time_scale_shift="default", mid_block_type="UNetMidBlock2D")
     assert canvas.multiple(unet) == 0
-
-
-def test_the_sizes_that_came_lately_are_known() -> None:
-    sizes = canvas.Sizes()
-    assert sizes.lately([(16, 16), (12, 16), (16, 16)]) == [(12, 16)]
-    assert sizes.lately([(16, 12), (16, 16)]) == [(16, 12), (12, 16)]
-    assert sizes.lately([(12, 16), (16, 12)]) == [(12, 16), (16, 12)], "the canvas is as large"
-    assert sizes.lately([(32, 16), (8, 8)]) == [(8, 8)], "another canvas"
-    for side in (4, 8):
-        sizes.lately([(16, 16), (side, side)])
-    assert sizes.lately([(16, 16), (2, 2)]) == [(2, 2), (8, 8), (4, 4)], "but for the oldest ones"
-    every = [(16, 16), (14, 14), (12, 12), (10, 10), (8, 8)]
-    assert sizes.lately(every) == every[1:], "all that a canvas has"
