@@ -25,9 +25,9 @@ class Batch:
 
     Guided rows come first, so that conditional outputs are rows 0..R-1 of the denoiser's batch and
     unconditional ones rows R..R+G-1. Rows that extensions ask for follow, and then padding up to
-    the accelerator's bucket. Rows of different sizes lie on a canvas (`families/canvas.py`). All
-    that a step needs is on the device before it: a step reads no value back and copies nothing
-    there, so that the device never waits for Python.
+    the accelerator's bucket. Rows of different sizes lie in the upper left corners of a canvas
+    (`families/canvas.py`). All that a step needs is on the device before it: a step reads no value
+    back and copies nothing there, so that the device never waits for Python.
 
     Attributes:
         size: (height, width) of the largest row's latents, along each side.

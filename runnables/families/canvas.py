@@ -1,5 +1,7 @@
 """Rows of different sizes share a UNet call: each lies in the upper left corner of one canvas.
 
+Calls in which LoRAs act need it, and UNets that `accelerators/cpu/positions.py` does not know.
+
 What lies outside a row is zero wherever the row could see it, as a convolution pads. Norms take
 their statistics inside, and self-attention leaves the rest out. So a row's output is what it would
 be alone, at the price of the canvas' unused positions.

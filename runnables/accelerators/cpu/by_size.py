@@ -1,4 +1,4 @@
-"""What looks at more than one position of a row runs here size by size, for rows of several sizes.
+"""These operators look at more than one position of a row, so they run size by size.
 
 The positions of all rows lie in one list, (positions, channels): those of one size after those of
 another, and of each size row by row. `counts` (S,) are the rows of each size, and `sizes` height
@@ -92,8 +92,8 @@ def text_attention(
 
     Args:
         key, value: (texts, tokens, channels)
-        runs: (N, 4): of this size, so many rows have this text, and as many rows each of the texts
-            behind it; all in the order of the list, and the number of texts last.
+        runs: (N, 4), in the order of the list: index of the size, rows of each text, the first
+            text, and how many texts follow one another from there.
         bias: (texts, 1, tokens), added to the scores.
     """
     every: list[list[int]] = runs.tolist()

@@ -23,7 +23,6 @@ from runnables.accelerators.cpu.packed import PackedConv2d, PointwiseConv2d
 from runnables.families import canvas
 from runnables.families.base import Conditioning, Size
 
-HIDDEN = -10000.0  # diffusers' own bias of attention for what is masked
 MOST = 4  # sizes that a trace is prepared for at least
 
 
@@ -142,7 +141,7 @@ class PositionsCall:
         sample, timesteps, counts, runs, states, mask, pooled, time_ids, guidance = inputs
         assert sample is not None and counts is not None and runs is not None
         assert timesteps is not None and states is not None
-        bias = None if mask is None else ((1 - mask.to(sample.dtype)) * HIDDEN)[:, None]
+        bias = None if mask is None else ((1 - mask.to(sample.dtype)) * canvas.HIDDEN)[:, None]
         at = Positions(counts, [side for size in self.structure for side in size])
         conditions = Conditioning(states, pooled, time_ids, guidance)
         added = self.family.added_conditions(conditions)
