@@ -60,10 +60,9 @@ def one_client(model: str, pairs: int) -> str:
 def own_share(model: str) -> str:
     """Report, per batch size, milliseconds of a step and the share spent outside the denoiser."""
     settings = Settings(model=model)
-    accelerator = accelerators.choose(settings)
+    accelerator: Any = accelerators.choose(settings)
     loaded = Models(settings, accelerator).read_first()
-    family: Any = loaded.base
-    accelerator.prepare(family)
+    accelerator.prepare(loaded.base)
     lines = ["| images in a step | step, ms | outside the denoiser |", "|---|---|---|"]
     for images in (1, 4, 8):
         with accelerator.session():
@@ -71,7 +70,7 @@ def own_share(model: str) -> str:
             rows = Preparer(0).at_once(denoise.plan(loaded, Ticket(ask), Inputs()))
             batch = Batch(rows, accelerator)
             inside: list[float] = []
-            call = family.denoise
+            call = accelerator.denoise
 
             def timed(*arguments: Any, call: Any = call, inside: Any = inside) -> Any:
                 started = time.perf_counter()
@@ -79,9 +78,9 @@ def own_share(model: str) -> str:
                 inside.append(time.perf_counter() - started)
                 return output
 
-            family.denoise = timed
+            accelerator.denoise = timed
             whole = [seconds_of(batch.step) for _ in range(STEPS)]
-            family.denoise = call
+            accelerator.denoise = call
         share = statistics.median(1 - a / b for a, b in zip(inside, whole, strict=True))
         lines.append(f"| {images} | {1000 * statistics.median(whole):.1f} | {share:.1%} |")
     return "\n".join(lines)

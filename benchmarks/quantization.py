@@ -87,8 +87,8 @@ def measure(quantize: str, task: Task) -> Arm:
     )
     runnable = StableDiffusionRunnable(settings)
     runnable.start()
-    assert runnable._pool is not None
-    seconds = timed(runnable._pool.first.base)
+    assert runnable._pool is not None and runnable._engine is not None
+    seconds = timed(runnable._engine._accelerator)
     size = {"height": task.size, "width": task.size} if task.size else {}
     images = []
     for seed, prompt in enumerate(PROMPTS[: task.images]):
@@ -102,10 +102,10 @@ def measure(quantize: str, task: Task) -> Arm:
     return Arm(quantize or "(none)", megabytes, peak, step_s, np.stack(images))
 
 
-def timed(family: Any) -> list[float]:
+def timed(accelerator: Any) -> list[float]:
     """Return a list that gets the processor seconds, of all threads, of each denoiser call."""
     seconds: list[float] = []
-    denoise = family.denoise
+    denoise = accelerator.denoise
 
     def call(*given: Any, **named: Any) -> Any:
         begun = time.process_time()
@@ -113,7 +113,7 @@ def timed(family: Any) -> list[float]:
         seconds.append(time.process_time() - begun)
         return output
 
-    family.denoise = call
+    accelerator.denoise = call
     return seconds
 
 
