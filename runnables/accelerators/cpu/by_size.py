@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from runnables.accelerators.cpu.norms import normed_images
 from runnables.accelerators.cpu.scripted import scripted
 
 #: groups, weight, bias and eps of a group norm; no groups: there is none
@@ -45,15 +46,6 @@ def group_norm(
             made.append(normed.permute(0, 2, 3, 1).reshape(end - position, -1))
         position = end
     return made[0] if len(made) == 1 else torch.cat(made)
-
-
-def normed_images(
-    images: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float
-) -> Tensor:
-    """Return (rows, channels, height, width) in the order of memory that is faster to norm."""
-    if images.dtype == torch.bfloat16:  # see `norms`
-        images = images.contiguous()
-    return torch.group_norm(images, groups, weight, bias, eps)
 
 
 @scripted

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from runnables.accelerators.cpu.by_size import Norm, normed_images, of
+from runnables.accelerators.cpu.by_size import Norm, of
+from runnables.accelerators.cpu.norms import normed_images
 from runnables.accelerators.cpu.scripted import scripted
 
 

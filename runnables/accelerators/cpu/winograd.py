@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from runnables.accelerators.cpu.by_size import Norm, normed_images
+from runnables.accelerators.cpu.by_size import Norm
+from runnables.accelerators.cpu.norms import normed_images
 from runnables.accelerators.cpu.packed import PackedConv2d, convolve_by_size
 from runnables.accelerators.cpu.scripted import scripted
 
@@ -161,10 +162,7 @@ def _convolve_by_size(
         most: numbers of the tiles that are transformed at once.
     """
     rows: list[int] = counts.tolist()
-    tiles = 0
-    for index, count in enumerate(rows):
-        tiles += count * _tiles_of(sizes[2 * index], sizes[2 * index + 1])
-    if tiles < least:
+    if _tiles_of_all(rows, sizes) < least:
         one = [1, 1]
         return convolve_by_size(
             input,
@@ -224,9 +222,7 @@ def _by_size(
     """
     channels, made = input.size(1), kernels.size(2)
     output = input.new_empty([input.size(0), made])
-    total = 0
-    for index, count in enumerate(counts):
-        total += count * _tiles_of(sizes[2 * index], sizes[2 * index + 1])
+    total = _tiles_of_all(counts, sizes)
     together = 36 * total * channels <= most
     every = input.new_empty([6, 6, total if together else 0, channels])
     parts: list[tuple[Tensor, Tensor]] = []  # biases and output of each size
@@ -260,6 +256,14 @@ def _by_size(
 def _tiles_of(height: int, width: int) -> int:
     """Return how many tiles an image has, with those that reach beyond its borders."""
     return ((height + 3) // 4) * ((width + 3) // 4)
+
+
+def _tiles_of_all(counts: list[int], sizes: list[int]) -> int:
+    """Return the tiles of so many rows of each size."""
+    total = 0
+    for index, count in enumerate(counts):
+        total += count * _tiles_of(sizes[2 * index], sizes[2 * index + 1])
+    return total
 
 
 def _tiles(
